@@ -1,0 +1,90 @@
+"""nsqlite: a message queue inside your process, with the semantics of NSQ.
+
+    >>> import nsqlite
+    >>> topic = nsqlite.Topic("orders")
+    >>> consumer = nsqlite.Consumer(topic.channel("billing"))
+    >>> id = topic.put(b"order 1")
+    >>> with consumer.get() as message:
+    ...     message.body
+    b'order 1'
+
+A topic copies each message to all its channels; a channel gives each of its messages to one of its
+consumers; what a consumer does not finish is delivered again.
+
+To read the source, begin with errors.py and follow the last line of each docstring.
+
+Next: _version.py
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nsqlite._version import __version__
+from nsqlite.broker import Broker
+from nsqlite.channel import Channel
+from nsqlite.clock import Clock
+from nsqlite.consumer import Consumer
+from nsqlite.errors import (
+    ClockStandsStill,
+    Closed,
+    Empty,
+    Full,
+    InvalidMessage,
+    InvalidName,
+    InvalidOption,
+    NotInFlight,
+    NSQLiteError,
+    Reentered,
+    TooManyConsumers,
+    WindowFull,
+)
+from nsqlite.message import Message, State
+from nsqlite.observe import Event, Kind
+from nsqlite.stats import BrokerStats, ChannelStats, ClientStats, MessageInfo, TopicStats
+from nsqlite.timerwheel import TimerWheel
+from nsqlite.topic import Topic
+
+if TYPE_CHECKING:
+    from nsqlite import testing
+
+__all__ = [
+    "Broker",
+    "BrokerStats",
+    "Channel",
+    "ChannelStats",
+    "ClientStats",
+    "Clock",
+    "ClockStandsStill",
+    "Closed",
+    "Consumer",
+    "Empty",
+    "Event",
+    "Full",
+    "InvalidMessage",
+    "InvalidName",
+    "InvalidOption",
+    "Kind",
+    "Message",
+    "MessageInfo",
+    "NSQLiteError",
+    "NotInFlight",
+    "Reentered",
+    "State",
+    "TimerWheel",
+    "TooManyConsumers",
+    "Topic",
+    "TopicStats",
+    "WindowFull",
+    "__version__",
+    "testing",
+]
+
+_LAZY = {"testing": "nsqlite.testing"}
+"""What is loaded when it is first asked for."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module
+    """Load what the core can do without."""
+    if name in _LAZY:
+        return import_module(_LAZY[name])
+    raise AttributeError(f"module 'nsqlite' has no attribute {name!r}")

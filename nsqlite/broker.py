@@ -1,0 +1,190 @@
+"""A broker: names to topics; options, clock and observers for all of them.
+
+The rule: there is one topic under a name, and no two messages of a broker have the same id.
+
+The broker's lock guards its names alone and is never held while a topic does something.
+
+Next: stats.py
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Unpack
+
+from nsqlite._version import __version__
+from nsqlite.clock import SECOND, SYSTEM, Clock
+from nsqlite.errors import Closed
+from nsqlite.guid import GuidFactory
+from nsqlite.lock import make_section
+from nsqlite.names import check_name
+from nsqlite.observe import Observer
+from nsqlite.options import DEFAULTS, TopicOptions, make_options, require_same, timeout_ns
+from nsqlite.stats import BrokerStats
+from nsqlite.topic import Topic
+
+
+class Broker:
+    """Topics by name, as one nsqd has them.
+
+    As a context manager it closes itself at the end of the block.
+
+    Threads: any, for all methods.
+
+    Attributes:
+        clock: what its topics take the time from.
+        options: what holds for its topics where they are given nothing else.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        observers: Iterable[Observer] = (),
+        **options: Unpack[TopicOptions],
+    ) -> None:
+        """Make a broker without topics.
+
+        Args:
+            clock: what its topics take the time from; the system's by default.
+            observers: who hears of the events of all topics from the first on.
+            options: see `nsqlite.options.TopicOptions`.
+
+        Raises:
+            InvalidOption: an option is unknown or out of its range.
+        """
+        self.options: Final = make_options(DEFAULTS, **options)
+        self.clock: Final[Clock] = SYSTEM if clock is None else clock
+        self.factory: Final = GuidFactory(self.options.node_id)
+        self._start_time: Final = self.clock.time_ns() // SECOND
+        self._lock: Final = make_section(rank=0)
+        self._topics: Final[dict[str, Topic[Any]]] = {}
+        self._observers: tuple[Observer, ...] = tuple(observers)
+        self._closed = False
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who hears of the events of a new topic."""
+        return self._observers
+
+    def topic(self, name: str, **options: Unpack[TopicOptions]) -> Topic[Any]:
+        """Get a topic, or create it.
+
+        Args:
+            name: 1 to 64 characters (NSQ semantics §2).
+            options: what is to differ from the broker's options, for a topic that is created.
+
+        Raises:
+            InvalidName: the name breaks NSQ's rule; nothing has changed.
+            InvalidOption: an option is out of its range, or the topic exists and has another value;
+                nothing has changed.
+            Closed: the broker is closed.
+        """
+        check_name("topic", name)
+        make_options(self.options, **options)
+        with self._lock:
+            if self._closed:
+                raise Closed("the broker")
+            topic = self._topics.get(name)
+            known = topic is not None and not topic.deleted
+            if topic is None or not known:
+                topic = self._topics[name] = Topic(name, home=self, **options)
+        if known:
+            require_same(topic.options, options, f"topic {name!r}")
+        else:
+            topic._guard.settle()  # tells that it was created
+        return topic
+
+    @property
+    def topics(self) -> Mapping[str, Topic[Any]]:
+        """The topics by name: a read-only copy of the moment."""
+        with self._lock:
+            for name, topic in list(self._topics.items()):
+                if topic.deleted:
+                    del self._topics[name]
+            return MappingProxyType(self._topics.copy())
+
+    def observe(self, callback: Observer) -> Callable[[], None]:
+        """Have a function told of every event of every topic, those to come included.
+
+        Events are in order for each topic; those of two topics can be told at the same time, by two
+        threads.  See `Topic.observe`.
+
+        Returns:
+            A function that ends it.
+        """
+        with self._lock:
+            self._observers = (*self._observers, callback)
+            topics = list(self._topics.values())
+        for topic in topics:
+            topic.observe(callback)
+
+        def stop() -> None:
+            with self._lock:
+                self._observers = tuple(o for o in self._observers if o is not callback)
+                topics = list(self._topics.values())
+            for topic in topics:
+                topic.forget(callback)
+
+        return stop
+
+    def stats(self) -> BrokerStats:
+        """Return a snapshot of all counters; each topic's is one piece."""
+        topics = self.topics
+        return BrokerStats(
+            version=__version__,
+            start_time=self._start_time,
+            topics=tuple(topics[name].stats() for name in sorted(topics)),
+        )
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until every topic is idle, as `Topic.join` says.
+
+        Returns:
+            False if the timeout passed first.
+
+        Raises:
+            Closed: a topic was closed or deleted meanwhile.
+            InvalidOption: the timeout is negative or no finite number.
+        """
+        limit = timeout_ns(timeout)
+        begin = self.clock.monotonic_ns()
+        while busy := [topic for topic in self.topics.values() if not topic.idle]:
+            left = None
+            if limit is not None:
+                left = max(0, limit - (self.clock.monotonic_ns() - begin)) / SECOND
+            if not busy[0].join(left):
+                return False
+        return True
+
+    def close(self, *, drain: bool = False) -> int:
+        """Close every topic; see `Topic.close`.  No topic can be got or created any more.
+
+        Returns:
+            How many messages were thrown away; they are logged as a warning.
+        """
+        with self._lock:
+            self._closed = True
+            topics = list(self._topics.values())
+        return sum(topic.close(drain=drain) for topic in topics)
+
+    def __enter__(self) -> "Broker":
+        """Begin a block that closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show how many topics it has."""
+        return f"<Broker of {len(self.topics)} topics>"
+
+    def _check(self) -> None:
+        """Check what must always hold, in all topics."""
+        for topic in self.topics.values():
+            topic._check()

@@ -1,0 +1,118 @@
+"""The only reading of time, and the only way to wait for it.
+
+The rule: deadlines are on the monotonic scale and timestamps on the wall's, both in integer
+nanoseconds, and nothing else in nsqlite imports `time`.
+
+Whoever needs time is given a `Clock`.  The system's is `SYSTEM`; a test gives
+`nsqlite.testing.ManualClock` and moves it by hand.  A clock that is moved must act at the deadlines
+it passes, so whatever has deadlines attaches itself.
+
+Next: guid.py
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from nsqlite.options import SECOND
+
+NEVER: Final = 1 << 63
+"""A moment on the monotonic scale that does not come (in 292 years)."""
+
+
+_LONGEST_WAIT: Final = int(threading.TIMEOUT_MAX) - 1
+
+
+class Timed(Protocol):
+    """What has deadlines: the clock asks when, and calls when the moment has come."""
+
+    def next_due(self) -> int:
+        """Return the next deadline on the monotonic scale, `NEVER` if there is none."""
+        ...
+
+    def advance(self) -> None:
+        """Act on whatever is due by now."""
+        ...
+
+
+class Bell(Protocol):
+    """What a thread sleeps on: a `threading.Lock` held by the sleeper, released to wake it."""
+
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:  # noqa: FBT001 - Lock's
+        """Wait for the release."""
+        ...
+
+    def release(self) -> None:
+        """Wake the sleeper."""
+        ...
+
+
+def ring(bell: Bell) -> None:
+    """Wake the sleeper; rung twice is rung once."""
+    try:
+        bell.release()
+    except RuntimeError:  # it was rung already
+        pass
+
+
+class Clock(Protocol):
+    """What nsqlite needs to know of time.  All values are integer nanoseconds."""
+
+    @property
+    def resolution(self) -> int:
+        """How finely a timer wheel should cut time on this clock."""
+        ...
+
+    @property
+    def monotonic_ns(self) -> Callable[[], int]:
+        """The scale of deadlines: never goes back, begins anywhere."""
+        ...
+
+    @property
+    def time_ns(self) -> Callable[[], int]:
+        """The wall's time since the epoch."""
+        ...
+
+    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+        """Block until the bell is released or the timeout has passed.
+
+        Args:
+            bell: a lock that is held; it is held again when this returns True.
+            timeout: in nanoseconds; None waits for ever.
+            who: the waiter in words, for an error.
+
+        Returns:
+            True if the bell was released, False if the timeout passed.
+        """
+        ...
+
+    def attach(self, timed: Timed) -> None:
+        """Take note of something with deadlines, without keeping it alive."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock.
+
+    `monotonic_ns` and `time_ns` are the C functions themselves, so a reading costs no Python call.
+    A wait counts the time that the operating system let pass, so it ends although a test has
+    frozen `time`.
+    """
+
+    resolution: Final = 10_000_000
+    monotonic_ns: Final = staticmethod(time.monotonic_ns)
+    time_ns: Final = staticmethod(time.time_ns)
+
+    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+        """See `Clock.wait`."""
+        if timeout is None:
+            return bell.acquire()
+        return bell.acquire(timeout=min(timeout / SECOND, _LONGEST_WAIT))
+
+    def attach(self, timed: Timed) -> None:
+        """Do nothing: real time is looked at by whoever comes by."""
+
+
+SYSTEM: Final = SystemClock()
+"""The clock of every topic that was given no other."""

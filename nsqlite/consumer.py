@@ -1,0 +1,461 @@
+"""A consumer: get, fin, req, touch.
+
+The rule: a consumer never holds more than `max_in_flight` unanswered messages, and answers only for
+messages that were delivered to it.
+
+`get` tries without waiting; else it lines up and sleeps until it is handed a message, which is a
+delivery already.  A wait that ends in any other way gives back what it was handed.
+
+Next: broker.py
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol
+
+from nsqlite.channel import Channel
+from nsqlite.clock import SECOND
+from nsqlite.errors import Closed, Empty, Full, WindowFull
+from nsqlite.guard import Guard, insist, run_both
+from nsqlite.lock import make_section
+from nsqlite.message import Message, Record, State, T
+from nsqlite.options import seconds, timeout_ns, whole
+from nsqlite.stats import ClientStats
+from nsqlite.waiter import Waiter
+
+_numbers: Final = itertools.count(1)
+_numbering: Final = make_section(rank=2)
+
+
+class Target(Protocol[T]):
+    """What `move` needs of a topic."""
+
+    _guard: Guard
+
+    def _prepare(self, body: T) -> tuple[Record[T], int]:
+        """Check a body; return its record and size."""
+        ...
+
+    def _take_over(self, record: Record[T], size: int) -> None:
+        """Publish a record if there is room."""
+        ...
+
+
+class Consumer(Generic[T]):
+    """A reader of a channel; the messages of the channel are shared among its consumers.
+
+    It can be used in a `with` statement, which closes it, and in a `for` loop, which ends when the
+    consumer, the channel, the topic or the broker is closed or deleted.
+
+    A consumer that is forgotten without `close` loses nothing: what it held times out, and then it
+    counts as gone.
+
+    Threads: any, for all methods; several threads may get from one consumer.  `fin`, `fin_many`,
+    `req`, `touch` and `close` may be called by a signal handler or destructor too; in the middle of
+    another call they take effect right after it, and an error is then logged.
+
+    Attributes:
+        channel: where its messages come from.
+        client_id: its number, never used twice in a process.
+        max_in_flight: its window, None for no limit.
+        requeue_delay: seconds of delay when the `with` block of a message fails.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_connect_ts",
+        "_delivered",
+        "_finished",
+        "_guard",
+        "_lock",
+        "_now",
+        "_parked",
+        "_ready",
+        "_requeued",
+        "_settled",
+        "_standard",
+        "_timeout",
+        "channel",
+        "client_id",
+        "max_in_flight",
+        "requeue_delay",
+    )
+
+    def __init__(
+        self,
+        channel: Channel[T],
+        *,
+        max_in_flight: int | None = None,
+        msg_timeout: float | None = None,
+        requeue_delay: float = 0.0,
+    ) -> None:
+        """Join a channel.
+
+        Args:
+            channel: where to get messages from.
+            max_in_flight: how many messages it may hold unanswered, NSQ's RDY (NSQ semantics §8);
+                None for no limit.
+            msg_timeout: seconds until a message that it holds is delivered again; None for the
+                channel's.
+            requeue_delay: seconds of delay when the `with` block of a message fails.
+
+        Raises:
+            InvalidOption: one of them is out of its range.
+            TooManyConsumers: the channel has `max_channel_consumers` already.
+            Closed: the channel is closed or deleted.
+        """
+        options = channel.options
+        if max_in_flight is not None:
+            whole("max_in_flight", max_in_flight, 1)
+        seconds("requeue_delay", requeue_delay, 0, options.max_req_timeout)
+        if msg_timeout is None:
+            msg_timeout = options.msg_timeout
+        self._timeout = seconds("msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True)
+        self.channel: Final = channel
+        self.max_in_flight: Final = max_in_flight
+        self.requeue_delay = requeue_delay
+        self._guard: Final = channel._guard
+        self._lock: Final = self._guard.lock
+        self._now: Final = channel._now
+        self._ready: Final = channel._ready
+        self._standard = self._timeout == channel._timeout
+        self._parked: OrderedDict[Waiter[Any], None] = OrderedDict()
+        self._closed = False
+        self._delivered = 0
+        self._settled = 0
+        self._finished = 0
+        self._requeued = 0
+        self._connect_ts = channel._clock.time_ns() // SECOND
+        with _numbering:
+            self.client_id = next(_numbers)
+        self._guard.run(channel._join, self)
+
+    # Getting
+
+    def get(self, timeout: float | None = None) -> Message[T]:
+        """Return the next message; it is then in flight until it is answered or times out.
+
+        Args:
+            timeout: seconds to wait; None waits for ever, 0 not at all.
+
+        Raises:
+            Empty: none came in time; nothing has changed.
+            WindowFull: none could come, since it holds `max_in_flight` messages.
+            Closed: the consumer, channel, topic or broker is over.
+            InvalidOption: the timeout is negative or no finite number.
+            Reentered: called by a signal handler or destructor inside another call.
+
+        Cancellation:
+            An exception thrown into a waiting `get` by a signal loses nothing: what it was handed
+            goes back to the head of the queue, its attempts as before.
+        """
+        channel = self.channel
+        window = self.max_in_flight
+        with self._lock:
+            now = self._now()
+            message: Message[T] = Message()
+            ready = self._ready
+            if (
+                now < channel._fresh
+                and ready
+                and not self._guard.alert
+                and not channel._special
+                and self._standard
+                and (window is None or self._delivered - self._settled < window)
+                and not self._closed
+            ):
+                message._record = ready[0]
+                message._consumer = self
+                message._tick = tick = channel._tick  # type: ignore[assignment]  # set while fresh
+                message._delivered = now
+                self._delivered += 1
+                tick[message] = None  # type: ignore[index]  # the same
+                del ready[0]
+                return message
+        return self._wait(timeout_ns(timeout))
+
+    def get_many(
+        self, n: int, timeout: float | None = None, *, linger: float = 0.0
+    ) -> list[Message[T]]:
+        """Return up to `n` messages, the oldest first, as soon as there is one.
+
+        Args:
+            n: the most to return; the window may allow fewer.
+            timeout: seconds to wait for the first; None waits for ever, 0 not at all.
+            linger: seconds to wait, after the first, for the batch to fill.
+
+        Raises:
+            Empty, WindowFull, Closed, InvalidOption, Reentered: as for `get`.
+
+        Cancellation:
+            As for `get`: the whole batch goes back to the head of the queue.
+        """
+        whole("n", n, 1)
+        patience = seconds("linger", linger)
+        batch: list[Message[T]] = []
+        try:
+            self._grab(batch, n)
+            if not batch:
+                batch.append(self._wait(timeout_ns(timeout)))
+                self._grab(batch, n)
+            deadline = self._now() + patience
+            while patience and len(batch) < n:
+                left = deadline - self._now()
+                if left <= 0:
+                    break
+                batch.append(self._wait(left))
+                self._grab(batch, n)
+        except (Empty, Closed):
+            if not batch:
+                raise
+        except BaseException:
+            insist(lambda: self._guard.run(self._return, batch))
+            raise
+        return batch
+
+    def __iter__(self) -> Iterator[Message[T]]:
+        """Go through the messages until the consumer, channel, topic or broker is over."""
+        while True:
+            try:
+                message = self.get()
+            except Closed:
+                return
+            yield message
+
+    def _grab(self, batch: list[Message[T]], n: int) -> None:
+        """Add what is ready now to a batch, up to `n`; takes the lock."""
+        self._guard.run(self._grab_ready, batch, n)
+
+    def _grab_ready(self, batch: list[Message[T]], n: int) -> None:
+        channel = self.channel
+        now = channel._sweep()
+        channel._require_open(self)
+        room = n - len(batch)
+        if self.max_in_flight is not None:
+            room = min(room, self.max_in_flight - self._delivered + self._settled)
+        if channel._paused:
+            return
+        ready = self._ready
+        if channel._special or self._guard.watched or not self._standard:
+            for _ in range(min(room, len(ready))):
+                batch.append(channel._deliver(self, now, None))
+            return
+        room = min(room, len(ready))
+        if room <= 0:
+            return
+        tick = channel._current(now)
+        channel._lower(tick.due)
+        push = batch.append
+        for _ in range(room):
+            message: Message[T] = Message()
+            message._record = ready[0]
+            message._consumer = self
+            message._tick = tick
+            message._delivered = now
+            push(message)  # listed first: an interrupted batch is given back from the list
+            self._delivered += 1
+            tick[message] = None
+            del ready[0]
+
+    def _return(self, batch: list[Message[T]]) -> None:
+        """Give back a batch that never reached its caller."""
+        for message in reversed(batch):
+            self.channel._give_back(message, message._record)
+        insist(self.channel._feed)
+
+    def _wait(self, limit: int | None) -> Message[T]:
+        """Wait for a message for so many nanoseconds; takes the lock."""
+        channel = self.channel
+        guard = self._guard
+        if limit == 0:
+            message = guard.run(channel._receive, self, None)
+            if message is None:
+                raise self._nothing()
+            return message
+        waiter: Waiter[T] = Waiter(self)
+        begin = self._now()
+        slept = 0  # a frozen clock does not tell; the waits do
+        who = f"get() on {channel._title}"
+        try:
+            message = guard.run(channel._receive, self, waiter)
+            while message is None:
+                left = None if limit is None else limit - max(slept, self._now() - begin)
+                if left is not None and left <= 0:
+                    message = guard.run(channel._give_up, waiter)
+                    break
+                nap = left
+                if channel._watcher is waiter:
+                    due = max(0, channel._due - self._now())
+                    nap = due if left is None else min(left, due)
+                if channel._clock.wait(waiter.bell, nap, who):
+                    message = waiter.message
+                    if message is not None:
+                        break
+                else:
+                    slept += nap or 0
+                message = guard.run(channel._receive, self, waiter)
+        except BaseException:
+            insist(lambda: guard.run(channel._abandon, waiter))
+            raise
+        if message is None:
+            raise self._nothing()
+        return message
+
+    def _nothing(self) -> Empty:
+        if self.max_in_flight is not None and self._is_full():
+            return WindowFull(self.channel.name, self.max_in_flight)
+        return Empty(self.channel.name)
+
+    def _is_full(self) -> bool:
+        window = self.max_in_flight
+        return window is not None and self._delivered - self._settled >= window
+
+    # Answering
+
+    def fin(self, message: Message[T]) -> None:
+        """Finish a message: its channel forgets it (NSQ semantics §9).
+
+        Raises:
+            NotInFlight: it was answered already, has timed out or is another consumer's; nothing has
+                changed.
+            InvalidMessage: it is no message; nothing has changed.
+        """
+        channel = self.channel
+        try:
+            with self._lock:
+                if (
+                    self._now() < channel._due
+                    and message._consumer is self
+                    and not self._guard.alert
+                    and not channel._special
+                    and not self._parked
+                ):
+                    tick = message._tick
+                    del tick[message]
+                    message._outcome = State.FINISHED
+                    self._settled += 1
+                    self._finished += 1
+                    if not tick and tick is not channel._tick:
+                        channel._timeouts.drop(tick)  # type: ignore[arg-type]  # a Tick
+                    return
+        except (KeyError, AttributeError):
+            pass  # stale, or no message at all: the long way tells
+        self._guard.call(channel._finish, self, [message])
+
+    def fin_many(self, messages: Iterable[Message[T]]) -> None:
+        """Finish several messages: all of them or none.
+
+        Raises:
+            NotInFlight: one of them cannot be finished, as for `fin`; nothing has changed.
+            InvalidMessage: one of them is no message, or there twice; nothing has changed.
+        """
+        self._guard.call(self.channel._finish, self, list(messages))
+
+    def req(self, message: Message[T], delay: float = 0) -> None:
+        """Requeue a message: its channel delivers it again, and counts that (NSQ semantics §9).
+
+        Args:
+            message: one that this consumer holds.
+            delay: seconds until then; more than `max_req_timeout` counts as that.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+            InvalidOption: the delay is negative or no finite number; nothing has changed.
+        """
+        wait = seconds("delay", delay)
+        self._guard.call(self.channel._requeue, self, message, wait)
+
+    def touch(self, message: Message[T]) -> None:
+        """Give a message its whole time-out again, from now (NSQ semantics §9).
+
+        One delivery can be stretched to `max_msg_timeout` at most.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+        """
+        self._guard.call(self.channel._touch, self, message)
+
+    def move(self, message: Message[T], topic: Target[T]) -> str:
+        """Publish a message's body to a topic and finish the message, in one step.
+
+        It never waits for room.
+
+        Returns:
+            The id of the new message.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+            Full: the topic has no room; nothing has changed.
+            Closed: the topic is closed or deleted; nothing has changed.
+            Reentered: called by a signal handler or destructor inside another call.
+        """
+        channel = self.channel
+        if not isinstance(message, Message):
+            channel._require(self, message)
+        record, size = topic._prepare(message.body)
+
+        def move() -> None:
+            channel._sweep()
+            channel._require(self, message)
+            topic._take_over(record, size)
+            channel._finish_one(self, message)
+            channel._answered(self)
+
+        run_both(self._guard, topic._guard, move)
+        return record[2] + record[3]
+
+    # Leaving
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many messages it holds unanswered."""
+        self._guard.call(self.channel._sweep)
+        return self._delivered - self._settled
+
+    @property
+    def closed(self) -> bool:
+        """Whether it or its channel is over."""
+        return self._closed or self.channel.closed
+
+    def close(self, *, give_back: bool = True) -> None:
+        """Leave the channel; whoever waits in `get` gets `Closed`.  A second call does nothing.
+
+        An ephemeral channel goes with its last consumer.
+
+        Args:
+            give_back: put what it still holds back to the head of the queue at once, the attempts
+                counted.  With False it stays in flight until it times out, as in nsqd when a
+                client disconnects.
+        """
+        self._guard.call(self.channel._leave, self, give_back)
+
+    def __enter__(self) -> "Consumer[T]":
+        """Begin a block that closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _stats(self) -> ClientStats:
+        return ClientStats(
+            client_id=self.client_id,
+            ready_count=self.max_in_flight,
+            in_flight_count=self._delivered - self._settled,
+            message_count=self._delivered,
+            finish_count=self._finished,
+            requeue_count=self._requeued,
+            connect_ts=self._connect_ts,
+        )
+
+    def __repr__(self) -> str:
+        """Show its number and its channel."""
+        return f"<Consumer {self.client_id} of {self.channel._title}>"

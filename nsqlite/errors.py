@@ -1,0 +1,241 @@
+"""Every exception that nsqlite raises, by what the caller should do about it.
+
+The rule: each error carries its facts as fields and builds its text from them, and the call that
+raised it has changed nothing.  Where the standard library has an error that its users already
+catch, ours is one of those too.
+
+    NSQLiteError
+    |-- InvalidName        (ValueError)   fix your call: a topic or channel name
+    |-- InvalidOption      (ValueError)   fix your call: an option, a delay, a timeout
+    |-- InvalidMessage     (ValueError)   fix your call: a body, or what is no message
+    |-- TooManyConsumers                  fix your call: max_channel_consumers is reached
+    |-- NotInFlight                       too late: the message is no longer this delivery's
+    |-- Empty              (queue.Empty)  nothing now: no message came in time
+    |   `-- WindowFull                    nothing now: answer something first
+    |-- Full               (queue.Full)   nothing now: a bounded queue has no room
+    |-- Closed                            over: consumer, channel, topic or broker
+    |-- Reentered                         not here: called inside another call of the same thread
+    `-- ClockStandsStill                  a test waits on a clock that nobody moves
+
+Next: names.py
+"""
+
+import queue
+
+
+class NSQLiteError(Exception):
+    """The base of every error that nsqlite raises."""
+
+
+class InvalidName(NSQLiteError, ValueError):
+    """A topic or channel name breaks NSQ's rule (NSQ semantics §2).
+
+    Attributes:
+        kind: ``"topic"`` or ``"channel"``.
+        name: what was given.
+    """
+
+    def __init__(self, kind: str, name: object) -> None:
+        super().__init__(kind, name)
+        self.kind = kind
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kind} name {self.name!r} is not valid: use 1 to 64 of the characters"
+            " . a-z A-Z 0-9 _ - and, if it is ephemeral, end with #ephemeral (counted)"
+        )
+
+
+class InvalidOption(NSQLiteError, ValueError):
+    """An option, delay or timeout is of the wrong type or out of its range.
+
+    Attributes:
+        option: its name.
+        value: what was given.
+        expected: what it takes, in words.
+    """
+
+    def __init__(self, option: str, value: object, expected: str) -> None:
+        super().__init__(option, value, expected)
+        self.option = option
+        self.value = value
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"{self.option} must be {self.expected}, not {self.value!r}"
+
+
+class InvalidMessage(NSQLiteError, ValueError):
+    """A body has a size that NSQ refuses, or what was given is no message at all.
+
+    Attributes:
+        index: the body's place in its batch, or None if there was no batch.
+        problem: what is wrong, in words.
+    """
+
+    def __init__(self, problem: str, index: int | None = None) -> None:
+        super().__init__(problem, index)
+        self.problem = problem
+        self.index = index
+
+    def __str__(self) -> str:
+        return self.problem if self.index is None else f"message {self.index}: {self.problem}"
+
+
+class TooManyConsumers(NSQLiteError):
+    """A channel has as many consumers as ``max_channel_consumers`` allows (NSQ semantics §15).
+
+    Attributes:
+        topic: the topic's name.
+        channel: the channel's name.
+        limit: the value of ``max_channel_consumers``.
+    """
+
+    def __init__(self, topic: str, channel: str, limit: int) -> None:
+        super().__init__(topic, channel, limit)
+        self.topic = topic
+        self.channel = channel
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"consumers for {self.topic}:{self.channel} exceeds limit of {self.limit}"
+
+
+class NotInFlight(NSQLiteError):
+    """The message cannot be answered or touched through this object any more.
+
+    Attributes:
+        id: the message's id.
+        reason: ``"answered"``, ``"timed out"``, ``"not owner"`` (it was delivered to another
+            consumer), or ``"unknown"`` (given back, emptied, deleted or closed meanwhile).
+    """
+
+    def __init__(self, id: str, reason: str) -> None:  # noqa: A002 - NSQ's word for it
+        super().__init__(id, reason)
+        self.id = id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.reason == "not owner":
+            return f"message {self.id}: client does not own message"
+        return f"message {self.id}: ID not in flight ({self.reason})"
+
+
+class Empty(NSQLiteError, queue.Empty):
+    """No message came within the timeout.
+
+    Attributes:
+        channel: the channel's name.
+    """
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(channel)
+        self.channel = channel
+
+    def __str__(self) -> str:
+        return f"no message came on channel {self.channel!r} in time"
+
+
+class WindowFull(Empty):
+    """The timeout passed while the consumer held ``max_in_flight`` unanswered messages.
+
+    Attributes:
+        channel: the channel's name.
+        max_in_flight: the consumer's window.
+    """
+
+    def __init__(self, channel: str, max_in_flight: int) -> None:
+        super().__init__(channel)
+        self.args = (channel, max_in_flight)
+        self.max_in_flight = max_in_flight
+
+    def __str__(self) -> str:
+        return (
+            f"the consumer of channel {self.channel!r} holds max_in_flight={self.max_in_flight}"
+            " messages: fin() or req() one first"
+        )
+
+
+class Full(NSQLiteError, queue.Full):
+    """A bounded queue has no room for the whole put; nothing was put anywhere.
+
+    Attributes:
+        where: the full queue, as ``topic`` or ``topic:channel``.
+        max_depth: its bound.
+        size: how many messages the put had.
+    """
+
+    def __init__(self, where: str, max_depth: int, size: int) -> None:
+        super().__init__(where, max_depth, size)
+        self.where = where
+        self.max_depth = max_depth
+        self.size = size
+
+    def __str__(self) -> str:
+        if self.size > self.max_depth:
+            return f"a batch of {self.size} can never fit {self.where}: max_depth={self.max_depth}"
+        return f"{self.where} has no room for {self.size} more: max_depth={self.max_depth}"
+
+
+class Closed(NSQLiteError):
+    """The consumer, channel, topic or broker is over.
+
+    Attributes:
+        what: which one, in words.
+        how: ``"closed"`` or ``"deleted"``.
+    """
+
+    def __init__(self, what: str, how: str = "closed") -> None:
+        super().__init__(what, how)
+        self.what = what
+        self.how = how
+
+    def __str__(self) -> str:
+        return f"{self.what} is {self.how}"
+
+
+class Reentered(NSQLiteError):
+    """A signal handler or destructor called in the middle of another call of its own thread.
+
+    Calls that need no answer (``put``, ``fin``, ``req``, ``touch``, ``close``, ...) are made as
+    soon as the interrupted call is done; those that must answer at once raise this.
+
+    Attributes:
+        call: the name of the refused call.
+    """
+
+    def __init__(self, call: str) -> None:
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call}() was called by a signal handler or destructor inside another call on the"
+            " same topic, and cannot answer there: set a flag and call it later"
+        )
+
+
+class ClockStandsStill(NSQLiteError):
+    """Every thread waits on a manual clock, so nobody is left to move it.
+
+    Attributes:
+        waiter: who waits, in words.
+        next_deadline: seconds from now to the next deadline on that clock, or None.
+    """
+
+    def __init__(self, waiter: str, next_deadline: float | None) -> None:
+        super().__init__(waiter, next_deadline)
+        self.waiter = waiter
+        self.next_deadline = next_deadline
+
+    def __str__(self) -> str:
+        when = (
+            "there is no deadline to wait for"
+            if self.next_deadline is None
+            else f"the next deadline is {self.next_deadline:g} s ahead"
+        )
+        return (
+            f"{self.waiter} waits for ever: every thread waits on a clock that nobody moves, and"
+            f" {when}; call advance() from another thread, or make the clock with autojump=True"
+        )

@@ -1,0 +1,253 @@
+"""The one lock of a topic, shared by its channels and consumers.
+
+The rule: what belongs to a topic changes only under its lock, and no user code runs while the lock
+is held.  What has to run user code (observers, the destructors of dropped bodies) is collected
+under the lock and done after it.
+
+How a reader can check the rest:
+
+*Signals.*  A message moves by plain assignments that end in the one call which completes the move.
+CPython lets no handler in between them (see lock.py), so an exception thrown by a handler finds the
+message here or there.
+
+*Re-entry.*  A signal handler or destructor may come in while its own thread holds the lock, which
+lets the same thread in again.  The short paths of put, get and fin make their calls first, then
+look, then change; so a nested call is as good as one made between two others.  All else goes through
+`Guard.run`, which sets `busy`; then a nested call is put off (`Guard.call`) or refused
+(`Reentered`).
+
+Next: timerwheel.py
+"""
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
+
+from nsqlite.errors import Reentered
+from nsqlite.lock import make_section
+from nsqlite.observe import Event, Observer
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+log: Final = logging.getLogger("nsqlite")
+
+_PATIENCE: Final = 1000
+
+
+class Sleeper(Protocol):
+    """A blocked call: whoever changes what it waits for rings it."""
+
+    def ring(self) -> None:
+        """Wake it."""
+        ...
+
+
+class Guard:
+    """A topic's lock, what is put off until it is free, and what makes the short paths wrong.
+
+    Attributes:
+        lock: held by whoever reads or changes the topic or anything of its channels.
+        busy: an operation of several steps is under way in the thread that holds the lock.
+        alert: put, get and fin must go through `run`: busy, or somebody listens or joins.
+        waiting: how many getters stand in the lines of the topic's channels.
+        handed: how many messages the topic has handed on to its channels.
+        watched: whether anybody observes.
+        joiners: the blocked joins, each with the condition it waits for.
+        trash: what was dropped, to be forgotten after the lock.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_events",
+        "_observers",
+        "_pending",
+        "_telling",
+        "alert",
+        "busy",
+        "handed",
+        "joiners",
+        "lock",
+        "trash",
+        "waiting",
+        "watched",
+    )
+
+    def __init__(self) -> None:
+        """Make the lock of a new topic."""
+        self.lock = make_section(rank=1)
+        self.busy = False
+        self.alert = False
+        self.waiting = 0
+        self.handed = 0
+        self.watched = False
+        self.joiners: OrderedDict[Sleeper, Callable[[], bool]] = OrderedDict()
+        self.trash: list[object] = []
+        self._pending: deque[Callable[[], object]] = deque()
+        self._events: deque[Event] = deque()
+        self._observers: tuple[Observer, ...] = ()
+        self._telling = False
+
+    def run(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R:
+        """Make an operation alone under the lock, then do what it left for after the lock.
+
+        Raises:
+            Reentered: the calling thread is inside another operation.
+        """
+        if self.busy and self.lock.owned():
+            raise Reentered(operation.__name__.strip("_"))
+        try:
+            with self.lock:
+                return self.perform(operation, *args)
+        finally:
+            if self._pending or self._events or self.trash:
+                self.settle()
+
+    def call(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R | None:
+        """Make an operation like `run`, or, inside another one, as soon as that is done.
+
+        Returns:
+            What the operation returned; None if it was put off, and what it then raises is logged.
+        """
+        if self.busy and self.lock.owned():
+            self.put_off(lambda: operation(*args))
+            return None
+        return self.run(operation, *args)
+
+    def put_off(self, operation: Callable[[], object]) -> None:
+        """Have an operation made when the lock is next free.  Takes no lock."""
+        self._pending.append(operation)
+        self.alert = True
+
+    def perform(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R:
+        """Make an operation with `busy` set.  The lock is held."""
+        try:
+            self.busy = self.alert = True
+            return operation(*args)
+        finally:
+            self.calm_down()
+
+    def calm_down(self) -> None:
+        """Let the short paths go on if nothing is against it.  The lock is held."""
+        self.busy = False
+        self.alert = self.watched or len(self.joiners) > 0
+        if self._pending:  # looked at last: put_off() sets alert after it has appended
+            self.alert = True
+
+    # After the lock
+
+    def settle(self) -> None:
+        """Do what was left for after the lock, unless a caller of this thread still holds it."""
+        if self.lock.owned():
+            return
+        while self._pending:
+            with self.lock:
+                self.perform(self._catch_up)
+        if self.trash:
+            with self.lock:
+                trash, self.trash = self.trash, []
+            trash.clear()
+        if self._events:
+            self._tell()
+
+    def _catch_up(self) -> None:
+        """Make the oldest operation that was put off.  A signal may make it happen twice."""
+        if self._pending:
+            operation = self._pending[0]
+            try:
+                operation()
+            except Exception:
+                log.exception("a call made inside another call failed")
+            self._pending.popleft()
+
+    # Observers
+
+    def observe(self, observers: tuple[Observer, ...]) -> None:
+        """Tell these observers from now on.  The lock is held."""
+        self._observers = observers
+        self.watched = bool(observers)
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who is told."""
+        return self._observers
+
+    def emit(self, event: Event) -> None:
+        """Have an event told after the lock.  The lock is held and somebody observes."""
+        self._events.append(event)
+
+    def _tell(self) -> None:
+        """Tell the events in their order; one thread does it, the others leave theirs to it."""
+        mine = False
+        try:
+            while True:
+                with self.lock:
+                    if self._telling and not mine:
+                        return
+                    if not self._events:
+                        self._telling = mine = False
+                        return
+                    self._telling = mine = True
+                    event = self._events.popleft()
+                for observer in self._observers:
+                    try:
+                        observer(event)
+                    except Exception:
+                        log.exception("observer %r failed on %s", observer, event.kind)
+        finally:
+            if mine:
+                self._telling = False
+
+    # Those who wait
+
+    def ring_joiners(self) -> None:
+        """Wake the joins whose condition has come true.  The lock is held."""
+        for sleeper, done in list(self.joiners.items()):
+            if done():
+                sleeper.ring()
+
+    def forget_waiters(self) -> None:
+        """In the child of a fork: the other threads are gone, and so is what they wanted."""
+        for sleeper in self.joiners:
+            sleeper.ring()
+        self.joiners.clear()
+        self.waiting = 0
+        self._telling = False
+        self._events.clear()
+
+
+def run_both(one: Guard, other: Guard, operation: Callable[[], R]) -> R:
+    """Make an operation alone under two locks, taken in the order of their creation.
+
+    Raises:
+        Reentered: the calling thread is inside another operation of one of them.
+    """
+    if one is other:
+        return one.run(operation)
+    first, second = sorted((one, other), key=lambda guard: guard.lock.order)
+    if (one.busy and one.lock.owned()) or (other.busy and other.lock.owned()):
+        raise Reentered(operation.__name__.strip("_"))
+    try:
+        with first.lock, second.lock:
+            return first.perform(second.perform, operation)
+    finally:
+        first.settle()
+        second.settle()
+
+
+def insist(step: Callable[[], object]) -> None:
+    """Make a step until it comes to its end, through whatever a signal throws into it.
+
+    For clean-ups that must not stay half done.  The step finds out itself what is left to do.  An
+    exception thrown in goes on after the step is done.
+    """
+    thrown: BaseException | None = None
+    for _ in range(_PATIENCE):
+        try:
+            step()
+            break
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            thrown = error
+    if thrown is not None:
+        raise thrown

@@ -1,0 +1,188 @@
+"""A message, as one delivery of one record.
+
+The rule: an object answers for one delivery only.  It is in flight exactly while it lies in its tick
+of the channel's timer wheel; what took it out of there has decided its outcome, and a stale object
+can do nothing.
+
+    in flight --fin--> finished          --close of its consumer--> returned
+              --req--> requeued          --empty, delete, close---> dropped
+              --time-out--> timed out    --move--> finished
+
+What waits in a queue is no object but a record: a tuple, which the garbage collector soon leaves
+alone, shared by all channels, and replaced when a delivery failed by one that counts it.
+
+Next: timerwheel.py
+"""
+
+import enum
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias
+
+from nsqlite.errors import NotInFlight
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+log: Final = logging.getLogger("nsqlite")
+
+Record: TypeAlias = tuple[T, int, str, str, int]
+"""Body, timestamp, the two parts of the id, deliveries so far."""
+
+
+class State(enum.StrEnum):
+    """What became of a delivery; a member equals its text."""
+
+    IN_FLIGHT = "in flight"
+    FINISHED = "finished"
+    REQUEUED = "requeued"
+    TIMED_OUT = "timed out"
+    RETURNED = "returned"
+    DROPPED = "dropped"
+
+
+REASONS: Final = {
+    State.FINISHED: "answered",
+    State.REQUEUED: "answered",
+    State.TIMED_OUT: "timed out",
+    State.RETURNED: "unknown",
+    State.DROPPED: "unknown",
+}
+"""Why an answer comes too late, as `NotInFlight.reason` puts it."""
+
+
+class Owner(Protocol):
+    """What a message needs of the consumer that it was delivered to."""
+
+    requeue_delay: float
+    client_id: int
+
+    def fin(self, message: "Message[Any]") -> None:
+        """Finish it."""
+        ...
+
+    def req(self, message: "Message[Any]", delay: float = 0) -> None:
+        """Requeue it."""
+        ...
+
+    def touch(self, message: "Message[Any]") -> None:
+        """Give it its whole time again."""
+        ...
+
+
+class Message(Generic[T]):
+    """One delivery of a message to one consumer.
+
+    `Consumer.get` makes them.  The body is the object that was published, not a copy: two channels
+    give the same object, so a consumer that changes it changes what the others see.
+
+    As a context manager it finishes the message when the block succeeds and requeues it, after the
+    consumer's `requeue_delay`, when the block raises; the exception goes on.  A message that was
+    answered inside the block is left as it is.
+
+    Threads: any may answer, touch and read it.
+    """
+
+    __slots__ = ("_consumer", "_delivered", "_outcome", "_record", "_tick")
+
+    if TYPE_CHECKING:
+        _record: Record[T]
+        _consumer: Any  # an Owner; the channel knows more of it than this file may
+        _tick: dict["Message[T]", None]
+        _delivered: int
+        _outcome: State
+
+    @property
+    def body(self) -> T:
+        """What was published, the object itself."""
+        return self._record[0]
+
+    @property
+    def id(self) -> str:
+        """16 hex characters, the same in all channels (NSQ semantics §4)."""
+        return self._record[2] + self._record[3]
+
+    @property
+    def timestamp(self) -> int:
+        """When it was published, in nanoseconds since the epoch."""
+        return self._record[1]
+
+    @property
+    def attempts(self) -> int:
+        """How often this channel has delivered it, this delivery counted: 1 or more."""
+        return self._record[4] + 1
+
+    @property
+    def state(self) -> State:
+        """What has become of this delivery."""
+        return State.IN_FLIGHT if self in self._tick else self._outcome
+
+    def fin(self) -> None:
+        """Finish it: its channel forgets it.
+
+        Raises:
+            NotInFlight: it was answered already or has timed out; nothing has changed.
+        """
+        self._consumer.fin(self)
+
+    def req(self, delay: float = 0) -> None:
+        """Requeue it: its channel delivers it again.
+
+        Args:
+            delay: seconds until then; more than `max_req_timeout` counts as that.
+
+        Raises:
+            NotInFlight: it was answered already or has timed out; nothing has changed.
+            InvalidOption: the delay is negative or no finite number; nothing has changed.
+        """
+        self._consumer.req(self, delay)
+
+    def touch(self) -> None:
+        """Ask for the whole time-out again, counted from now.
+
+        Raises:
+            NotInFlight: it was answered already or has timed out; nothing has changed.
+        """
+        self._consumer.touch(self)
+
+    def refusal(self) -> NotInFlight:
+        """Return the error that tells why this delivery is over."""
+        return NotInFlight(self.id, REASONS[self._outcome])
+
+    def __enter__(self) -> "Message[T]":
+        """Begin a block that answers it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Answer it, unless the block has.
+
+        Raises:
+            NotInFlight: the block succeeded, but the message had timed out or was taken back.
+        """
+        if self.state in (State.FINISHED, State.REQUEUED):
+            return
+        if kind is None:
+            self.fin()
+            return
+        try:
+            self.req(self._consumer.requeue_delay)
+        except NotInFlight as late:
+            log.warning("%s; its handler failed with %r", late, error)
+
+    def __repr__(self) -> str:
+        """Show id, attempts, state and the beginning of the body."""
+        body = repr(self.body)
+        if len(body) > 60:
+            body = body[:57] + "..."
+        return f"<Message {self.id} attempts={self.attempts} {self.state}: {body}>"

@@ -1,0 +1,194 @@
+"""Options with NSQ's names, defaults and ranges, checked once (NSQ semantics §20).
+
+The rule: an option that was accepted is in its range, and every number of seconds was checked here
+before it became nanoseconds.  A bool, a NaN and an infinity are no numbers of seconds.
+
+Options can be given to a broker, a topic and a channel; the nearest wins.
+
+Next: clock.py
+"""
+
+from typing import Final, Literal, TypedDict, Unpack, get_args
+
+import attrs
+
+from nsqlite.errors import InvalidOption
+
+SECOND: Final = 1_000_000_000
+_INFINITY: Final = float("inf")
+_LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
+
+WhenFull = Literal["wait", "raise", "drop newest", "drop oldest"]
+"""What a put does at a queue that has reached `max_depth`."""
+
+
+def seconds(
+    option: str,
+    value: object,
+    low: float = 0,
+    high: float = _INFINITY,
+    *,
+    above: bool = False,
+) -> int:
+    """Return a number of seconds in integer nanoseconds.
+
+    Args:
+        option: the name, for the error.
+        value: what the user gave: an int or float.
+        low: the least allowed, in seconds.
+        high: the most allowed, in seconds.
+        above: whether `low` itself is out of range.
+
+    Raises:
+        InvalidOption: it is no finite number, or out of the range.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        enough = low < value if above else low <= value
+        if enough and value <= high and value != _INFINITY:
+            return round(min(value, _LONGEST) * SECOND)
+    start = f"above {low:g}" if above else f"at least {low:g}"
+    end = "" if high == _INFINITY else f" and at most {high:g}"
+    raise InvalidOption(option, value, f"a finite number of seconds, {start}{end}")
+
+
+def timeout_ns(value: object) -> int | None:
+    """Return the timeout of a blocking call in nanoseconds, None for one that waits for ever."""
+    return None if value is None else seconds("timeout", value)
+
+
+def whole(option: str, value: object, low: int, high: int | None = None) -> int:
+    """Return the value if it is an int from `low` to `high` (None: no upper limit).
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        ok = False
+    else:
+        ok = high is None or value <= high
+    if not ok:
+        limit = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise InvalidOption(option, value, f"a whole number {limit}")
+    assert isinstance(value, int)
+    return value
+
+
+class ChannelOptions(TypedDict, total=False):
+    """The options that can be given to a channel, and so to a topic and a broker too.
+
+    msg_timeout: seconds until an unanswered message is delivered again (60).
+    max_msg_timeout: the most that touches can make of it in one delivery (900).
+    max_req_timeout: the longest delay of a requeue or put (3600).
+    max_channel_consumers: consumers a channel takes, 0 for no limit (0).
+    max_depth: ready messages the queue takes, None for no limit (None).
+    when_full: what a put does then: ``"wait"``, ``"raise"``, ``"drop newest"`` or
+        ``"drop oldest"`` ("wait").
+    resolution: seconds in a tick of the timer wheel, None for the clock's own (None; 0.01).
+    e2e_processing_latency_percentiles: which to report, each above 0 and at most 1 (none).
+    e2e_processing_latency_window_time: over how many seconds (600).
+    """
+
+    msg_timeout: float
+    max_msg_timeout: float
+    max_req_timeout: float
+    max_channel_consumers: int
+    max_depth: int | None
+    when_full: WhenFull
+    resolution: float | None
+    e2e_processing_latency_percentiles: tuple[float, ...]
+    e2e_processing_latency_window_time: float
+
+
+class TopicOptions(ChannelOptions, total=False):
+    """The options that can be given to a topic or a broker.
+
+    max_msg_size: the most bytes of a bytes body (1 MiB).
+    node_id: 0 to 1023, part of every message id (0).
+    """
+
+    max_msg_size: int
+    node_id: int
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """A complete set of options; made by `make_options`, which checks them.
+
+    The fields are those of `TopicOptions`, in the units the user gave.
+    """
+
+    msg_timeout: float = 60.0
+    max_msg_timeout: float = 900.0
+    max_req_timeout: float = 3600.0
+    max_channel_consumers: int = 0
+    max_depth: int | None = None
+    when_full: WhenFull = "wait"
+    resolution: float | None = None
+    e2e_processing_latency_percentiles: tuple[float, ...] = ()
+    e2e_processing_latency_window_time: float = 600.0
+    max_msg_size: int = 1048576
+    node_id: int = 0
+
+
+DEFAULTS: Final = Options()
+"""What holds where nothing is given."""
+
+
+def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
+    """Return `base` with the given options in their place, all of them checked.
+
+    Raises:
+        InvalidOption: one is unknown, of the wrong type or out of its range; the text names it,
+            its value and the range.
+    """
+    for name in given:
+        if name not in _NAMES:
+            known = ", ".join(sorted(_NAMES))
+            raise InvalidOption("option", name, f"one of {known}")
+    options = attrs.evolve(base, **given)
+    seconds("max_msg_timeout", options.max_msg_timeout, above=True)
+    seconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)
+    seconds("max_req_timeout", options.max_req_timeout)
+    seconds(
+        "e2e_processing_latency_window_time",
+        options.e2e_processing_latency_window_time,
+        above=True,
+    )
+    if options.resolution is not None:
+        seconds("resolution", options.resolution, 1e-9, 1)
+    whole("max_channel_consumers", options.max_channel_consumers, 0)
+    whole("max_msg_size", options.max_msg_size, 1)
+    whole("node_id", options.node_id, 0, 1023)
+    if options.max_depth is not None:
+        whole("max_depth", options.max_depth, 1)
+    if options.when_full not in get_args(WhenFull):
+        allowed = " or ".join(map(repr, get_args(WhenFull)))
+        raise InvalidOption("when_full", options.when_full, allowed)
+    _check_percentiles(options.e2e_processing_latency_percentiles)
+    return options
+
+
+_NAMES: Final = frozenset(field.name for field in attrs.fields(Options))
+
+
+def _check_percentiles(values: object) -> None:
+    option = "e2e_processing_latency_percentiles"
+    if isinstance(values, tuple | list):
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+                break
+        else:
+            return
+    raise InvalidOption(option, values, "a tuple of numbers, each above 0 and at most 1")
+
+
+def require_same(options: Options, given: TopicOptions, what: str) -> None:
+    """Check that what was given for something that exists is what it has.
+
+    Raises:
+        InvalidOption: a value differs.
+    """
+    for option, value in given.items():
+        existing = getattr(options, option)
+        if existing != value:
+            raise InvalidOption(option, value, f"{existing!r}, as {what} has it")

@@ -1,0 +1,8 @@
+"""For tests: a clock that is moved by hand.
+
+Next: manualclock.py
+"""
+
+from nsqlite.testing.manualclock import ManualClock
+
+__all__ = ["ManualClock"]

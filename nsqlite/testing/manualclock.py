@@ -1,0 +1,194 @@
+"""A clock that moves when a test says so, and only then.
+
+The rule: a move stops at every deadline on its way and lets it take effect, so when `advance`
+returns everything that should have happened by then has happened.
+
+Next: the end; the README tells what is built on this.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from nsqlite.clock import NEVER, Bell, Timed, ring
+from nsqlite.errors import ClockStandsStill
+from nsqlite.options import SECOND, seconds
+
+_START: Final = 1_700_000_000.0
+
+
+class _Sleep:
+    """One wait on a manual clock."""
+
+    __slots__ = ("bell", "due", "over", "who")
+
+    def __init__(self, bell: Bell, due: int, who: str) -> None:
+        self.bell = bell
+        self.due = due
+        self.who = who
+        self.over = False
+
+
+class ManualClock:
+    """Time by hand, for `Broker(clock=...)` and `Topic(clock=...)`.
+
+        >>> import nsqlite
+        >>> clock = ManualClock()
+        >>> topic = nsqlite.Topic("orders", clock=clock)
+        >>> consumer = nsqlite.Consumer(topic.channel("billing"))
+        >>> id = topic.put(b"later", delay=2.5)
+        >>> clock.advance(2.5)
+        >>> consumer.get(timeout=0).body
+        b'later'
+
+    It is exact: its resolution is a nanosecond, so nothing is late.  A thread that is blocked in
+    `get`, `put` or `join` sleeps until another thread moves the clock to its moment.
+
+    Threads: any.  Observers may move the clock too.
+
+    Attributes:
+        patience: real seconds after which a wait that can never end raises `ClockStandsStill`: when
+            every living thread waits on this clock.
+        autojump: move to the next deadline instead, and at once.
+    """
+
+    resolution: Final = 1
+
+    def __init__(
+        self, start: float = _START, *, patience: float = 1.0, autojump: bool = False
+    ) -> None:
+        """Make a clock that stands.
+
+        Args:
+            start: the wall's time, in seconds since the epoch.
+            patience: see the class.
+            autojump: see the class.
+
+        Raises:
+            InvalidOption: the start or the patience is negative or no finite number.
+        """
+        self._start: Final = seconds("start", start)
+        self.patience: Final = seconds("patience", patience, above=True) / SECOND
+        self.autojump: Final = autojump
+        self._elapsed = 0
+        self._moving: Final = threading.RLock()
+        self._lock: Final = threading.Lock()  # guards the two below; nothing is called inside
+        self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps
+        self._timed: Final[weakref.WeakSet[Timed]] = weakref.WeakSet()
+
+    # What a Clock has
+
+    @property
+    def monotonic_ns(self) -> Callable[[], int]:
+        """See `nsqlite.Clock`."""
+        return self._monotonic_ns
+
+    @property
+    def time_ns(self) -> Callable[[], int]:
+        """See `nsqlite.Clock`."""
+        return self._time_ns
+
+    def _monotonic_ns(self) -> int:
+        return self._elapsed
+
+    def _time_ns(self) -> int:
+        return self._start + self._elapsed
+
+    def attach(self, timed: Timed) -> None:
+        """See `nsqlite.Clock`."""
+        with self._lock:
+            self._timed.add(timed)
+
+    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+        """See `nsqlite.Clock`.
+
+        Raises:
+            ClockStandsStill: every thread waits on this clock, and still does after `patience`.
+        """
+        due = NEVER if timeout is None else self._elapsed + timeout
+        sleep = _Sleep(bell, due, who)
+        with self._lock:
+            self._sleeps[sleep] = threading.get_ident()
+        try:
+            while True:
+                if self.autojump and self._alone() and self.advance_to_next() is not None:
+                    patience = 0.0
+                else:
+                    patience = self.patience
+                stood = self._elapsed
+                if bell.acquire(timeout=patience):
+                    return not sleep.over
+                if self._elapsed >= due:
+                    return False
+                if patience and self._elapsed == stood and self._alone():
+                    raise ClockStandsStill(who, self._ahead())
+        finally:
+            with self._lock:
+                del self._sleeps[sleep]
+
+    # Moving it
+
+    def time(self) -> float:
+        """Return the wall's time in seconds since the epoch."""
+        return self._time_ns() / SECOND
+
+    def advance(self, seconds_: float) -> None:
+        """Move on by so many seconds, stopping at every deadline on the way.
+
+        Raises:
+            InvalidOption: the number is negative or not finite; nothing has changed.
+        """
+        step = seconds("seconds", seconds_)
+        with self._moving:
+            target = self._elapsed + step
+            while (due := self._next()) <= target:
+                self._move(due)
+            self._move(target)
+
+    def advance_to_next(self) -> float | None:
+        """Move on to the next deadline of a channel or a waiting thread.
+
+        Returns:
+            By how many seconds; None if there is no deadline, and then nothing has changed.
+        """
+        with self._moving:
+            due = self._next()
+            if due == NEVER:
+                return None
+            before = self._elapsed
+            self._move(due)
+            return (self._elapsed - before) / SECOND
+
+    def _move(self, moment: int) -> None:
+        """Be at a moment, if it is ahead, and let everything due there happen."""
+        self._elapsed = max(self._elapsed, moment)
+        for timed in self._attached():
+            if timed.next_due() <= self._elapsed:
+                timed.advance()
+        with self._lock:
+            over = [sleep for sleep in self._sleeps if sleep.due <= self._elapsed]
+        for sleep in over:
+            sleep.over = True
+            ring(sleep.bell)
+
+    def _attached(self) -> list[Timed]:
+        with self._lock:
+            return list(self._timed)
+
+    def _next(self) -> int:
+        """Return the next deadline, `NEVER` if there is none."""
+        with self._lock:
+            dues = [sleep.due for sleep in self._sleeps if not sleep.over]
+        dues += [timed.next_due() for timed in self._attached()]
+        return min(dues, default=NEVER)
+
+    def _ahead(self) -> float | None:
+        due = self._next()
+        return None if due == NEVER else (due - self._elapsed) / SECOND
+
+    def _alone(self) -> bool:
+        """Return whether every living thread waits on this clock."""
+        with self._lock:
+            sleeping = set(self._sleeps.values())
+        return all(thread.ident in sleeping for thread in threading.enumerate())
