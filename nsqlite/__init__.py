@@ -83,7 +83,7 @@ _LAZY = {"testing": "nsqlite.testing"}
 """What is loaded when it is first asked for."""
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module
+def __getattr__(name: str) -> Any:
     """Load what the core can do without."""
     if name in _LAZY:
         return import_module(_LAZY[name])

@@ -9,16 +9,16 @@ Next: stats.py
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Unpack
+from typing import Any, Final, Self, Unpack
 
 from nsqlite._version import __version__
-from nsqlite.clock import SECOND, SYSTEM, Clock
+from nsqlite.clock import SYSTEM, Clock
 from nsqlite.errors import Closed
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.names import check_name
 from nsqlite.observe import Observer
-from nsqlite.options import DEFAULTS, TopicOptions, make_options, require_same, timeout_ns
+from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
 from nsqlite.stats import BrokerStats
 from nsqlite.topic import Topic
 
@@ -167,7 +167,7 @@ class Broker:
             topics = list(self._topics.values())
         return sum(topic.close(drain=drain) for topic in topics)
 
-    def __enter__(self) -> "Broker":
+    def __enter__(self) -> Self:
         """Begin a block that closes it."""
         return self
 

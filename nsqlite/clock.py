@@ -39,7 +39,7 @@ class Timed(Protocol):
 class Bell(Protocol):
     """What a thread sleeps on: a `threading.Lock` held by the sleeper, released to wake it."""
 
-    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:  # noqa: FBT001 - Lock's
+    def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
         """Wait for the release."""
         ...
 

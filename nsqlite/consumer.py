@@ -9,37 +9,39 @@ delivery already.  A wait that ends in any other way gives back what it was hand
 Next: broker.py
 """
 
-import itertools
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, repeat, starmap
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol
+from typing import Any, Final, Generic, Protocol, Self
 
-from nsqlite.channel import Channel
-from nsqlite.clock import SECOND
-from nsqlite.errors import Closed, Empty, Full, WindowFull
+from nsqlite.channel import SHUT, Channel
+from nsqlite.clock import NEVER
+from nsqlite.errors import Closed, Empty, WindowFull
+from nsqlite.flow import Gate
 from nsqlite.guard import Guard, insist, run_both
 from nsqlite.lock import make_section
-from nsqlite.message import Message, Record, State, T
-from nsqlite.options import seconds, timeout_ns, whole
+from nsqlite.message import FINISHED, Message, T
+from nsqlite.options import SECOND, seconds, timeout_ns, whole
 from nsqlite.stats import ClientStats
 from nsqlite.waiter import Waiter
 
-_numbers: Final = itertools.count(1)
+NO_LIMIT: Final = 1 << 62
+"""The window of a consumer without `max_in_flight`."""
+
+_numbers: Final = count(1)
 _numbering: Final = make_section(rank=2)
 
 
-class Target(Protocol[T]):
+class Target(Protocol):
     """What `move` needs of a topic."""
 
-    _guard: Guard
-
-    def _prepare(self, body: T) -> tuple[Record[T], int]:
-        """Check a body; return its record and size."""
+    @property
+    def guard(self) -> Guard:
+        """Its lock."""
         ...
 
-    def _take_over(self, record: Record[T], size: int) -> None:
-        """Publish a record if there is room."""
+    def prepare(self, body: Any) -> tuple[Callable[[], None], str]:
+        """Return a function that publishes a body under the lock, and the id."""
         ...
 
 
@@ -65,23 +67,24 @@ class Consumer(Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_closed",
         "_connect_ts",
-        "_delivered",
-        "_finished",
+        "_flow",
         "_guard",
         "_lock",
         "_now",
-        "_parked",
         "_ready",
-        "_requeued",
-        "_settled",
-        "_standard",
-        "_timeout",
+        "allowed",
         "channel",
         "client_id",
+        "delivered",
+        "gate",
         "max_in_flight",
+        "msg_timeout",
+        "over",
         "requeue_delay",
+        "requeued",
+        "unfinished",
+        "window",
     )
 
     def __init__(
@@ -113,24 +116,29 @@ class Consumer(Generic[T]):
         seconds("requeue_delay", requeue_delay, 0, options.max_req_timeout)
         if msg_timeout is None:
             msg_timeout = options.msg_timeout
-        self._timeout = seconds("msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True)
         self.channel: Final = channel
         self.max_in_flight: Final = max_in_flight
         self.requeue_delay = requeue_delay
+        self._flow: Final = channel._flow
         self._guard: Final = channel._guard
         self._lock: Final = self._guard.lock
-        self._now: Final = channel._now
-        self._ready: Final = channel._ready
-        self._standard = self._timeout == channel._timeout
-        self._parked: OrderedDict[Waiter[Any], None] = OrderedDict()
-        self._closed = False
-        self._delivered = 0
-        self._settled = 0
-        self._finished = 0
-        self._requeued = 0
-        self._connect_ts = channel._clock.time_ns() // SECOND
+        self._now: Final = channel._clock.monotonic_ns
+        self._ready: Final = self._flow.ready
+        self._connect_ts: Final = channel._clock.time_ns() // SECOND
+        # What a Holder and Member has, for the channel
+        self.msg_timeout: Final = seconds(
+            "msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True
+        )
+        self.window: Final = NO_LIMIT if max_in_flight is None else max_in_flight
+        self.delivered = 0
+        self.allowed = self.window
+        self.unfinished = 0
+        self.requeued = 0
+        self.over = False
+        standard = self.msg_timeout == self._flow.msg_timeout
+        self.gate: Gate[Any] = self._flow.gate if standard else SHUT
         with _numbering:
-            self.client_id = next(_numbers)
+            self.client_id: Final = next(_numbers)
         self._guard.run(channel._join, self)
 
     # Getting
@@ -152,27 +160,23 @@ class Consumer(Generic[T]):
             An exception thrown into a waiting `get` by a signal loses nothing: what it was handed
             goes back to the head of the queue, its attempts as before.
         """
-        channel = self.channel
-        window = self.max_in_flight
+        gate = self.gate
         with self._lock:
             now = self._now()
             message: Message[T] = Message()
             ready = self._ready
             if (
-                now < channel._fresh
+                now < gate.fresh
                 and ready
+                and self.delivered < self.allowed
                 and not self._guard.alert
-                and not channel._special
-                and self._standard
-                and (window is None or self._delivered - self._settled < window)
-                and not self._closed
             ):
                 message._record = ready[0]
                 message._consumer = self
-                message._tick = tick = channel._tick  # type: ignore[assignment]  # set while fresh
+                message._tick = tick = gate.tick
                 message._delivered = now
-                self._delivered += 1
-                tick[message] = None  # type: ignore[index]  # the same
+                self.delivered += 1
+                tick[message] = None
                 del ready[0]
                 return message
         return self._wait(timeout_ns(timeout))
@@ -230,41 +234,39 @@ class Consumer(Generic[T]):
         self._guard.run(self._grab_ready, batch, n)
 
     def _grab_ready(self, batch: list[Message[T]], n: int) -> None:
-        channel = self.channel
-        now = channel._sweep()
-        channel._require_open(self)
-        room = n - len(batch)
-        if self.max_in_flight is not None:
-            room = min(room, self.max_in_flight - self._delivered + self._settled)
-        if channel._paused:
+        flow = self._flow
+        now = flow.sweep()
+        self.channel._require_member(self)
+        if flow.paused:
             return
         ready = self._ready
-        if channel._special or self._guard.watched or not self._standard:
-            for _ in range(min(room, len(ready))):
-                batch.append(channel._deliver(self, now, None))
+        room = min(n - len(batch), len(ready), self.allowed - self.delivered)
+        if flow.special or self._guard.watched:
+            batch.extend(flow.deliver(self, now) for _ in range(room))
             return
-        room = min(room, len(ready))
         if room <= 0:
             return
-        tick = channel._current(now)
-        channel._lower(tick.due)
-        push = batch.append
-        for _ in range(room):
-            message: Message[T] = Message()
+        tick = flow.current(now, self.msg_timeout)
+        fresh: list[Message[T]] = list(starmap(Message, repeat((), room)))
+        self.delivered += room
+        batch.extend(fresh)  # listed first: an interrupted batch is given back from the list
+        for message in fresh:
             message._record = ready[0]
             message._consumer = self
             message._tick = tick
             message._delivered = now
-            push(message)  # listed first: an interrupted batch is given back from the list
-            self._delivered += 1
             tick[message] = None
             del ready[0]
 
     def _return(self, batch: list[Message[T]]) -> None:
         """Give back a batch that never reached its caller."""
         for message in reversed(batch):
-            self.channel._give_back(message, message._record)
-        insist(self.channel._feed)
+            if hasattr(message, "_delivered"):
+                self._flow.give_back(message, message._record)
+            else:  # it was counted and made, but not yet delivered
+                self.allowed += 1
+                self.unfinished += 1
+        self._flow.feed()
 
     def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
@@ -276,27 +278,10 @@ class Consumer(Generic[T]):
                 raise self._nothing()
             return message
         waiter: Waiter[T] = Waiter(self)
-        begin = self._now()
-        slept = 0  # a frozen clock does not tell; the waits do
-        who = f"get() on {channel._title}"
         try:
             message = guard.run(channel._receive, self, waiter)
-            while message is None:
-                left = None if limit is None else limit - max(slept, self._now() - begin)
-                if left is not None and left <= 0:
-                    message = guard.run(channel._give_up, waiter)
-                    break
-                nap = left
-                if channel._watcher is waiter:
-                    due = max(0, channel._due - self._now())
-                    nap = due if left is None else min(left, due)
-                if channel._clock.wait(waiter.bell, nap, who):
-                    message = waiter.message
-                    if message is not None:
-                        break
-                else:
-                    slept += nap or 0
-                message = guard.run(channel._receive, self, waiter)
+            if message is None:
+                message = self._sleep(waiter, limit)
         except BaseException:
             insist(lambda: guard.run(channel._abandon, waiter))
             raise
@@ -304,46 +289,66 @@ class Consumer(Generic[T]):
             raise self._nothing()
         return message
 
+    def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
+        """Sleep until the waiter has been handed a message, or its time is over."""
+        channel = self.channel
+        flow = self._flow
+        begin = self._now()
+        slept = 0  # a frozen clock does not tell; the naps do
+        who = f"get() on {channel._title}"
+        while True:
+            left = None if limit is None else limit - max(slept, self._now() - begin)
+            if left is not None and left <= 0:
+                return self._guard.run(channel._give_up, waiter)
+            nap = left
+            if flow.line.watcher is waiter and flow.due != NEVER:
+                until = max(0, flow.due - self._now())
+                nap = until if left is None else min(left, until)
+            if not channel._clock.wait(waiter.bell, nap, who):
+                slept += nap or 0
+            elif waiter.message is not None:
+                return waiter.message
+            message = self._guard.run(channel._receive, self, waiter)
+            if message is not None:
+                return message
+
     def _nothing(self) -> Empty:
-        if self.max_in_flight is not None and self._is_full():
+        if self.max_in_flight is not None and self.is_full():
             return WindowFull(self.channel.name, self.max_in_flight)
         return Empty(self.channel.name)
 
-    def _is_full(self) -> bool:
-        window = self.max_in_flight
-        return window is not None and self._delivered - self._settled >= window
+    def is_full(self) -> bool:
+        """Return whether it holds `max_in_flight` messages."""
+        return self.delivered >= self.allowed
 
     # Answering
 
     def fin(self, message: Message[T]) -> None:
         """Finish a message: its channel forgets it (NSQ semantics §9).
 
+        It does not read the clock.  So a message whose time is over, but which nobody has looked
+        for yet, is finished and not delivered again; as in nsqd between two of its scans.
+
         Raises:
-            NotInFlight: it was answered already, has timed out or is another consumer's; nothing has
+            NotInFlight: it was answered already, has timed out or is another consumer's; nothing
+            has
                 changed.
             InvalidMessage: it is no message; nothing has changed.
         """
-        channel = self.channel
+        gate = self.gate
         try:
             with self._lock:
-                if (
-                    self._now() < channel._due
-                    and message._consumer is self
-                    and not self._guard.alert
-                    and not channel._special
-                    and not self._parked
-                ):
+                if gate.quiet and message._consumer is self and not self._guard.alert:
                     tick = message._tick
                     del tick[message]
-                    message._outcome = State.FINISHED
-                    self._settled += 1
-                    self._finished += 1
-                    if not tick and tick is not channel._tick:
-                        channel._timeouts.drop(tick)  # type: ignore[arg-type]  # a Tick
+                    message._outcome = FINISHED
+                    self.allowed += 1
+                    if not tick and tick is not gate.tick:
+                        self._flow.timeouts.drop(tick)
                     return
         except (KeyError, AttributeError):
             pass  # stale, or no message at all: the long way tells
-        self._guard.call(channel._finish, self, [message])
+        self._guard.call(self._flow.finish, self, [message])
 
     def fin_many(self, messages: Iterable[Message[T]]) -> None:
         """Finish several messages: all of them or none.
@@ -352,7 +357,7 @@ class Consumer(Generic[T]):
             NotInFlight: one of them cannot be finished, as for `fin`; nothing has changed.
             InvalidMessage: one of them is no message, or there twice; nothing has changed.
         """
-        self._guard.call(self.channel._finish, self, list(messages))
+        self._guard.call(self._flow.finish, self, list(messages))
 
     def req(self, message: Message[T], delay: float = 0) -> None:
         """Requeue a message: its channel delivers it again, and counts that (NSQ semantics §9).
@@ -366,7 +371,7 @@ class Consumer(Generic[T]):
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
         wait = seconds("delay", delay)
-        self._guard.call(self.channel._requeue, self, message, wait)
+        self._guard.call(self._flow.requeue, self, message, wait)
 
     def touch(self, message: Message[T]) -> None:
         """Give a message its whole time-out again, from now (NSQ semantics §9).
@@ -376,9 +381,9 @@ class Consumer(Generic[T]):
         Raises:
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
         """
-        self._guard.call(self.channel._touch, self, message)
+        self._guard.call(self._flow.touch, self, message)
 
-    def move(self, message: Message[T], topic: Target[T]) -> str:
+    def move(self, message: Message[T], topic: Target) -> str:
         """Publish a message's body to a topic and finish the message, in one step.
 
         It never waits for room.
@@ -392,33 +397,31 @@ class Consumer(Generic[T]):
             Closed: the topic is closed or deleted; nothing has changed.
             Reentered: called by a signal handler or destructor inside another call.
         """
-        channel = self.channel
-        if not isinstance(message, Message):
-            channel._require(self, message)
-        record, size = topic._prepare(message.body)
+        flow = self._flow
+        self._guard.run(flow.require, self, message)
+        publish, name = topic.prepare(message.body)
 
         def move() -> None:
-            channel._sweep()
-            channel._require(self, message)
-            topic._take_over(record, size)
-            channel._finish_one(self, message)
-            channel._answered(self)
+            flow.sweep()
+            flow.require(self, message)
+            publish()
+            flow.finish(self, [message])
 
-        run_both(self._guard, topic._guard, move)
-        return record[2] + record[3]
+        run_both(self._guard, topic.guard, move)
+        return name
 
     # Leaving
 
     @property
     def in_flight_count(self) -> int:
         """How many messages it holds unanswered."""
-        self._guard.call(self.channel._sweep)
-        return self._delivered - self._settled
+        self.channel.advance()
+        return self.delivered - (self.allowed - self.window)
 
     @property
     def closed(self) -> bool:
         """Whether it or its channel is over."""
-        return self._closed or self.channel.closed
+        return self.over or self.channel.closed
 
     def close(self, *, give_back: bool = True) -> None:
         """Leave the channel; whoever waits in `get` gets `Closed`.  A second call does nothing.
@@ -432,7 +435,7 @@ class Consumer(Generic[T]):
         """
         self._guard.call(self.channel._leave, self, give_back)
 
-    def __enter__(self) -> "Consumer[T]":
+    def __enter__(self) -> Self:
         """Begin a block that closes it."""
         return self
 
@@ -445,14 +448,16 @@ class Consumer(Generic[T]):
         """Close it."""
         self.close()
 
-    def _stats(self) -> ClientStats:
+    def stats(self) -> ClientStats:
+        """Return a snapshot of its counters."""
+        settled = self.allowed - self.window
         return ClientStats(
             client_id=self.client_id,
             ready_count=self.max_in_flight,
-            in_flight_count=self._delivered - self._settled,
-            message_count=self._delivered,
-            finish_count=self._finished,
-            requeue_count=self._requeued,
+            in_flight_count=self.delivered - settled,
+            message_count=self.delivered,
+            finish_count=settled - self.unfinished,
+            requeue_count=self.requeued,
             connect_ts=self._connect_ts,
         )
 

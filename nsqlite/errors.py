@@ -162,17 +162,19 @@ class Full(NSQLiteError, queue.Full):
 
     Attributes:
         where: the full queue, as ``topic`` or ``topic:channel``.
-        max_depth: its bound.
         size: how many messages the put had.
+        max_depth: the queue's bound; None if other puts wait in front of this one.
     """
 
-    def __init__(self, where: str, max_depth: int, size: int) -> None:
-        super().__init__(where, max_depth, size)
+    def __init__(self, where: str, size: int, max_depth: int | None = None) -> None:
+        super().__init__(where, size, max_depth)
         self.where = where
-        self.max_depth = max_depth
         self.size = size
+        self.max_depth = max_depth
 
     def __str__(self) -> str:
+        if self.max_depth is None:
+            return f"other puts to {self.where} wait in front of this one"
         if self.size > self.max_depth:
             return f"a batch of {self.size} can never fit {self.where}: max_depth={self.max_depth}"
         return f"{self.where} has no room for {self.size} more: max_depth={self.max_depth}"

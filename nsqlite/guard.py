@@ -12,8 +12,8 @@ message here or there.
 
 *Re-entry.*  A signal handler or destructor may come in while its own thread holds the lock, which
 lets the same thread in again.  The short paths of put, get and fin make their calls first, then
-look, then change; so a nested call is as good as one made between two others.  All else goes through
-`Guard.run`, which sets `busy`; then a nested call is put off (`Guard.call`) or refused
+look, then change; so a nested call is as good as one made between two others.  All else goes
+through `Guard.run`, which sets `busy`; then a nested call is put off (`Guard.call`) or refused
 (`Reentered`).
 
 Next: timerwheel.py
@@ -22,7 +22,7 @@ Next: timerwheel.py
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.errors import Reentered
 from nsqlite.lock import make_section
@@ -50,9 +50,10 @@ class Guard:
     Attributes:
         lock: held by whoever reads or changes the topic or anything of its channels.
         busy: an operation of several steps is under way in the thread that holds the lock.
-        alert: put, get and fin must go through `run`: busy, or somebody listens or joins.
+        alert: get and fin must go through `run`: busy, or somebody listens or joins.
         waiting: how many getters stand in the lines of the topic's channels.
-        handed: how many messages the topic has handed on to its channels.
+        short_path: how put hands on a record when all is calm; None if that is never right.
+        push: the same; None while it is not calm.
         watched: whether anybody observes.
         joiners: the blocked joins, each with the condition it waits for.
         trash: what was dropped, to be forgotten after the lock.
@@ -66,9 +67,10 @@ class Guard:
         "_telling",
         "alert",
         "busy",
-        "handed",
         "joiners",
         "lock",
+        "push",
+        "short_path",
         "trash",
         "waiting",
         "watched",
@@ -80,7 +82,8 @@ class Guard:
         self.busy = False
         self.alert = False
         self.waiting = 0
-        self.handed = 0
+        self.short_path: Callable[[Any], bool | None] | None = None
+        self.push: Callable[[Any], bool | None] | None = None
         self.watched = False
         self.joiners: OrderedDict[Sleeper, Callable[[], bool]] = OrderedDict()
         self.trash: list[object] = []
@@ -89,7 +92,7 @@ class Guard:
         self._observers: tuple[Observer, ...] = ()
         self._telling = False
 
-    def run(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R:
+    def run(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
         """Make an operation alone under the lock, then do what it left for after the lock.
 
         Raises:
@@ -104,7 +107,7 @@ class Guard:
             if self._pending or self._events or self.trash:
                 self.settle()
 
-    def call(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R | None:
+    def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
         """Make an operation like `run`, or, inside another one, as soon as that is done.
 
         Returns:
@@ -119,21 +122,29 @@ class Guard:
         """Have an operation made when the lock is next free.  Takes no lock."""
         self._pending.append(operation)
         self.alert = True
+        self.push = None
 
-    def perform(self, operation: Callable[[Unpack[Ts]], R], *args: Unpack[Ts]) -> R:
+    def perform(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
         """Make an operation with `busy` set.  The lock is held."""
         try:
-            self.busy = self.alert = True
+            self.stir()
             return operation(*args)
         finally:
             self.calm_down()
+
+    def stir(self) -> None:
+        """Begin something of several steps: no short path is right.  The lock is held."""
+        self.busy = self.alert = True
+        self.push = None
 
     def calm_down(self) -> None:
         """Let the short paths go on if nothing is against it.  The lock is held."""
         self.busy = False
         self.alert = self.watched or len(self.joiners) > 0
-        if self._pending:  # looked at last: put_off() sets alert after it has appended
+        self.push = None if self.alert or self.waiting else self.short_path
+        if self._pending:  # looked at last: put_off() appends first
             self.alert = True
+            self.push = None
 
     # After the lock
 
@@ -247,7 +258,7 @@ def insist(step: Callable[[], object]) -> None:
         try:
             step()
             break
-        except BaseException as error:  # noqa: BLE001 - raised again below
+        except BaseException as error:
             thrown = error
     if thrown is not None:
         raise thrown

@@ -15,7 +15,7 @@ Next: guard.py
 
 from typing import Final
 
-from nsqlite.guard import make_section
+from nsqlite.lock import make_section
 
 EPOCH: Final = 1288834974288
 """Where NSQ's ticks begin, counted from 1970 in ticks of 2**20 ns."""
@@ -59,7 +59,7 @@ class GuidFactory:
         """
         block = ((now >> 20) - EPOCH) * BLOCK
         with self._lock:
-            if block < self._next:
+            if block < self._next:  # noqa: PLR1730 - see the class: no call here
                 block = self._next
             self._next = block + 1
         tick, part = divmod(block, BLOCK)
@@ -74,7 +74,7 @@ class Ids:
     or a destructor in the middle of another call.
     """
 
-    __slots__ = ("_factory", "prefix", "suffixes", "until", "used")
+    __slots__ = ("_before", "_factory", "prefix", "suffixes", "until", "used")
 
     def __init__(self, factory: GuidFactory) -> None:
         """Begin without a block."""
@@ -83,10 +83,16 @@ class Ids:
         self.suffixes: list[str] = []
         self.used = BLOCK
         self.until = 0
+        self._before = -BLOCK
+
+    def taken(self) -> int:
+        """Return how many ids were taken so far."""
+        return self._before + self.used
 
     def renew(self, now: int) -> None:
         """Take a new block, for a new tick or because the old one is used up."""
         prefix, suffixes, until = self._factory.block(now)
+        self._before += self.used
         self.prefix = prefix
         self.suffixes = suffixes
         self.until = until

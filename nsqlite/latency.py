@@ -41,7 +41,7 @@ class Latency:
         self._halves[0][step] += 1
 
     def counts(self, now: int) -> Counter[int]:
-        """Return how many latencies fell into each step; what several channels count can be added."""
+        """Return how many latencies fell into each step; those of several channels can be added."""
         self._turn(now)
         return self._halves[0] + self._halves[1]
 
@@ -53,7 +53,7 @@ class Latency:
 
 
 def quantile(counts: Counter[int], fraction: float) -> float:
-    """Return the latency, in nanoseconds, that this fraction of the counted ones does not exceed."""
+    """Return the latency in nanoseconds that this fraction of the counted ones does not exceed."""
     rank = math.ceil(fraction * counts.total())
     seen = 0
     for step in sorted(counts):

@@ -54,7 +54,7 @@ class Section:
         cls: Any = type(self)
         cls.__enter__ = lock.acquire
         cls.__exit__ = lock.__exit__
-        cls.owned = lock._is_owned  # type: ignore[attr-defined]  # noqa: SLF001 - Condition asks it too
+        cls.owned = lock._is_owned  # type: ignore[attr-defined]
 
 
 def make_section(rank: int, forked: Callable[[], None] = lambda: None) -> Section:
@@ -86,7 +86,7 @@ def _after_fork_in_child() -> None:
     sections = _forking.copy()
     _forking.clear()
     for section in sections:
-        section._renew()  # noqa: SLF001 - this module's own
+        section._renew()
     for section in sections:
         section.forked()
 

@@ -1,7 +1,7 @@
 """What happened, told to whoever asked.
 
-The rule: an `Event` is a fact; it is told after the lock is released, in the order of the topic, and
-whoever listens can hurt nobody.
+The rule: an `Event` is a fact; it is told after the lock is released, in the order of the topic,
+and whoever listens can hurt nobody.
 
 Next: guard.py
 """

@@ -182,7 +182,7 @@ def _check_percentiles(values: object) -> None:
     raise InvalidOption(option, values, "a tuple of numbers, each above 0 and at most 1")
 
 
-def require_same(options: Options, given: TopicOptions, what: str) -> None:
+def require_same(options: Options, given: ChannelOptions, what: str) -> None:
     """Check that what was given for something that exists is what it has.
 
     Raises:

@@ -3,10 +3,10 @@
 The rule: nothing is due before its deadline, nor later than one tick after it, and what falls into
 the same tick comes out in the order in which it went in.
 
-Time is cut into ticks of `resolution` nanoseconds.  A deadline falls into the first tick that ends at
-or after it, and is due when that tick has ended.  A `SortedDict` keeps the ticks that exist in order;
-a tick is a dict of what is due in it.  Nearly every timer is cancelled, and nearly all new ones fall
-into a tick that is there, so:
+Time is cut into ticks of `resolution` nanoseconds.  A deadline falls into the first tick that ends
+at or after it, and is due when that tick has ended.  A `SortedDict` keeps the ticks that exist in
+order; a tick is a dict of what is due in it.  Nearly every timer is cancelled, and nearly all new
+ones fall into a tick that is there, so:
 
     add      one dict look-up and one insertion: O(1); a new tick O(log ticks)
     cancel   one dict deletion: O(1)
@@ -22,7 +22,7 @@ into a tick that is there, so:
     >>> wheel.expire(40)
     ['tea']
 
-Next: waiter.py
+Next: message.py
 """
 
 from collections.abc import Hashable, Iterator
@@ -129,6 +129,10 @@ class TimerWheel(Generic[H]):
     def ticks(self) -> Iterator[Tick[H]]:
         """Go through the ticks, the earliest first."""
         return iter(self._ticks.values())
+
+    def pairs(self) -> Iterator[tuple[Tick[H], H]]:
+        """Go through the items with their ticks, the earliest first."""
+        return ((tick, item) for tick in self._ticks.values() for item in tick)
 
     def __iter__(self) -> Iterator[H]:
         """Go through the items, the earliest first."""

@@ -4,27 +4,27 @@ The rule: a message that `put` returned for is in every open channel there was, 
 itself while it is paused or has no channel; a put that raised has put nothing anywhere.
 
 A put makes its calls first (the clock, an id), then looks whether all is calm, and then appends the
-record to its channels' queues.  Whatever is not calm - a bound, a waiter, an observer, a pause - takes
-the long way through `_try`, which judges all channels before it touches one.
-
-Everything whose name begins with an underscore expects the topic's lock, unless it says otherwise.
+record to its channels' queues.  Whatever is not calm - a bound, a waiter, an observer, a pause -
+takes the long way through fanout.py.
 
 Next: consumer.py
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from types import MappingProxyType
-from typing import Any, Final, Generic, Protocol, Unpack
+from typing import Final, Generic, Protocol, Unpack
 
-from nsqlite.channel import Channel, Deferral
-from nsqlite.clock import SECOND, SYSTEM, Clock
-from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentered
+from nsqlite.channel import Channel
+from nsqlite.clock import SYSTEM, Clock
+from nsqlite.errors import Closed, InvalidMessage, InvalidOption, Reentered
+from nsqlite.fanout import FanOut
 from nsqlite.guard import Guard, insist, log
 from nsqlite.guid import BLOCK, GuidFactory, Ids
 from nsqlite.message import Record, T
 from nsqlite.names import check_name, is_ephemeral
-from nsqlite.observe import Event, Kind, Observer
+from nsqlite.observe import Kind, Observer
 from nsqlite.options import (
     DEFAULTS,
     ChannelOptions,
@@ -42,9 +42,20 @@ from nsqlite.waiter import Waiter, wait_until
 class Home(Protocol):
     """What a topic takes from its broker."""
 
-    clock: Clock
-    options: Options
-    factory: GuidFactory
+    @property
+    def clock(self) -> Clock:
+        """What it takes the time from."""
+        ...
+
+    @property
+    def options(self) -> Options:
+        """What holds where it is given nothing else."""
+        ...
+
+    @property
+    def factory(self) -> GuidFactory:
+        """Where its ids come from."""
+        ...
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -70,25 +81,18 @@ class Topic(Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_bytes",
         "_channels",
         "_clock",
         "_draining",
-        "_dropped_count",
+        "_fan",
         "_guard",
-        "_held",
         "_ids",
-        "_kept",
         "_lock",
         "_longest_delay",
         "_max_size",
         "_now",
-        "_open",
         "_over",
-        "_paused",
-        "_push",
-        "_putters",
-        "_readies",
+        "_unused",
         "_wall",
         "name",
         "options",
@@ -132,21 +136,12 @@ class Topic(Generic[T]):
         self._longest_delay: Final = self.options.max_req_timeout
         self._max_size: Final = self.options.max_msg_size
         self._channels: Final[dict[str, Channel[T]]] = {}
-        self._open: tuple[Channel[T], ...] = ()  # who gets what is put
-        self._readies: tuple[deque[Record[T]], ...] = ()
-        self._push: Callable[[Record[T]], bool | None] | None = None  # how, if all is calm
-        self._held: Final[deque[tuple[Record[T], int | None]]] = (
-            deque()
-        )  # with the moment it is due
-        self._putters: Final[OrderedDict[Waiter[T], None]] = OrderedDict()
-        self._kept = 0  # messages accepted and not handed on: held, dropped or emptied
-        self._bytes = 0
-        self._dropped_count = 0
-        self._paused = False
+        self._fan: Final[FanOut[T]] = FanOut(name, self.options, self._clock, self._guard)
+        self._unused = 0  # ids taken for messages that were not, or not yet, accepted
         self._draining = False
         self._over: str | None = None
         self._guard.observe(tuple(observers))
-        self._emit(Kind.CREATED)
+        self._fan.emit(Kind.CREATED)
         if home is None:
             self._guard.settle()
 
@@ -159,7 +154,8 @@ class Topic(Generic[T]):
 
         Args:
             body: any object; see the class.
-            delay: seconds until it is delivered, from now on, at most `max_req_timeout`.  A deferred
+            delay: seconds until it is delivered, from now on, at most `max_req_timeout`.  A
+            deferred
                 message needs no room.
             timeout: seconds to wait for room; None waits for ever, 0 not at all.
 
@@ -177,11 +173,10 @@ class Topic(Generic[T]):
         """
         if body.__class__ is bytes:
             size = len(body)  # type: ignore[arg-type]  # bytes, as the line above found
-            if not 0 < size <= self._max_size:
+            if not size or size > self._max_size:
                 raise self._bad_size(size, None)
         else:
             size = self._size(body, None)
-        guard = self._guard
         ids = self._ids
         with self._lock:
             now = self._wall()
@@ -191,22 +186,18 @@ class Topic(Generic[T]):
             ids.used = used + 1
             prefix = ids.prefix
             suffix = ids.suffixes[used]
-            record: Record[T] | None = (body, now, prefix, suffix, 0)
-            push = self._push
-            if (
-                push is not None
-                and not guard.alert
-                and not guard.waiting
-                and delay is None
-                and timeout is None
-            ):
-                guard.handed += 1
-                self._bytes += size
+            record = (body, now, prefix, suffix, 0)
+            push = self._guard.push
+            if push is not None and delay is None and timeout is None:
+                self._fan.bytes += size
                 if not push(record):
                     return prefix + suffix
-                record = None
-        if record is None:
-            guard.settle()
+                put_off = True
+            else:
+                put_off = False
+                self._unused += 1
+        if put_off:
+            self._guard.settle()
         else:
             self._send([record], size, delay, timeout)
         return prefix + suffix
@@ -235,33 +226,17 @@ class Topic(Generic[T]):
         batch = list(bodies)
         size = 0
         largest = self._max_size
-        for index, body in enumerate(batch):
+        for body in batch:
             if body.__class__ is bytes:
                 length = len(body)  # type: ignore[arg-type]  # bytes, as the line above found
-                if not 0 < length <= largest:
-                    raise self._bad_size(length, index)
+                if not length or length > largest:
+                    raise self._bad_size(length, index_of(batch, body))
                 size += length
-            else:
-                size += self._size(body, index)
+            elif isinstance(body, bytes):
+                size += self._size(body, index_of(batch, body))
         records, names = self._mint(batch)
         self._send(records, size, delay, timeout)
         return names
-
-    def _prepare(self, body: T) -> tuple[Record[T], int]:
-        """Check a body for `Consumer.move` and make its record; takes the lock."""
-        size = self._size(body, None)
-        with self._lock:
-            now = self._wall()
-            prefix, suffix = self._ids.take(now)
-        return (body, now, prefix, suffix, 0), size
-
-    def _take_over(self, record: Record[T], size: int) -> None:
-        """Publish a record for `Consumer.move`."""
-        self._require_open()
-        full = self._full(1, None)
-        if full is not None:
-            raise full
-        self._admit([record], size, None)
 
     def _size(self, body: T, index: int | None) -> int:
         """Check a body that is not plainly bytes; needs no lock."""
@@ -289,16 +264,14 @@ class Topic(Generic[T]):
                     ids.renew(now)
                 used = ids.used
                 end = used + left
-                if end > BLOCK:
+                if end > BLOCK:  # noqa: PLR1730 - a call here could let a nested put take the same ids
                     end = BLOCK
                 ids.used = end
+                self._unused += end - used
                 prefix = ids.prefix
                 suffixes = ids.suffixes[used:end]
                 part = batch[len(records) : len(records) + len(suffixes)]
-                records += [
-                    (body, now, prefix, suffix, 0)
-                    for body, suffix in zip(part, suffixes, strict=True)
-                ]
+                records += zip(part, repeat(now), repeat(prefix), suffixes, repeat(0), strict=False)
                 names += [prefix + suffix for suffix in suffixes]
         return records, names
 
@@ -314,24 +287,26 @@ class Topic(Generic[T]):
         guard = self._guard
         if guard.busy and self._lock.owned():
             self._require_open()
-            if any(queue.options.max_depth is not None for queue in (self, *self._open)):
+            if self._fan.is_bounded():
                 raise Reentered("put")
             guard.put_off(lambda: self._try(records, size, due, None))
-            return
-        if guard.run(self._try, records, size, due, None):
-            return
+        elif not guard.run(self._try, records, size, due, None):
+            self._send_patiently(records, size, limit)
+
+    def _send_patiently(self, records: list[Record[T]], size: int, limit: int | None) -> None:
+        """Publish records when there is room; takes the lock."""
+        guard = self._guard
         waiter: Waiter[T] = Waiter()
         deadline = None if limit is None else self._now() + limit
         who = f"put() to topic {self.name!r}"
         try:
-            while not guard.run(self._try, records, size, due, waiter):
+            while not guard.run(self._try, records, size, None, waiter):
                 left = None if deadline is None else deadline - self._now()
                 if (left is not None and left <= 0) or not self._clock.wait(waiter.bell, left, who):
                     guard.run(self._try_last, records, size, waiter)
                     return
         finally:
-            if waiter in self._putters:
-                insist(lambda: guard.run(self._step_out, waiter))
+            insist(lambda: guard.run(self._fan.leave, waiter))
 
     def _try(
         self, records: list[Record[T]], size: int, due: int | None, waiter: Waiter[T] | None
@@ -340,133 +315,37 @@ class Topic(Generic[T]):
         if waiter is not None:
             waiter.listen()
         self._require_open()
-        if due is None and self._full(len(records), waiter) is not None:
+        if due is None and self._fan.judge(len(records), waiter) is not None:
             if waiter is not None:
-                self._putters[waiter] = None
+                self._fan.wait(waiter)
             return False
-        if waiter is not None:
-            self._step_out(waiter)
-        self._admit(records, size, due)
+        self._unused -= len(records)
+        self._fan.admit(records, size, due)
         return True
 
-    def _try_last(self, records: list[Record[T]], size: int, waiter: Waiter[T]) -> None:
-        """Publish if there is room after all; raise `Full` otherwise."""
+    def _try_last(self, records: list[Record[T]], size: int, waiter: Waiter[T] | None) -> None:
+        """Publish if there is room; raise `Full` otherwise."""
         self._require_open()
-        full = self._full(len(records), waiter)
+        full = self._fan.judge(len(records), waiter)
         if full is not None:
             raise full
-        self._step_out(waiter)
-        self._admit(records, size, None)
+        self._unused -= len(records)
+        self._fan.admit(records, size, None)
 
-    def _full(self, count: int, waiter: Waiter[T] | None) -> Full | None:
-        """Judge all queues that a put would go to.
-
-        Returns:
-            None if there is room, else the `Full` that a put raises which cannot wait any longer.
+    def prepare(self, body: T) -> tuple[Callable[[], None], str]:
+        """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.
 
         Raises:
-            Full: nothing is to be waited for.
+            InvalidMessage: see `put`.
         """
-        blocked: Full | None = None
-        waits = False
-        for queue in self._open if self._flows() else (self,):
-            limit = queue.options.max_depth
-            if limit is None:
-                continue
-            where = self.name if queue is self else f"{self.name}:{queue.name}"
-            policy = queue.options.when_full
-            waits = waits or policy == "wait"
-            if count > limit:
-                raise Full(where, limit, count)
-            if isinstance(queue, Channel):
-                queue._sweep()
-            used = len(self._held if isinstance(queue, Topic) else queue._ready)
-            if used + count > limit:
-                if policy == "raise":
-                    raise Full(where, limit, count)
-                if policy == "wait":
-                    blocked = Full(where, limit, count)
-        if blocked is None and waits and self._putters and next(iter(self._putters)) is not waiter:
-            first = next(queue for queue in (*self._open, self) if queue.options.max_depth)
-            limit = first.options.max_depth
-            blocked = Full(self.name, limit or 0, count)
-        return blocked
+        size = self._size(body, None)
+        records, names = self._mint([body])
+        return lambda: self._try_last(records, size, None), names[0]
 
-    def _step_out(self, waiter: Waiter[T]) -> None:
-        """Take a blocked put out of the line; the next one looks."""
-        if waiter in self._putters:
-            del self._putters[waiter]
-            self._room()
-
-    def _room(self) -> None:
-        """Let the first blocked put look again."""
-        if self._putters:
-            next(iter(self._putters)).ring()
-
-    def _admit(self, records: list[Record[T]], size: int, due: int | None) -> None:
-        """Take messages that were judged."""
-        self._bytes += size
-        if self._guard.watched:
-            for record in records:
-                self._emit(Kind.PUBLISHED, record, due)
-        if self._flows():
-            self._guard.handed += len(records)
-            self._distribute(records, due)
-            return
-        self._kept += len(records)
-        self._held.extend([(record, due) for record in records])
-        limit = self.options.max_depth
-        if limit is not None and len(self._held) > limit and self.options.when_full != "wait":
-            take = self._held.popleft if self.options.when_full == "drop oldest" else self._held.pop
-            for _ in range(min(len(self._held) - limit, len(records))):
-                record, _due = take()
-                self._guard.trash.append(record)
-                self._dropped_count += 1
-                self._emit(Kind.DROPPED, record)
-
-    def _distribute(self, records: list[Record[T]], due: int | None) -> None:
-        """Put records into every open channel; once begun it is done, whatever a signal throws."""
-        if due is not None and due > self._now():
-            deferrals = [Deferral(record) for record in records]
-            insist(lambda: self._defer(deferrals, due))
-            return
-        todo = list(reversed(self._open))
-
-        def append() -> None:
-            while todo:
-                ready = todo[-1]._ready
-                del todo[
-                    -1
-                ]  # from here to the end of the call that follows nothing can come between
-                ready.extend(records)
-
-        insist(append)
-        for channel in self._open:
-            insist(lambda channel=channel: channel._accepted(len(records)))  # type: ignore[misc]
-
-    def _defer(self, deferrals: list[Deferral[T]], due: int) -> None:
-        for channel in self._open:
-            channel._defer(deferrals, due)
-
-    def _fan_out(self, record: Record[T]) -> bool:
-        """Put a record into several channels while all is calm; say whether a call was put off."""
-        guard = self._guard
-        readies = iter(self._readies)
-
-        def rest() -> None:
-            for ready in readies:
-                ready.append(record)
-
-        try:
-            guard.busy = guard.alert = True
-            for ready in readies:
-                ready.append(record)
-        except BaseException:
-            insist(rest)
-            raise
-        finally:
-            guard.calm_down()
-        return guard.alert
+    @property
+    def guard(self) -> Guard:
+        """Its lock; for `Consumer.move`."""
+        return self._guard
 
     # Channels
 
@@ -508,57 +387,48 @@ class Topic(Generic[T]):
         self._require_open()
         channel = self._channels.get(name)
         if channel is None:
-            channel = Channel(name, self.name, options, self._clock, self._guard, self)
+            channel = Channel((self.name, name), options, self._clock, self._guard, self)
             self._channels[name] = channel
-            self._refresh()
-            channel._emit(Kind.CREATED)
-            self._hand_on()
+            channel._flow.emit(Kind.CREATED)
+            self.changed()
         return channel
 
-    def _remove(self, channel: Channel[T]) -> None:
-        """Free the name of a deleted channel; an ephemeral topic goes with the last one."""
-        if self._channels.get(channel.name) is channel:
-            del self._channels[channel.name]
-        self._refresh()
-        if not self._channels and is_ephemeral(self.name):
-            self._delete()
+    # For the channels, under the lock
 
-    def _refresh(self) -> None:
-        """Look anew which channels get what is put, and by which way."""
-        channels = self._channels.values()
-        self._open = tuple(c for c in channels if c._over is None and not c._draining)
-        self._readies = tuple(c._ready for c in self._open)
-        plain = all(channel.options.max_depth is None for channel in self._open)
-        if not plain or not self._flows() or self._draining or self._over is not None:
-            self._push = None
-        elif len(self._open) == 1:
-            self._push = self._open[0]._ready.append
+    def room(self) -> None:
+        """Let the first blocked put look again."""
+        self._fan.room()
+
+    def handed(self) -> int:
+        """Return how many messages the topic has handed on so far."""
+        return self._ids.taken() - self._unused - self._fan.kept
+
+    def changed(self) -> None:
+        """Take note that a channel has opened, closed or gone, or that the topic has."""
+        fan = self._fan
+        deleted = [name for name, channel in self._channels.items() if channel._over == "deleted"]
+        for name in deleted:
+            del self._channels[name]
+        if self._over is None:
+            channels = self._channels.values()
+            fan.flows = tuple(channel._flow for channel in channels if channel._is_open)
+            if deleted and not channels and is_ephemeral(self.name):
+                self._delete()
+            elif self._draining:
+                self._drain()
+            else:
+                fan.hand_on()
         else:
-            self._push = self._fan_out
-        drained = self._draining and self._over is None and not self._held
-        if drained and all(channel._over is not None for channel in channels):
-            self._over = "closed"
-            self._emit(Kind.CLOSED)
-
-    def _flows(self) -> bool:
-        return bool(self._open) and not self._paused
-
-    def _hand_on(self) -> None:
-        """Hand on what was held, if there is a channel to hand it to."""
-        while self._held and self._flows():
-            record, due = self._held[0]
-            self._guard.handed += 1
-            self._kept -= 1
-            self._distribute([record], due)
-            self._held.popleft()
-        self._room()
+            fan.flows = ()
+        closing = self._draining or self._over is not None
+        self._guard.short_path = None if closing else fan.short_path()
 
     # Steering
 
     @property
     def paused(self) -> bool:
         """Whether it hands nothing on just now."""
-        return self._paused
+        return self._fan.paused
 
     @property
     def closed(self) -> bool:
@@ -573,7 +443,7 @@ class Topic(Generic[T]):
     @property
     def depth(self) -> int:
         """How many messages it holds itself, being paused or without a channel."""
-        return len(self._held)
+        return len(self._fan.held)
 
     def pause(self) -> None:
         """Hand nothing on until `unpause`; puts are held (NSQ semantics §11).
@@ -622,7 +492,8 @@ class Topic(Generic[T]):
                 holds is thrown away all the same.
 
         Returns:
-            How many messages were thrown away, counted in each channel; they are logged as a warning.
+            How many messages were thrown away, counted in each channel; they are logged as a
+            warning.
         """
         thrown = self._guard.call(self._close, drain) or 0
         if thrown:
@@ -659,35 +530,28 @@ class Topic(Generic[T]):
             raise Closed(f"topic {self.name!r}", self._over or "closed")
 
     def _is_idle(self) -> bool:
-        return not self._held and all(channel._is_idle() for channel in self._channels.values())
+        channels = self._channels.values()
+        return not self._fan.held and all(channel._flow.is_idle() for channel in channels)
 
     def _done(self) -> bool:
         return self._over is not None or self._is_idle()
 
-    def _pause(self, paused: bool) -> None:  # noqa: FBT001 - private
+    def _pause(self, paused: bool) -> None:
         if self._over is not None:
             raise Closed(f"topic {self.name!r}", self._over)
-        if paused is self._paused:
+        if paused is self._fan.paused:
             return
-        self._paused = paused
-        self._refresh()
-        self._emit(Kind.PAUSED if paused else Kind.UNPAUSED)
-        self._hand_on()
-        self._drain()
-
-    def _clear(self) -> int:
-        count = len(self._held)
-        self._guard.trash.extend(self._held)
-        self._held.clear()
-        return count
+        self._fan.paused = paused
+        self._fan.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
+        self.changed()
 
     def _empty(self) -> int:
         if self._over is not None:
             raise Closed(f"topic {self.name!r}", self._over)
-        count = self._clear()
-        self._emit(Kind.EMPTIED, count=count)
-        self._room()
-        self._drain()
+        count = self._fan.empty()
+        self._fan.emit(Kind.EMPTIED, count=count)
+        self.changed()
+        self._fan.room()
         if self._guard.joiners:
             self._guard.ring_joiners()
         return count
@@ -698,51 +562,52 @@ class Topic(Generic[T]):
         self._draining = False
         return self._shut("deleted")
 
-    def _close(self, drain: bool) -> int:  # noqa: FBT001 - private
+    def _close(self, drain: bool) -> int:
         if self._over is not None:
             return 0
         if not drain:
             self._draining = False
             return self._shut("closed")
+        thrown = 0 if self._fan.flows else self._fan.empty()
         self._draining = True
-        thrown = 0 if self._open else self._clear()
-        self._drain()
-        self._wake_putters()
+        self.changed()
+        self._fan.ring_all()
         return thrown
 
     def _drain(self) -> None:
-        """Close the channels behind the last message, if there is to be none after it."""
-        if self._draining and not self._held:
-            for channel in list(self._channels.values()):
+        """Hand on what is held, close the channels behind it, and then itself behind them."""
+        self._fan.hand_on()
+        if self._fan.held:
+            return
+        for channel in list(self._channels.values()):
+            if channel._is_open:
                 channel._close(True)
-        self._refresh()
+        if self._over is None and all(c._over is not None for c in self._channels.values()):
+            self._over = "closed"
+            self._fan.emit(Kind.CLOSED)
 
     def _shut(self, how: str) -> int:
+        """End it, wake everyone, and return how many messages were thrown away."""
         self._over = how
-        count = self._clear()
+        count = self._fan.empty()
         for channel in list(self._channels.values()):
             if channel._over is None:
                 channel._draining = False
                 count += channel._shut(how)
         if how == "deleted":
             self._channels.clear()
-        self._refresh()
-        self._emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
-        self._wake_putters()
+        self.changed()
+        self._fan.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
+        self._fan.ring_all()
         if self._guard.joiners:
             self._guard.ring_joiners()
         return count
 
-    def _wake_putters(self) -> None:
-        for waiter in self._putters:
-            waiter.ring()
-
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""
-        self._wake_putters()
-        self._putters.clear()
+        self._fan.forget()
         for channel in self._channels.values():
-            channel._forget_waiters()
+            channel._flow.line.forget()
         self._guard.forget_waiters()
 
     # Looking
@@ -783,30 +648,12 @@ class Topic(Generic[T]):
         return TopicStats(
             topic_name=self.name,
             channels=tuple(channel._stats() for channel in channels),
-            depth=len(self._held),
-            message_count=self._guard.handed + self._kept,
-            message_bytes=self._bytes,
-            paused=self._paused,
+            depth=len(self._fan.held),
+            message_count=self._ids.taken() - self._unused,
+            message_bytes=self._fan.bytes,
+            paused=self._fan.paused,
             e2e_processing_latency=latency_stats(fractions, counts),
-            dropped_count=self._dropped_count,
-        )
-
-    def _emit(
-        self, kind: Kind, record: Record[T] | None = None, due: int | None = None, count: int = 1
-    ) -> None:
-        if not self._guard.watched:
-            return
-        wall = self._clock.time_ns()
-        self._guard.emit(
-            Event(
-                kind=kind,
-                time=wall / SECOND,
-                topic=self.name,
-                id=None if record is None else record[2] + record[3],
-                body=None if record is None else record[0],
-                due=None if due is None else (wall + due - self._now()) / SECOND,
-                count=count,
-            )
+            dropped_count=self._fan.dropped_count,
         )
 
     def __repr__(self) -> str:
@@ -820,12 +667,20 @@ class Topic(Generic[T]):
         self._guard.run(self._check_all)
 
     def _check_all(self) -> None:
-        for channel in self._channels.values():
+        channels = self._channels.values()
+        for channel in channels:
             channel._check_all()
-        waiting: Any = sum(len(channel._line) for channel in self._channels.values())
-        assert self._guard.waiting == waiting
-        if self._flows():
-            assert not self._held
+        assert self._guard.waiting == sum(
+            len(channel._flow.line.first_come) for channel in channels
+        )
+        assert self._unused >= 0
+        if self._fan.is_flowing():
+            assert not self._fan.held
         if self._over is not None:
-            assert not self._held
-            assert self._push is None
+            assert not self._fan.held
+            assert self._guard.short_path is None
+
+
+def index_of(batch: list[T], body: T) -> int:
+    """Return where in a batch an object is."""
+    return next(index for index, other in enumerate(batch) if other is body)

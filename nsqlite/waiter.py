@@ -1,9 +1,9 @@
 """One blocked call: what it sleeps on, and what it is handed.
 
-The rule: a waiter that was rung looks under the topic's lock what has changed, except that a message
-it finds in its hands is its own.
+The rule: a waiter that was rung looks under the topic's lock what has changed, except that a
+message it finds in its hands is its own.
 
-Next: channel.py
+Next: line.py
 """
 
 import threading
@@ -26,7 +26,7 @@ class Waiter(Generic[T]):
 
     __slots__ = ("bell", "message", "owner")
 
-    def __init__(self, owner: Any = None) -> None:  # noqa: ANN401 - the channel's own kind of member
+    def __init__(self, owner: Any = None) -> None:
         """Begin unrung and with empty hands."""
         self.owner = owner
         self.message: Message[T] | None = None

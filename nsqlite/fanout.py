@@ -1,0 +1,258 @@
+"""How a topic hands its messages on: to every channel, once.
+
+The rule: a put is judged against all queues before it touches one, and once begun it is completed,
+whatever a signal throws in between.
+
+What cannot be handed on (the topic is paused, or has no channel) is held here.  A blocked put
+waits in line, is woken when there is more room, and is judged anew.
+
+Everything here expects the topic's lock.  Lines that a comment calls one piece are never
+interrupted between them; guard.py tells why.
+
+Next: topic.py
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, Generic
+
+from nsqlite.clock import Clock
+from nsqlite.errors import Full
+from nsqlite.flow import Deferral, Flow
+from nsqlite.guard import Guard, insist
+from nsqlite.message import Record, T
+from nsqlite.observe import Event, Kind
+from nsqlite.options import SECOND, Options
+from nsqlite.waiter import Waiter
+
+
+class FanOut(Generic[T]):
+    """The messages of a topic on their way to its channels.
+
+    Attributes:
+        flows: the channels that get what is put.
+        held: what waits for a channel, or for the end of the pause; with the moment it is due.
+        paused: nothing is handed on.
+        kept: how many messages were accepted and not handed on: held, dropped, emptied.
+        bytes: the sum of the lengths of the bytes bodies accepted.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_guard",
+        "_limit",
+        "_name",
+        "_now",
+        "_putters",
+        "_readies",
+        "_when_full",
+        "bytes",
+        "dropped_count",
+        "flows",
+        "held",
+        "kept",
+        "paused",
+    )
+
+    def __init__(self, name: str, options: Options, clock: Clock, guard: Guard) -> None:
+        """Begin without channels."""
+        self._name: Final = name
+        self._guard: Final = guard
+        self._clock: Final = clock
+        self._now: Final = clock.monotonic_ns
+        self._limit: Final = options.max_depth
+        self._when_full: Final = options.when_full
+        self.flows: tuple[Flow[T], ...] = ()
+        self._readies: tuple[deque[Record[T]], ...] = ()
+        self.held: Final[deque[tuple[Record[T], int | None]]] = deque()
+        self._putters: Final[OrderedDict[Waiter[T], None]] = OrderedDict()
+        self.paused = False
+        self.kept = 0
+        self.bytes = 0
+        self.dropped_count = 0
+
+    def is_flowing(self) -> bool:
+        """Return whether messages are handed on at once."""
+        return not self.paused and len(self.flows) > 0
+
+    def is_bounded(self) -> bool:
+        """Return whether a put may find no room."""
+        return self._limit is not None or any(flow.limit is not None for flow in self.flows)
+
+    def short_path(self) -> Callable[[Record[T]], bool | None] | None:
+        """Return how a put hands a record on while all is calm; None if only the long way is right.
+
+        What it returns is true if a call was put off meanwhile.
+        """
+        self._readies = tuple(flow.ready for flow in self.flows)
+        if not self.is_flowing() or any(flow.limit is not None for flow in self.flows):
+            return None
+        return self._readies[0].append if len(self._readies) == 1 else self._to_several
+
+    def _to_several(self, record: Record[T]) -> bool:
+        guard = self._guard
+        readies = iter(self._readies)
+
+        def rest() -> None:
+            for ready in readies:
+                ready.append(record)  # one piece with the line above
+
+        try:
+            guard.stir()
+            for ready in readies:
+                ready.append(record)
+        except BaseException:
+            insist(rest)
+            raise
+        finally:
+            guard.calm_down()
+        return guard.alert
+
+    # Judging
+
+    def judge(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
+        """Judge whether there is room for so many more ready messages.
+
+        Returns:
+            None if there is; else what a put raises that cannot wait any longer.
+
+        Raises:
+            Full: there is no use in waiting.
+        """
+        if not self.is_flowing():
+            verdict = self._judge_one(
+                self._name, self._limit, self._when_full, len(self.held), count
+            )
+        else:
+            verdict = None
+            for flow in self.flows:
+                if flow.limit is not None:
+                    flow.sweep()
+                    where = ":".join(flow.names)
+                    depth = len(flow.ready)
+                    blocked = self._judge_one(where, flow.limit, flow.when_full, depth, count)
+                    verdict = verdict or blocked
+        if verdict is None and self._putters and next(iter(self._putters)) is not waiter:
+            return Full(self._name, count)
+        return verdict
+
+    @staticmethod
+    def _judge_one(
+        where: str, limit: int | None, policy: str, depth: int, count: int
+    ) -> Full | None:
+        if limit is None or depth + count <= limit:
+            return None
+        if count > limit or policy == "raise":
+            raise Full(where, count, limit)
+        return Full(where, count, limit) if policy == "wait" else None
+
+    # Blocked puts
+
+    def wait(self, waiter: Waiter[T]) -> None:
+        """Line up a put that found no room."""
+        self._putters[waiter] = None
+
+    def leave(self, waiter: Waiter[T]) -> None:
+        """Take a put out of the line; the next one looks."""
+        if waiter in self._putters:
+            del self._putters[waiter]
+            self.room()
+
+    def room(self) -> None:
+        """Let the first blocked put look again."""
+        if self._putters:
+            next(iter(self._putters)).ring()
+
+    def ring_all(self) -> None:
+        """Let every blocked put look again."""
+        for waiter in self._putters:
+            waiter.ring()
+
+    def forget(self) -> None:
+        """In a fork's child: the other threads are gone; this one, if it waits, looks again."""
+        self.ring_all()
+        self._putters.clear()
+
+    # Handing on
+
+    def admit(self, records: list[Record[T]], size: int, due: int | None) -> None:
+        """Take messages that were judged: hand them on, or hold them."""
+        self.bytes += size
+        if self._guard.watched:
+            for record in records:
+                self.emit(Kind.PUBLISHED, record, due)
+        if self.is_flowing():
+            self._distribute(records, due)
+            return
+        self.kept += len(records)
+        self.held.extend([(record, due) for record in records])
+        if self._limit is None or len(self.held) <= self._limit or self._when_full == "wait":
+            return
+        take = self.held.popleft if self._when_full == "drop oldest" else self.held.pop
+        for _ in range(min(len(self.held) - self._limit, len(records))):
+            record, _due = take()
+            self._guard.trash.append(record)
+            self.dropped_count += 1
+            self.emit(Kind.DROPPED, record)
+
+    def hand_on(self) -> None:
+        """Hand on what was held, if there is a channel to hand it to."""
+        while self.held and self.is_flowing():
+            record, due = self.held[0]
+            self.kept -= 1
+            self._distribute([record], due)
+            self.held.popleft()
+        self.room()
+
+    def empty(self) -> int:
+        """Drop what is held; return how much that was."""
+        count = len(self.held)
+        self._guard.trash.extend(self.held)
+        self.held.clear()
+        return count
+
+    def _distribute(self, records: list[Record[T]], due: int | None) -> None:
+        if due is not None and due > self._now():
+            deferrals = [Deferral(record) for record in records]
+
+            def defer() -> None:
+                for flow in self.flows:
+                    flow.defer(deferrals, due)
+
+            insist(defer)
+            return
+        todo = list(reversed(self.flows))
+
+        def append() -> None:
+            while todo:
+                ready = todo[-1].ready
+                del todo[-1]  # one piece with the next line
+                ready.extend(records)
+
+        def follow() -> None:
+            for flow in self.flows:
+                flow.accepted(len(records))
+
+        insist(append)
+        insist(follow)
+
+    # Telling
+
+    def emit(
+        self, kind: Kind, record: Record[T] | None = None, due: int | None = None, count: int = 1
+    ) -> None:
+        """Tell that something happened to the topic, if anybody listens."""
+        if not self._guard.watched:
+            return
+        wall = self._clock.time_ns()
+        self._guard.emit(
+            Event(
+                kind=kind,
+                time=wall / SECOND,
+                topic=self._name,
+                id=None if record is None else record[2] + record[3],
+                body=None if record is None else record[0],
+                due=None if due is None else (wall + due - self._now()) / SECOND,
+                count=count,
+            )
+        )
