@@ -7,7 +7,7 @@ Whoever needs time is given a `Clock`.  The system's is `SYSTEM`; a test gives
 `nsqlite.testing.ManualClock` and moves it by hand.  A clock that is moved must act at the deadlines
 it passes, so whatever has deadlines attaches itself.
 
-Next: guid.py
+Next: lock.py
 """
 
 import threading

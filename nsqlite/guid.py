@@ -10,7 +10,7 @@ A broker has one factory.  A topic takes its ids from it in blocks of 64, so tha
 never meet and seldom need the factory's lock.  Where nsqd would sleep (a tick is used up, the clock
 stands or went back) the factory takes the next tick.
 
-Next: guard.py
+Next: observe.py
 """
 
 from typing import Final

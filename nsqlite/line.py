@@ -6,7 +6,7 @@ another.
 
 Everything here expects the topic's lock.
 
-Next: flow.py
+Next: latency.py
 """
 
 from collections import OrderedDict

@@ -1,6 +1,6 @@
 """For tests: a clock that is moved by hand.
 
-Next: manualclock.py
+Next: testing/manualclock.py
 """
 
 from nsqlite.testing.manualclock import ManualClock

@@ -3,7 +3,7 @@
 The rule: a move stops at every deadline on its way and lets it take effect, so when `advance`
 returns everything that should have happened by then has happened.
 
-Next: the end; the README tells what is built on this.
+Next: __main__.py
 """
 
 import threading

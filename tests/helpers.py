@@ -1,0 +1,64 @@
+"""What several test files use."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nsqlite.clock import Bell, SystemClock
+from nsqlite.testing import ManualClock
+
+PATIENCE = 20.0
+"""Real seconds after which a test gives up on a thread."""
+
+
+class TellingClock(SystemClock):
+    """The system's clock, which tells when somebody begins to wait."""
+
+    def __init__(self) -> None:
+        self._waits = threading.Semaphore(0)
+
+    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+        self._waits.release()
+        return super().wait(bell, timeout, who)
+
+    def until_waiting(self) -> None:
+        """Return when somebody more waits than at the last call."""
+        assert self._waits.acquire(timeout=PATIENCE), "nobody began to wait"
+
+
+class TellingManualClock(ManualClock):
+    """A manual clock which tells when somebody begins to wait."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._waits = threading.Semaphore(0)
+
+    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+        self._waits.release()
+        return super().wait(bell, timeout, who)
+
+    def until_waiting(self) -> None:
+        """Return when somebody more waits than at the last call."""
+        assert self._waits.acquire(timeout=PATIENCE), "nobody began to wait"
+
+
+class Call:
+    """A call made in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._results: list[Any] = []
+        self._call = call
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._results.append(self._call())
+        except BaseException as error:
+            self._results.append(error)
+
+    def result(self) -> Any:
+        """Return what it returned or raised."""
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), "the call hangs"
+        return self._results[0]

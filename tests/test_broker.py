@@ -1,0 +1,181 @@
+"""A broker: topics by name, and what holds for all of them."""
+
+from typing import Any
+
+import pytest
+from helpers import Call, TellingClock
+
+import nsqlite
+from nsqlite import Broker, Closed, Consumer, Event, InvalidName, InvalidOption
+from nsqlite.testing import ManualClock
+
+
+def test_topic_is_get_or_create() -> None:
+    """The same name gives the same topic; other options than it has are refused."""
+    broker = Broker(msg_timeout=30)
+    topic = broker.topic("orders", max_msg_size=5)
+    assert topic is broker.topic("orders")
+    assert topic is broker.topic("orders", max_msg_size=5)
+    assert (30, 5) == (topic.options.msg_timeout, topic.options.max_msg_size)
+    with pytest.raises(InvalidOption) as info:
+        broker.topic("orders", max_msg_size=6)
+    assert "max_msg_size must be 5, as topic 'orders' has it, not 6" == str(info.value)
+    with pytest.raises(InvalidOption):
+        broker.topic("other", max_msg_size=0)
+    with pytest.raises(InvalidName) as name:
+        broker.topic("a b")
+    assert ("topic", "a b") == (name.value.kind, name.value.name)
+    assert ["orders"] == list(broker.topics)
+    assert "<Broker of 1 topics>" == repr(broker)
+    broker._check()
+
+
+def test_topics_is_a_copy() -> None:
+    """The mapping of topics is read-only and of the moment."""
+    broker = Broker()
+    broker.topic("a")
+    topics = broker.topics
+    broker.topic("b")
+    assert ["a"] == list(topics)
+    with pytest.raises(TypeError):
+        topics["c"] = topics["a"]  # type: ignore[index]
+
+
+def test_a_deleted_topic_frees_its_name() -> None:
+    """After delete the name gives a new topic."""
+    broker = Broker()
+    topic = broker.topic("orders")
+    topic.delete()
+    assert topic is not broker.topic("orders")
+    broker.topic("orders").delete()
+    assert {} == broker.topics
+
+
+def test_a_closed_topic_keeps_its_name() -> None:
+    """After close the name still gives the closed topic."""
+    broker = Broker()
+    topic = broker.topic("orders")
+    topic.close()
+    assert topic is broker.topic("orders")
+
+
+def test_ids_are_unique_in_a_broker() -> None:
+    """No two topics of a broker give the same id."""
+    broker = Broker(clock=ManualClock(), node_id=7)
+    topics = [broker.topic(name) for name in "abc"]
+    ids = [topic.put(b"x") for _ in range(200) for topic in topics]
+    assert 600 == len(set(ids))
+
+
+def test_the_end_of_the_block_closes(caplog: pytest.LogCaptureFixture) -> None:
+    """A broker closes its topics at the end of its block and refuses new ones."""
+    with Broker() as broker:
+        topic = broker.topic("orders")
+        topic.put(b"1")
+    assert topic.closed
+    assert ["topic 'orders' was closed with 1 messages in it"] == caplog.messages
+    with pytest.raises(Closed) as info:
+        broker.topic("orders")
+    assert "the broker is closed" == str(info.value)
+    assert 0 == broker.close()
+
+
+def test_close_returns_the_sum() -> None:
+    """Close counts what all topics threw away; a drain delivers first."""
+    broker = Broker()
+    for name in "ab":
+        broker.topic(name).put_many([b"1", b"2"])
+    assert 4 == broker.close()
+    broker = Broker()
+    consumer = Consumer(broker.topic("a").channel("c"))
+    broker.topic("a").put(b"1")
+    assert 0 == broker.close(drain=True)
+    assert [b"1"] == [_fin(message) for message in consumer]
+
+
+def _fin(message: nsqlite.Message[Any]) -> Any:
+    message.fin()
+    return message.body
+
+
+def test_observers_hear_of_every_topic() -> None:
+    """An observer of the broker hears of topics there are and topics to come, until stopped."""
+    first: list[Event] = []
+    later: list[Event] = []
+    broker = Broker(observers=[first.append])
+    topic = broker.topic("a")
+    stop = broker.observe(later.append)
+    broker.topic("b")
+    topic.put(b"1")
+    assert [("a", "created"), ("b", "created"), ("a", "published")] == [
+        (event.topic, event.kind.value) for event in first
+    ]
+    assert [("b", "created"), ("a", "published")] == [
+        (event.topic, event.kind.value) for event in later
+    ]
+    stop()
+    topic.put(b"2")
+    broker.topic("c")
+    assert 2 == len(later)
+    assert 5 == len(first)
+
+
+def test_an_observer_may_make_topics() -> None:
+    """What an observer does in a topic's creation is told next, and nothing hangs."""
+    broker = Broker()
+
+    def observer(event: Event) -> None:
+        if event.topic == "a":
+            broker.topic("b").put(b"1")
+
+    broker.observe(observer)
+    broker.topic("a")
+    assert 1 == broker.topic("b").depth
+
+
+def test_stats() -> None:
+    """The snapshot has all topics by name."""
+    broker = Broker(clock=ManualClock())
+    broker.topic("b").channel("c")
+    broker.topic("a").put(b"1")
+    stats = broker.stats()
+    assert ["a", "b"] == [topic.topic_name for topic in stats.topics]
+    assert ("OK", 1_700_000_000, nsqlite.__version__) == (
+        stats.health,
+        stats.start_time,
+        stats.version,
+    )
+    assert ["version", "health", "start_time", "topics"] == list(stats.to_dict())
+    assert "[a] depth: 1 msgs: 1\n[b] depth: 0 msgs: 0\n   [c] depth: 0" in str(stats)
+    assert "no topics" == str(Broker().stats())
+
+
+def test_join() -> None:
+    """Join waits until every topic is idle."""
+    clock = TellingClock()
+    broker = Broker(clock=clock)
+    assert broker.join()
+    topics = [broker.topic(name) for name in "ab"]
+    consumers = [Consumer(topic.channel("c")) for topic in topics]
+    for topic in topics:
+        topic.put(b"1")
+    assert not broker.join(timeout=0)
+    assert not broker.join(timeout=0.001)
+    clock.until_waiting()
+    call = Call(broker.join)
+    clock.until_waiting()
+    consumers[1].get(timeout=0).fin()
+    consumers[0].get(timeout=0).fin()
+    assert call.result()
+    with pytest.raises(InvalidOption):
+        broker.join(timeout=-1)
+
+
+def test_options_are_checked() -> None:
+    """A broker's options are checked when it is made."""
+    with pytest.raises(InvalidOption) as info:
+        Broker(msg_timeout=1000)
+    assert (
+        "msg_timeout must be a finite number of seconds, above 0 and at most 900, not 1000"
+        == str(info.value)
+    )

@@ -1,0 +1,745 @@
+"""A consumer: get, fin, req, touch, move, close."""
+
+import logging
+import math
+import queue
+import signal
+import threading
+from typing import Any
+
+import pytest
+from helpers import PATIENCE, Call, TellingClock, TellingManualClock
+
+import nsqlite
+from nsqlite import (
+    Closed,
+    Consumer,
+    Empty,
+    Full,
+    InvalidMessage,
+    InvalidOption,
+    NotInFlight,
+    State,
+    Topic,
+    WindowFull,
+)
+from nsqlite.testing import ManualClock
+from nsqlite.waiter import Waiter
+
+
+def test_get_nothing() -> None:
+    """A get without waiting raises Empty, which is queue's too."""
+    consumer = Consumer(Topic("orders").channel("billing"))
+    with pytest.raises(Empty) as info:
+        consumer.get(timeout=0)
+    assert "no message came on channel 'billing' in time" == str(info.value)
+    assert isinstance(info.value, queue.Empty)
+    with pytest.raises(Empty):
+        consumer.get(timeout=0.001)
+    with pytest.raises(Empty):
+        consumer.get_many(3, timeout=0)
+
+
+def test_get_waits_for_a_put() -> None:
+    """A blocked get is handed the message that is put."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    call = Call(consumer.get)
+    clock.until_waiting()
+    topic._check()
+    topic.put(b"1")
+    message = call.result()
+    assert (b"1", 1) == (message.body, message.attempts)
+    topic._check()
+
+
+def test_first_come_first_served() -> None:
+    """Those who wait are served in the order in which they came."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    calls = []
+    for _ in range(4):
+        calls.append(Call(Consumer(channel).get))
+        clock.until_waiting()
+    topic.put_many([0, 1, 2, 3])
+    assert [0, 1, 2, 3] == [call.result().body for call in calls]
+
+
+@pytest.mark.parametrize("wake", ["req", "timeout", "unpause", "due", "window", "close"])
+def test_get_is_woken(wake: str) -> None:
+    """A blocked get is woken by whatever makes a message ready for it."""
+    clock = TellingManualClock(patience=100)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    other = Consumer(channel)
+    consumer = Consumer(channel, max_in_flight=1)
+    topic.put(b"1")
+    held = (consumer if wake == "window" else other).get(timeout=0)
+    if wake == "window":
+        topic.put(b"1")
+    if wake == "due":
+        held.req(delay=5)
+    if wake == "unpause":
+        channel.pause()
+        held.req()
+    call = Call(consumer.get)
+    clock.until_waiting()
+    topic._check()
+    if wake == "req":
+        held.req()
+    elif wake in ("timeout", "due"):
+        clock.advance(60)
+    elif wake == "unpause":
+        channel.unpause()
+    elif wake == "window":
+        held.fin()
+    else:
+        other.close()
+    message = call.result()
+    assert b"1" == message.body
+    assert (1 if wake == "window" else 2) == message.attempts
+    topic._check()
+
+
+def test_window() -> None:
+    """A consumer never holds more than max_in_flight; then a get raises WindowFull."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), max_in_flight=2)
+    topic.put_many([b"1", b"2", b"3"])
+    first = consumer.get(timeout=0)
+    assert 1 == len(consumer.get_many(10, timeout=0))
+    for timeout in (0, 0.001):
+        with pytest.raises(WindowFull) as info:
+            consumer.get(timeout=timeout)
+    assert (
+        "the consumer of channel 'billing' holds max_in_flight=2 messages: fin() or req() one first"
+        == str(info.value)
+    )
+    with pytest.raises(WindowFull):
+        consumer.get_many(2, timeout=0)
+    first.req()
+    assert 1 == consumer.in_flight_count
+    assert b"3" == consumer.get(timeout=0).body
+    topic._check()
+
+
+def test_a_full_window_is_not_in_line() -> None:
+    """A message goes past a consumer that could not take it."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    full = Consumer(channel, max_in_flight=1)
+    topic.put(b"0")
+    held = full.get(timeout=0)
+    blocked = Call(full.get)
+    clock.until_waiting()
+    free = Call(Consumer(channel).get)
+    clock.until_waiting()
+    topic.put(b"1")
+    assert b"1" == free.result().body
+    topic._check()
+    topic.put(b"2")
+    held.fin()
+    assert b"2" == blocked.result().body
+    topic._check()
+
+
+def test_several_gets_of_one_consumer_share_its_window() -> None:
+    """Two threads that wait on one consumer get one message where the window has one place."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, max_in_flight=1)
+    calls = [Call(consumer.get), Call(consumer.get)]
+    for _ in calls:
+        clock.until_waiting()
+    topic.put_many([b"1", b"2"])
+    topic._check()
+    first = calls[0].result()
+    first.fin()
+    assert [b"1", b"2"] == [first.body, calls[1].result().body]
+    topic._check()
+
+
+def test_get_many() -> None:
+    """A batch comes as soon as there is one message, the oldest first."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"1", b"2", b"3"])
+    assert [b"1", b"2"] == [m.body for m in consumer.get_many(2)]
+    assert [b"3"] == [m.body for m in consumer.get_many(2)]
+    call = Call(lambda: consumer.get_many(2))
+    clock.until_waiting()
+    topic.put(b"4")
+    assert [b"4"] == [m.body for m in call.result()]
+    topic._check()
+
+
+def test_linger_waits_to_fill() -> None:
+    """With linger a batch waits for more, until it is full or the time is over."""
+    clock = TellingManualClock(patience=100)
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    call = Call(lambda: consumer.get_many(3, linger=10))
+    clock.until_waiting()
+    topic.put(b"2")
+    clock.until_waiting()
+    clock.advance(10)
+    assert [b"1", b"2"] == [m.body for m in call.result()]
+    call = Call(lambda: consumer.get_many(2, linger=10))
+    clock.until_waiting()
+    topic.put_many([b"3", b"4"])
+    assert [b"3", b"4"] == [m.body for m in call.result()]
+
+
+def test_linger_ends_with_the_channel() -> None:
+    """A batch that is not yet full is returned when the channel is closed."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    call = Call(lambda: consumer.get_many(3, linger=1000))
+    clock.until_waiting()
+    channel.close()
+    assert [b"1"] == [m.body for m in call.result()]
+    with pytest.raises(Closed):
+        consumer.get_many(3)
+
+
+def test_linger_ends_with_the_window() -> None:
+    """A batch that fills the window waits no longer than linger."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), max_in_flight=2)
+    topic.put_many([b"1", b"2", b"3"])
+    assert 2 == len(consumer.get_many(3, linger=5))
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (
+            lambda c: c.get(timeout=-1),
+            "timeout must be a finite number of seconds, at least 0, not -1",
+        ),
+        (
+            lambda c: c.get(timeout=True),
+            "timeout must be a finite number of seconds, at least 0, not True",
+        ),
+        (
+            lambda c: c.get(timeout=math.nan),
+            "timeout must be a finite number of seconds, at least 0, not nan",
+        ),
+        (lambda c: c.get_many(0), "n must be a whole number of at least 1, not 0"),
+        (lambda c: c.get_many(True), "n must be a whole number of at least 1, not True"),
+        (
+            lambda c: c.get_many(1, linger=-1),
+            "linger must be a finite number of seconds, at least 0, not -1",
+        ),
+    ],
+)
+def test_bad_arguments(call: Any, text: str) -> None:
+    """A number out of its range is refused by name."""
+    consumer = Consumer(Topic("orders").channel("billing"))
+    with pytest.raises(InvalidOption) as info:
+        call(consumer)
+    assert text == str(info.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_in_flight": 0},
+        {"max_in_flight": True},
+        {"max_in_flight": 1.5},
+        {"msg_timeout": 0},
+        {"msg_timeout": 900.1},
+        {"msg_timeout": math.inf},
+        {"requeue_delay": -1},
+        {"requeue_delay": 3601},
+    ],
+)
+def test_bad_options(options: Any) -> None:
+    """A consumer's options are checked, and no consumer is made."""
+    channel = Topic("orders").channel("billing")
+    with pytest.raises(InvalidOption):
+        Consumer(channel, **options)
+    assert 0 == channel.stats().client_count
+
+
+def test_fin_twice() -> None:
+    """A second answer to a delivery raises NotInFlight and changes nothing."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    message.fin()
+    for call in (message.fin, message.req, message.touch):
+        with pytest.raises(NotInFlight) as info:
+            call()
+        assert "answered" == info.value.reason
+        assert f"message {message.id}: ID not in flight (answered)" == str(info.value)
+    stats = channel.stats()
+    assert (0, 1, 0) == (stats.depth, stats.clients[0].finish_count, stats.requeue_count)
+    topic._check()
+
+
+def test_late_answer() -> None:
+    """A message that timed out is another's; the old object can do nothing."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, msg_timeout=5)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    old = consumer.get(timeout=0)
+    clock.advance(5)
+    assert State.TIMED_OUT is old.state
+    new = consumer.get(timeout=0)
+    for call in (old.fin, old.req, old.touch):
+        with pytest.raises(NotInFlight) as info:
+            call()
+        assert "timed out" == info.value.reason
+    assert (old.id, 2) == (new.id, new.attempts)
+    new.fin()
+    topic._check()
+
+
+def test_not_owner() -> None:
+    """A consumer cannot answer for another's message."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    owner, other = Consumer(channel), Consumer(channel)
+    topic.put(b"1")
+    message = owner.get(timeout=0)
+    for call in (other.fin, other.req, other.touch, lambda m: other.fin_many([m])):
+        with pytest.raises(NotInFlight) as info:
+            call(message)
+        assert "not owner" == info.value.reason
+        assert f"message {message.id}: client does not own message" == str(info.value)
+    message.fin()
+
+
+def test_no_message_at_all() -> None:
+    """What is no message is refused by name."""
+    consumer: Any = Consumer(Topic("orders").channel("billing"))
+    topic = Topic("other")
+    for call in (
+        consumer.fin,
+        consumer.req,
+        consumer.touch,
+        lambda m: consumer.fin_many([m]),
+        lambda m: consumer.move(m, topic),
+    ):
+        with pytest.raises(InvalidMessage) as info:
+            call("18a4dda920000000")
+        assert "expected a Message that get() returned, not '18a4dda920000000'" == str(info.value)
+
+
+def test_fin_many_is_all_or_none() -> None:
+    """A batch that is partly wrong finishes nothing."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    batch = consumer.get_many(3)
+    batch[1].fin()
+    with pytest.raises(NotInFlight):
+        consumer.fin_many(batch)
+    with pytest.raises(InvalidMessage) as info:
+        consumer.fin_many([batch[0], batch[2], batch[0]])
+    assert "the batch has a message twice" == str(info.value)
+    assert 2 == channel.in_flight_count
+    consumer.fin_many([batch[0], batch[2]])
+    consumer.fin_many([])
+    assert 0 == channel.in_flight_count
+    topic._check()
+
+
+def test_requeue() -> None:
+    """A requeued message comes back with its id and timestamp, counted, at the tail."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"1", b"2"])
+    first = consumer.get(timeout=0)
+    first.req()
+    assert State.REQUEUED is first.state
+    consumer.get(timeout=0).req(delay=3)
+    again = consumer.get(timeout=0)
+    assert (first.id, first.timestamp, 2) == (again.id, again.timestamp, again.attempts)
+    clock.advance(3)
+    assert (b"2", 2) == ((late := consumer.get(timeout=0)).body, late.attempts)
+    topic._check()
+
+
+def test_requeue_delay_is_clamped() -> None:
+    """A requeue's delay beyond max_req_timeout counts as that; a bad one is refused."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, max_req_timeout=10)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    for delay in (-1, math.nan, math.inf, True, "5"):
+        with pytest.raises(InvalidOption):
+            message.req(delay=delay)  # type: ignore[arg-type]
+    assert State.IN_FLIGHT is message.state
+    message.req(delay=9999)
+    clock.advance(10)
+    assert 1 == channel.depth
+
+
+def test_touch() -> None:
+    """A touch gives the whole time again, up to max_msg_timeout for one delivery."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, msg_timeout=10, max_msg_timeout=25)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    message.touch()
+    for step in (8, 8):
+        clock.advance(step)
+        message.touch()
+    assert 9 == channel.in_flight()[0].due
+    clock.advance(8.9)
+    assert "in flight" == message.state
+    clock.advance(0.1)
+    assert "timed out" == message.state
+    topic._check()
+
+
+def test_own_timeout() -> None:
+    """A consumer's msg_timeout holds for its messages, whatever the channel's."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    short, usual = Consumer(channel, msg_timeout=1), Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    short.get(timeout=0)
+    short.get_many(1, timeout=0)
+    usual.get(timeout=0)
+    clock.advance(1)
+    assert (2, 1) == (channel.depth, channel.in_flight_count)
+    topic._check()
+
+
+def test_iteration_ends_with_the_consumer() -> None:
+    """A for loop ends when the consumer is closed."""
+    topic = Topic("orders")
+    seen = []
+    with Consumer(topic.channel("billing")) as consumer:
+        topic.put_many([b"1", b"2"])
+        for message in consumer:
+            seen.append(message.body)
+            message.fin()
+            if len(seen) == 2:
+                consumer.close()
+    assert [b"1", b"2"] == seen
+    assert consumer.closed
+    with pytest.raises(Closed) as info:
+        consumer.get(timeout=0)
+    assert "the consumer of channel 'billing' of topic 'orders' is closed" == str(info.value)
+    assert (
+        repr(consumer) == f"<Consumer {consumer.client_id} of channel 'billing' of topic 'orders'>"
+    )
+
+
+def test_close_gives_back() -> None:
+    """Close puts what was held back to the head, in order, attempts counted."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer, other = Consumer(channel), Consumer(channel)
+    topic.put_many([b"1", b"2", b"3", b"4"])
+    held = consumer.get_many(2)
+    kept = other.get(timeout=0)
+    consumer.close()
+    assert [b"1", b"2", b"4"] == [info.body for info in channel.peek()]
+    assert [1, 1, 0] == [info.attempts for info in channel.peek()]
+    assert State.RETURNED is held[0].state
+    with pytest.raises(NotInFlight) as info:
+        held[0].fin()
+    assert "unknown" == info.value.reason
+    kept.fin()
+    assert 2 == other.get(timeout=0).attempts
+    topic._check()
+
+
+def test_close_can_leave_it_to_time_out() -> None:
+    """With give_back=False what was held stays in flight until its time is over, as in nsqd."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    consumer.get(timeout=0)
+    consumer.close(give_back=False)
+    assert (0, 1) == (channel.depth, channel.in_flight_count)
+    clock.advance(60)
+    assert (1, 0) == (channel.depth, channel.in_flight_count)
+    topic._check()
+
+
+def test_close_wakes_its_getters() -> None:
+    """Whoever waits in get of a consumer gets Closed when it is closed; others wait on."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer, other = Consumer(channel, max_in_flight=1), Consumer(channel)
+    topic.put(b"0")
+    consumer.get(timeout=0)
+    channel.pause()
+    parked = Call(consumer.get)
+    clock.until_waiting()
+    stays = Call(other.get)
+    clock.until_waiting()
+    consumer.close()
+    assert isinstance(parked.result(), Closed)
+    channel.unpause()
+    assert b"0" == stays.result().body
+    topic._check()
+
+
+def test_with_message() -> None:
+    """A with block finishes on success and requeues on an exception, which goes on."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, requeue_delay=5)
+    topic.put(b"1")
+    with pytest.raises(ZeroDivisionError), consumer.get(timeout=0):
+        _ = 1 / 0
+    assert 1 == channel.deferred_count
+    clock.advance(5)
+    with consumer.get(timeout=0) as message:
+        assert 2 == message.attempts
+    assert State.FINISHED is message.state
+    topic._check()
+
+
+def test_with_message_already_answered() -> None:
+    """A message answered inside its block is left alone."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"1", b"2"])
+    with consumer.get(timeout=0) as message:
+        message.fin()
+    with pytest.raises(ZeroDivisionError), consumer.get(timeout=0) as message:
+        message.req()
+        _ = 1 / 0
+    assert State.REQUEUED is message.state
+
+
+def test_with_message_too_late(caplog: pytest.LogCaptureFixture) -> None:
+    """Too late is an error after success, and only a log record beside an exception."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    with pytest.raises(NotInFlight), consumer.get(timeout=0):
+        clock.advance(60)
+    with (
+        caplog.at_level(logging.WARNING, "nsqlite"),
+        pytest.raises(ZeroDivisionError),
+        consumer.get(timeout=0) as message,
+    ):
+        clock.advance(60)
+        _ = 1 / 0
+    late = f"message {message.id}: ID not in flight (timed out)"
+    assert [
+        f"{late}; its handler failed with ZeroDivisionError('division by zero')"
+    ] == caplog.messages
+
+
+def test_move() -> None:
+    """A moved message is published to the other topic and finished, in one step."""
+    source, target = Topic("orders"), Topic("orders.dead")
+    dead = target.channel("watch")
+    channel = source.channel("billing")
+    consumer = Consumer(channel)
+    source.put_many([b"1", b"2"])
+    message = consumer.get(timeout=0)
+    moved = consumer.move(message, target)
+    assert State.FINISHED is message.state
+    assert [(moved, b"1")] == [(info.id, info.body) for info in dead.peek()]
+    again = consumer.move(consumer.get(timeout=0), source)  # to its own topic
+    assert [(again, b"2")] == [(info.id, info.body) for info in channel.peek()]
+    with pytest.raises(NotInFlight):
+        consumer.move(message, target)
+    assert 1 == target.stats().message_count
+    source._check()
+    target._check()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_move_to_a_topic_without_room(order: int) -> None:
+    """A move that finds no room, or no topic, or a body too large, changes nothing."""
+    topics = [Topic("a"), Topic("b")][::order]
+    source, target = topics
+    target.channel("watch", max_depth=1)
+    target.put(b"full")
+    consumer = Consumer(source.channel("billing"))
+    source.put(b"1")
+    message = consumer.get(timeout=0)
+    with pytest.raises(Full):
+        consumer.move(message, target)
+    target.delete()
+    with pytest.raises(Closed):
+        consumer.move(message, target)
+    source.put(b"too large")
+    large = consumer.get(timeout=0)
+    with pytest.raises(InvalidMessage):
+        consumer.move(large, Topic("small", max_msg_size=1))
+    assert [State.IN_FLIGHT] * 2 == [message.state, large.state]
+    source._check()
+    target._check()
+
+
+def test_move_is_told_without_a_lock() -> None:
+    """Both topics' observers hear of a move when no lock is held."""
+    told = []
+    first, second = Topic("a"), Topic("b")
+
+    def observer(event: nsqlite.Event) -> None:
+        free = Call(lambda: (first.stats(), second.stats()))
+        free.result()
+        told.append((event.topic, event.kind.value))
+
+    consumer = Consumer(second.channel("c"))
+    second.put(b"1")
+    first.channel("d")
+    message = consumer.get(timeout=0)
+    first.observe(observer)
+    second.observe(observer)
+    consumer.move(message, first)
+    assert [("a", "published"), ("b", "finished")] == sorted(told)
+
+
+class Interrupt(Exception):
+    """Thrown by a signal handler."""
+
+
+@pytest.fixture
+def interrupts() -> Any:
+    """Have SIGUSR1 throw `Interrupt` into the main thread."""
+
+    def handler(_signum: int, _frame: Any) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def kill_when_waiting(clock: TellingClock, times: int = 1) -> threading.Thread:
+    """Send SIGUSR1 to the main thread when somebody waits."""
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def run() -> None:
+        for _ in range(times):
+            clock.until_waiting()
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupted_get_leaves_no_trace() -> None:
+    """An exception thrown into a waiting get leaves the line as if it had never waited."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    thread = kill_when_waiting(clock)
+    with pytest.raises(Interrupt):
+        consumer.get(timeout=PATIENCE)
+    thread.join(PATIENCE)
+    topic._check()
+    topic.put(b"1")
+    assert (1, 1) == (channel.depth, consumer.get(timeout=0).attempts)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupted_batch_goes_back() -> None:
+    """An exception thrown into a lingering batch gives it back, attempts as before."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2"])
+    thread = kill_when_waiting(clock)
+    with pytest.raises(Interrupt):
+        consumer.get_many(3, linger=PATIENCE)
+    thread.join(PATIENCE)
+    assert [(b"1", 0), (b"2", 0)] == [(info.body, info.attempts) for info in channel.peek()]
+    topic._check()
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupted_put_leaves_the_line() -> None:
+    """An exception thrown into a blocked put has put nothing, and lets the next one go on."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    thread = kill_when_waiting(clock)
+    with pytest.raises(Interrupt):
+        topic.put(b"2", timeout=PATIENCE)
+    thread.join(PATIENCE)
+    channel.empty()
+    topic.put(b"3", timeout=0)
+    assert 2 == topic.stats().message_count
+    topic._check()
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_interrupted_join_leaves_the_line() -> None:
+    """An exception thrown into a join leaves nobody behind."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"1")
+    thread = kill_when_waiting(clock)
+    with pytest.raises(Interrupt):
+        topic.join(timeout=PATIENCE)
+    thread.join(PATIENCE)
+    assert not topic._guard.joiners
+
+
+def test_a_hand_over_that_never_arrived_is_no_delivery() -> None:
+    """A message handed to a wait that is abandoned goes to the next one, attempts as before."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    gone, other = Consumer(channel), Consumer(channel)
+    waiter: Waiter[Any] = Waiter(gone)
+    topic._guard.run(channel._receive, gone, waiter)
+    call = Call(other.get)
+    clock.until_waiting()
+    topic.put(b"1")
+    assert waiter.message is not None
+    stale = waiter.message
+    topic._guard.run(channel._abandon, waiter)
+    assert 1 == call.result().attempts
+    assert State.RETURNED is stale.state
+    topic._check()
+
+
+def test_a_last_moment_hand_over_counts() -> None:
+    """A wait whose time is over returns what it was handed in that moment."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    waiter: Waiter[Any] = Waiter(consumer)
+    topic._guard.run(channel._receive, consumer, waiter)
+    topic.put(b"1")
+    assert waiter.message is topic._guard.run(channel._receive, consumer, waiter)
+    assert waiter.message is topic._guard.run(channel._give_up, waiter)
+    topic._check()

@@ -1,0 +1,678 @@
+"""A topic: put, fan-out, channels, bounds, steering, its end."""
+
+import gc
+import math
+import weakref
+from typing import Any
+
+import pytest
+from helpers import Call, TellingClock
+
+import nsqlite
+from nsqlite import Closed, Consumer, Event, Full, InvalidMessage, InvalidOption, Kind, Topic
+from nsqlite.testing import ManualClock
+
+
+def bodies(channel: nsqlite.Channel[Any]) -> list[Any]:
+    """Take everything that is ready and finish it."""
+    with Consumer(channel) as consumer:
+        found: list[Any] = []
+        while True:
+            try:
+                message = consumer.get(timeout=0)
+            except nsqlite.Empty:
+                return found
+            found.append(message.body)
+            message.fin()
+
+
+def test_put_reaches_every_channel() -> None:
+    """Each channel gets each message, in order, under the same id."""
+    topic = Topic("orders")
+    billing, audit = topic.channel("billing"), topic.channel("audit")
+    ids = [topic.put(b"1"), *topic.put_many([b"2", b"3"])]
+    for channel in (billing, audit):
+        assert ids == [info.id for info in channel.peek()]
+        assert [b"1", b"2", b"3"] == bodies(channel)
+    topic._check()
+
+
+def test_put_to_one_channel() -> None:
+    """A topic with one channel takes the short way and counts the same."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"12345")
+    stats = topic.stats()
+    assert (1, 5) == (stats.message_count, stats.message_bytes)
+    assert 1 == channel.stats().message_count
+
+
+def test_ids_are_nsqs() -> None:
+    """An id is 16 hex characters and no two are equal."""
+    topic = Topic("orders")
+    ids = [topic.put(b"x") for _ in range(300)] + topic.put_many([b"x"] * 300)
+    assert 600 == len(set(ids))
+    assert all(len(id_) == 16 and int(id_, 16) >= 0 for id_ in ids)
+    assert ids == sorted(ids)
+
+
+def test_body_is_a_reference() -> None:
+    """All channels deliver the object that was put, not a copy."""
+    topic: Topic[list[int]] = Topic("orders")
+    channels = [topic.channel("a"), topic.channel("b")]
+    body = [1]
+    topic.put(body)
+    for channel in channels:
+        assert Consumer(channel).get(timeout=0).body is body
+
+
+@pytest.mark.parametrize("put", ["put", "put_many"])
+def test_size_rule(put: str) -> None:
+    """Bytes of 1 to max_msg_size pass; others are refused and nothing has changed."""
+    topic = Topic("orders", max_msg_size=3)
+    channel = topic.channel("billing")
+
+    class MyBytes(bytes):
+        pass
+
+    def call(body: bytes) -> None:
+        if put == "put":
+            topic.put(body)
+        else:
+            topic.put_many([b"ok", body])
+
+    place = "" if put == "put" else "message 1: "
+    for empty in (b"", MyBytes()):
+        with pytest.raises(InvalidMessage) as info:
+            call(empty)
+        assert f"{place}the body is empty: NSQ takes 1 byte or more" == str(info.value)
+    for large in (b"1234", MyBytes(b"1234")):
+        with pytest.raises(InvalidMessage) as info:
+            call(large)
+        assert f"{place}the body has 4 bytes, max_msg_size is 3" == str(info.value)
+    assert 0 == channel.depth
+    assert 0 == topic.stats().message_count
+    call(MyBytes(b"123"))
+    assert {"put": 3, "put_many": 5}[put] == topic.stats().message_bytes
+
+
+def test_bodies_of_any_kind() -> None:
+    """A body that is not bytes has no size: None and "" pass."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(None)
+    topic.put_many(["", (), {}])
+    assert [None, "", (), {}] == bodies(channel)
+    assert 0 == topic.stats().message_bytes
+
+
+def test_put_many_of_nothing() -> None:
+    """An empty batch gives no ids."""
+    assert [] == Topic("orders").put_many(iter([]))
+
+
+@pytest.mark.parametrize("delay", [-0.1, 3600.5, math.nan, math.inf, True, "1"])
+def test_put_delay_out_of_range(delay: Any) -> None:
+    """A delay out of range is refused, not clamped, and nothing has changed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    with pytest.raises(InvalidOption) as info:
+        topic.put(b"x", delay=delay)
+    text = "a finite number of seconds, at least 0 and at most 3600"
+    assert f"delay must be {text}, not {delay!r}" == str(info.value)
+    with pytest.raises(InvalidOption):
+        topic.put_many([b"x"], delay=delay)
+    assert (0, 0) == (channel.depth, channel.deferred_count)
+    assert 0 == topic.stats().message_count
+    topic._check()
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, True, "soon"])
+def test_put_timeout_out_of_range(timeout: Any) -> None:
+    """A timeout that is no number of seconds is refused even where nothing is bounded."""
+    topic = Topic("orders")
+    topic.channel("billing")
+    with pytest.raises(InvalidOption):
+        topic.put(b"x", timeout=timeout)
+    assert 0 == topic.stats().message_count
+
+
+def test_deferred_put() -> None:
+    """A deferred message is ready when its delay is over, to the nanosecond."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channels = topic.channel("a"), topic.channel("b")
+    topic.put_many([b"1", b"2"], delay=2.5)
+    topic.put(b"0", delay=0)
+    clock.advance(2.499_999_999)
+    for channel in channels:
+        assert (1, 2) == (channel.depth, channel.deferred_count)
+    clock.advance(0.000_000_001)
+    for channel in channels:
+        assert [b"0", b"1", b"2"] == bodies(channel)
+
+
+def test_topic_without_channels_holds() -> None:
+    """The first channel gets what the topic held; a later one only what is put later."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 3 == topic.depth
+    first = topic.channel("first")
+    second = topic.channel("second")
+    topic.put(b"4")
+    assert 0 == topic.depth
+    assert (4, 1) == (first.stats().message_count, second.stats().message_count)
+    assert [b"1", b"2", b"3", b"4"] == bodies(first)
+    assert [b"4"] == bodies(second)
+
+
+def test_held_delay_counts_from_put() -> None:
+    """A deferred message that the topic held is due when its put said."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"later", delay=3)
+    topic.put(b"past", delay=1)
+    clock.advance(2)
+    channel = topic.channel("billing")
+    assert (1, 1) == (channel.depth, channel.deferred_count)
+    clock.advance(1)
+    assert [b"past", b"later"] == bodies(channel)
+
+
+def test_pause_holds_and_unpause_hands_on() -> None:
+    """A paused topic holds what is put; every channel there is gets it at the end."""
+    topic = Topic("orders")
+    first = topic.channel("first")
+    topic.pause()
+    topic.pause()
+    assert topic.paused
+    topic.put(b"1")
+    second = topic.channel("second")
+    topic.put(b"2")
+    assert 2 == topic.depth == topic.stats().depth
+    topic.unpause()
+    topic.unpause()
+    assert not topic.paused
+    assert [b"1", b"2"] == bodies(first) == bodies(second)
+
+
+def test_empty_clears_the_topic_only() -> None:
+    """Empty drops what the topic holds; its channels keep theirs, and the counters theirs."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"1")
+    topic.pause()
+    topic.put_many([b"2", b"3"])
+    assert 2 == topic.empty()
+    topic.unpause()
+    assert [b"1"] == bodies(channel)
+    assert 3 == topic.stats().message_count
+    assert 1 == channel.stats().message_count
+
+
+def test_channel_is_get_or_create() -> None:
+    """The same name gives the same channel; other options than it has are refused."""
+    topic = Topic("orders")
+    channel = topic.channel("billing", max_depth=5)
+    assert channel is topic.channel("billing")
+    assert channel is topic.channel("billing", max_depth=5)
+    with pytest.raises(InvalidOption) as info:
+        topic.channel("billing", max_depth=6)
+    assert "max_depth must be 5, as channel 'billing' has it, not 6" == str(info.value)
+    with pytest.raises(InvalidOption) as info:
+        topic.channel("audit", max_msg_size=5)  # type: ignore[call-arg]
+    assert str(info.value).startswith("channel option must be one of e2e_")
+    with pytest.raises(nsqlite.InvalidName):
+        topic.channel("a b")
+    assert ["billing"] == list(topic.channels)
+
+
+def test_channels_is_a_copy() -> None:
+    """The mapping of channels is read-only and does not change under the reader."""
+    topic = Topic("orders")
+    topic.channel("a")
+    channels = topic.channels
+    topic.channel("b")
+    assert ["a"] == list(channels)
+    with pytest.raises(TypeError):
+        channels["c"] = channels["a"]  # type: ignore[index]
+
+
+def test_delete_drops_and_frees() -> None:
+    """Delete drops the messages of all channels and ends everything."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put_many([b"1", b"2"])
+    consumer = Consumer(channel)
+    message = consumer.get(timeout=0)
+    assert 2 == topic.delete()
+    assert 0 == topic.delete()
+    assert topic.closed
+    assert topic.deleted
+    assert {} == topic.channels
+    with pytest.raises(Closed) as info:
+        topic.put(b"3")
+    assert "topic 'orders' is deleted" == str(info.value)
+    with pytest.raises(Closed):
+        topic.channel("billing")
+    with pytest.raises(Closed):
+        consumer.get(timeout=0)
+    with pytest.raises(nsqlite.NotInFlight) as late:
+        message.fin()
+    assert "unknown" == late.value.reason
+    for call in (topic.pause, topic.unpause, topic.empty):
+        with pytest.raises(Closed):
+            call()
+    assert 0 == topic.close()
+    assert "<Topic 'orders' deleted>" == repr(topic)
+    topic._check()
+
+
+def test_close_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """Close returns how much was thrown away, counted in each channel, and logs it."""
+    topic = Topic("orders")
+    topic.channel("a")
+    topic.channel("b")
+    topic.put(b"1")
+    topic.pause()
+    topic.put(b"2")
+    assert 3 == topic.close()
+    assert ["topic 'orders' was closed with 3 messages in it"] == caplog.messages
+    assert ["a", "b"] == list(topic.channels)
+    with pytest.raises(Closed) as info:
+        topic.put(b"3")
+    assert "topic 'orders' is closed" == str(info.value)
+    assert 0 == topic.close()
+    assert 0 == topic.delete()
+    assert topic.deleted
+
+
+def test_close_of_an_empty_topic_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing is thrown away nothing is logged."""
+    assert 0 == Topic("orders").close()
+    assert [] == caplog.messages
+
+
+def test_drain_delivers_first() -> None:
+    """A draining topic refuses puts, delivers what is there, and then is closed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put_many([b"1", b"2"])
+    consumer = Consumer(channel)
+    assert 0 == topic.close(drain=True)
+    with pytest.raises(Closed):
+        topic.put(b"3")
+    with pytest.raises(Closed):
+        topic.put_many([b"3"])
+    with pytest.raises(Closed):
+        topic.channel("late")
+    assert not topic.closed
+    assert [b"1", b"2"] == [message.body for message in iter_fin(consumer)]
+    assert topic.closed
+    assert topic.join(timeout=0)
+    assert 0 == topic.close()
+
+
+def iter_fin(consumer: Consumer[Any]) -> list[nsqlite.Message[Any]]:
+    """Go through a consumer until it is over, finishing each message."""
+    seen = []
+    for message in consumer:
+        message.fin()
+        seen.append(message)
+    return seen
+
+
+def test_drain_of_a_paused_topic_waits_for_unpause() -> None:
+    """What a draining topic holds is delivered once it is unpaused."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.pause()
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert not channel.closed
+    topic.unpause()
+    assert [b"1"] == [message.body for message in iter_fin(Consumer(channel))]
+    assert topic.closed
+
+
+def test_drain_without_channels_throws_away(caplog: pytest.LogCaptureFixture) -> None:
+    """A topic without channels has nobody to drain to."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    assert 1 == topic.close(drain=True)
+    assert topic.closed
+    assert ["topic 'orders' was closed with 1 messages in it"] == caplog.messages
+
+
+def test_drain_can_be_cut_short() -> None:
+    """A second close without drain throws the rest away."""
+    topic = Topic("orders")
+    topic.channel("billing")
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert 1 == topic.close()
+    assert topic.closed
+
+
+def test_empty_ends_a_drain() -> None:
+    """A paused, draining topic that is emptied closes."""
+    topic = Topic("orders")
+    topic.channel("billing")
+    topic.pause()
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert 1 == topic.empty()
+    assert topic.closed
+
+
+def test_ephemeral_topic_goes_with_its_last_channel() -> None:
+    """An ephemeral topic is deleted with its last channel, not before it had one."""
+    topic = Topic("orders#ephemeral")
+    topic.put(b"1")
+    assert not topic.closed
+    a, b = topic.channel("a"), topic.channel("b")
+    a.delete()
+    assert not topic.closed
+    b.delete()
+    assert topic.deleted
+
+
+def test_full_raise_puts_nothing_anywhere() -> None:
+    """One full channel that raises keeps a put out of all channels."""
+    topic = Topic("orders")
+    free = topic.channel("free")
+    full = topic.channel("full", max_depth=2, when_full="raise")
+    topic.put_many([b"1", b"2"])
+    with pytest.raises(Full) as info:
+        topic.put(b"3")
+    assert "orders:full has no room for 1 more: max_depth=2" == str(info.value)
+    with pytest.raises(Full):
+        topic.put_many([b"3"])
+    assert [b"1", b"2"] == bodies(free)
+    assert 2 == full.depth == topic.stats().message_count
+    bodies(full)
+    topic.put(b"3")
+    topic._check()
+
+
+@pytest.mark.parametrize("when_full", ["wait", "raise", "drop newest", "drop oldest"])
+def test_batch_that_can_never_fit(when_full: Any) -> None:
+    """A batch larger than the bound raises at once, whatever the policy."""
+    topic = Topic("orders", max_depth=2, when_full=when_full)
+    for _ in range(2):
+        with pytest.raises(Full) as info:
+            topic.put_many([b"1", b"2", b"3"])
+        assert "can never fit" in str(info.value)
+        topic.channel("billing")
+    assert 0 == topic.stats().message_count
+
+
+def test_drop_newest() -> None:
+    """The newest messages are dropped, counted and told."""
+    events: list[Event] = []
+    topic = Topic("orders", observers=[events.append])
+    channel = topic.channel("billing", max_depth=2, when_full="drop newest")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == channel.stats().dropped_count
+    assert 3 == channel.stats().message_count
+    assert [b"3"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"1", b"2"] == bodies(channel)
+
+
+def test_drop_oldest() -> None:
+    """The oldest messages are dropped, counted and told."""
+    events: list[Event] = []
+    topic = Topic("orders", observers=[events.append])
+    channel = topic.channel("billing", max_depth=2, when_full="drop oldest")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == channel.stats().dropped_count
+    assert [b"1"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"2", b"3"] == bodies(channel)
+
+
+@pytest.mark.parametrize(
+    ("when_full", "left"), [("drop newest", [b"1", b"2"]), ("drop oldest", [b"2", b"3"])]
+)
+def test_a_topic_that_holds_obeys_the_bound(when_full: Any, left: list[bytes]) -> None:
+    """What a topic holds itself is bounded by the same policy."""
+    topic = Topic("orders", max_depth=2, when_full=when_full)
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == topic.stats().dropped_count
+    assert left == bodies(topic.channel("billing"))
+
+
+def test_a_topic_that_holds_raises() -> None:
+    """A topic that holds messages raises where its policy says so."""
+    topic = Topic("orders", max_depth=1, when_full="raise")
+    topic.put(b"1")
+    with pytest.raises(Full) as info:
+        topic.put(b"2")
+    assert "orders has no room for 1 more: max_depth=1" == str(info.value)
+
+
+def test_backlog_handed_on_is_never_refused() -> None:
+    """What a topic held goes to its first channel although that is bounded."""
+    topic = Topic("orders")
+    topic.put_many([b"1", b"2", b"3"])
+    channel = topic.channel("billing", max_depth=1, when_full="wait")
+    assert 3 == channel.depth
+
+
+def test_deferred_put_needs_no_room() -> None:
+    """A bound counts ready messages; a deferred one passes and is never refused when due."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    topic.put(b"1")
+    topic.put(b"2", delay=1)
+    clock.advance(1)
+    assert 2 == channel.depth
+    with pytest.raises(Full):
+        topic.put(b"3")
+
+
+def test_wait_raises_full_when_the_time_is_over() -> None:
+    """A put that waits for room raises Full in the end and has put nothing."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    for timeout in (0, 2.5):
+        before = clock.time()
+        with pytest.raises(Full) as info:
+            topic.put(b"2", timeout=timeout)
+        assert timeout == clock.time() - before
+        assert "orders:billing has no room for 1 more: max_depth=1" == str(info.value)
+    assert 1 == channel.depth == topic.stats().message_count
+    topic._check()
+
+
+def test_blocked_puts_go_first_come_first_served() -> None:
+    """A blocked put goes on when there is room for it, in the order of arrival."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=2)
+    topic.put_many([b"1", b"2"])
+    big = Call(lambda: topic.put_many([b"3", b"4"]))
+    clock.until_waiting()
+    small = Call(lambda: topic.put(b"5"))
+    clock.until_waiting()
+    consumer = Consumer(channel)
+    consumer.get(timeout=0).fin()
+    with pytest.raises(Full) as info:
+        topic.put(b"6", timeout=0)
+    assert "orders" in str(info.value)
+    consumer.get(timeout=0).fin()
+    assert 2 == len(big.result())
+    assert [b"3", b"4"] == [consumer.get(timeout=5).body for _ in range(2)]
+    assert isinstance(small.result(), str)
+    assert b"5" == consumer.get(timeout=5).body
+    topic._check()
+
+
+@pytest.mark.parametrize("end", ["empty", "delete", "close", "drain"])
+def test_blocked_put_is_woken(end: str) -> None:
+    """Emptying a channel lets a blocked put go on; ending the topic raises Closed in it."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    if end == "empty":
+        channel.empty()
+    elif end == "delete":
+        topic.delete()
+    else:
+        topic.close(drain=end == "drain")
+    assert isinstance(call.result(), str if end == "empty" else Closed)
+    assert 0 == len(topic._fan._putters)
+
+
+def test_deleting_the_full_channel_lets_a_put_go_on() -> None:
+    """Without the full channel there is nothing to wait for."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.channel("free")
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    channel.delete()
+    assert isinstance(call.result(), str)
+
+
+def test_join_waits_for_everything() -> None:
+    """Join returns at once when idle, False when the time is over, True when all is answered."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    assert topic.join()
+    assert topic.idle
+    topic.put(b"1")
+    assert not topic.join(timeout=0)
+    assert not topic.join(timeout=0.001)
+    clock.until_waiting()
+    consumer = Consumer(channel)
+    message = consumer.get(timeout=0)
+    call = Call(topic.join)
+    clock.until_waiting()
+    message.fin()
+    assert call.result()
+
+
+@pytest.mark.parametrize("end", ["delete", "close"])
+def test_join_is_woken_by_the_end(end: str) -> None:
+    """A blocked join gets Closed when the topic ends."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.channel("billing")
+    topic.put(b"1")
+    call = Call(topic.join)
+    clock.until_waiting()
+    getattr(topic, end)()
+    assert isinstance(call.result(), Closed)
+
+
+def test_join_is_woken_by_empty() -> None:
+    """Emptying a topic that holds everything ends a join."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"1")
+    call = Call(topic.join)
+    clock.until_waiting()
+    topic.empty()
+    assert call.result()
+
+
+def test_unknown_option() -> None:
+    """An unknown option is refused by name."""
+    with pytest.raises(InvalidOption) as info:
+        Topic("orders", max_size=3)  # type: ignore[call-arg]
+    assert str(info.value).startswith("option must be one of e2e_processing_latency_percentiles,")
+    assert str(info.value).endswith("not 'max_size'")
+
+
+def test_a_forgotten_topic_is_collected() -> None:
+    """Nothing keeps a topic alive that nobody has any more."""
+    topic = Topic("orders", clock=ManualClock())
+    topic.channel("billing")
+    topic.put(b"1")
+    ref = weakref.ref(topic)
+    del topic
+    gc.collect()
+    assert ref() is None
+
+
+def test_events_of_a_message() -> None:
+    """A message's whole life is told in order, with times and dues."""
+    clock = ManualClock(1000.0)
+    events: list[Event] = []
+    topic = Topic("orders", clock=clock, observers=[events.append])
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"x", delay=1)
+    clock.advance(1)
+    consumer.get(timeout=0).touch()
+    clock.advance(60)
+    consumer.get(timeout=0).req(delay=2)
+    clock.advance(2)
+    consumer.get(timeout=0).req()
+    consumer.get(timeout=0).fin()
+    told = [(event.kind.value, event.time, event.due, event.attempts) for event in events]
+    assert [
+        ("created", 1000.0, None, None),
+        ("created", 1000.0, None, None),
+        ("published", 1000.0, 1001.0, None),
+        ("deferred", 1000.0, 1001.0, 0),
+        ("due", 1001.0, 1001.0, 0),
+        ("delivered", 1001.0, 1061.0, 1),
+        ("touched", 1001.0, 1061.0, 1),
+        ("timed out", 1061.0, 1061.0, 1),
+        ("delivered", 1061.0, 1121.0, 2),
+        ("requeued", 1061.0, 1063.0, 2),
+        ("deferred", 1061.0, 1063.0, 2),
+        ("due", 1063.0, 1063.0, 2),
+        ("delivered", 1063.0, 1123.0, 3),
+        ("requeued", 1063.0, None, 3),
+        ("delivered", 1063.0, 1123.0, 4),
+        ("finished", 1063.0, None, 4),
+    ] == told
+    assert {"orders"} == {event.topic for event in events}
+    assert {None, "billing"} == {event.channel for event in events}
+
+
+def test_events_of_steering() -> None:
+    """Pausing, emptying, closing and deleting are told."""
+    events: list[Event] = []
+    topic = Topic("orders", observers=[events.append])
+    channel = topic.channel("billing")
+    topic.pause()
+    topic.unpause()
+    channel.pause()
+    channel.unpause()
+    topic.empty()
+    channel.empty()
+    channel.close()
+    channel.delete()
+    topic.close()
+    topic.delete()
+    told = [(event.kind.value, event.channel) for event in events]
+    assert [
+        ("created", None),
+        ("created", "billing"),
+        ("paused", None),
+        ("unpaused", None),
+        ("paused", "billing"),
+        ("unpaused", "billing"),
+        ("emptied", None),
+        ("emptied", "billing"),
+        ("closed", "billing"),
+        ("deleted", "billing"),
+        ("closed", None),
+        ("deleted", None),
+    ] == told
