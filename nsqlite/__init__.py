@@ -40,6 +40,7 @@ from nsqlite.errors import (
 )
 from nsqlite.message import Message, State
 from nsqlite.observe import Event, Kind
+from nsqlite.options import WhenFull
 from nsqlite.stats import BrokerStats, ChannelStats, ClientStats, MessageInfo, TopicStats
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
@@ -74,6 +75,7 @@ __all__ = [
     "TooManyConsumers",
     "Topic",
     "TopicStats",
+    "WhenFull",
     "WindowFull",
     "__version__",
     "testing",

@@ -9,7 +9,7 @@ waits in line, is woken when there is more room, and is judged anew.
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
 
-Next: topic.py
+Next: publisher.py
 """
 
 from collections import OrderedDict, deque
@@ -65,7 +65,7 @@ class FanOut(Generic[T]):
         self.flows: tuple[Flow[T], ...] = ()
         self._readies: tuple[deque[Record[T]], ...] = ()
         self.held: Final[deque[tuple[Record[T], int | None]]] = deque()
-        self._putters: Final[OrderedDict[Waiter[T], None]] = OrderedDict()
+        self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
         self.kept = 0
         self.bytes = 0
@@ -148,9 +148,9 @@ class FanOut(Generic[T]):
 
     # Blocked puts
 
-    def wait(self, waiter: Waiter[T]) -> None:
-        """Line up a put that found no room."""
-        self._putters[waiter] = None
+    def wait(self, waiter: Waiter[T], count: int) -> None:
+        """Line up a put of so many messages that found no room."""
+        self._putters[waiter] = count
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Take a put out of the line; the next one looks."""
@@ -159,9 +159,11 @@ class FanOut(Generic[T]):
             self.room()
 
     def room(self) -> None:
-        """Let the first blocked put look again."""
+        """Let the first blocked put look again, unless it would still find no room."""
         if self._putters:
-            next(iter(self._putters)).ring()
+            waiter, count = next(iter(self._putters.items()))
+            if not self.is_flowing() or all(flow.has_room(count) for flow in self.flows):
+                waiter.ring()
 
     def ring_all(self) -> None:
         """Let every blocked put look again."""

@@ -177,6 +177,12 @@ class Flow(Generic[T]):
         """Return whether nothing is ready, in flight or deferred."""
         return not (self.ready or self.timeouts or self.deferred)
 
+    def has_room(self, count: int) -> bool:
+        """Return whether a put of so many messages need not wait for room here."""
+        if self.limit is None or self.when_full != "wait":
+            return True
+        return len(self.ready) + count <= self.limit
+
     # Time
 
     def next_due(self) -> int:

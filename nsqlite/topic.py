@@ -3,26 +3,23 @@
 The rule: a message that `put` returned for is in every open channel there was, or held by the topic
 itself while it is paused or has no channel; a put that raised has put nothing anywhere.
 
-A put makes its calls first (the clock, an id), then looks whether all is calm, and then appends the
-record to its channels' queues.  Whatever is not calm - a bound, a waiter, an observer, a pause -
-takes the long way through fanout.py.
+What is published goes through publisher.py and fanout.py; here are the topic's channels, its life
+from open to closed or deleted, and the looking inside.
 
 Next: consumer.py
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from itertools import repeat
-from types import MappingProxyType
-from typing import Final, Generic, Protocol, Unpack
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol, Self, Unpack
 
 from nsqlite.channel import Channel
 from nsqlite.clock import SYSTEM, Clock
-from nsqlite.errors import Closed, InvalidMessage, InvalidOption, Reentered
-from nsqlite.fanout import FanOut
-from nsqlite.guard import Guard, insist, log
-from nsqlite.guid import BLOCK, GuidFactory, Ids
-from nsqlite.message import Record, T
+from nsqlite.errors import Closed, InvalidOption
+from nsqlite.guard import log
+from nsqlite.guid import GuidFactory
+from nsqlite.message import T
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.observe import Kind, Observer
 from nsqlite.options import (
@@ -32,11 +29,11 @@ from nsqlite.options import (
     TopicOptions,
     make_options,
     require_same,
-    seconds,
     timeout_ns,
 )
+from nsqlite.publisher import Publisher
 from nsqlite.stats import TopicStats, latency_stats
-from nsqlite.waiter import Waiter, wait_until
+from nsqlite.waiter import wait_until
 
 
 class Home(Protocol):
@@ -63,12 +60,14 @@ class Home(Protocol):
         ...
 
 
-class Topic(Generic[T]):
+class Topic(Publisher[T]):
     """A named stream of messages.
 
     `Topic[Order]` tells a type checker what its messages carry.  A body can be any object: it is
     passed on as it is and never copied, so all channels deliver the same object; change it only if
     you know that nobody else looks.  A `bytes` body must have 1 to `max_msg_size` bytes, as in NSQ.
+
+    As a context manager it closes itself at the end of the block.
 
     Threads: any, for all methods.  `put`, `put_many`, `pause`, `unpause`, `empty`, `close` and
     `delete` may be called by a signal handler or destructor too; in the middle of another call they
@@ -79,24 +78,7 @@ class Topic(Generic[T]):
         options: what holds for it.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_channels",
-        "_clock",
-        "_draining",
-        "_fan",
-        "_guard",
-        "_ids",
-        "_lock",
-        "_longest_delay",
-        "_max_size",
-        "_now",
-        "_over",
-        "_unused",
-        "_wall",
-        "name",
-        "options",
-    )
+    __slots__ = ("__weakref__", "_channels")
 
     def __init__(
         self,
@@ -120,232 +102,19 @@ class Topic(Generic[T]):
             InvalidName: the name breaks NSQ's rule.
             InvalidOption: an option is unknown or out of its range.
         """
-        self.name: Final = check_name("topic", name)
+        check_name("topic", name)
         base = DEFAULTS if home is None else home.options
-        self.options: Final = make_options(base, **options)
+        chosen = make_options(base, **options)
         if home is not None:
             clock, observers = home.clock, home.observers
-        self._clock: Final = SYSTEM if clock is None else clock
-        self._wall: Final = self._clock.time_ns
-        self._now: Final = self._clock.monotonic_ns
-        factory = GuidFactory(self.options.node_id) if home is None else home.factory
-        self._ids: Final = Ids(factory)
-        self._guard: Final = Guard()
-        self._lock: Final = self._guard.lock
+        factory = GuidFactory(chosen.node_id) if home is None else home.factory
+        super().__init__(name, chosen, SYSTEM if clock is None else clock, factory)
         self._lock.forked = self._forget_waiters
-        self._longest_delay: Final = self.options.max_req_timeout
-        self._max_size: Final = self.options.max_msg_size
         self._channels: Final[dict[str, Channel[T]]] = {}
-        self._fan: Final[FanOut[T]] = FanOut(name, self.options, self._clock, self._guard)
-        self._unused = 0  # ids taken for messages that were not, or not yet, accepted
-        self._draining = False
-        self._over: str | None = None
         self._guard.observe(tuple(observers))
         self._fan.emit(Kind.CREATED)
         if home is None:
             self._guard.settle()
-
-    # Publishing
-
-    def put(self, body: T, *, delay: float | None = None, timeout: float | None = None) -> str:
-        """Publish a message to every channel.
-
-        It never waits, unless a channel is bounded with the policy "wait" and has no room.
-
-        Args:
-            body: any object; see the class.
-            delay: seconds until it is delivered, from now on, at most `max_req_timeout`.  A
-            deferred
-                message needs no room.
-            timeout: seconds to wait for room; None waits for ever, 0 not at all.
-
-        Returns:
-            The message's id, 16 hex characters.
-
-        Raises:
-            InvalidMessage: a bytes body is empty or too large; nothing has changed.
-            InvalidOption: the delay or timeout is out of its range; nothing has changed.
-            Full: a bounded channel has no room; nothing was put anywhere.
-            Closed: the topic is closed or deleted; nothing has changed.
-            Reentered: called inside another call on a topic with a bounded channel.
-
-        Complexity: O(channels).
-        """
-        if body.__class__ is bytes:
-            size = len(body)  # type: ignore[arg-type]  # bytes, as the line above found
-            if not size or size > self._max_size:
-                raise self._bad_size(size, None)
-        else:
-            size = self._size(body, None)
-        ids = self._ids
-        with self._lock:
-            now = self._wall()
-            if now >= ids.until or ids.used == BLOCK:
-                ids.renew(now)
-            used = ids.used
-            ids.used = used + 1
-            prefix = ids.prefix
-            suffix = ids.suffixes[used]
-            record = (body, now, prefix, suffix, 0)
-            push = self._guard.push
-            if push is not None and delay is None and timeout is None:
-                self._fan.bytes += size
-                if not push(record):
-                    return prefix + suffix
-                put_off = True
-            else:
-                put_off = False
-                self._unused += 1
-        if put_off:
-            self._guard.settle()
-        else:
-            self._send([record], size, delay, timeout)
-        return prefix + suffix
-
-    def put_many(
-        self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
-    ) -> list[str]:
-        """Publish several messages: all of them or none.
-
-        Args:
-            bodies: any objects; see the class.
-            delay: as for `put`, the same for all.
-            timeout: as for `put`, for the whole batch.
-
-        Returns:
-            Their ids, in the order of the bodies.
-
-        Raises:
-            InvalidMessage: a bytes body, whose `index` it names, is empty or too large; nothing has
-                changed.
-            InvalidOption: the delay or timeout is out of its range; nothing has changed.
-            Full: a bounded channel has no room for all, or could never have; nothing was put.
-            Closed: the topic is closed or deleted; nothing has changed.
-            Reentered: called inside another call on a topic with a bounded channel.
-        """
-        batch = list(bodies)
-        size = 0
-        largest = self._max_size
-        for body in batch:
-            if body.__class__ is bytes:
-                length = len(body)  # type: ignore[arg-type]  # bytes, as the line above found
-                if not length or length > largest:
-                    raise self._bad_size(length, index_of(batch, body))
-                size += length
-            elif isinstance(body, bytes):
-                size += self._size(body, index_of(batch, body))
-        records, names = self._mint(batch)
-        self._send(records, size, delay, timeout)
-        return names
-
-    def _size(self, body: T, index: int | None) -> int:
-        """Check a body that is not plainly bytes; needs no lock."""
-        if not isinstance(body, bytes):
-            return 0
-        if not 0 < len(body) <= self._max_size:
-            raise self._bad_size(len(body), index)
-        return len(body)
-
-    def _bad_size(self, size: int, index: int | None) -> InvalidMessage:
-        if size == 0:
-            return InvalidMessage("the body is empty: NSQ takes 1 byte or more", index)
-        limit = self._max_size
-        return InvalidMessage(f"the body has {size} bytes, max_msg_size is {limit}", index)
-
-    def _mint(self, batch: list[T]) -> tuple[list[Record[T]], list[str]]:
-        """Make records and ids for a batch; takes the lock."""
-        records: list[Record[T]] = []
-        names: list[str] = []
-        ids = self._ids
-        with self._lock:
-            now = self._wall()
-            while (left := len(batch) - len(records)) > 0:
-                if now >= ids.until or ids.used == BLOCK:
-                    ids.renew(now)
-                used = ids.used
-                end = used + left
-                if end > BLOCK:  # noqa: PLR1730 - a call here could let a nested put take the same ids
-                    end = BLOCK
-                ids.used = end
-                self._unused += end - used
-                prefix = ids.prefix
-                suffixes = ids.suffixes[used:end]
-                part = batch[len(records) : len(records) + len(suffixes)]
-                records += zip(part, repeat(now), repeat(prefix), suffixes, repeat(0), strict=False)
-                names += [prefix + suffix for suffix in suffixes]
-        return records, names
-
-    def _send(
-        self, records: list[Record[T]], size: int, delay: float | None, timeout: float | None
-    ) -> None:
-        """Publish records, waiting for room if need be; takes the lock."""
-        limit = timeout_ns(timeout)
-        due = None
-        if delay is not None:
-            wait = seconds("delay", delay, 0, self._longest_delay)
-            due = self._now() + wait if wait else None
-        guard = self._guard
-        if guard.busy and self._lock.owned():
-            self._require_open()
-            if self._fan.is_bounded():
-                raise Reentered("put")
-            guard.put_off(lambda: self._try(records, size, due, None))
-        elif not guard.run(self._try, records, size, due, None):
-            self._send_patiently(records, size, limit)
-
-    def _send_patiently(self, records: list[Record[T]], size: int, limit: int | None) -> None:
-        """Publish records when there is room; takes the lock."""
-        guard = self._guard
-        waiter: Waiter[T] = Waiter()
-        deadline = None if limit is None else self._now() + limit
-        who = f"put() to topic {self.name!r}"
-        try:
-            while not guard.run(self._try, records, size, None, waiter):
-                left = None if deadline is None else deadline - self._now()
-                if (left is not None and left <= 0) or not self._clock.wait(waiter.bell, left, who):
-                    guard.run(self._try_last, records, size, waiter)
-                    return
-        finally:
-            insist(lambda: guard.run(self._fan.leave, waiter))
-
-    def _try(
-        self, records: list[Record[T]], size: int, due: int | None, waiter: Waiter[T] | None
-    ) -> bool:
-        """Publish if there is room; else line the waiter up and return False."""
-        if waiter is not None:
-            waiter.listen()
-        self._require_open()
-        if due is None and self._fan.judge(len(records), waiter) is not None:
-            if waiter is not None:
-                self._fan.wait(waiter)
-            return False
-        self._unused -= len(records)
-        self._fan.admit(records, size, due)
-        return True
-
-    def _try_last(self, records: list[Record[T]], size: int, waiter: Waiter[T] | None) -> None:
-        """Publish if there is room; raise `Full` otherwise."""
-        self._require_open()
-        full = self._fan.judge(len(records), waiter)
-        if full is not None:
-            raise full
-        self._unused -= len(records)
-        self._fan.admit(records, size, None)
-
-    def prepare(self, body: T) -> tuple[Callable[[], None], str]:
-        """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.
-
-        Raises:
-            InvalidMessage: see `put`.
-        """
-        size = self._size(body, None)
-        records, names = self._mint([body])
-        return lambda: self._try_last(records, size, None), names[0]
-
-    @property
-    def guard(self) -> Guard:
-        """Its lock; for `Consumer.move`."""
-        return self._guard
 
     # Channels
 
@@ -401,7 +170,7 @@ class Topic(Generic[T]):
 
     def handed(self) -> int:
         """Return how many messages the topic has handed on so far."""
-        return self._ids.taken() - self._unused - self._fan.kept
+        return self._accepted_count() - self._fan.kept
 
     def changed(self) -> None:
         """Take note that a channel has opened, closed or gone, or that the topic has."""
@@ -525,10 +294,6 @@ class Topic(Generic[T]):
         """Whether it holds nothing, and nothing is ready, in flight or deferred in any channel."""
         return self._guard.run(self._is_idle)
 
-    def _require_open(self) -> None:
-        if self._over is not None or self._draining:
-            raise Closed(f"topic {self.name!r}", self._over or "closed")
-
     def _is_idle(self) -> bool:
         channels = self._channels.values()
         return not self._fan.held and all(channel._flow.is_idle() for channel in channels)
@@ -649,12 +414,25 @@ class Topic(Generic[T]):
             topic_name=self.name,
             channels=tuple(channel._stats() for channel in channels),
             depth=len(self._fan.held),
-            message_count=self._ids.taken() - self._unused,
+            message_count=self._accepted_count(),
             message_bytes=self._fan.bytes,
             paused=self._fan.paused,
             e2e_processing_latency=latency_stats(fractions, counts),
             dropped_count=self._fan.dropped_count,
         )
+
+    def __enter__(self) -> Self:
+        """Begin a block that closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
 
     def __repr__(self) -> str:
         """Show its name and state."""
@@ -679,8 +457,3 @@ class Topic(Generic[T]):
         if self._over is not None:
             assert not self._fan.held
             assert self._guard.short_path is None
-
-
-def index_of(batch: list[T], body: T) -> int:
-    """Return where in a batch an object is."""
-    return next(index for index, other in enumerate(batch) if other is body)

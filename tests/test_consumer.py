@@ -624,50 +624,50 @@ class Interrupt(Exception):
     """Thrown by a signal handler."""
 
 
-@pytest.fixture
-def interrupts() -> Any:
-    """Have SIGUSR1 throw `Interrupt` into the main thread."""
+class Interrupter:
+    """Throws `Interrupt` once into the main thread when it waits on a clock."""
 
-    def handler(_signum: int, _frame: Any) -> None:
-        raise Interrupt
+    def __init__(self, clock: TellingClock) -> None:
+        self._clock = clock
+        self._thrown = threading.Event()
+        self._before = signal.signal(signal.SIGUSR1, self._handle)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    yield
-    signal.signal(signal.SIGUSR1, before)
+    def _handle(self, _signum: int, _frame: Any) -> None:
+        if not self._thrown.is_set():
+            self._thrown.set()
+            raise Interrupt
+
+    def _run(self) -> None:
+        self._clock.until_waiting()
+        main = threading.main_thread().ident
+        assert main is not None
+        while not self._thrown.wait(0.01):  # one that comes just before the sleep does not end it
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    def end(self) -> None:
+        """Return when it has thrown."""
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        signal.signal(signal.SIGUSR1, self._before)
 
 
-def kill_when_waiting(clock: TellingClock, times: int = 1) -> threading.Thread:
-    """Send SIGUSR1 to the main thread when somebody waits."""
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def run() -> None:
-        for _ in range(times):
-            clock.until_waiting()
-        signal.pthread_kill(main, signal.SIGUSR1)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    return thread
-
-
-@pytest.mark.usefixtures("interrupts")
 def test_interrupted_get_leaves_no_trace() -> None:
     """An exception thrown into a waiting get leaves the line as if it had never waited."""
     clock = TellingClock()
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    thread = kill_when_waiting(clock)
+    interrupter = Interrupter(clock)
     with pytest.raises(Interrupt):
         consumer.get(timeout=PATIENCE)
-    thread.join(PATIENCE)
+    interrupter.end()
     topic._check()
     topic.put(b"1")
     assert (1, 1) == (channel.depth, consumer.get(timeout=0).attempts)
 
 
-@pytest.mark.usefixtures("interrupts")
 def test_interrupted_batch_goes_back() -> None:
     """An exception thrown into a lingering batch gives it back, attempts as before."""
     clock = TellingClock()
@@ -675,41 +675,39 @@ def test_interrupted_batch_goes_back() -> None:
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     topic.put_many([b"1", b"2"])
-    thread = kill_when_waiting(clock)
+    interrupter = Interrupter(clock)
     with pytest.raises(Interrupt):
         consumer.get_many(3, linger=PATIENCE)
-    thread.join(PATIENCE)
+    interrupter.end()
     assert [(b"1", 0), (b"2", 0)] == [(info.body, info.attempts) for info in channel.peek()]
     topic._check()
 
 
-@pytest.mark.usefixtures("interrupts")
 def test_interrupted_put_leaves_the_line() -> None:
     """An exception thrown into a blocked put has put nothing, and lets the next one go on."""
     clock = TellingClock()
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing", max_depth=1)
     topic.put(b"1")
-    thread = kill_when_waiting(clock)
+    interrupter = Interrupter(clock)
     with pytest.raises(Interrupt):
         topic.put(b"2", timeout=PATIENCE)
-    thread.join(PATIENCE)
+    interrupter.end()
     channel.empty()
     topic.put(b"3", timeout=0)
     assert 2 == topic.stats().message_count
     topic._check()
 
 
-@pytest.mark.usefixtures("interrupts")
 def test_interrupted_join_leaves_the_line() -> None:
     """An exception thrown into a join leaves nobody behind."""
     clock = TellingClock()
     topic = Topic("orders", clock=clock)
     topic.put(b"1")
-    thread = kill_when_waiting(clock)
+    interrupter = Interrupter(clock)
     with pytest.raises(Interrupt):
         topic.join(timeout=PATIENCE)
-    thread.join(PATIENCE)
+    interrupter.end()
     assert not topic._guard.joiners
 
 

@@ -288,6 +288,13 @@ def test_close_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     assert topic.deleted
 
 
+def test_the_end_of_the_block_closes() -> None:
+    """A topic closes itself at the end of its block."""
+    with Topic("orders") as topic:
+        topic.put(b"1")
+    assert topic.closed
+
+
 def test_close_of_an_empty_topic_is_silent(caplog: pytest.LogCaptureFixture) -> None:
     """Where nothing is thrown away nothing is logged."""
     assert 0 == Topic("orders").close()

@@ -75,7 +75,7 @@ class ManualClock:
         self._moving: Final = threading.RLock()
         self._lock: Final = threading.Lock()  # guards the two below; nothing is called inside
         self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps
-        self._timed: Final[weakref.WeakSet[Timed]] = weakref.WeakSet()
+        self._timed: list[weakref.ref[Timed]] = []  # in the order of attachment
 
     # What a Clock has
 
@@ -98,7 +98,8 @@ class ManualClock:
     def attach(self, timed: Timed) -> None:
         """See `nsqlite.Clock`."""
         with self._lock:
-            self._timed.add(timed)
+            self._timed = [known for known in self._timed if known() is not None]
+            self._timed.append(weakref.ref(timed))
 
     def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
         """See `nsqlite.Clock`.
@@ -174,7 +175,8 @@ class ManualClock:
 
     def _attached(self) -> list[Timed]:
         with self._lock:
-            return list(self._timed)
+            known = self._timed
+        return [timed for reference in known if (timed := reference()) is not None]
 
     def _next(self) -> int:
         """Return the next deadline, `NEVER` if there is none."""

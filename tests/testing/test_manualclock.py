@@ -81,6 +81,20 @@ def test_advance_stops_at_every_deadline() -> None:
     broker._check()
 
 
+def test_channels_due_together_act_in_the_order_of_their_creation() -> None:
+    """What falls due in several channels at once is told in the order in which they were made."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    names = list("abcdefgh")
+    for name in names:
+        topic.channel(name)
+    told: list[str | None] = []
+    topic.observe(lambda event: told.append(event.channel) if event.kind == "due" else None)
+    topic.put("x", delay=1)
+    clock.advance(1)
+    assert names == told
+
+
 def test_advance_to_next() -> None:
     """One step goes to the next deadline and says how far that was; None if there is none."""
     clock = ManualClock()

@@ -1,0 +1,59 @@
+"""`python -m nsqlite`: a short demonstration.
+
+The rule: bad arguments get one line and status 2, and a reader who has seen enough may leave.
+
+Next: cli/__init__.py
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from nsqlite import __version__
+from nsqlite.cli.demo import tell
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2."""
+        self.exit(2, f"{self.prog}: {message}; try --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status.
+
+    Args:
+        arguments: those of the command line by default.
+
+    Raises:
+        SystemExit: the arguments are wrong; the status is 2.
+    """
+    parser = Parser(
+        prog="python -m nsqlite",
+        description="Show what nsqlite does: six messages and what becomes of them.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="show this help")
+    parser.add_argument("--version", action="store_true", help="show the version")
+    options = parser.parse_args(arguments)
+    lines: Iterable[str] = tell()
+    if options.help:
+        lines = [parser.format_help().rstrip()]
+    elif options.version:
+        lines = [f"nsqlite {__version__}"]
+    try:
+        for line in lines:
+            print(line, flush=True)  # noqa: T201 - it is a command
+    except BrokenPipeError:
+        # Nobody reads any more.  What is left in the buffer must go somewhere when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The system's clock: readings, bells and waits."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import freezegun
+import pytest
+import time_machine
+
+from nsqlite import Clock, Consumer, Empty, Full, Topic
+from nsqlite.clock import NEVER, SYSTEM, Bell, SystemClock, ring
+
+MILLISECOND = 1_000_000
+MOMENT = "2001-09-09T01:46:40+00:00"
+FOR_EVER = 1 << 80
+"""Nanoseconds, many more than a lock can wait."""
+
+
+def held() -> threading.Lock:
+    """Return a bell with nobody's ring in it."""
+    bell = threading.Lock()
+    bell.acquire()
+    return bell
+
+
+@contextmanager
+def frozen_by_freezegun() -> Iterator[None]:
+    with freezegun.freeze_time(MOMENT):
+        yield
+
+
+@contextmanager
+def frozen_by_time_machine() -> Iterator[None]:
+    with time_machine.travel(MOMENT, tick=False):
+        yield
+
+
+FREEZERS = [frozen_by_freezegun, frozen_by_time_machine]
+Freezer = Callable[[], AbstractContextManager[None]]
+
+
+# Readings
+
+
+def test_deadlines_are_on_the_monotonic_scale() -> None:
+    """A monotonic reading lies between two of the system's."""
+    before = time.monotonic_ns()
+    now = SYSTEM.monotonic_ns()
+    assert before <= now <= time.monotonic_ns()
+
+
+def test_timestamps_are_the_walls_time() -> None:
+    """A reading of the wall's time lies between two of the system's."""
+    before = time.time_ns()
+    now = SYSTEM.time_ns()
+    assert before <= now <= time.time_ns()
+
+
+def test_readings_cost_no_python_call() -> None:
+    """The readings are the C functions themselves."""
+    assert SYSTEM.monotonic_ns is time.monotonic_ns
+    assert SYSTEM.time_ns is time.time_ns
+
+
+def test_never_is_far_away() -> None:
+    """The moment that does not come is beyond 200 years from now."""
+    assert SYSTEM.monotonic_ns() + 200 * 366 * 86400 * 10**9 < NEVER
+
+
+def test_the_systems_wheel_has_ticks_of_10_ms() -> None:
+    """The system's clock asks for ticks of 10 ms."""
+    assert 10 * MILLISECOND == SYSTEM.resolution
+
+
+def test_the_systems_clock_is_a_clock() -> None:
+    """The system's clock has what nsqlite needs to know of time."""
+    clock: Clock = SystemClock()  # mypy compares the two
+    assert all(hasattr(clock, name) for name in vars(Clock) if not name.startswith("_"))
+
+
+def test_nothing_attaches_to_real_time() -> None:
+    """Who attaches to the system's clock is never called."""
+    SYSTEM.attach(Untouchable())
+
+
+class Untouchable:
+    """Something with deadlines that must not be asked."""
+
+    def next_due(self) -> int:
+        raise AssertionError
+
+    def advance(self) -> None:
+        raise AssertionError
+
+
+# Bells
+
+
+def test_a_ring_wakes_the_sleeper() -> None:
+    """A bell that was rung can be taken again."""
+    bell = held()
+    ring(bell)
+    assert bell.acquire(blocking=False)
+
+
+def test_rung_twice_is_rung_once() -> None:
+    """A second ring raises nothing and is not kept."""
+    bell = held()
+    ring(bell)
+    ring(bell)
+    taken = [bell.acquire(blocking=False), bell.acquire(blocking=False)]
+    assert [True, False] == taken
+
+
+# Waits
+
+
+@pytest.mark.parametrize("timeout", [None, 0, MILLISECOND, FOR_EVER])
+def test_a_wait_ends_with_the_ring(timeout: int | None) -> None:
+    """A wait for a bell that was rung returns True and holds the bell again."""
+    bell = held()
+    ring(bell)
+    assert SYSTEM.wait(bell, timeout, "a test")
+    assert bell.locked()
+
+
+@pytest.mark.parametrize("timeout", [None, FOR_EVER])
+def test_another_thread_ends_a_wait(timeout: int | None) -> None:
+    """A wait ends when another thread rings."""
+    bell = held()
+    thread = threading.Thread(target=ring, args=[bell])
+    thread.start()
+    assert SYSTEM.wait(bell, timeout, "a test")
+    thread.join()
+
+
+@pytest.mark.parametrize("timeout", [0, 1, MILLISECOND])
+def test_a_wait_ends_with_the_timeout(timeout: int) -> None:
+    """A wait for a bell that nobody rings returns False, not before its timeout."""
+    bell = held()
+    before = time.monotonic_ns()
+    assert not SYSTEM.wait(bell, timeout, "a test")
+    assert time.monotonic_ns() - before >= timeout
+    assert bell.locked()
+
+
+# Frozen time
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_frozen_wait_ends(freezer: Freezer) -> None:
+    """A wait ends with its timeout although a test has frozen time."""
+    bell = held()
+    with freezer():
+        assert not SYSTEM.wait(bell, MILLISECOND, "a test")
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+@pytest.mark.parametrize("timeout", [0, 0.01])
+def test_a_frozen_get_ends(freezer: Freezer, timeout: float) -> None:
+    """A get with a timeout ends with `Empty` although a test has frozen time."""
+    with freezer():
+        consumer = Consumer(Topic("orders").channel("billing"))
+        with pytest.raises(Empty):
+            consumer.get(timeout=timeout)
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_get_ends_that_is_frozen_later(freezer: Freezer) -> None:
+    """A get ends too if time was frozen after everything was made."""
+    consumer = Consumer(Topic("orders").channel("billing"))
+    with freezer(), pytest.raises(Empty):
+        consumer.get(timeout=0.01)
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_frozen_get_ends_beside_a_deadline(freezer: Freezer) -> None:
+    """A frozen get that watches a deadline ahead of its timeout ends with its timeout."""
+    with freezer():
+        topic = Topic("orders", resolution=0.001)
+        consumer = Consumer(topic.channel("billing"))
+        topic.put(b"later", delay=0.002)
+        topic.put(b"much later", delay=100)
+        with pytest.raises(Empty):
+            while True:
+                consumer.get(timeout=0.01)
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_frozen_put_ends(freezer: Freezer) -> None:
+    """A put with a timeout ends with `Full` although a test has frozen time."""
+    with freezer():
+        topic = Topic("orders", max_depth=1)
+        topic.channel("billing")
+        topic.put(b"1")
+        with pytest.raises(Full):
+            topic.put(b"2", timeout=0.01)
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_a_frozen_join_ends(freezer: Freezer) -> None:
+    """A join with a timeout ends with False although a test has frozen time."""
+    with freezer():
+        topic = Topic("orders")
+        channel = topic.channel("billing")
+        topic.put(b"1")
+        assert not channel.join(timeout=0.01)
+        assert not topic.join(timeout=0.01)
+
+
+@pytest.mark.parametrize("freezer", FREEZERS)
+def test_ids_go_on_while_time_is_frozen(freezer: Freezer) -> None:
+    """Ids neither wait nor repeat while time stands."""
+    with freezer():
+        ids = Topic("orders").put_many([b"x"] * 5000)
+    assert 5000 == len(set(ids))
+
+
+def test_a_bell_is_a_lock() -> None:
+    """A `threading.Lock` serves as a bell."""
+    bell: Bell = held()  # mypy compares the two
+    assert not bell.acquire(blocking=False)

@@ -1,0 +1,254 @@
+"""The errors: their tree, their fields and their texts."""
+
+import copy
+import inspect
+import pickle
+import queue
+import re
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+import nsqlite
+from nsqlite import errors
+
+CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
+    (
+        errors.InvalidName("topic", "a b"),
+        {"kind": "topic", "name": "a b"},
+        (
+            "topic name 'a b' is not valid: use 1 to 64 of the characters"
+            " . a-z A-Z 0-9 _ - and, if it is ephemeral, end with #ephemeral (counted)"
+        ),
+    ),
+    (
+        errors.InvalidOption("msg_timeout", -1, "a finite number of seconds, above 0"),
+        {
+            "option": "msg_timeout",
+            "value": -1,
+            "expected": "a finite number of seconds, above 0",
+        },
+        "msg_timeout must be a finite number of seconds, above 0, not -1",
+    ),
+    (
+        errors.InvalidMessage("the body is empty"),
+        {"problem": "the body is empty", "index": None},
+        "the body is empty",
+    ),
+    (
+        errors.InvalidMessage("the body is empty", 0),
+        {"problem": "the body is empty", "index": 0},
+        "message 0: the body is empty",
+    ),
+    (
+        errors.TooManyConsumers("orders", "billing", 2),
+        {"topic": "orders", "channel": "billing", "limit": 2},
+        "consumers for orders:billing exceeds limit of 2",
+    ),
+    (
+        errors.NotInFlight("0123456789abcdef", "timed out"),
+        {"id": "0123456789abcdef", "reason": "timed out"},
+        "message 0123456789abcdef: ID not in flight (timed out)",
+    ),
+    (
+        errors.NotInFlight("0123456789abcdef", "not owner"),
+        {"id": "0123456789abcdef", "reason": "not owner"},
+        "message 0123456789abcdef: client does not own message",
+    ),
+    (
+        errors.Empty("billing"),
+        {"channel": "billing"},
+        "no message came on channel 'billing' in time",
+    ),
+    (
+        errors.WindowFull("billing", 3),
+        {"channel": "billing", "max_in_flight": 3},
+        (
+            "the consumer of channel 'billing' holds max_in_flight=3 messages:"
+            " fin() or req() one first"
+        ),
+    ),
+    (
+        errors.Full("orders:billing", 2, 5),
+        {"where": "orders:billing", "size": 2, "max_depth": 5},
+        "orders:billing has no room for 2 more: max_depth=5",
+    ),
+    (
+        errors.Full("orders", 5, 5),
+        {"where": "orders", "size": 5, "max_depth": 5},
+        "orders has no room for 5 more: max_depth=5",
+    ),
+    (
+        errors.Full("orders", 6, 5),
+        {"where": "orders", "size": 6, "max_depth": 5},
+        "a batch of 6 can never fit orders: max_depth=5",
+    ),
+    (
+        errors.Full("orders", 6),
+        {"where": "orders", "size": 6, "max_depth": None},
+        "other puts to orders wait in front of this one",
+    ),
+    (
+        errors.Closed("topic 'orders'"),
+        {"what": "topic 'orders'", "how": "closed"},
+        "topic 'orders' is closed",
+    ),
+    (
+        errors.Closed("topic 'orders'", "deleted"),
+        {"what": "topic 'orders'", "how": "deleted"},
+        "topic 'orders' is deleted",
+    ),
+    (
+        errors.Reentered("get"),
+        {"call": "get"},
+        (
+            "get() was called by a signal handler or destructor inside another call on the same"
+            " topic, and cannot answer there: set a flag and call it later"
+        ),
+    ),
+    (
+        errors.ClockStandsStill("get() on channel 'billing'", 2.5),
+        {"waiter": "get() on channel 'billing'", "next_deadline": 2.5},
+        (
+            "get() on channel 'billing' waits for ever: every thread waits on a clock that nobody"
+            " moves, and the next deadline is 2.5 s ahead; call advance() from another thread, or"
+            " make the clock with autojump=True"
+        ),
+    ),
+    (
+        errors.ClockStandsStill("get() on channel 'billing'", None),
+        {"waiter": "get() on channel 'billing'", "next_deadline": None},
+        (
+            "get() on channel 'billing' waits for ever: every thread waits on a clock that nobody"
+            " moves, and there is no deadline to wait for; call advance() from another thread, or"
+            " make the clock with autojump=True"
+        ),
+    ),
+]
+"""Every error in each of its forms, with its fields and its text."""
+
+STANDARD: Final[dict[type, str]] = {
+    ValueError: "ValueError",
+    queue.Empty: "queue.Empty",
+    queue.Full: "queue.Full",
+}
+"""The standard library's errors that ours are too."""
+
+
+def kind(case: object) -> str:
+    return type(case).__name__ if isinstance(case, errors.NSQLiteError) else ""
+
+
+def tree() -> list[type[errors.NSQLiteError]]:
+    """Return every class of the module, in the order of its definition."""
+    return [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.NSQLiteError)
+    ]
+
+
+def branches(base: type[errors.NSQLiteError], indent: str = "") -> list[tuple[str, str]]:
+    """Draw what is below a class: each line's beginning, and its base of the standard library."""
+    lines = []
+    below = [error for error in tree() if base in error.__bases__]
+    for error in below:
+        last = error is below[-1]
+        standard = [STANDARD[other] for other in error.__bases__ if other is not base]
+        lines.append((f"{indent}{'`' if last else '|'}-- {error.__name__}", " ".join(standard)))
+        lines += branches(error, indent + ("    " if last else "|   "))
+    return lines
+
+
+def drawn() -> list[tuple[str, str]]:
+    """Read the tree in the module's docstring, without the explanations."""
+    line = re.compile(r" {4}([|` ]*-- \w+)(?: +\(([\w.]+)\))? {2,}\S.*")
+    found = map(line.fullmatch, (errors.__doc__ or "").splitlines())
+    return [(match[1], match[2] or "") for match in found if match]
+
+
+def test_the_docstring_shows_the_tree() -> None:
+    """The tree that the docstring draws is the real one."""
+    assert branches(errors.NSQLiteError) == drawn()
+
+
+def test_every_error_is_tried_here() -> None:
+    """Each error but the base has a case in this file."""
+    assert set(tree()) - {errors.NSQLiteError} == {type(error) for error, _, _ in CASES}
+
+
+def test_every_error_is_public() -> None:
+    """Each error can be caught by its name in the package."""
+    assert tree() == [getattr(nsqlite, error.__name__) for error in tree()]
+    assert {error.__name__ for error in tree()} <= set(nsqlite.__all__)
+
+
+def test_every_error_names_its_fields() -> None:
+    """Each error's docstring has the fields it has, in the order in which it takes them."""
+    for error in tree()[1:]:
+        fields = re.findall(r"^ {4}(\w+): ", inspect.getdoc(error) or "", re.MULTILINE)
+        parameters = list(inspect.signature(error).parameters)
+        assert sorted(parameters) == sorted(fields), error
+
+
+@pytest.mark.parametrize(("error", "fields", "text"), CASES, ids=kind)
+def test_an_error_has_fields(
+    error: errors.NSQLiteError, fields: dict[str, object], text: str
+) -> None:
+    """An error carries its facts as fields, and nothing else."""
+    assert text
+    assert fields == vars(error)
+
+
+@pytest.mark.parametrize(("error", "fields", "text"), CASES, ids=kind)
+def test_an_error_has_a_text(
+    error: errors.NSQLiteError, fields: dict[str, object], text: str
+) -> None:
+    """An error builds its text from its fields."""
+    assert fields
+    assert text == str(error)
+
+
+@pytest.mark.parametrize(("error", "fields", "text"), CASES, ids=kind)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_survives_pickling(
+    error: errors.NSQLiteError, fields: dict[str, object], text: str, protocol: int
+) -> None:
+    """An error that was pickled has the same type, fields, arguments and text."""
+    again = pickle.loads(pickle.dumps(error, protocol))  # noqa: S301 - our own pickle
+    assert (type(error), error.args, fields) == (type(again), again.args, vars(again))
+    assert text == str(again)
+
+
+@pytest.mark.parametrize(("error", "fields", "text"), CASES, ids=kind)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_an_error_survives_copying(
+    error: errors.NSQLiteError,
+    fields: dict[str, object],
+    text: str,
+    duplicate: Callable[[errors.NSQLiteError], errors.NSQLiteError],
+) -> None:
+    """An error that was copied has the same type, fields, arguments and text."""
+    again = duplicate(error)
+    assert (type(error), error.args, fields) == (type(again), again.args, vars(again))
+    assert text == str(again)
+
+
+@pytest.mark.parametrize(
+    ("standard", "ours"),
+    [
+        (queue.Empty, {"Empty", "WindowFull"}),
+        (queue.Full, {"Full"}),
+        (ValueError, {"InvalidMessage", "InvalidName", "InvalidOption"}),
+    ],
+)
+def test_users_catch_what_they_know(standard: type[Exception], ours: set[str]) -> None:
+    """Where the standard library has the error, ours is one of those too."""
+    assert ours == {error.__name__ for error in tree() if issubclass(error, standard)}
+
+
+def test_one_base_catches_all() -> None:
+    """Every error is an `NSQLiteError`, and that is no more than an `Exception`."""
+    assert (Exception,) == errors.NSQLiteError.__bases__
+    assert all(isinstance(error, nsqlite.NSQLiteError) for error, _, _ in CASES)

@@ -1,0 +1,260 @@
+"""The lock: who may come in, in which order several are taken, and what a fork does to it."""
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+from helpers import PATIENCE, Call
+
+from nsqlite import lock
+from nsqlite.lock import Section, make_section
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Iterator[None]:
+    """See to it that no test leaves a lock that is taken around forks."""
+    yield
+    gc.collect()
+    assert [] == lock._forking
+
+
+def others_see_free(section: Section) -> bool:
+    """Return whether another thread can take a lock now."""
+    taken = threading.Event()
+
+    def take() -> None:
+        with section:
+            taken.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    return taken.wait(PATIENCE)
+
+
+# One thread
+
+
+def test_a_section_is_owned_inside_its_block() -> None:
+    """A thread owns a lock inside its block, and neither before nor after."""
+    section = make_section(1)
+    owned = [section.owned()]
+    with section:
+        owned.append(section.owned())
+    owned.append(section.owned())
+    assert [False, True, False] == owned
+
+
+def test_a_section_lets_its_own_thread_in_again() -> None:
+    """The thread that holds a lock takes it again, and owns it until the outermost block ends."""
+    section = make_section(1)
+    owned = []
+    with section:
+        with section:
+            owned.append(section.owned())
+        owned.append(section.owned())
+    owned.append(section.owned())
+    assert [True, True, False] == owned
+
+
+def test_an_exception_leaves_a_section_free() -> None:
+    """A block that raises gives the lock back, and the exception goes on."""
+    section = make_section(1)
+    with pytest.raises(ZeroDivisionError), section, section:
+        raise ZeroDivisionError
+    assert not section.owned()
+    assert others_see_free(section)
+
+
+# Several threads
+
+
+def test_a_section_lets_one_thread_in() -> None:
+    """While a thread is in its block no other one comes in."""
+    section = make_section(1)
+    inside: list[int] = []
+    crowds: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(500):
+            with section:
+                inside.append(number)
+                crowds.append(len(inside))
+                inside.remove(number)
+
+    calls = [Call(partial(work, number)) for number in range(4)]
+    assert [None] * 4 == [call.result() for call in calls]
+    assert {1} == set(crowds)
+
+
+def test_another_thread_waits_for_its_turn() -> None:
+    """A thread that finds a lock held comes in when it is given back."""
+    section = make_section(1)
+    begun = threading.Event()
+    order = []
+
+    def take() -> None:
+        begun.set()
+        with section:
+            order.append("second")
+
+    with section:
+        call = Call(take)
+        assert begun.wait(PATIENCE)
+        order.append("first")
+    call.result()
+    assert ["first", "second"] == order
+
+
+def test_another_threads_section_is_not_owned() -> None:
+    """A lock that one thread holds is not owned by another."""
+    section = make_section(1)
+    with section:
+        assert Call(section.owned).result() is False
+
+
+def test_sections_are_apart() -> None:
+    """Who holds one lock holds no other: each has a class of its own."""
+    one, other = make_section(1), make_section(1)
+    with one:
+        assert not other.owned()
+        assert others_see_free(other)
+
+
+# Order
+
+
+def test_sections_are_taken_by_rank_and_then_by_age() -> None:
+    """The order of locks is that of their ranks and, within a rank, of their creation."""
+    topic, factory, broker, second = map(make_section, [1, 2, 0, 1])
+    expected = [broker, topic, second, factory]
+    assert expected == sorted([factory, second, topic, broker], key=lambda section: section.order)
+
+
+def test_no_two_sections_have_the_same_place() -> None:
+    """The place of a lock in the order is its own, whichever thread made it."""
+    calls = [Call(lambda: [make_section(1) for _ in range(200)]) for _ in range(4)]
+    sections = [section for call in calls for section in call.result()]
+    assert 800 == len({section.order for section in sections})
+
+
+def test_a_forgotten_section_goes() -> None:
+    """Nothing here keeps a lock that nobody uses any more."""
+    section = make_section(1)
+    assert section in lock._sections
+    gone = weakref.ref(section)
+    del section
+    gc.collect()
+    assert gone() is None
+
+
+# Fork, its three hooks called by hand
+
+
+def test_a_fork_takes_every_section() -> None:
+    """Before a fork the forking thread takes all locks, in their order."""
+    topic, factory, broker = map(make_section, [1, 2, 0])
+    mine = [broker, topic, factory]
+    lock._before_fork()
+    try:
+        assert all(section.owned() for section in mine)
+        assert mine == [section for section in lock._forking if section in mine]
+    finally:
+        lock._after_fork_in_parent()
+
+
+def test_a_fork_waits_for_who_holds_a_section() -> None:
+    """A fork begins when the thread that holds a lock has given it back."""
+    section = make_section(1)
+    order = []
+
+    def fork() -> None:
+        lock._before_fork()
+        order.append("forked")
+        lock._after_fork_in_parent()
+
+    with section:
+        call = Call(fork)
+        order.append("free")
+    call.result()
+    assert ["free", "forked"] == order
+
+
+def test_the_parent_gives_every_section_back() -> None:
+    """After a fork the parent's locks are as they were, one that it held included."""
+    free, held = make_section(1), make_section(1)
+    with held:
+        lock._before_fork()
+        lock._after_fork_in_parent()
+        assert (False, True) == (free.owned(), held.owned())
+        assert others_see_free(free)
+    assert others_see_free(held)
+
+
+def test_the_child_has_every_section_anew() -> None:
+    """After a fork the child's locks are free, whoever held them in the parent."""
+    free, held = make_section(1), make_section(1)
+    with held:
+        lock._before_fork()
+        lock._after_fork_in_child()
+        assert (False, False) == (free.owned(), held.owned())
+        assert others_see_free(free)
+        assert others_see_free(held)
+    assert others_see_free(held)
+
+
+def test_the_child_tells_when_all_is_anew() -> None:
+    """In the child each lock's `forked` is called, in order, once all locks have been made anew."""
+    told: list[tuple[str, bool]] = []
+
+    def tell(name: str) -> None:
+        told.append((name, any(section.owned() for section in sections)))
+
+    sections = [
+        make_section(2, lambda: tell("factory")),
+        make_section(0, lambda: tell("broker")),
+        make_section(1, lambda: tell("topic")),
+    ]
+    lock._before_fork()
+    lock._after_fork_in_child()
+    assert [("broker", False), ("topic", False), ("factory", False)] == told
+
+
+# Fork in earnest
+
+
+def in_child(work: Iterator[bool]) -> int:
+    """Fork, go through the work in the child, and return how many of its steps came true."""
+    process = os.fork()
+    if process == 0:  # pragma: no cover - the child's coverage is lost with it
+        steps = 0
+        try:
+            steps = sum(work)
+        finally:
+            os._exit(steps)
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+@needs_fork
+def test_a_real_child_finds_free_sections() -> None:
+    """In a forked child every lock is free for every thread, and those who asked have been told."""
+    told: list[str] = []
+    free, held = make_section(1, lambda: told.append("free")), make_section(1)
+
+    def work() -> Iterator[bool]:
+        yield not held.owned()
+        yield others_see_free(free)
+        yield others_see_free(held)
+        yield told == ["free"]
+
+    with held:
+        assert 4 == in_child(work())
+        assert (False, True) == (free.owned(), held.owned())
+    assert [] == told
+    assert others_see_free(held)

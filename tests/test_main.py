@@ -1,0 +1,106 @@
+"""`python -m nsqlite`: the demonstration, its options, and bad arguments."""
+
+import contextlib
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nsqlite
+from nsqlite.__main__ import main
+from nsqlite.cli.demo import tell
+
+COMMAND = (sys.executable, "-W", "error", "-m", "nsqlite")
+STORY = "\n".join(tell()) + "\n"
+
+
+def closed_pipe() -> int:
+    """Return the writing end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+def test_without_arguments_it_tells_the_story(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without arguments it prints the demonstration."""
+    assert main([]) == 0
+    assert capsys.readouterr() == (STORY, "")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """With --version it prints the version and no more."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr() == (f"nsqlite {nsqlite.__version__}\n", "")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --help it prints how it is called and what its options do."""
+    assert main([option]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: python -m nsqlite [-h] [--version]\n")
+    assert "--version   show the version" in out
+    assert err == ""
+
+
+@pytest.mark.parametrize("arguments", [["x"], ["--bogus"], ["--vers"], ["-x", "y"], [""]])
+def test_bad_arguments_get_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad arguments get one line that names them, and status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    text = f"python -m nsqlite: unrecognized arguments: {' '.join(arguments)}; try --help\n"
+    assert capsys.readouterr() == ("", text)
+
+
+def test_a_reader_may_leave(capsys: pytest.CaptureFixture[str]) -> None:
+    """When nobody reads the output any more it ends without a word."""
+    with open(closed_pipe(), "w", encoding="utf-8") as out, contextlib.redirect_stdout(out):
+        assert main([]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_it_runs_as_a_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run as a script it takes the command line and exits with the status."""
+    monkeypatch.setattr(sys, "argv", ["nsqlite", "--version"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(Path(nsqlite.__file__).with_name("__main__.py")), run_name="__main__")
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"nsqlite {nsqlite.__version__}\n"
+
+
+def test_it_runs_as_a_module() -> None:
+    """`python -m nsqlite` tells the same story in a process of its own."""
+    result = subprocess.run(  # noqa: S603 - our own files
+        COMMAND, capture_output=True, check=False, text=True, timeout=60
+    )
+    assert (result.stdout, result.stderr, result.returncode) == (STORY, "", 0)
+
+
+@pytest.mark.parametrize("option", [(), ("--help",), ("--version",)])
+def test_a_closed_pipe_is_no_error(option: tuple[str, ...]) -> None:
+    """`python -m nsqlite | head -0` leaves no traceback, not even as the interpreter ends."""
+    writer = closed_pipe()
+    try:
+        result = subprocess.run(  # noqa: S603 - our own files
+            (*COMMAND, *option), stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60
+        )
+    finally:
+        os.close(writer)
+    assert (result.stderr, result.returncode) == (b"", 0)
+
+
+def test_the_core_knows_nothing_of_it() -> None:
+    """Importing nsqlite does not import the command line."""
+    code = "import sys, nsqlite; print(*(name for name in sys.modules if 'nsqlite.cli' in name))"
+    result = subprocess.run(  # noqa: S603 - our own files
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60
+    )
+    assert result.stdout == "\n"

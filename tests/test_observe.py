@@ -1,0 +1,418 @@
+"""Events: what is told, to whom, in which order, and that it hurts nobody."""
+
+import itertools
+import logging
+import threading
+from typing import Any, Final
+
+import pytest
+from attrs.exceptions import FrozenInstanceError
+from helpers import PATIENCE, Call
+
+from nsqlite import Broker, Consumer, Event, Kind, Topic
+from nsqlite.testing import ManualClock
+
+START: Final = 1_700_000_000.0
+
+
+class Ear:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+
+    def heard(self) -> list[str]:
+        """Return what has been heard since the last call, as `kind` or `kind channel`."""
+        events, self.events = self.events, []
+        return [" ".join(filter(None, [event.kind, event.channel])) for event in events]
+
+
+# Events
+
+
+def test_every_kind_has_its_words() -> None:
+    """The kinds are those that can happen, and each equals its text."""
+    assert [
+        "created",
+        "published",
+        "delivered",
+        "finished",
+        "requeued",
+        "touched",
+        "timed out",
+        "returned",
+        "deferred",
+        "due",
+        "dropped",
+        "paused",
+        "unpaused",
+        "emptied",
+        "deleted",
+        "closed",
+    ] == list(Kind)
+    assert "timed out" == f"{Kind.TIMED_OUT}"
+
+
+def test_an_event_is_a_frozen_fact() -> None:
+    """An event cannot be changed, and equals another that says the same."""
+    event = Event(kind=Kind.CREATED, time=1.0, topic="orders")
+    with pytest.raises(FrozenInstanceError):
+        event.time = 2.0  # type: ignore[misc]
+    assert Event(kind=Kind.CREATED, time=1.0, topic="orders") == event
+
+
+def test_the_life_of_a_message_is_told() -> None:
+    """All that happens to a message is told, with time, id, body, attempts, holder and due."""
+    clock = ManualClock(START)
+    ear = Ear()
+    topic = Topic("orders", clock=clock, observers=[ear], msg_timeout=10)
+    consumer = Consumer(topic.channel("billing"))
+    id_ = topic.put("tea", delay=2)
+    clock.advance(2)
+    message = consumer.get(timeout=0)
+    clock.advance(1)
+    message.touch()
+    clock.advance(10)
+    message = consumer.get(timeout=0)
+    message.req(delay=4)
+    clock.advance(4)
+    message = consumer.get(timeout=0)
+    message.req()
+    message = consumer.get(timeout=0)
+    message.fin()
+
+    def told(kind: Kind, after: float, channel: str | None = "billing", **more: Any) -> Event:
+        if more:
+            more |= {"id": id_, "body": "tea"}
+        return Event(kind=kind, time=START + after, topic="orders", channel=channel, **more)
+
+    number = consumer.client_id
+    assert [
+        told(Kind.CREATED, 0, None),
+        told(Kind.CREATED, 0),
+        told(Kind.PUBLISHED, 0, None, due=START + 2),
+        told(Kind.DEFERRED, 0, attempts=0, due=START + 2),
+        told(Kind.DUE, 2, attempts=0, due=START + 2),
+        told(Kind.DELIVERED, 2, attempts=1, client_id=number, due=START + 12),
+        told(Kind.TOUCHED, 3, attempts=1, client_id=number, due=START + 13),
+        told(Kind.TIMED_OUT, 13, attempts=1, client_id=number, due=START + 13),
+        told(Kind.DELIVERED, 13, attempts=2, client_id=number, due=START + 23),
+        told(Kind.REQUEUED, 13, attempts=2, client_id=number, due=START + 17),
+        told(Kind.DEFERRED, 13, attempts=2, due=START + 17),
+        told(Kind.DUE, 17, attempts=2, due=START + 17),
+        told(Kind.DELIVERED, 17, attempts=3, client_id=number, due=START + 27),
+        told(Kind.REQUEUED, 17, attempts=3, client_id=number),
+        told(Kind.DELIVERED, 17, attempts=4, client_id=number, due=START + 27),
+        told(Kind.FINISHED, 17, attempts=4, client_id=number),
+    ] == ear.events
+
+
+def test_what_is_done_to_a_channel_is_told() -> None:
+    """Pausing, emptying, giving back, closing and deleting are told, with how many it concerned."""
+    ear = Ear()
+    topic = Topic("orders", clock=ManualClock(), observers=[ear])
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2"])
+    consumer.get(timeout=0)
+    ear.events.clear()
+    channel.pause()
+    channel.pause()
+    channel.unpause()
+    consumer.close()
+    channel.empty()
+    topic.put(b"3")
+    channel.close()
+    channel.delete()
+    assert [
+        (Kind.PAUSED, 1),
+        (Kind.UNPAUSED, 1),
+        (Kind.RETURNED, 1),
+        (Kind.EMPTIED, 2),
+        (Kind.PUBLISHED, 1),
+        (Kind.CLOSED, 1),
+        (Kind.DELETED, 0),
+    ] == [(event.kind, event.count) for event in ear.events]
+
+
+def test_what_is_done_to_a_topic_is_told() -> None:
+    """What concerns the topic itself is told without a channel."""
+    ear = Ear()
+    topic = Topic(
+        "orders", clock=ManualClock(), observers=[ear], max_depth=2, when_full="drop oldest"
+    )
+    topic.pause()
+    topic.put_many([b"1", b"2"])
+    topic.put(b"3")
+    topic.empty()
+    topic.unpause()
+    topic.put(b"4")
+    topic.delete()
+    assert [
+        (Kind.CREATED, None, 1),
+        (Kind.PAUSED, None, 1),
+        (Kind.PUBLISHED, b"1", 1),
+        (Kind.PUBLISHED, b"2", 1),
+        (Kind.PUBLISHED, b"3", 1),
+        (Kind.DROPPED, b"1", 1),
+        (Kind.EMPTIED, None, 2),
+        (Kind.UNPAUSED, None, 1),
+        (Kind.PUBLISHED, b"4", 1),
+        (Kind.DELETED, None, 1),
+    ] == [(event.kind, event.body, event.count) for event in ear.events]
+    assert {None} == {event.channel for event in ear.events}
+
+
+# Who is told
+
+
+def test_observers_are_told_in_their_order() -> None:
+    """All observers hear an event, in the order in which they came, before the next event."""
+    topic = Topic("orders")
+    told: list[tuple[str, Kind]] = []
+    topic.observe(lambda event: told.append(("first", event.kind)))
+    topic.observe(lambda event: told.append(("second", event.kind)))
+    topic.pause()
+    topic.unpause()
+    assert [
+        ("first", Kind.PAUSED),
+        ("second", Kind.PAUSED),
+        ("first", Kind.UNPAUSED),
+        ("second", Kind.UNPAUSED),
+    ] == told
+
+
+def test_who_comes_late_hears_what_follows() -> None:
+    """An observer hears nothing of what happened before it came."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    ear = Ear()
+    topic.observe(ear)
+    topic.put(b"2")
+    assert [b"2"] == [event.body for event in ear.events]
+
+
+def test_who_stops_hears_no_more() -> None:
+    """What `observe` returns ends it, for this observer alone; a second time it does nothing."""
+    topic = Topic("orders")
+    ear, other = Ear(), Ear()
+    stop = topic.observe(ear)
+    topic.observe(other)
+    topic.pause()
+    stop()
+    stop()
+    topic.unpause()
+    assert ["paused"] == ear.heard()
+    assert ["paused", "unpaused"] == other.heard()
+
+
+def test_an_observer_can_stop_itself() -> None:
+    """An observer that ends itself while it is told hears not even what has happened already."""
+    topic = Topic("orders")
+    ear = Ear()
+
+    def once(event: Event) -> None:
+        ear(event)
+        stop()
+
+    stop = topic.observe(once)
+    topic.put_many([b"1", b"2"])
+    assert [b"1"] == [event.body for event in ear.events]
+
+
+def test_nothing_is_kept_for_nobody() -> None:
+    """While nobody listens no event is made."""
+    topic = Topic("orders")
+    stop = topic.observe(Ear())
+    assert topic._guard.watched
+    stop()
+    topic.put(b"1")
+    assert (False, 0) == (topic._guard.watched, len(topic._guard._events))
+
+
+def test_a_brokers_observers_hear_every_topic() -> None:
+    """Who is given to a broker hears every topic, its creation first."""
+    ear = Ear()
+    broker = Broker(observers=[ear])
+    broker.topic("a").channel("x")
+    broker.topic("b")
+    broker.topic("a").pause()
+    assert [
+        ("a", "created", None),
+        ("a", "created", "x"),
+        ("b", "created", None),
+        ("a", "paused", None),
+    ] == [(event.topic, event.kind, event.channel) for event in ear.events]
+
+
+def test_a_broker_is_observed_until_stopped() -> None:
+    """Who observes a broker hears the topics there are and those to come, until it is ended."""
+    broker = Broker()
+    old = broker.topic("old")
+    ear = Ear()
+    stop = broker.observe(ear)
+    old.pause()
+    new = broker.topic("new")
+    new.pause()
+    assert ["paused", "created", "paused"] == ear.heard()
+    stop()
+    for topic in (old, new, broker.topic("newest")):
+        topic.put(b"1")
+    assert [] == ear.heard()
+
+
+# When and where
+
+
+def test_the_lock_is_free_while_observers_are_told() -> None:
+    """While an observer is told, other threads can use the topic, and it may wait for them."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    depths: list[object] = []
+
+    def look(event: Event) -> None:
+        assert not topic._guard.lock.owned()
+        if event.kind is Kind.PUBLISHED:
+            depths.append(Call(lambda: channel.depth).result())
+
+    topic.observe(look)
+    topic.put(b"1")
+    assert [1] == depths
+
+
+def test_an_observer_may_use_the_topic() -> None:
+    """What an observer's own calls cause is told next, not inside of what it is being told."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    told: list[str] = []
+    depth = itertools.count()
+
+    def answer(event: Event) -> None:
+        level = next(depth)
+        told.append(f"{event.kind} begins")
+        if event.kind is Kind.PUBLISHED:
+            consumer.get(timeout=0)
+        elif event.kind is Kind.DELIVERED:
+            consumer.close()
+        told.append(f"{event.kind} ends")
+        assert next(depth) == level + 1
+
+    topic.observe(answer)
+    topic.put(b"1")
+    assert [
+        "published begins",
+        "published ends",
+        "delivered begins",
+        "delivered ends",
+        "returned begins",
+        "returned ends",
+    ] == told
+
+
+def test_an_observer_may_bring_others() -> None:
+    """An observer that comes while another is told hears what follows."""
+    topic = Topic("orders")
+    ear = Ear()
+    stop = topic.observe(lambda _: (stop(), topic.observe(ear)))
+    topic.pause()
+    topic.unpause()
+    assert ["unpaused"] == ear.heard()
+
+
+def test_one_thread_tells_for_all() -> None:
+    """While one thread tells, another's call returns at once and leaves its events to it."""
+    topic = Topic("orders")
+    told: list[tuple[object, int]] = []
+
+    def tell(event: Event) -> None:
+        told.append((event.body, threading.get_ident()))
+        if event.body == b"1":
+            Call(lambda: topic.put(b"2")).result()
+            told.append(("after the other's put", threading.get_ident()))
+
+    topic.observe(tell)
+    topic.put(b"1")
+    me = threading.get_ident()
+    assert [(b"1", me), ("after the other's put", me), (b"2", me)] == told
+
+
+def test_threads_are_told_in_the_order_of_the_topic() -> None:
+    """Events of several threads are told one at a time, in the order in which they happened."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    told: list[str | None] = []
+    inside: list[Event] = []
+    crowds: list[int] = []
+    start = threading.Barrier(4)
+
+    def tell(event: Event) -> None:
+        inside.append(event)
+        crowds.append(len(inside))
+        told.append(event.id)
+        inside.pop()
+
+    def work() -> None:
+        start.wait(PATIENCE)
+        for number in range(200):
+            topic.put(number)
+
+    topic.observe(tell)
+    calls = [Call(work) for _ in range(4)]
+    assert [None] * 4 == [call.result() for call in calls]
+    assert [info.id for info in channel.peek(800)] == told
+    assert {1} == set(crowds)
+
+
+# It hurts nobody
+
+
+def test_an_observer_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What an observer raises is logged; the call succeeds, and the others are told."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    problem = ZeroDivisionError("no")
+    ear = Ear()
+
+    def fail(_: Event) -> None:
+        raise problem
+
+    topic.observe(fail)
+    topic.observe(ear)
+    topic.put(b"1")
+    assert (["published"], 1) == (ear.heard(), channel.depth)
+    record = caplog.records[0]
+    assert ("nsqlite", logging.ERROR) == (record.name, record.levelno)
+    assert f"observer {fail!r} failed on published" == record.getMessage()
+    assert record.exc_info
+    assert problem is record.exc_info[1]
+    assert 1 == len(caplog.records)
+
+
+def test_an_interrupted_telling_goes_on_later() -> None:
+    """What a signal throws into an observer reaches the caller; the rest is told next time."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    ear = Ear()
+
+    def interrupt(_: Event) -> None:
+        stop()
+        raise KeyboardInterrupt
+
+    stop = topic.observe(interrupt)
+    topic.observe(ear)
+    with pytest.raises(KeyboardInterrupt):
+        topic.put_many([b"1", b"2"])
+    assert [] == ear.events
+    channel.pause()
+    assert [b"2", None] == [event.body for event in ear.events]
+    assert [b"1", b"2"] == [info.body for info in channel.peek()]
+
+
+def test_what_an_observer_returns_is_ignored() -> None:
+    """An observer may return what it likes."""
+    topic = Topic("orders")
+    topic.observe(lambda event: event.kind)
+    assert 16 == len(topic.put(b"1"))
