@@ -73,6 +73,7 @@ class Consumer(Generic[T]):
         "_lock",
         "_now",
         "_ready",
+        "_who",
         "allowed",
         "channel",
         "client_id",
@@ -124,6 +125,7 @@ class Consumer(Generic[T]):
         self._lock: Final = self._guard.lock
         self._now: Final = channel._clock.monotonic_ns
         self._ready: Final = self._flow.ready
+        self._who: Final = f"get() on {channel._title}"
         self._connect_ts: Final = channel._clock.time_ns() // SECOND
         # What a Holder and Member has, for the channel
         self.msg_timeout: Final = seconds(
@@ -277,11 +279,10 @@ class Consumer(Generic[T]):
             if message is None:
                 raise self._nothing()
             return message
+        guard.require_free("get")
         waiter: Waiter[T] = Waiter(self)
         try:
-            message = guard.run(channel._receive, self, waiter)
-            if message is None:
-                message = self._sleep(waiter, limit)
+            message = self._line_up(waiter) or self._sleep(waiter, limit)
         except BaseException:
             insist(lambda: guard.run(channel._abandon, waiter))
             raise
@@ -289,22 +290,43 @@ class Consumer(Generic[T]):
             raise self._nothing()
         return message
 
+    def _line_up(self, waiter: Waiter[T]) -> Message[T] | None:
+        """Stand in line; the short path is for when there is nothing else to mind."""
+        flow = self._flow
+        guard = self._guard
+        line = flow.line
+        with self._lock:
+            if (
+                self._now() < flow.due
+                and self.gate.quiet
+                and not self._ready
+                and not guard.alert
+                and self.delivered < self.allowed
+            ):
+                line.first_come[waiter] = None
+                guard.waiting += 1
+                if line.watcher is None:
+                    line.watcher = waiter
+                guard.push = guard.waiting_path
+                return None
+        return guard.run(self.channel._receive, self, waiter)
+
     def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
         """Sleep until the waiter has been handed a message, or its time is over."""
         channel = self.channel
         flow = self._flow
-        begin = self._now()
+        now = self._now
+        begin = now()
         slept = 0  # a frozen clock does not tell; the naps do
-        who = f"get() on {channel._title}"
         while True:
-            left = None if limit is None else limit - max(slept, self._now() - begin)
+            left = None if limit is None else limit - max(slept, now() - begin)
             if left is not None and left <= 0:
                 return self._guard.run(channel._give_up, waiter)
             nap = left
             if flow.line.watcher is waiter and flow.due != NEVER:
-                until = max(0, flow.due - self._now())
+                until = max(0, flow.due - now())
                 nap = until if left is None else min(left, until)
-            if not channel._clock.wait(waiter.bell, nap, who):
+            if not channel._clock.wait(waiter.bell, nap, self._who):
                 slept += nap or 0
             elif waiter.message is not None:
                 return waiter.message

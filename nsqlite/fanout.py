@@ -13,7 +13,6 @@ Next: publisher.py
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import Final, Generic
 
 from nsqlite.clock import Clock
@@ -79,17 +78,21 @@ class FanOut(Generic[T]):
         """Return whether a put may find no room."""
         return self._limit is not None or any(flow.limit is not None for flow in self.flows)
 
-    def short_path(self) -> Callable[[Record[T]], bool | None] | None:
-        """Return how a put hands a record on while all is calm; None if only the long way is right.
-
-        What it returns is true if a call was put off meanwhile.
-        """
-        self._readies = tuple(flow.ready for flow in self.flows)
-        if not self.is_flowing() or any(flow.limit is not None for flow in self.flows):
-            return None
-        return self._readies[0].append if len(self._readies) == 1 else self._to_several
+    def set_paths(self, *, closing: bool) -> None:
+        """Decide how a put hands a record on while all is calm; the long way is always right."""
+        guard = self._guard
+        flows = self.flows
+        self._readies = tuple(flow.ready for flow in flows)
+        if closing or not self.is_flowing() or any(flow.limit is not None for flow in flows):
+            guard.short_path = guard.waiting_path = None
+        elif len(flows) == 1:
+            guard.short_path = flows[0].ready.append
+            guard.waiting_path = flows[0].hand_over
+        else:
+            guard.short_path = guard.waiting_path = self._to_several
 
     def _to_several(self, record: Record[T]) -> bool:
+        """Put a record into several channels; say whether a call was put off meanwhile."""
         guard = self._guard
         readies = iter(self._readies)
 
@@ -101,12 +104,19 @@ class FanOut(Generic[T]):
             guard.stir()
             for ready in readies:
                 ready.append(record)
+            if guard.waiting:
+                self._feed()
         except BaseException:
             insist(rest)
+            insist(self._feed)
             raise
         finally:
             guard.calm_down()
         return guard.alert
+
+    def _feed(self) -> None:
+        for flow in self.flows:
+            flow.feed()
 
     # Judging
 

@@ -20,7 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol
 
-from nsqlite.clock import NEVER, Clock
+from nsqlite.clock import NEVER, Clock, ring
 from nsqlite.errors import InvalidMessage, NotInFlight
 from nsqlite.guard import Guard, insist
 from nsqlite.latency import Latency
@@ -270,6 +270,23 @@ class Flow(Generic[T]):
             take()
             self.emit(Kind.DROPPED, record)
 
+    def hand_over(self, record: Record[T]) -> None:
+        """Take a record while somebody waits in line and nothing is special."""
+        try:
+            self.ready.append(record)
+            first_come = self.line.first_come
+            if first_come:
+                waiter = next(iter(first_come))
+                owner = waiter.owner
+                if owner.delivered < owner.allowed:
+                    self.deliver(owner, self._now(), waiter)
+                    if not first_come:
+                        return
+                self.feed()
+        except BaseException:
+            insist(self.feed)
+            raise
+
     # To consumers
 
     def deliver(self, owner: Holder, now: int, waiter: Waiter[T] | None = None) -> Message[T]:
@@ -293,7 +310,7 @@ class Flow(Generic[T]):
             self._guard.waiting -= 1
             if self.line.watcher is waiter:
                 self.line.watcher = None
-            waiter.ring()
+            ring(waiter.bell)
         if self._guard.watched:
             self.emit(Kind.DELIVERED, counted(message), owner, tick.due)
         if self.limit is not None:

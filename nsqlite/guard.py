@@ -53,7 +53,8 @@ class Guard:
         alert: get and fin must go through `run`: busy, or somebody listens or joins.
         waiting: how many getters stand in the lines of the topic's channels.
         short_path: how put hands on a record when all is calm; None if that is never right.
-        push: the same; None while it is not calm.
+        waiting_path: the same while somebody waits in line.
+        push: one of them; None while it is not calm.
         watched: whether anybody observes.
         joiners: the blocked joins, each with the condition it waits for.
         trash: what was dropped, to be forgotten after the lock.
@@ -73,6 +74,7 @@ class Guard:
         "short_path",
         "trash",
         "waiting",
+        "waiting_path",
         "watched",
     )
 
@@ -83,6 +85,7 @@ class Guard:
         self.alert = False
         self.waiting = 0
         self.short_path: Callable[[Any], bool | None] | None = None
+        self.waiting_path: Callable[[Any], bool | None] | None = None
         self.push: Callable[[Any], bool | None] | None = None
         self.watched = False
         self.joiners: OrderedDict[Sleeper, Callable[[], bool]] = OrderedDict()
@@ -118,6 +121,15 @@ class Guard:
             return None
         return self.run(operation, *args)
 
+    def require_free(self, call: str) -> None:
+        """Check that the calling thread may sleep.
+
+        Raises:
+            Reentered: it is inside another call and holds the lock.
+        """
+        if self.lock.owned():
+            raise Reentered(call)
+
     def put_off(self, operation: Callable[[], object]) -> None:
         """Have an operation made when the lock is next free.  Takes no lock."""
         self._pending.append(operation)
@@ -140,8 +152,11 @@ class Guard:
     def calm_down(self) -> None:
         """Let the short paths go on if nothing is against it.  The lock is held."""
         self.busy = False
-        self.alert = self.watched or len(self.joiners) > 0
-        self.push = None if self.alert or self.waiting else self.short_path
+        self.alert = self.watched or len(self.joiners) > 0 or len(self.trash) > 0
+        if self.alert:
+            self.push = None
+        else:
+            self.push = self.waiting_path if self.waiting else self.short_path
         if self._pending:  # looked at last: put_off() appends first
             self.alert = True
             self.push = None
@@ -158,6 +173,7 @@ class Guard:
         if self.trash:
             with self.lock:
                 trash, self.trash = self.trash, []
+                self.calm_down()
             trash.clear()
         if self._events:
             self._tell()

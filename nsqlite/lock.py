@@ -20,8 +20,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 _serial: Final = count()
-_sections: "weakref.WeakSet[Section]" = weakref.WeakSet()
-_forking: list["Section"] = []
+_sections: Final[dict[tuple[int, int], "weakref.ref[Section]"]] = {}
+_taken: Final[list["Section"]] = []  # while the process forks
 
 
 class Section:
@@ -36,10 +36,10 @@ class Section:
 
     def __init__(self, rank: int, forked: Callable[[], None]) -> None:
         """Make the lock."""
-        self.order = (rank, next(_serial))
+        order = self.order = (rank, next(_serial))
         self.forked = forked
         self._renew()
-        _sections.add(self)
+        _sections[order] = weakref.ref(self, lambda _: _sections.pop(order, None))
 
     if TYPE_CHECKING:
 
@@ -72,19 +72,34 @@ def make_section(rank: int, forked: Callable[[], None] = lambda: None) -> Sectio
 
 
 def _before_fork() -> None:
-    for section in sorted(_sections, key=lambda section: section.order):
-        section.__enter__()
-        _forking.append(section)
+    """Take all locks; begin anew if another thread has made one meanwhile."""
+    while True:
+        orders = sorted(_sections.copy())
+        for order in orders:
+            reference = _sections.get(order)
+            section = None if reference is None else reference()
+            if section is not None:
+                section.__enter__()
+                _taken.append(section)
+        if max(_sections.copy(), key=_by_serial, default=None) == max(
+            orders, key=_by_serial, default=None
+        ):
+            return
+        _after_fork_in_parent()
+
+
+def _by_serial(order: tuple[int, int]) -> int:
+    return order[1]
 
 
 def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().__exit__(None, None, None)
+    while _taken:
+        _taken.pop().__exit__(None, None, None)
 
 
 def _after_fork_in_child() -> None:
-    sections = _forking.copy()
-    _forking.clear()
+    sections = _taken.copy()
+    _taken.clear()
     for section in sections:
         section._renew()
     for section in sections:

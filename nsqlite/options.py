@@ -145,6 +145,9 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
         if name not in _NAMES:
             known = ", ".join(sorted(_NAMES))
             raise InvalidOption("option", name, f"one of {known}")
+    percentiles = given.get("e2e_processing_latency_percentiles")
+    if isinstance(percentiles, list):
+        given["e2e_processing_latency_percentiles"] = tuple(percentiles)
     options = attrs.evolve(base, **given)
     seconds("max_msg_timeout", options.max_msg_timeout, above=True)
     seconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)

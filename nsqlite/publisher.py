@@ -219,6 +219,7 @@ class Publisher(Generic[T]):
     def _send_patiently(self, records: list[Record[T]], size: int, limit: int | None) -> None:
         """Publish records when there is room; takes the lock."""
         guard = self._guard
+        guard.require_free("put")
         waiter: Waiter[T] = Waiter()
         deadline = None if limit is None else self._now() + limit
         who = f"put() to topic {self.name!r}"

@@ -189,8 +189,7 @@ class Topic(Publisher[T]):
                 fan.hand_on()
         else:
             fan.flows = ()
-        closing = self._draining or self._over is not None
-        self._guard.short_path = None if closing else fan.short_path()
+        fan.set_paths(closing=self._draining or self._over is not None)
 
     # Steering
 

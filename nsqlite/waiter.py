@@ -56,6 +56,9 @@ def wait_until(
 
     Returns:
         What the condition was at last.
+
+    Raises:
+        Reentered: the calling thread is inside another call.
     """
     waiter: Waiter[Any] = Waiter()
 
@@ -70,6 +73,7 @@ def wait_until(
         guard.joiners.pop(waiter, None)
         return done()
 
+    guard.require_free("join")
     deadline = None if timeout is None else clock.monotonic_ns() + timeout
     try:
         while not guard.run(look):

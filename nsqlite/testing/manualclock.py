@@ -13,6 +13,7 @@ from typing import Final
 
 from nsqlite.clock import NEVER, Bell, Timed, ring
 from nsqlite.errors import ClockStandsStill
+from nsqlite.lock import make_section
 from nsqlite.options import SECOND, seconds
 
 _START: Final = 1_700_000_000.0
@@ -72,8 +73,8 @@ class ManualClock:
         self.patience: Final = seconds("patience", patience, above=True) / SECOND
         self.autojump: Final = autojump
         self._elapsed = 0
-        self._moving: Final = threading.RLock()
-        self._lock: Final = threading.Lock()  # guards the two below; nothing is called inside
+        self._moving: Final = make_section(rank=-1)  # held by who moves the clock
+        self._lock: Final = make_section(rank=3)  # guards the two below; nothing is called inside
         self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps
         self._timed: list[weakref.ref[Timed]] = []  # in the order of attachment
 
