@@ -8,12 +8,13 @@ Next: testing/__init__.py
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import SYSTEM, Clock
-from nsqlite.errors import Closed
+from nsqlite.errors import Closed, InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.names import check_name
@@ -112,18 +113,21 @@ class Broker:
         Returns:
             A function that ends it.
         """
+        if not callable(callback):
+            raise InvalidOption("observer", callback, "a function of one event")
+        told = partial(callback)  # one for each registration, so that each ends for itself
         with self._lock:
-            self._observers = (*self._observers, callback)
+            self._observers = (*self._observers, told)
             topics = list(self._topics.values())
         for topic in topics:
-            topic.observe(callback)
+            topic._watch(told)
 
         def stop() -> None:
             with self._lock:
-                self._observers = tuple(o for o in self._observers if o is not callback)
+                self._observers = tuple(known for known in self._observers if known is not told)
                 topics = list(self._topics.values())
             for topic in topics:
-                topic.forget(callback)
+                topic._forget(told)
 
         return stop
 

@@ -10,14 +10,14 @@ Next: fanout.py
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import Any, Final, Generic, Protocol
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.flow import Flow, Gate, Holder, counted
-from nsqlite.guard import Guard, insist, log
+from nsqlite.guard import Guard, log
 from nsqlite.message import Message, Record, T
 from nsqlite.names import is_ephemeral
 from nsqlite.observe import Kind
@@ -129,20 +129,23 @@ class Channel(Generic[T]):
     @property
     def depth(self) -> int:
         """How many messages are ready; those in flight or deferred do not count."""
-        self.advance()
-        return len(self._flow.ready)
+        return self._count(self._flow.ready)
 
     @property
     def in_flight_count(self) -> int:
         """How many messages are delivered and not yet answered."""
-        self.advance()
-        return len(self._flow.timeouts)
+        return self._count(self._flow.timeouts)
 
     @property
     def deferred_count(self) -> int:
         """How many messages wait for their time."""
-        self.advance()
-        return len(self._flow.deferred)
+        return self._count(self._flow.deferred)
+
+    def _count(self, messages: Sized) -> int:
+        """Count some of the messages; takes the lock."""
+        with self._guard.lock:
+            self.advance()
+            return len(messages)
 
     @property
     def paused(self) -> bool:
@@ -304,7 +307,7 @@ class Channel(Generic[T]):
             for message in reversed(list(flow.timeouts)):
                 if message._consumer is member:
                     flow.give_back(message, counted(message))
-        insist(flow.feed)
+        flow.feed()
         self._part(member.client_id)
         self._answered()
 
@@ -383,7 +386,7 @@ class Channel(Generic[T]):
         flow.paused = paused
         flow.set_special(paused or self._draining)
         flow.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
-        insist(flow.feed)
+        flow.feed()
 
     def _empty(self) -> int:
         self._require_open()

@@ -18,8 +18,8 @@ from nsqlite.channel import SHUT, Channel
 from nsqlite.clock import NEVER
 from nsqlite.errors import Closed, Empty, WindowFull
 from nsqlite.flow import Gate
-from nsqlite.guard import Guard, insist, run_both
-from nsqlite.lock import make_section
+from nsqlite.guard import Guard, run_both
+from nsqlite.lock import insist, make_section
 from nsqlite.message import FINISHED, Message, T
 from nsqlite.options import SECOND, seconds, timeout_ns, whole
 from nsqlite.stats import ClientStats
@@ -250,24 +250,25 @@ class Consumer(Generic[T]):
             return
         tick = flow.current(now, self.msg_timeout)
         fresh: list[Message[T]] = list(starmap(Message, repeat((), room)))
-        self.delivered += room
         batch.extend(fresh)  # listed first: an interrupted batch is given back from the list
-        for message in fresh:
-            message._record = ready[0]
-            message._consumer = self
-            message._tick = tick
-            message._delivered = now
-            tick[message] = None
-            del ready[0]
+        filed = 0
+        try:
+            for message in fresh:
+                message._record = ready[0]
+                message._consumer = self
+                message._tick = tick
+                message._delivered = now
+                tick[message] = None
+                filed += 1
+                del ready[0]
+        finally:
+            self.delivered += filed
 
     def _return(self, batch: list[Message[T]]) -> None:
         """Give back a batch that never reached its caller."""
         for message in reversed(batch):
-            if hasattr(message, "_delivered"):
+            if hasattr(message, "_tick"):  # else it was made and not yet delivered
                 self._flow.give_back(message, message._record)
-            else:  # it was counted and made, but not yet delivered
-                self.allowed += 1
-                self.unfinished += 1
         self._flow.feed()
 
     def _wait(self, limit: int | None) -> Message[T]:
@@ -284,6 +285,7 @@ class Consumer(Generic[T]):
         try:
             message = self._line_up(waiter) or self._sleep(waiter, limit)
         except BaseException:
+            waiter.gone = True  # before anything else can be thrown in
             insist(lambda: guard.run(channel._abandon, waiter))
             raise
         if message is None:

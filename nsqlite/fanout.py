@@ -13,12 +13,13 @@ Next: publisher.py
 """
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
 from typing import Final, Generic
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Full
 from nsqlite.flow import Deferral, Flow
-from nsqlite.guard import Guard, insist
+from nsqlite.guard import Guard
 from nsqlite.message import Record, T
 from nsqlite.observe import Event, Kind
 from nsqlite.options import SECOND, Options
@@ -44,6 +45,8 @@ class FanOut(Generic[T]):
         "_now",
         "_putters",
         "_readies",
+        "_records",
+        "_rest",
         "_when_full",
         "bytes",
         "dropped_count",
@@ -63,6 +66,8 @@ class FanOut(Generic[T]):
         self._when_full: Final = options.when_full
         self.flows: tuple[Flow[T], ...] = ()
         self._readies: tuple[deque[Record[T]], ...] = ()
+        self._rest: Iterator[deque[Record[T]]] = iter(())  # the queues that still lack
+        self._records: Sequence[Record[T]] = ()  # these
         self.held: Final[deque[tuple[Record[T], int | None]]] = deque()
         self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
@@ -94,25 +99,25 @@ class FanOut(Generic[T]):
     def _to_several(self, record: Record[T]) -> bool:
         """Put a record into several channels; say whether a call was put off meanwhile."""
         guard = self._guard
-        readies = iter(self._readies)
-
-        def rest() -> None:
-            for ready in readies:
-                ready.append(record)  # one piece with the line above
-
         try:
             guard.stir()
-            for ready in readies:
-                ready.append(record)
+            rest = self._rest = iter(self._readies)
+            self._records = (record,)
+            guard.broken = True
+            for ready in rest:
+                ready.append(record)  # one piece with the line above
             if guard.waiting:
                 self._feed()
-        except BaseException:
-            insist(rest)
-            insist(self._feed)
-            raise
+            self._records = ()
+            guard.broken = False
         finally:
             guard.calm_down()
         return guard.alert
+
+    def complete(self) -> None:
+        """Complete what was begun: put the records of an interrupted put into the queues left."""
+        for ready in self._rest:
+            ready.extend(self._records)  # one piece with the line above
 
     def _feed(self) -> None:
         for flow in self.flows:
@@ -226,27 +231,15 @@ class FanOut(Generic[T]):
     def _distribute(self, records: list[Record[T]], due: int | None) -> None:
         if due is not None and due > self._now():
             deferrals = [Deferral(record) for record in records]
-
-            def defer() -> None:
-                for flow in self.flows:
-                    flow.defer(deferrals, due)
-
-            insist(defer)
-            return
-        todo = list(reversed(self.flows))
-
-        def append() -> None:
-            while todo:
-                ready = todo[-1].ready
-                del todo[-1]  # one piece with the next line
-                ready.extend(records)
-
-        def follow() -> None:
             for flow in self.flows:
-                flow.accepted(len(records))
-
-        insist(append)
-        insist(follow)
+                flow.defer(deferrals, due)
+            return
+        self._rest = iter([flow.ready for flow in self.flows])
+        self._records = records
+        self.complete()
+        for flow in self.flows:
+            flow.accepted(len(records))
+        self._records = ()
 
     # Telling
 

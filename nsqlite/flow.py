@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, Protocol
 
 from nsqlite.clock import NEVER, Clock, ring
 from nsqlite.errors import InvalidMessage, NotInFlight
-from nsqlite.guard import Guard, insist
+from nsqlite.guard import Guard
 from nsqlite.latency import Latency
 from nsqlite.line import Line, Windowed
 from nsqlite.message import FINISHED, Message, Owner, Record, State, T
@@ -197,12 +197,13 @@ class Flow(Generic[T]):
         try:
             while (due := self.next_due()) <= now:
                 if self.timeouts.next_due == due:
-                    self._time_out(self.timeouts.first())
-                else:
-                    self._fall_due(self.deferred.first())
+                    if (late := self.timeouts.first_due(now)) is not None:
+                        self._time_out(late)
+                elif (ready := self.deferred.first_due(now)) is not None:
+                    self._fall_due(ready)
         finally:
             self._set_due(self.next_due())
-            insist(self.feed)
+            self.feed()
         return now
 
     def _time_out(self, tick: Tick[Message[T]]) -> None:
@@ -270,22 +271,18 @@ class Flow(Generic[T]):
             take()
             self.emit(Kind.DROPPED, record)
 
-    def hand_over(self, record: Record[T]) -> None:
-        """Take a record while somebody waits in line and nothing is special."""
+    def hand_over(self, record: Record[T]) -> bool:
+        """Take a record while somebody waits in line; say whether a call was put off meanwhile."""
+        guard = self._guard
         try:
+            guard.stir()
+            guard.broken = True
             self.ready.append(record)
-            first_come = self.line.first_come
-            if first_come:
-                waiter = next(iter(first_come))
-                owner = waiter.owner
-                if owner.delivered < owner.allowed:
-                    self.deliver(owner, self._now(), waiter)
-                    if not first_come:
-                        return
-                self.feed()
-        except BaseException:
-            insist(self.feed)
-            raise
+            self.feed()
+            guard.broken = False
+        finally:
+            guard.calm_down()
+        return guard.alert
 
     # To consumers
 
@@ -337,10 +334,13 @@ class Flow(Generic[T]):
     def feed(self) -> None:
         """Hand ready messages to those in line, until one of both runs out."""
         line = self.line
-        if line.first_come:
-            while self.ready and not self.paused and (waiter := line.first()) is not None:
-                self.deliver(waiter.owner, self._now(), waiter)
-        line.appoint()
+        while line.first_come and self.ready and not self.paused:
+            waiter = line.first()
+            if waiter is None:
+                break
+            self.deliver(waiter.owner, self._now(), waiter)
+        if line.watcher is None:
+            line.appoint()
         self._set_due(self.due)
 
     def give_back(self, message: Message[T], record: Record[T]) -> None:
@@ -367,7 +367,7 @@ class Flow(Generic[T]):
             InvalidMessage: it is no message.
             NotInFlight: it is not.
         """
-        if not isinstance(message, Message):
+        if getattr(message, "_tick", None) is None:
             raise InvalidMessage(f"expected a Message that get() returned, not {message!r}")
         if message not in message._tick:
             raise message.refusal()
@@ -462,7 +462,7 @@ class Flow(Generic[T]):
         if self.line.parked:
             self.line.unpark(owner)
         if self.line.first_come:
-            insist(self.feed)
+            self.feed()
         self.answered()
 
     # Away with everything
@@ -477,10 +477,11 @@ class Flow(Generic[T]):
         for tick in list(self.timeouts.ticks()):
             for message in list(tick):
                 owner: Holder = message._consumer
-                message._outcome = State.DROPPED
+                outcome = State.DROPPED
+                trash.append(message)
+                message._outcome = outcome
                 owner.allowed += 1
                 owner.unfinished += 1
-                trash.append(message)
                 del tick[message]
                 count += 1
             self.timeouts.drop(tick)
@@ -536,7 +537,7 @@ class Flow(Generic[T]):
                 held[message._consumer] += 1
         for owner, count in held.items():
             settled = owner.allowed - owner.window
-            assert owner.delivered - settled == count
+            assert owner.delivered - settled == count, (owner.delivered, settled, count)
         ids = Counter(record[2] + record[3] for record in self.ready)
         ids.update(message.id for message in self.timeouts)
         ids.update(deferral.record[2] + deferral.record[3] for deferral in self.deferred)

@@ -8,7 +8,8 @@ How a reader can check the rest:
 
 *Signals.*  A message moves by plain assignments that end in the one call which completes the move.
 CPython lets no handler in between them (see lock.py), so an exception thrown by a handler finds the
-message here or there.
+message here or there.  An operation of several steps is marked by `broken` while it is under way;
+if it was interrupted, `mend` completes it, at once or before the next operation.
 
 *Re-entry.*  A signal handler or destructor may come in while its own thread holds the lock, which
 lets the same thread in again.  The short paths of put, get and fin make their calls first, then
@@ -22,9 +23,10 @@ Next: timerwheel.py
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
-from nsqlite.errors import Reentered
+from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.lock import make_section
 from nsqlite.observe import Event, Observer
 
@@ -33,7 +35,17 @@ Ts = TypeVarTuple("Ts")
 
 log: Final = logging.getLogger("nsqlite")
 
-_PATIENCE: Final = 1000
+
+_CALLS: Final = {
+    "_receive": "get",
+    "_grab_ready": "get_many",
+    "_create": "channel",
+    "_join": "Consumer",
+    "look": "join",
+    "require": "move",
+    "_list_deferred": "deferred",
+}
+"""What the user called, where the operation has another name."""
 
 
 class Sleeper(Protocol):
@@ -51,6 +63,8 @@ class Guard:
         lock: held by whoever reads or changes the topic or anything of its channels.
         busy: an operation of several steps is under way in the thread that holds the lock.
         alert: get and fin must go through `run`: busy, or somebody listens or joins.
+        broken: an operation was begun and not ended; `mend` completes it.
+        mend: completes what a signal has interrupted; the topic's, and may be made twice.
         waiting: how many getters stand in the lines of the topic's channels.
         short_path: how put hands on a record when all is calm; None if that is never right.
         waiting_path: the same while somebody waits in line.
@@ -67,9 +81,11 @@ class Guard:
         "_pending",
         "_telling",
         "alert",
+        "broken",
         "busy",
         "joiners",
         "lock",
+        "mend",
         "push",
         "short_path",
         "trash",
@@ -81,6 +97,8 @@ class Guard:
     def __init__(self) -> None:
         """Make the lock of a new topic."""
         self.lock = make_section(rank=1)
+        self.broken = False
+        self.mend: Callable[[], None] = lambda: None
         self.busy = False
         self.alert = False
         self.waiting = 0
@@ -102,12 +120,12 @@ class Guard:
             Reentered: the calling thread is inside another operation.
         """
         if self.busy and self.lock.owned():
-            raise Reentered(operation.__name__.strip("_"))
+            raise Reentered(_CALLS.get(operation.__name__, operation.__name__.strip("_")))
         try:
             with self.lock:
                 return self.perform(operation, *args)
         finally:
-            if self._pending or self._events or self.trash:
+            if self._pending or self._events or self.trash or self.broken:
                 self.settle()
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
@@ -140,9 +158,17 @@ class Guard:
         """Make an operation with `busy` set.  The lock is held."""
         try:
             self.stir()
-            return operation(*args)
+            if self.broken:
+                self.mend()
+            self.broken = True
+            result = operation(*args)
+            self.broken = False
+        except NSQLiteError:
+            self.broken = False  # it changes nothing before it raises
+            raise
         finally:
             self.calm_down()
+        return result
 
     def stir(self) -> None:
         """Begin something of several steps: no short path is right.  The lock is held."""
@@ -152,7 +178,7 @@ class Guard:
     def calm_down(self) -> None:
         """Let the short paths go on if nothing is against it.  The lock is held."""
         self.busy = False
-        self.alert = self.watched or len(self.joiners) > 0 or len(self.trash) > 0
+        self.alert = self.watched or self.broken or len(self.joiners) > 0 or len(self.trash) > 0
         if self.alert:
             self.push = None
         else:
@@ -167,7 +193,7 @@ class Guard:
         """Do what was left for after the lock, unless a caller of this thread still holds it."""
         if self.lock.owned():
             return
-        while self._pending:
+        while self._pending or self.broken:
             with self.lock:
                 self.perform(self._catch_up)
         if self.trash:
@@ -221,7 +247,8 @@ class Guard:
                     try:
                         observer(event)
                     except Exception:
-                        log.exception("observer %r failed on %s", observer, event.kind)
+                        shown = observer.func if isinstance(observer, partial) else observer
+                        log.exception("observer %r failed on %s", shown, event.kind)
         finally:
             if mine:
                 self._telling = False
@@ -261,20 +288,3 @@ def run_both(one: Guard, other: Guard, operation: Callable[[], R]) -> R:
     finally:
         first.settle()
         second.settle()
-
-
-def insist(step: Callable[[], object]) -> None:
-    """Make a step until it comes to its end, through whatever a signal throws into it.
-
-    For clean-ups that must not stay half done.  The step finds out itself what is left to do.  An
-    exception thrown in goes on after the step is done.
-    """
-    thrown: BaseException | None = None
-    for _ in range(_PATIENCE):
-        try:
-            step()
-            break
-        except BaseException as error:
-            thrown = error
-    if thrown is not None:
-        raise thrown

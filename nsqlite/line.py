@@ -74,6 +74,9 @@ class Line(Generic[T]):
         """Return who is to get the next message; park those on the way who could not take it."""
         while self.first_come:
             waiter = next(iter(self.first_come))
+            if waiter.gone:
+                self.leave(waiter)
+                continue
             if not waiter.owner.is_full():
                 return waiter
             self.parked.setdefault(waiter.owner, OrderedDict())[waiter] = None

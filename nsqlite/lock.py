@@ -4,7 +4,8 @@ The rule: a lock is held only inside a `with`, and never by a thread that a fork
 
 *Signals.*  CPython runs signal handlers when a call has returned, when a Python function begins and
 when a loop goes round.  `with` takes the lock and arms its release with no such moment between;
-`acquire()` before a `try` has one.
+`acquire()` before a `try` has one.  What has several steps and must not stay half done is done by
+`insist`.
 
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
 the child, so the child finds everything whole.
@@ -16,12 +17,43 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 _serial: Final = count()
 _sections: Final[dict[tuple[int, int], "weakref.ref[Section]"]] = {}
-_taken: Final[list["Section"]] = []  # while the process forks
+_forking: Final[list["Section"]] = []  # while the process forks
+
+
+def insist(step: Callable[[], object]) -> None:
+    """Make a step until it comes to its end, through whatever signals throw into it.
+
+    For clean-ups that must not stay half done.  The step finds out itself what is left to do.  What
+    was thrown in goes on after the step is done.  A loop would let a signal in as it goes round, so
+    the tries are written out; as many signals in a row would have to strike one step.
+    """
+    thrown: BaseException
+    try:
+        step()
+    except BaseException as error:
+        thrown = error
+    else:
+        return
+    try:
+        step()
+    except BaseException as error:
+        thrown = error
+    else:
+        raise thrown
+    try:
+        step()
+    except BaseException as error:
+        thrown = error
+    else:
+        raise thrown
+    step()
+    raise thrown
 
 
 class Section:
@@ -39,7 +71,7 @@ class Section:
         order = self.order = (rank, next(_serial))
         self.forked = forked
         self._renew()
-        _sections[order] = weakref.ref(self, lambda _: _sections.pop(order, None))
+        _sections[order] = weakref.ref(self, partial(_sections.pop, order))
 
     if TYPE_CHECKING:
 
@@ -80,26 +112,20 @@ def _before_fork() -> None:
             section = None if reference is None else reference()
             if section is not None:
                 section.__enter__()
-                _taken.append(section)
-        if max(_sections.copy(), key=_by_serial, default=None) == max(
-            orders, key=_by_serial, default=None
-        ):
+                _forking.append(section)
+        if _sections.copy().keys() <= set(orders):
             return
         _after_fork_in_parent()
 
 
-def _by_serial(order: tuple[int, int]) -> int:
-    return order[1]
-
-
 def _after_fork_in_parent() -> None:
-    while _taken:
-        _taken.pop().__exit__(None, None, None)
+    while _forking:
+        _forking.pop().__exit__(None, None, None)
 
 
 def _after_fork_in_child() -> None:
-    sections = _taken.copy()
-    _taken.clear()
+    sections = _forking.copy()
+    _forking.clear()
     for section in sections:
         section._renew()
     for section in sections:

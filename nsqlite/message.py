@@ -195,6 +195,8 @@ class Message(Generic[T]):
 
     def __repr__(self) -> str:
         """Show id, attempts, state and the beginning of the body."""
+        if not hasattr(self, "_tick"):
+            return "<Message never delivered>"
         body = repr(self.body)
         if len(body) > _SHOWN:
             body = body[: _SHOWN - 3] + "..."

@@ -193,5 +193,6 @@ def require_same(options: Options, given: ChannelOptions, what: str) -> None:
     """
     for option, value in given.items():
         existing = getattr(options, option)
-        if existing != value:
+        same = tuple(value) if isinstance(value, list) else value
+        if existing != same:
             raise InvalidOption(option, value, f"{existing!r}, as {what} has it")

@@ -16,8 +16,9 @@ from typing import Final, Generic
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, InvalidMessage, Reentered
 from nsqlite.fanout import FanOut
-from nsqlite.guard import Guard, insist
+from nsqlite.guard import Guard
 from nsqlite.guid import BLOCK, GuidFactory, Ids
+from nsqlite.lock import insist
 from nsqlite.message import Record, T
 from nsqlite.options import Options, seconds, timeout_ns
 from nsqlite.waiter import Waiter
@@ -243,7 +244,8 @@ class Publisher(Generic[T]):
             if waiter is not None:
                 self._fan.wait(waiter, len(records))
             return False
-        self._unused -= len(records)
+        count = len(records)  # first, for a call in the next line could let another put in
+        self._unused -= count
         self._fan.admit(records, size, due)
         return True
 
@@ -253,7 +255,8 @@ class Publisher(Generic[T]):
         full = self._fan.judge(len(records), waiter)
         if full is not None:
             raise full
-        self._unused -= len(records)
+        count = len(records)  # as above
+        self._unused -= count
         self._fan.admit(records, size, None)
 
     def prepare(self, body: T) -> tuple[Callable[[], None], str]:

@@ -26,11 +26,12 @@ Next: message.py
 """
 
 from collections.abc import Hashable, Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from sortedcontainers import SortedDict
 
 from nsqlite.clock import NEVER
+from nsqlite.options import whole
 
 H = TypeVar("H", bound=Hashable)
 
@@ -61,13 +62,19 @@ class TimerWheel(Generic[H]):
             have been emptied meanwhile; `expire` clears it away.
     """
 
-    __slots__ = ("_ticks", "next_due", "resolution")
+    __slots__ = ("_ticks", "_whole", "next_due", "resolution")
 
     def __init__(self, resolution: int) -> None:
-        """Make an empty wheel."""
+        """Make an empty wheel.
+
+        Raises:
+            InvalidOption: the resolution is no whole number of at least 1.
+        """
+        whole("resolution", resolution, 1)
         self.resolution: Final = resolution
         self.next_due = NEVER
         self._ticks: SortedDict[int, Tick[H]] = SortedDict()
+        self._whole = True  # False while, and if a signal threw something while, it is changed
 
     def tick(self, deadline: int) -> Tick[H]:
         """Return the tick that a deadline falls into; it is made if it is not there.
@@ -76,10 +83,14 @@ class TimerWheel(Generic[H]):
         """
         resolution = self.resolution
         due = -(-deadline // resolution) * resolution
-        tick = self._ticks.get(due)
+        tick = self._order().get(due)
         if tick is None:
-            tick = self._ticks[due] = Tick(due)
-            self.next_due = min(self.next_due, due)
+            tick = Tick(due)
+            self._whole = False
+            if due < self.next_due:  # noqa: PLR1730 - no call: from here on nobody sleeps past it
+                self.next_due = due
+            self._ticks[due] = tick
+            self._whole = True
         return tick
 
     def add(self, item: H, deadline: int) -> Tick[H]:
@@ -100,23 +111,36 @@ class TimerWheel(Generic[H]):
 
     def drop(self, tick: Tick[H]) -> None:
         """Clear away a tick that is empty."""
-        if self._ticks.get(tick.due) is tick:
-            del self._ticks[tick.due]
-            self.next_due = self._ticks.peekitem(0)[0] if self._ticks else NEVER
+        order = self._order()
+        if order.get(tick.due) is tick:
+            self._whole = False
+            del order[tick.due]
+            self.next_due = order.peekitem(0)[0] if order else NEVER
+            self._whole = True
 
-    def first(self) -> Tick[H]:
-        """Return the tick that is due next.
+    def _order(self) -> SortedDict[int, Tick[H]]:
+        """Return the ticks in order; order them anew if a signal has interrupted a change."""
+        if not self._whole:
+            # The dict in a SortedDict is whole though its order may not be.
+            ticks = self._plain()
+            self._ticks = SortedDict(ticks)
+            self.next_due = min(ticks, default=NEVER)
+            self._whole = True
+        return self._ticks
 
-        Raises:
-            IndexError: there is none.
-        """
-        return self._ticks.peekitem(0)[1]
+    def _plain(self) -> dict[int, Tick[H]]:
+        """Return the ticks in no order, which is right in the middle of a change too."""
+        return dict(list(dict.items(cast("dict[int, Tick[H]]", self._ticks))))
+
+    def first_due(self, now: int) -> Tick[H] | None:
+        """Return the next tick if it is due at `now`; empty or not, it is still to be dropped."""
+        order = self._order()
+        return order.peekitem(0)[1] if self.next_due <= now else None
 
     def expire(self, now: int) -> list[H]:
         """Take out all that is due at `now`, the earliest first."""
         items: list[H] = []
-        while self.next_due <= now:
-            tick = self.first()
+        while (tick := self.first_due(now)) is not None:
             items.extend(tick)
             tick.clear()
             self.drop(tick)
@@ -128,27 +152,27 @@ class TimerWheel(Generic[H]):
 
     def ticks(self) -> Iterator[Tick[H]]:
         """Go through the ticks, the earliest first."""
-        return iter(self._ticks.values())
+        return iter(self._order().values())
 
     def pairs(self) -> Iterator[tuple[Tick[H], H]]:
         """Go through the items with their ticks, the earliest first."""
-        return ((tick, item) for tick in self._ticks.values() for item in tick)
+        return ((tick, item) for tick in self._order().values() for item in tick)
 
     def __iter__(self) -> Iterator[H]:
         """Go through the items, the earliest first."""
-        return (item for tick in self._ticks.values() for item in tick)
+        return (item for tick in self._order().values() for item in tick)
 
     def __len__(self) -> int:
         """Count the items."""
-        return sum(map(len, self._ticks.values()))
+        return sum(map(len, self._plain().values()))
 
     def __bool__(self) -> bool:
         """Return whether there is an item."""
-        return any(self._ticks.values())
+        return any(self._plain().values())
 
     def _check(self) -> None:
         """Check what must always hold."""
-        dues = list(self._ticks)
+        dues = list(self._order())
         assert dues == sorted(dues)
         assert self.next_due == (dues[0] if dues else NEVER)
         for due, tick in self._ticks.items():

@@ -11,6 +11,7 @@ Next: consumer.py
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self, Unpack
 
@@ -110,6 +111,7 @@ class Topic(Publisher[T]):
         factory = GuidFactory(chosen.node_id) if home is None else home.factory
         super().__init__(name, chosen, SYSTEM if clock is None else clock, factory)
         self._lock.forked = self._forget_waiters
+        self._guard.mend = self._mend
         self._channels: Final[dict[str, Channel[T]]] = {}
         self._guard.observe(tuple(observers))
         self._fan.emit(Kind.CREATED)
@@ -367,6 +369,15 @@ class Topic(Publisher[T]):
             self._guard.ring_joiners()
         return count
 
+    def _mend(self) -> None:
+        """Complete what a signal has interrupted."""
+        self._fan.complete()
+        for channel in list(self._channels.values()):
+            channel._flow.sweep()
+            channel._flow.feed()
+            channel._answered()
+        self._fan.room()
+
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""
         self._fan.forget()
@@ -390,16 +401,23 @@ class Topic(Publisher[T]):
         Returns:
             A function that ends it.
         """
-        guard = self._guard
-        guard.call(lambda: guard.observe((*guard.observers, callback)))
-        return lambda: self.forget(callback)
+        if not callable(callback):
+            raise InvalidOption("observer", callback, "a function of one event")
+        told = partial(callback)  # one for each registration, so that each ends for itself
+        self._watch(told)
+        return lambda: self._forget(told)
 
-    def forget(self, callback: Observer) -> None:
-        """Tell an observer nothing more."""
+    def _watch(self, observer: Observer) -> None:
+        """Tell an observer from now on; takes the lock."""
+        guard = self._guard
+        guard.call(lambda: guard.observe((*guard.observers, observer)))
+
+    def _forget(self, observer: Observer) -> None:
+        """Tell an observer nothing more; takes the lock."""
         guard = self._guard
         guard.call(
             lambda: guard.observe(
-                tuple(known for known in guard.observers if known is not callback)
+                tuple(known for known in guard.observers if known is not observer)
             )
         )
 

@@ -21,15 +21,17 @@ class Waiter(Generic[T]):
     Attributes:
         owner: the consumer whose get this is, None for another call.
         message: what it has been handed.
+        gone: its wait was interrupted; it takes nothing any more.
         bell: the lock that it sleeps on, held while there is nothing to see.
     """
 
-    __slots__ = ("bell", "message", "owner")
+    __slots__ = ("bell", "gone", "message", "owner")
 
     def __init__(self, owner: Any = None) -> None:
         """Begin unrung and with empty hands."""
         self.owner = owner
         self.message: Message[T] | None = None
+        self.gone = False
         self.bell = threading.Lock()
         self.bell.acquire()
 

@@ -1,7 +1,5 @@
 """What holds for every test: repeatable examples, and no soak unless asked for."""
 
-import os
-
 import pytest
 from hypothesis import settings
 

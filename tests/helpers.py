@@ -57,8 +57,8 @@ class Call:
         except BaseException as error:
             self._results.append(error)
 
-    def result(self) -> Any:
+    def result(self, patience: float = PATIENCE) -> Any:
         """Return what it returned or raised."""
-        self._thread.join(PATIENCE)
+        self._thread.join(patience)
         assert not self._thread.is_alive(), "the call hangs"
         return self._results[0]

@@ -2,16 +2,19 @@
 
 import gc
 import os
+import runpy
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 from helpers import PATIENCE, Call
 
 from nsqlite import lock
-from nsqlite.lock import Section, make_section
+from nsqlite.lock import Section, insist, make_section
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -35,6 +38,47 @@ def others_see_free(section: Section) -> bool:
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
     return taken.wait(PATIENCE)
+
+
+# Insist
+
+
+def test_a_step_is_made_once() -> None:
+    """A step that comes to its end is made once."""
+    made: list[int] = []
+    insist(lambda: made.append(1))
+    assert [1] == made
+
+
+@pytest.mark.parametrize("interruptions", [1, 2, 3])
+def test_a_step_is_made_until_its_end(interruptions: int) -> None:
+    """A step that is interrupted is made again, and then the last interruption goes on."""
+    thrown = [KeyboardInterrupt(number) for number in range(interruptions)]
+    made: list[str] = []
+
+    def step() -> None:
+        if len(made) < interruptions:
+            made.append("begun")
+            raise thrown[len(made) - 1]
+        made.append("done")
+
+    with pytest.raises(KeyboardInterrupt) as info:
+        insist(step)
+    assert info.value is thrown[-1]
+    assert ["begun"] * interruptions + ["done"] == made
+
+
+def test_a_step_that_never_ends_is_given_up() -> None:
+    """A step that always raises is given up after some tries, with what it raised."""
+    made: list[int] = []
+
+    def step() -> None:
+        made.append(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        insist(step)
+    assert len(made) > 3
 
 
 # One thread
@@ -146,7 +190,7 @@ def test_no_two_sections_have_the_same_place() -> None:
 def test_a_forgotten_section_goes() -> None:
     """Nothing here keeps a lock that nobody uses any more."""
     section = make_section(1)
-    assert section in lock._sections
+    assert section.order in lock._sections
     gone = weakref.ref(section)
     del section
     gc.collect()
@@ -183,6 +227,71 @@ def test_a_fork_waits_for_who_holds_a_section() -> None:
         order.append("free")
     call.result()
     assert ["free", "forked"] == order
+
+
+def on_entry(section: Section, act: Callable[[], None]) -> None:
+    """Have something happen once, when a lock is about to be taken."""
+    enter = section.__enter__
+    acts = [act]
+
+    def act_and_enter(_: Section) -> bool:
+        if acts:
+            acts.pop()()
+        return enter()
+
+    own: Any = type(section)  # each lock has a class of its own
+    own.__enter__ = act_and_enter
+
+
+def test_a_fork_takes_a_section_that_is_made_meanwhile() -> None:
+    """A lock that another thread makes while a fork takes the others is taken too, in its place."""
+    first, last = make_section(0), make_section(2)
+    made: list[Section] = []
+    on_entry(last, lambda: made.append(make_section(1)))
+    lock._before_fork()
+    try:
+        mine = [first, *made, last]
+        assert mine == [section for section in lock._forking if section in mine]
+        assert [True] * 3 == [section.owned() for section in mine]
+    finally:
+        lock._after_fork_in_parent()
+    assert [True] * 3 == [others_see_free(section) for section in mine]
+
+
+def test_a_fork_passes_over_a_section_that_goes_meanwhile() -> None:
+    """A lock that is forgotten while a fork takes the others stops nothing."""
+    first, going, last = make_section(0), [make_section(1)], make_section(2)
+    on_entry(first, going.clear)
+    lock._before_fork()
+    try:
+        assert (True, True) == (first.owned(), last.owned())
+    finally:
+        lock._after_fork_in_parent()
+    assert others_see_free(last)
+
+
+def test_forks_find_whole_sections_while_others_make_them() -> None:
+    """Threads that make and forget locks all the time disturb no fork."""
+    kept = [make_section(1) for _ in range(100)]
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            [make_section(1) for _ in range(3)]
+
+    call = Call(churn)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            lock._before_fork()
+            owned = [section.owned() for section in kept]
+            lock._after_fork_in_parent()
+            assert all(owned)
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+    call.result()
 
 
 def test_the_parent_gives_every_section_back() -> None:
@@ -223,6 +332,15 @@ def test_the_child_tells_when_all_is_anew() -> None:
     lock._before_fork()
     lock._after_fork_in_child()
     assert [("broker", False), ("topic", False), ("factory", False)] == told
+
+
+def test_a_system_without_fork_has_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `os` knows of no fork the module asks for none of its hooks, and its locks work."""
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    section = runpy.run_path(lock.__file__)["make_section"](1)
+    with section:
+        assert section.owned()
+    assert not section.owned()
 
 
 # Fork in earnest

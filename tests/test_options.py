@@ -285,6 +285,15 @@ def test_the_nearest_option_wins() -> None:
     assert 1 == broker.options.msg_timeout
 
 
+def test_a_list_of_percentiles_becomes_a_tuple() -> None:
+    """A list of percentiles is as good as a tuple, and changing it later changes nothing."""
+    percentiles = [0.5, 0.99]
+    given: Any = {"e2e_processing_latency_percentiles": percentiles}
+    options = made(**given)
+    percentiles.clear()
+    assert (0.5, 0.99) == options.e2e_processing_latency_percentiles
+
+
 # What exists already
 
 
@@ -300,6 +309,16 @@ def test_what_exists_does_not_change() -> None:
     with pytest.raises(InvalidOption) as info:
         require_same(made(msg_timeout=5), {"msg_timeout": 6}, "channel 'billing'")
     assert "msg_timeout must be 5, as channel 'billing' has it, not 6" == str(info.value)
+
+
+def test_a_list_of_percentiles_is_the_same_as_a_tuple() -> None:
+    """What exists with percentiles may be asked for with a list of them, time and again."""
+    given: Any = {"e2e_processing_latency_percentiles": [0.5]}
+    broker = Broker()
+    topic = broker.topic("orders", **given)
+    channel = topic.channel("billing", **given)
+    assert topic is broker.topic("orders", **given)
+    assert channel is topic.channel("billing", **given)
 
 
 # Seconds

@@ -1,0 +1,1 @@
+"""Whole-system tests: a model, threads, signals, forks and a soak."""

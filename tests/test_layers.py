@@ -1,0 +1,212 @@
+"""Imports point down, the core needs little, and importing it does nothing else."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import nsqlite
+
+PACKAGE: Final = Path(nsqlite.__file__).parent
+
+LAYERS: Final = (
+    ("_version", "errors"),
+    ("names",),
+    ("options",),
+    ("clock",),
+    ("lock",),
+    ("guid", "observe"),
+    ("guard",),
+    ("timerwheel",),
+    ("message",),
+    ("waiter",),
+    ("line", "latency"),
+    ("stats",),
+    ("flow",),
+    ("channel",),
+    ("fanout",),
+    ("publisher",),
+    ("topic", "consumer"),
+    ("broker",),
+    ("",),
+    ("testing.manualclock",),
+    ("testing",),
+    ("cli", "cli.demo"),
+    ("__main__",),
+)
+"""The modules from the bottom up; each imports only from layers below its own."""
+
+CORE: Final = {name for layer in LAYERS[: LAYERS.index(("",)) + 1] for name in layer}
+"""What `import nsqlite` loads."""
+
+ALLOWED: Final = {
+    ("", "testing"): "a type checker must know what is loaded when it is first asked for",
+    ("message", "typing_extensions"): "only a type checker needs the default of a type variable",
+}
+"""Imports that no rule allows, with the reason; they stand under TYPE_CHECKING."""
+
+CORE_NEEDS: Final = {"attrs", "sortedcontainers"}
+
+UNWANTED: Final = {
+    "asyncio",
+    "concurrent.futures",
+    "logging.handlers",
+    "multiprocessing",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "typing_extensions",
+}
+"""What the core neither imports nor causes to be imported."""
+
+
+def name_of(path: Path) -> str:
+    """Return a module's name without the package's, which itself has the empty name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES: Final = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def parsed(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text("utf-8"))
+
+
+def short(module: str) -> str | None:
+    """Return a module's name without the package's, None if it is not one of the package."""
+    package, _, name = module.partition(".")
+    return name if package == "nsqlite" else None
+
+
+def imported(tree: ast.AST, inside: str) -> Iterator[str]:
+    """Go through the full names of what is imported anywhere in a part of a module."""
+    is_package = MODULES[inside].name == "__init__.py"
+    package = ".".join(["nsqlite", *filter(None, inside.split("."))])
+    if not is_package:
+        package = package.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                full = f"{base}.{alias.name}"
+                yield full if short(full) in MODULES else base
+
+
+def ours(name: str) -> set[str]:
+    """Return the modules of the package that one imports, allowed exceptions left out."""
+    found = {short(module) for module in imported(parsed(name), name)}
+    return {module for module in found if module is not None and (name, module) not in ALLOWED}
+
+
+def others(name: str) -> set[str]:
+    """Return what a module imports from elsewhere, allowed exceptions left out."""
+    found = set(imported(parsed(name), name))
+    return {m for m in found if short(m) is None and (name, m) not in ALLOWED}
+
+
+def test_every_module_has_a_layer() -> None:
+    """The layers name each module of the package once, and no other."""
+    assert sorted(MODULES) == sorted(name for layer in LAYERS for name in layer)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name: str) -> None:
+    """A module imports only from layers below its own, in functions and for types too."""
+    ranks = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+    wrong = {module for module in ours(name) if ranks[module] >= ranks[name]}
+    assert set() == wrong
+
+
+def test_there_is_no_cycle() -> None:
+    """The modules can be put in an order in which each comes after those that it imports."""
+    order = list(TopologicalSorter({name: ours(name) for name in MODULES}).static_order())
+    assert len(MODULES) == len(order)
+
+
+def test_every_exception_is_needed() -> None:
+    """Each allowed exception is an import that is there, under TYPE_CHECKING and nowhere else."""
+    found = set()
+    for name in MODULES:
+        tree = parsed(name)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                for part in node.body:
+                    found |= {(name, short(m) or m) for m in imported(part, name)}
+                node.body.clear()
+        assert not {(name, short(m) or m) for m in imported(tree, name)} & set(ALLOWED)
+    assert set(ALLOWED) <= found
+
+
+def test_the_core_needs_two_packages() -> None:
+    """The core imports the standard library and two packages more."""
+    roots = {module.partition(".")[0] for name in CORE for module in others(name)}
+    assert roots - sys.stdlib_module_names == CORE_NEEDS
+
+
+def test_the_rest_needs_no_more() -> None:
+    """What is not of the core imports nothing from elsewhere but the standard library."""
+    roots = {m.partition(".")[0] for name in set(MODULES) - CORE for m in others(name)}
+    assert roots <= sys.stdlib_module_names
+
+
+def test_one_module_knows_the_time() -> None:
+    """Only the clock imports `time`, and nothing else that tells the time is imported."""
+    assert ["clock"] == [name for name in MODULES if "time" in others(name)]
+    assert [] == [name for name in MODULES if others(name) & {"datetime", "sched", "calendar"}]
+
+
+def test_what_is_heavy_is_not_imported() -> None:
+    """The core imports none of what is slow, or starts threads, processes or loops."""
+    assert [] == [name for name in CORE if others(name) & UNWANTED]
+
+
+def test_no_thread_is_started() -> None:
+    """Nothing in the package names a thread or timer to be started."""
+    names = {
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for name in MODULES
+        for node in ast.walk(parsed(name))
+        if isinstance(node, ast.Attribute | ast.Name)
+    }
+    assert set() == names & {"Thread", "Timer", "start_new_thread", "ThreadPoolExecutor"}
+
+
+def test_one_module_imports_by_name() -> None:
+    """Only the package itself imports modules by their names, those of one list."""
+    by_name = {"importlib", "importlib.util", "runpy", "pkgutil"}
+    assert [""] == [name for name in MODULES if others(name) & by_name]
+    assert {short(module) for module in nsqlite._LAZY.values()} <= set(MODULES)
+
+
+def test_importing_the_core_loads_the_core_only() -> None:
+    """In a fresh interpreter `import nsqlite` loads the core, starts nothing and prints nothing."""
+    program = (
+        "import json, sys, threading\n"
+        "before = set(sys.modules)\n"
+        "import nsqlite\n"
+        "loaded = sorted(set(sys.modules) - before)\n"
+        "print(json.dumps([loaded, threading.active_count()]))\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        check=False,
+        cwd=PACKAGE.parent,
+        text=True,
+        timeout=60,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    loaded, threads = json.loads(done.stdout)
+    assert CORE == {short(module) for module in loaded} - {None}
+    assert set() == UNWANTED & set(loaded)
+    assert 1 == threads

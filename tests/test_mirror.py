@@ -1,0 +1,77 @@
+"""Each module has its test file, and each test file its module."""
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import nsqlite
+
+PACKAGE: Final = Path(nsqlite.__file__).parent
+TESTS: Final = Path(__file__).parent
+
+ELSEWHERE: Final = {
+    "__init__.py": "test_init.py",  # the same name without underscores
+    "__main__.py": "test_main.py",  # the same
+    "_version.py": "test_init.py",  # one constant, which the package shows
+    "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
+    "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
+}
+"""Modules whose tests stand in another file, with the reason."""
+
+WITHOUT_A_MODULE: Final = {
+    "test_bench.py": "the benchmarks",
+    "test_examples.py": "the examples",
+    "test_layers.py": "what imports what",
+    "test_mirror.py": "the test files",
+    "test_readme.py": "the README",
+    "test_reading_order.py": "the order of the source",
+}
+"""Test files that belong to no module, with what they are about."""
+
+FOLDERS: Final = {
+    "stateful": "whole brokers: beside a model, under signals and forks, in many threads",
+}
+"""Folders whose test files belong to no module, with what they are about."""
+
+
+def relative(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(pattern))
+
+
+def mirror_of(module: str) -> str:
+    """Return where the tests of a module stand if it is no exception."""
+    path = Path(module)
+    return (path.parent / f"test_{path.name}").as_posix()
+
+
+def test_every_module_has_its_test_file() -> None:
+    """The tests of a module are in a file of its name at the same path, but for a few."""
+    modules = relative(PACKAGE, "*.py")
+    wanted = [ELSEWHERE.get(module) or mirror_of(module) for module in modules]
+    assert [] == [name for name in wanted if not (TESTS / name).is_file()]
+
+
+def test_every_test_file_has_its_module() -> None:
+    """A test file is that of a module, or one of a few that belong to none."""
+    modules = relative(PACKAGE, "*.py")
+    mirrored = {mirror_of(module) for module in modules} | set(ELSEWHERE.values())
+    files = {name for name in relative(TESTS, "test_*.py") if name.split("/")[0] not in FOLDERS}
+    assert set(WITHOUT_A_MODULE) == files - mirrored
+    assert [] == [
+        name for name in FOLDERS if not (TESTS / name).is_dir() or (PACKAGE / name).exists()
+    ]
+
+
+def test_every_exception_is_a_module() -> None:
+    """No exception is left of a module that has gone, or has a test file of its own."""
+    assert set(ELSEWHERE) <= set(relative(PACKAGE, "*.py"))
+    assert [] == [module for module in ELSEWHERE if (TESTS / mirror_of(module)).is_file()]
+
+
+def test_packages_below_hold_no_code() -> None:
+    """The packages of the package hold a docstring, imports and the list of their names."""
+    for module in relative(PACKAGE, "*/__init__.py"):
+        _docstring, *rest = ast.parse((PACKAGE / module).read_text("utf-8")).body
+        for node in rest:
+            names = ast.unparse(node).startswith("__all__ = ")
+            assert names or isinstance(node, ast.Import | ast.ImportFrom), module
