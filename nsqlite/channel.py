@@ -257,8 +257,10 @@ class Channel(Generic[T]):
     # For the clock
 
     def next_due(self) -> int:
-        """Return the next deadline on the clock's monotonic scale."""
-        return self._flow.next_due()
+        """Return the next deadline on the clock's monotonic scale; takes the lock."""
+        flow = self._flow
+        with self._guard.lock:
+            return min(flow.timeouts.next_filled(), flow.deferred.next_filled())
 
     def advance(self) -> None:
         """Act on whatever is due by now."""

@@ -132,6 +132,10 @@ class TimerWheel(Generic[H]):
         """Return the ticks in no order, which is right in the middle of a change too."""
         return dict(list(dict.items(cast("dict[int, Tick[H]]", self._ticks))))
 
+    def next_filled(self) -> int:
+        """Return when the next tick that holds something is due, `NEVER` if there is none."""
+        return next((due for due, tick in self._order().items() if tick), NEVER)
+
     def first_due(self, now: int) -> Tick[H] | None:
         """Return the next tick if it is due at `now`; empty or not, it is still to be dropped."""
         order = self._order()

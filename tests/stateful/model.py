@@ -115,7 +115,6 @@ class Model:
         topic = queue.topic
         if topic.channels.get(queue.name) is queue:
             del topic.channels[queue.name]
-            self.settle()
             if not topic.channels and topic.name.endswith("#ephemeral"):
                 self.end_topic(topic, "deleted")
         self.settle()

@@ -163,9 +163,7 @@ def test_a_storm_over_blocked_threads() -> None:
         return seen
 
     calls = [
-        (channel, Call(lambda c=channel: consume(Consumer(c))))
-        for channel in channels
-        for _ in "12"
+        (channel, Call(partial(consume, Consumer(channel)))) for channel in channels for _ in "12"
     ]
     with storm(lightning):
         for number in range(3000):

@@ -194,7 +194,7 @@ class Twins(RuleBasedStateMachine):
         )
 
     def by_subject(self, events: list[Told]) -> dict[tuple[str | None, ...], list[Told]]:
-        subjects = defaultdict(list)
+        subjects: defaultdict[tuple[str | None, ...], list[Told]] = defaultdict(list)
         for event in events:
             subjects[event.topic, event.channel, event.id].append(event)
         return dict(subjects)

@@ -109,6 +109,16 @@ def test_advance_to_next() -> None:
     assert clock.advance_to_next() is None
 
 
+def test_a_finished_message_has_no_deadline() -> None:
+    """The clock does not stop where nothing is to happen any more."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    consumer.get(timeout=0).fin()
+    assert clock.advance_to_next() is None
+
+
 def test_an_observer_may_move_the_clock() -> None:
     """A move inside a move goes on from there, and the outer one does not go back."""
     clock = ManualClock(0)
