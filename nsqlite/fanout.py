@@ -203,12 +203,27 @@ class FanOut(Generic[T]):
             return
         self.kept += len(records)
         self.held.extend([(record, due) for record in records])
-        if self._limit is None or len(self.held) <= self._limit or self._when_full == "wait":
+        if due is None and self._limit is not None and self._when_full != "wait":
+            self._drop_held(len(records), self._limit)
+
+    def _held_ready(self) -> list[tuple[Record[T], int | None]]:
+        """Return what is held and not deferred, or deferred no longer: what counts as depth."""
+        now = self._now()
+        return [entry for entry in self.held if entry[1] is None or entry[1] <= now]
+
+    def _drop_held(self, count: int, limit: int) -> None:
+        """Drop from what is held as much as the bound asks for, and no more than was put."""
+        ready = self._held_ready()
+        excess = min(len(ready) - limit, count)
+        if excess <= 0:
             return
-        take = self.held.popleft if self._when_full == "drop oldest" else self.held.pop
-        for _ in range(min(len(self.held) - self._limit, len(records))):
-            record, _due = take()
-            self._guard.trash.append(record)
+        dropped = ready[:excess] if self._when_full == "drop oldest" else ready[-excess:]
+        gone = set(map(id, dropped))
+        kept = [entry for entry in self.held if id(entry) not in gone]
+        self._guard.trash.extend(self.held)
+        self.held.clear()
+        self.held.extend(kept)
+        for record, _due in dropped:
             self.dropped_count += 1
             self.emit(Kind.DROPPED, record)
 

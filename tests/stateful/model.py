@@ -185,7 +185,9 @@ class Model:
                     self.overflow(queue, len(copies))
             return
         topic.held += [(copy, due) for copy in copies]
-        while due is None and topic.max_depth is not None and self.depth(topic) > topic.max_depth:
+        for _ in copies if due is None else []:  # a put drops no more than it adds
+            if topic.max_depth is None or self.depth(topic) <= topic.max_depth:
+                return
             ready = [(c, d) for c, d in topic.held if d is None or d <= self.now]
             dropped = ready[0] if topic.when_full == "drop oldest" else ready[-1]
             topic.held.remove(dropped)
