@@ -200,6 +200,8 @@ class FanOut(Generic[T]):
                 self.emit(Kind.PUBLISHED, record, due)
         if self.is_flowing():
             self._distribute(records, due)
+            for flow in self.flows:
+                flow.accepted(0 if due is not None else len(records))
             return
         self.kept += len(records)
         self.held.extend([(record, due) for record in records])
@@ -233,6 +235,8 @@ class FanOut(Generic[T]):
             record, due = self.held[0]
             self.kept -= 1
             self._distribute([record], due)
+            for flow in self.flows:
+                flow.feed()  # and no more: what was held is never refused
             self.held.popleft()
         self.room()
 
@@ -252,8 +256,6 @@ class FanOut(Generic[T]):
         self._rest = iter([flow.ready for flow in self.flows])
         self._records = records
         self.complete()
-        for flow in self.flows:
-            flow.accepted(len(records))
         self._records = ()
 
     # Telling

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     initialize,
@@ -472,5 +472,10 @@ class BrokerMachine(Twins):
 def test_broker_does_what_the_model_does() -> None:
     """Whatever one does, a broker returns, raises, counts, shows and tells what the model does."""
     run_state_machine_as_test(
-        BrokerMachine, settings=settings(max_examples=60, stateful_step_count=50)
+        BrokerMachine,
+        settings=settings(
+            max_examples=60,
+            stateful_step_count=50,
+            phases=[Phase.generate],  # without shrinking, which takes minutes here
+        ),
     )
