@@ -469,6 +469,7 @@ class BrokerMachine(Twins):
             self.broker.topic("a")
 
 
+@pytest.mark.disagrees
 def test_broker_does_what_the_model_does() -> None:
     """Whatever one does, a broker returns, raises, counts, shows and tells what the model does."""
     run_state_machine_as_test(
