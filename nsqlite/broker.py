@@ -99,10 +99,13 @@ class Broker:
     def topics(self) -> Mapping[str, Topic[Any]]:
         """The topics by name: a read-only copy of the moment."""
         with self._lock:
-            for name, topic in list(self._topics.items()):
-                if topic.deleted:
-                    del self._topics[name]
+            self._forget_deleted()
             return MappingProxyType(self._topics.copy())
+
+    def _forget_deleted(self) -> None:
+        for name, topic in list(self._topics.items()):
+            if topic.deleted:
+                del self._topics[name]
 
     def observe(self, callback: Observer) -> Callable[[], None]:
         """Have a function told of every event of every topic, those to come included.

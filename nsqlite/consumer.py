@@ -207,13 +207,8 @@ class Consumer(Generic[T]):
             if not batch:
                 batch.append(self._wait(timeout_ns(timeout)))
                 self._grab(batch, n)
-            deadline = self._now() + patience
-            while patience and len(batch) < n:
-                left = deadline - self._now()
-                if left <= 0:
-                    break
-                batch.append(self._wait(left))
-                self._grab(batch, n)
+            if patience:
+                self._linger(batch, n, patience)
         except (Empty, Closed):
             if not batch:
                 raise
@@ -221,6 +216,13 @@ class Consumer(Generic[T]):
             insist(lambda: self._guard.run(self._return, batch))
             raise
         return batch
+
+    def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
+        """Wait so many nanoseconds for a batch to fill up to `n`; takes the lock."""
+        deadline = self._now() + patience
+        while len(batch) < n and (left := deadline - self._now()) > 0:
+            batch.append(self._wait(left))
+            self._grab(batch, n)
 
     def __iter__(self) -> Iterator[Message[T]]:
         """Go through the messages until the consumer, channel, topic or broker is over."""

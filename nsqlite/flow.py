@@ -195,16 +195,25 @@ class Flow(Generic[T]):
         if now < self.due:
             return now
         try:
-            while (due := self.next_due()) <= now:
-                if self.timeouts.next_due == due:
-                    if (late := self.timeouts.first_due(now)) is not None:
-                        self._time_out(late)
-                elif (ready := self.deferred.first_due(now)) is not None:
-                    self._fall_due(ready)
+            self._act(now)
         finally:
             self._set_due(self.next_due())
             self.feed()
         return now
+
+    def _act(self, now: int) -> None:
+        while (due := self.next_due()) <= now:
+            if self.timeouts.next_due == due:
+                if (late := self.timeouts.first_due(now)) is not None:
+                    self._time_out(late)
+            elif (ready := self.deferred.first_due(now)) is not None:
+                self._fall_due(ready)
+
+    def mend(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        self._set_due(self.next_due())
+        self.sweep()
+        self.feed()
 
     def _time_out(self, tick: Tick[Message[T]]) -> None:
         for message in list(tick):
@@ -374,30 +383,35 @@ class Flow(Generic[T]):
         if message._consumer is not owner:
             raise NotInFlight(message.id, "not owner")
 
+    def _require_each(self, owner: Holder, messages: list[Message[T]]) -> None:
+        for message in messages:
+            if message not in message._tick or message._consumer is not owner:
+                self.require(owner, message)  # tells what is wrong
+
     def finish(self, owner: Holder, messages: list[Message[T]]) -> None:
         """Forget messages: all of them or none."""
         self.sweep()
         try:
-            for message in messages:
-                if message not in message._tick or message._consumer is not owner:
-                    self.require(owner, message)  # tells what is wrong
-        except AttributeError:
+            self._require_each(owner, messages)
+        except AttributeError:  # something among them is no message
             for message in messages:
                 self.require(owner, message)
         if len(set(messages)) < len(messages):
             raise InvalidMessage("the batch has a message twice")
-        current = self.gate.tick
+        last = self.gate.tick
         done = 0
         try:
             for message in messages:
                 tick = message._tick
+                if tick is not last:
+                    self._clear_away(last)
+                    last = tick
                 message._outcome = FINISHED
                 done += 1
                 del tick[message]
-                if not tick and tick is not current:
-                    self.timeouts.drop(tick)
         finally:
             owner.allowed += done
+        self._clear_away(last)
         if self._guard.watched or self.latency is not None:
             for message in messages:
                 self._finished(message)

@@ -5,7 +5,8 @@ The rule: a lock is held only inside a `with`, and never by a thread that a fork
 *Signals.*  CPython runs signal handlers when a call has returned, when a Python function begins and
 when a loop goes round.  `with` takes the lock and arms its release with no such moment between;
 `acquire()` before a `try` has one.  What has several steps and must not stay half done is done by
-`insist`.
+`insist`.  A loop that goes round by a condition has a function of its own, never the body of a
+`with` or `try`: as it goes round, CPython 3.12 and 3.13 forget what is around it.
 
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
 the child, so the child finds everything whole.

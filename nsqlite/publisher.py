@@ -180,24 +180,27 @@ class Publisher(Generic[T]):
         """Make records and ids for a batch; takes the lock."""
         records: list[Record[T]] = []
         names: list[str] = []
-        ids = self._ids
         with self._lock:
-            now = self._wall()
-            while (left := len(batch) - len(records)) > 0:
-                if now >= ids.until or ids.used == BLOCK:
-                    ids.renew(now)
-                used = ids.used
-                end = used + left
-                if end > BLOCK:  # noqa: PLR1730 - a call here could let a nested put take the same ids
-                    end = BLOCK
-                ids.used = end
-                self._unused += end - used
-                prefix = ids.prefix
-                suffixes = ids.suffixes[used:end]
-                part = batch[len(records) : len(records) + len(suffixes)]
-                records += zip(part, repeat(now), repeat(prefix), suffixes, repeat(0), strict=False)
-                names += [prefix + suffix for suffix in suffixes]
+            self._mint_into(records, names, batch)
         return records, names
+
+    def _mint_into(self, records: list[Record[T]], names: list[str], batch: list[T]) -> None:
+        ids = self._ids
+        now = self._wall()
+        while (left := len(batch) - len(records)) > 0:
+            if now >= ids.until or ids.used == BLOCK:
+                ids.renew(now)
+            used = ids.used
+            end = used + left
+            if end > BLOCK:  # noqa: PLR1730 - a call here could let a nested put take the same ids
+                end = BLOCK
+            ids.used = end
+            self._unused += end - used
+            prefix = ids.prefix
+            suffixes = ids.suffixes[used:end]
+            part = batch[len(records) : len(records) + len(suffixes)]
+            records += zip(part, repeat(now), repeat(prefix), suffixes, repeat(0), strict=False)
+            names += [prefix + suffix for suffix in suffixes]
 
     def _send(
         self, records: list[Record[T]], size: int, delay: float | None, timeout: float | None
@@ -222,16 +225,22 @@ class Publisher(Generic[T]):
         guard = self._guard
         guard.require_free("put")
         waiter: Waiter[T] = Waiter()
-        deadline = None if limit is None else self._now() + limit
-        who = f"put() to topic {self.name!r}"
         try:
-            while not guard.run(self._try, records, size, None, waiter):
-                left = None if deadline is None else deadline - self._now()
-                if (left is not None and left <= 0) or not self._clock.wait(waiter.bell, left, who):
-                    guard.run(self._try_last, records, size, waiter)
-                    return
+            self._try_until(records, size, limit, waiter)
         finally:
             insist(lambda: guard.run(self._fan.leave, waiter))
+
+    def _try_until(
+        self, records: list[Record[T]], size: int, limit: int | None, waiter: Waiter[T]
+    ) -> None:
+        guard = self._guard
+        deadline = None if limit is None else self._now() + limit
+        who = f"put() to topic {self.name!r}"
+        while not guard.run(self._try, records, size, None, waiter):
+            left = None if deadline is None else deadline - self._now()
+            if (left is not None and left <= 0) or not self._clock.wait(waiter.bell, left, who):
+                guard.run(self._try_last, records, size, waiter)
+                return
 
     def _try(
         self, records: list[Record[T]], size: int, due: int | None, waiter: Waiter[T] | None

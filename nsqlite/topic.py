@@ -373,8 +373,7 @@ class Topic(Publisher[T]):
         """Complete what a signal has interrupted."""
         self._fan.complete()
         for channel in list(self._channels.values()):
-            channel._flow.sweep()
-            channel._flow.feed()
+            channel._flow.mend()
             channel._answered()
         self._fan.room()
 

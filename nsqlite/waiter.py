@@ -75,15 +75,16 @@ def wait_until(
         guard.joiners.pop(waiter, None)
         return done()
 
-    guard.require_free("join")
-    deadline = None if timeout is None else clock.monotonic_ns() + timeout
-    try:
+    def sleep() -> None:
+        deadline = None if timeout is None else clock.monotonic_ns() + timeout
         while not guard.run(look):
             left = None if deadline is None else deadline - clock.monotonic_ns()
-            if left is not None and left <= 0:
-                break
-            if not clock.wait(waiter.bell, left, who):
-                break
+            if (left is not None and left <= 0) or not clock.wait(waiter.bell, left, who):
+                return
+
+    guard.require_free("join")
+    try:
+        sleep()
     finally:
         over = guard.run(leave)
     return over

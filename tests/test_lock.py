@@ -1,5 +1,6 @@
 """The lock: who may come in, in which order several are taken, and what a fork does to it."""
 
+import dis
 import gc
 import os
 import runpy
@@ -8,11 +9,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 from helpers import PATIENCE, Call
 
+import nsqlite
 from nsqlite import lock
 from nsqlite.lock import Section, insist, make_section
 
@@ -376,3 +380,73 @@ def test_a_real_child_finds_free_sections() -> None:
         assert (False, True) == (free.owned(), held.owned())
     assert [] == told
     assert others_see_free(held)
+
+
+# Where a signal may strike
+
+
+def functions(code: CodeType) -> Iterator[CodeType]:
+    """Go through all the code in a piece of code."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from functions(constant)
+
+
+def loops_that_slip_out(code: CodeType) -> list[int | None]:
+    """Return the lines where a loop goes round outside of the `with` or `try` that it stands in."""
+    bytecode = dis.Bytecode(code)
+    instructions = list(bytecode)
+    handlers = {step.offset for step in instructions if step.opname == "PUSH_EXC_INFO"}
+
+    def around(offset: int) -> set[int]:
+        found: set[int] = set()
+        ahead = [offset]
+        while ahead:
+            at = ahead.pop()
+            targets = {e.target for e in bytecode.exception_entries if e.start <= at < e.end}
+            ahead += targets - found
+            found |= targets
+        return found & handlers
+
+    return [
+        step.positions.lineno if step.positions else None
+        for step in instructions
+        if step.opname == "JUMP_BACKWARD" and around(step.argval) - around(step.offset)
+    ]
+
+
+SLIPS = """
+def bad(lock, items):
+    with lock:
+        for item in items:
+            if item:
+                print(item)
+
+def good(lock, items):
+    with lock:
+        for item in items:
+            print(item)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="CPython 3.11 forgets nothing")
+def test_the_search_finds_what_slips_out() -> None:
+    """A loop that goes round by a condition leaves its `with`, one that does so always does not."""
+    found = {
+        code.co_name: loops_that_slip_out(code) for code in functions(compile(SLIPS, "", "exec"))
+    }
+    assert {"<module>": [], "bad": [5], "good": []} == found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(nsqlite.__file__).parent.rglob("*.py")), ids=lambda path: path.stem
+)
+def test_no_loop_slips_out(path: Path) -> None:
+    """A signal that strikes as a loop goes round finds the lock released all the same."""
+    found = {
+        code.co_qualname: lines
+        for code in functions(compile(path.read_text("utf-8"), str(path), "exec"))
+        if (lines := loops_that_slip_out(code))
+    }
+    assert {} == found

@@ -99,8 +99,8 @@ class ManualClock:
     def attach(self, timed: Timed) -> None:
         """See `nsqlite.Clock`."""
         with self._lock:
-            self._timed = [known for known in self._timed if known() is not None]
-            self._timed.append(weakref.ref(timed))
+            living = filter(lambda known: known() is not None, self._timed)
+            self._timed = [*living, weakref.ref(timed)]
 
     def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
         """See `nsqlite.Clock`.
@@ -143,10 +143,7 @@ class ManualClock:
         """
         step = seconds("seconds", seconds_)
         with self._moving:
-            target = self._elapsed + step
-            while (due := self._next()) <= target:
-                self._move(due)
-            self._move(target)
+            self._move_on(self._elapsed + step)
 
     def advance_to_next(self) -> float | None:
         """Move on to the next deadline of a channel or a waiting thread.
@@ -162,6 +159,11 @@ class ManualClock:
             self._move(due)
             return (self._elapsed - before) / SECOND
 
+    def _move_on(self, target: int) -> None:
+        while (due := self._next()) <= target:
+            self._move(due)
+        self._move(target)
+
     def _move(self, moment: int) -> None:
         """Be at a moment, if it is ahead, and let everything due there happen."""
         self._elapsed = max(self._elapsed, moment)
@@ -169,10 +171,11 @@ class ManualClock:
             if timed.next_due() <= self._elapsed:
                 timed.advance()
         with self._lock:
-            over = [sleep for sleep in self._sleeps if sleep.due <= self._elapsed]
-        for sleep in over:
-            sleep.over = True
-            ring(sleep.bell)
+            sleeps = self._sleeps.copy()
+        for sleep in sleeps:
+            if sleep.due <= self._elapsed:
+                sleep.over = True
+                ring(sleep.bell)
 
     def _attached(self) -> list[Timed]:
         with self._lock:
@@ -182,7 +185,8 @@ class ManualClock:
     def _next(self) -> int:
         """Return the next deadline, `NEVER` if there is none."""
         with self._lock:
-            dues = [sleep.due for sleep in self._sleeps if not sleep.over]
+            sleeps = self._sleeps.copy()
+        dues = [sleep.due for sleep in sleeps if not sleep.over]
         dues += [timed.next_due() for timed in self._attached()]
         return min(dues, default=NEVER)
 

@@ -3,7 +3,6 @@
 import gc
 import random
 import signal
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +23,6 @@ pytestmark = [
     # What is thrown into a callback of the garbage collector (Hypothesis has one) goes nowhere.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-not_yet_on_3_13 = pytest.mark.skipif(
-    sys.version_info >= (3, 13),
-    reason="open: on CPython 3.13 a storm can still leave the lock held or a count wrong",
-)
 
 
 class Struck(Exception):
@@ -86,7 +79,6 @@ def is_usable(topic: Topic[Any], channels: list[nsqlite.Channel[Any]]) -> None:
     assert Call(use).result() is None
 
 
-@not_yet_on_3_13
 @pytest.mark.parametrize("several", [1, 4])
 def test_a_storm_loses_nothing(  # noqa: C901, PLR0915 - one scene, told in one piece
     several: int,
@@ -156,7 +148,6 @@ def test_a_storm_loses_nothing(  # noqa: C901, PLR0915 - one scene, told in one 
     is_usable(topic, channels)
 
 
-@not_yet_on_3_13
 def test_a_storm_over_blocked_threads() -> None:
     """Threads that wait are served although the putting thread is struck all the time."""
     topic: Topic[Any] = Topic("orders")
@@ -187,7 +178,6 @@ def test_a_storm_over_blocked_threads() -> None:
         assert {1} == set(counts.values())
 
 
-@not_yet_on_3_13
 def test_a_storm_over_a_blocked_get() -> None:
     """A get that is struck while it waits leaves the line, and the message goes to the next."""
     clock = TellingClock()
@@ -221,7 +211,6 @@ def test_a_storm_over_a_blocked_get() -> None:
     assert set(range(300)) == set(seen) | held
 
 
-@not_yet_on_3_13
 @pytest.mark.parametrize("several", [1, 3])
 def test_a_handler_may_put(several: int) -> None:
     """What a signal handler puts in the middle of another call reaches every channel, once."""
@@ -244,7 +233,6 @@ def test_a_handler_may_put(several: int) -> None:
         assert set(ids) == {message.id for message in consumer.get_many(len(ids), timeout=0)}
 
 
-@not_yet_on_3_13
 def test_a_handler_may_finish_and_close() -> None:
     """A handler that answers and closes in the middle of another call does no harm."""
     broker = Broker()
@@ -280,7 +268,6 @@ def test_a_handler_may_finish_and_close() -> None:
     topic._check()
 
 
-@not_yet_on_3_13
 def test_a_handler_cannot_wait() -> None:
     """A get that would wait inside another call of its thread raises Reentered."""
     topic: Topic[Any] = Topic("orders")
