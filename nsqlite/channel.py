@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Protocol
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.flow import Flow, Gate, Holder, counted
-from nsqlite.guard import Guard, log
+from nsqlite.guard import Guard
 from nsqlite.message import Message, Record, T
 from nsqlite.names import is_ephemeral
 from nsqlite.observe import Kind
@@ -229,10 +229,7 @@ class Channel(Generic[T]):
         Returns:
             How many messages were thrown away; they are logged as a warning.
         """
-        thrown = self._guard.call(self._close, drain) or 0
-        if thrown:
-            log.warning("%s was closed with %d messages in it", self._title, thrown)
-        return thrown
+        return self._guard.call(self._close, drain) or 0
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is ready, in flight or deferred.
@@ -291,11 +288,13 @@ class Channel(Generic[T]):
         if known is not None and not self._members and is_ephemeral(self.name):
             dropped = self._delete()
             if dropped:
-                log.warning("%s went with its last consumer and %d messages", self._title, dropped)
+                self._guard.log_later(
+                    "%s went with its last consumer and %d messages", self._title, dropped
+                )
 
     def _leave(self, member: Member, give_back: bool) -> None:
         """Let a consumer go, with what it holds."""
-        if member.over:
+        if member.over and member.client_id not in self._members:
             return
         flow = self._flow
         flow.sweep()
@@ -359,6 +358,13 @@ class Channel(Generic[T]):
     def _is_open(self) -> bool:
         return self._over is None and not self._draining
 
+    def _mend(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        if self._over is not None:
+            self._flow.clear()
+        self._flow.mend()
+        self._answered()
+
     def _require_open(self) -> None:
         if self._over is not None:
             raise Closed(self._title, self._over)
@@ -399,11 +405,15 @@ class Channel(Generic[T]):
         return count
 
     def _close(self, drain: bool) -> int:
-        if self._over is not None:
+        if self._over is not None or (drain and self._draining):
             return 0
         if not drain:
             self._draining = False
-            return self._shut("closed")
+            thrown = self._shut("closed")
+            if thrown:
+                text = "%s was closed with %d messages in it"
+                self._guard.log_later(text, self._title, thrown)
+            return thrown
         self._draining = True
         self._handed_at_end = self._parent.handed()
         self._flow.set_special(True)

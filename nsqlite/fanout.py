@@ -3,8 +3,9 @@
 The rule: a put is judged against all queues before it touches one, and once begun it is completed,
 whatever a signal throws in between.
 
-What cannot be handed on (the topic is paused, or has no channel) is held here.  A blocked put
-waits in line, is woken when there is more room, and is judged anew.
+What cannot be handed on (the topic is paused, or has no channel) goes into a queue of the topic's
+own, which obeys the same rules as a channel's.  A blocked put waits in line, is woken when there is
+more room, and is judged anew.
 
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
@@ -21,8 +22,9 @@ from nsqlite.errors import Full
 from nsqlite.flow import Deferral, Flow
 from nsqlite.guard import Guard
 from nsqlite.message import Record, T
-from nsqlite.observe import Event, Kind
-from nsqlite.options import SECOND, Options
+from nsqlite.observe import Kind
+from nsqlite.options import Options
+from nsqlite.timerwheel import Tick
 from nsqlite.waiter import Waiter
 
 
@@ -31,7 +33,7 @@ class FanOut(Generic[T]):
 
     Attributes:
         flows: the channels that get what is put.
-        held: what waits for a channel, or for the end of the pause; with the moment it is due.
+        held: the topic's own queue: what waits for a channel, or for the end of the pause.
         paused: nothing is handed on.
         kept: how many messages were accepted and not handed on: held, dropped, emptied.
         bytes: the sum of the lengths of the bytes bodies accepted.
@@ -40,16 +42,13 @@ class FanOut(Generic[T]):
     __slots__ = (
         "_clock",
         "_guard",
-        "_limit",
         "_name",
         "_now",
         "_putters",
         "_readies",
         "_records",
         "_rest",
-        "_when_full",
         "bytes",
-        "dropped_count",
         "flows",
         "held",
         "kept",
@@ -62,26 +61,31 @@ class FanOut(Generic[T]):
         self._guard: Final = guard
         self._clock: Final = clock
         self._now: Final = clock.monotonic_ns
-        self._limit: Final = options.max_depth
-        self._when_full: Final = options.when_full
         self.flows: tuple[Flow[T], ...] = ()
         self._readies: tuple[deque[Record[T]], ...] = ()
         self._rest: Iterator[deque[Record[T]]] = iter(())  # the queues that still lack
         self._records: Sequence[Record[T]] = ()  # these
-        self.held: Final[deque[tuple[Record[T], int | None]]] = deque()
+        self.held: Final[Flow[T]] = Flow((name, None), options, clock, guard, self.room)
         self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
         self.kept = 0
         self.bytes = 0
-        self.dropped_count = 0
 
     def is_flowing(self) -> bool:
         """Return whether messages are handed on at once."""
         return not self.paused and len(self.flows) > 0
 
+    def targets(self) -> tuple[Flow[T], ...]:
+        """Return the queues that get what is put now."""
+        return self.flows if self.is_flowing() else (self.held,)
+
     def is_bounded(self) -> bool:
         """Return whether a put may find no room."""
-        return self._limit is not None or any(flow.limit is not None for flow in self.flows)
+        return any(flow.limit is not None for flow in (self.held, *self.flows))
+
+    def depth(self) -> int:
+        """Return how many messages the topic holds, the deferred ones too, as in nsqd."""
+        return len(self.held.ready) + len(self.held.deferred)
 
     def set_paths(self, *, closing: bool) -> None:
         """Decide how a put hands a record on while all is calm; the long way is always right."""
@@ -118,6 +122,7 @@ class FanOut(Generic[T]):
         """Complete what was begun: put the records of an interrupted put into the queues left."""
         for ready in self._rest:
             ready.extend(self._records)  # one piece with the line above
+        self._records = ()
 
     def _feed(self) -> None:
         for flow in self.flows:
@@ -134,32 +139,14 @@ class FanOut(Generic[T]):
         Raises:
             Full: there is no use in waiting.
         """
-        if not self.is_flowing():
-            verdict = self._judge_one(
-                self._name, self._limit, self._when_full, len(self.held), count
-            )
-        else:
-            verdict = None
-            for flow in self.flows:
-                if flow.limit is not None:
-                    flow.sweep()
-                    where = ":".join(flow.names)
-                    depth = len(flow.ready)
-                    blocked = self._judge_one(where, flow.limit, flow.when_full, depth, count)
-                    verdict = verdict or blocked
+        verdict = None
+        for flow in self.targets():
+            if flow.limit is not None:
+                flow.sweep()
+                verdict = flow.judge(count) or verdict
         if verdict is None and self._putters and next(iter(self._putters)) is not waiter:
             return Full(self._name, count)
         return verdict
-
-    @staticmethod
-    def _judge_one(
-        where: str, limit: int | None, policy: str, depth: int, count: int
-    ) -> Full | None:
-        if limit is None or depth + count <= limit:
-            return None
-        if count > limit or policy == "raise":
-            raise Full(where, count, limit)
-        return Full(where, count, limit) if policy == "wait" else None
 
     # Blocked puts
 
@@ -177,7 +164,7 @@ class FanOut(Generic[T]):
         """Let the first blocked put look again, unless it would still find no room."""
         if self._putters:
             waiter, count = next(iter(self._putters.items()))
-            if not self.is_flowing() or all(flow.has_room(count) for flow in self.flows):
+            if all(flow.has_room(count) for flow in self.targets()):
                 waiter.ring()
 
     def ring_all(self) -> None:
@@ -197,84 +184,43 @@ class FanOut(Generic[T]):
         self.bytes += size
         if self._guard.watched:
             for record in records:
-                self.emit(Kind.PUBLISHED, record, due)
-        if self.is_flowing():
-            self._distribute(records, due)
-            for flow in self.flows:
-                flow.accepted(0 if due is not None else len(records))
-            return
-        self.kept += len(records)
-        self.held.extend([(record, due) for record in records])
-        if due is None and self._limit is not None and self._when_full != "wait":
-            self._drop_held(len(records), self._limit)
-
-    def _held_ready(self) -> list[tuple[Record[T], int | None]]:
-        """Return what is held and not deferred, or deferred no longer: what counts as depth."""
-        now = self._now()
-        return [entry for entry in self.held if entry[1] is None or entry[1] <= now]
-
-    def _drop_held(self, count: int, limit: int) -> None:
-        """Drop from what is held as much as the bound asks for, and no more than was put."""
-        ready = self._held_ready()
-        excess = min(len(ready) - limit, count)
-        if excess <= 0:
-            return
-        dropped = ready[:excess] if self._when_full == "drop oldest" else ready[-excess:]
-        gone = set(map(id, dropped))
-        kept = [entry for entry in self.held if id(entry) not in gone]
-        self._guard.trash.extend(self.held)
-        self.held.clear()
-        self.held.extend(kept)
-        for record, _due in dropped:
-            self.dropped_count += 1
-            self.emit(Kind.DROPPED, record)
-
-    def hand_on(self) -> None:
-        """Hand on what was held, if there is a channel to hand it to."""
-        while self.held and self.is_flowing():
-            record, due = self.held[0]
-            self.kept -= 1
-            self._distribute([record], due)
-            for flow in self.flows:
-                flow.feed()  # and no more: what was held is never refused
-            self.held.popleft()
-        self.room()
-
-    def empty(self) -> int:
-        """Drop what is held; return how much that was."""
-        count = len(self.held)
-        self._guard.trash.extend(self.held)
-        self.held.clear()
-        return count
-
-    def _distribute(self, records: list[Record[T]], due: int | None) -> None:
+                self.held.emit(Kind.PUBLISHED, record, due=due)
+        if not self.is_flowing():
+            self.kept += len(records)
+        targets = self.targets()
         if due is not None and due > self._now():
             deferrals = [Deferral(record) for record in records]
-            for flow in self.flows:
+            for flow in targets:
                 flow.defer(deferrals, due)
-            return
-        self._rest = iter([flow.ready for flow in self.flows])
-        self._records = records
-        self.complete()
-        self._records = ()
+        else:
+            self._rest = iter([flow.ready for flow in targets])
+            self._records = records
+            self.complete()
+            for flow in targets:
+                flow.accepted(0 if due is not None else len(records))
 
-    # Telling
+    def hand_on(self) -> None:
+        """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
+        if self.is_flowing():
+            self.held.sweep()
+            for tick in list(self.held.deferred.ticks()):
+                self._hand_on_later(tick)
+            records = list(self.held.ready)
+            self._rest = iter([flow.ready for flow in self.flows])
+            # One piece, up to the call that follows:
+            self.kept -= len(records)
+            self._records = records
+            self.held.ready.clear()
+            self.complete()
+            for flow in self.flows:
+                flow.feed()
+        self.room()
 
-    def emit(
-        self, kind: Kind, record: Record[T] | None = None, due: int | None = None, count: int = 1
-    ) -> None:
-        """Tell that something happened to the topic, if anybody listens."""
-        if not self._guard.watched:
-            return
-        wall = self._clock.time_ns()
-        self._guard.emit(
-            Event(
-                kind=kind,
-                time=wall / SECOND,
-                topic=self._name,
-                id=None if record is None else record[2] + record[3],
-                body=None if record is None else record[0],
-                due=None if due is None else (wall + due - self._now()) / SECOND,
-                count=count,
-            )
-        )
+    def _hand_on_later(self, tick: Tick[Deferral[T]]) -> None:
+        """Hand on what is not due yet."""
+        deferrals = list(tick)
+        for flow in self.flows:
+            flow.defer(deferrals, tick.due)
+        self.kept -= len(deferrals)
+        tick.clear()
+        self.held.deferred.drop(tick)

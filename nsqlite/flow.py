@@ -20,8 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol
 
-from nsqlite.clock import NEVER, Clock, ring
-from nsqlite.errors import InvalidMessage, NotInFlight
+from nsqlite.clock import NEVER, Clock
+from nsqlite.errors import Full, InvalidMessage, NotInFlight
 from nsqlite.guard import Guard
 from nsqlite.latency import Latency
 from nsqlite.line import Line, Windowed
@@ -130,13 +130,21 @@ class Flow(Generic[T]):
 
     def __init__(
         self,
-        names: tuple[str, str],
+        names: tuple[str, str | None],
         options: Options,
         clock: Clock,
         guard: Guard,
         room: Callable[[], None],
     ) -> None:
-        """Begin empty."""
+        """Begin empty.
+
+        Args:
+            names: the topic's and the channel's; None for the topic's own queue.
+            options: what holds for it.
+            clock: what it takes the time from.
+            guard: the topic's lock.
+            room: called when there is more room.
+        """
         self.names: Final = names
         self._guard: Final = guard
         self._clock: Final = clock
@@ -177,6 +185,24 @@ class Flow(Generic[T]):
         """Return whether nothing is ready, in flight or deferred."""
         return not (self.ready or self.timeouts or self.deferred)
 
+    def judge(self, count: int) -> Full | None:
+        """Judge whether so many more fit in, or what is too much may be dropped.
+
+        Returns:
+            None if so; else what a put raises that cannot wait any longer.
+
+        Raises:
+            Full: there is no use in waiting.
+        """
+        limit = self.limit
+        if limit is None or len(self.ready) + count <= limit:
+            return None
+        topic, channel = self.names
+        full = Full(topic if channel is None else f"{topic}:{channel}", count, limit)
+        if count > limit or self.when_full == "raise":
+            raise full
+        return full if self.when_full == "wait" else None
+
     def has_room(self, count: int) -> bool:
         """Return whether a put of so many messages need not wait for room here."""
         if self.limit is None or self.when_full != "wait":
@@ -213,7 +239,9 @@ class Flow(Generic[T]):
         """Complete what a signal has interrupted.  May be made twice."""
         self._set_due(self.next_due())
         self.sweep()
+        self.line.unpark_all()
         self.feed()
+        self.line.ring_all()
 
     def _time_out(self, tick: Tick[Message[T]]) -> None:
         for message in list(tick):
@@ -316,7 +344,10 @@ class Flow(Generic[T]):
             self._guard.waiting -= 1
             if self.line.watcher is waiter:
                 self.line.watcher = None
-            ring(waiter.bell)
+            try:
+                waiter.bell.release()  # itself, since a function begins where a signal may strike
+            except RuntimeError:  # it was rung already
+                pass
         if self._guard.watched:
             self.emit(Kind.DELIVERED, counted(message), owner, tick.due)
         if self.limit is not None:
@@ -530,7 +561,7 @@ class Flow(Generic[T]):
                 channel=channel,
                 id=None if record is None else record[2] + record[3],
                 body=None if record is None else record[0],
-                attempts=None if record is None else record[4],
+                attempts=None if record is None or channel is None else record[4],
                 client_id=None if owner is None else owner.client_id,
                 due=None if due is None else (wall + due - self._now()) / SECOND,
                 count=count,

@@ -77,6 +77,7 @@ class Guard:
     __slots__ = (
         "__weakref__",
         "_events",
+        "_logs",
         "_observers",
         "_pending",
         "_telling",
@@ -110,6 +111,7 @@ class Guard:
         self.trash: list[object] = []
         self._pending: deque[Callable[[], object]] = deque()
         self._events: deque[Event] = deque()
+        self._logs: deque[Callable[[], None]] = deque()
         self._observers: tuple[Observer, ...] = ()
         self._telling = False
 
@@ -125,7 +127,7 @@ class Guard:
             with self.lock:
                 return self.perform(operation, *args)
         finally:
-            if self._pending or self._events or self.trash or self.broken:
+            if self._pending or self._events or self.trash or self.broken or self._logs:
                 self.settle()
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
@@ -201,6 +203,8 @@ class Guard:
                 trash, self.trash = self.trash, []
                 self.calm_down()
             trash.clear()
+        if self._logs:
+            self._log()
         if self._events:
             self._tell()
 
@@ -210,8 +214,8 @@ class Guard:
             operation = self._pending[0]
             try:
                 operation()
-            except Exception:
-                log.exception("a call made inside another call failed")
+            except Exception as error:
+                self.log_later("a call made inside another call failed", error=error)
             self._pending.popleft()
 
     # Observers
@@ -253,6 +257,19 @@ class Guard:
             if mine:
                 self._telling = False
 
+    def log_later(self, text: str, *args: object, error: Exception | None = None) -> None:
+        """Have something logged after the lock, as an error or else a warning."""
+        level = logging.WARNING if error is None else logging.ERROR
+        self._logs.append(partial(log.log, level, text, *args, exc_info=error))
+
+    def _log(self) -> None:
+        while True:
+            try:
+                tell = self._logs.popleft()
+            except IndexError:
+                return
+            tell()
+
     # Those who wait
 
     def ring_joiners(self) -> None:
@@ -269,6 +286,7 @@ class Guard:
         self.waiting = 0
         self._telling = False
         self._events.clear()
+        self._logs.clear()
 
 
 def run_both(one: Guard, other: Guard, operation: Callable[[], R]) -> R:

@@ -52,7 +52,8 @@ class Line(Generic[T]):
         if waiter.owner.is_full():
             self.parked.setdefault(waiter.owner, OrderedDict())[waiter] = None
         else:
-            self._enter(waiter)
+            self.first_come[waiter] = None
+            self._guard.waiting += 1
         if self.watcher is None:
             self.watcher = waiter
 
@@ -86,8 +87,13 @@ class Line(Generic[T]):
 
     def unpark(self, owner: Windowed) -> None:
         """Line up those who waited for a window that has opened or matters no more."""
-        for waiter in self.parked.pop(owner, ()):
-            self._enter(waiter)
+        parked = self.parked.get(owner, OrderedDict())
+        while parked:
+            waiter = next(iter(parked))
+            self.first_come[waiter] = None
+            self._guard.waiting += 1
+            del parked[waiter]  # one piece with the two lines above
+        self.parked.pop(owner, None)
 
     def unpark_all(self) -> None:
         """Line up everybody."""
@@ -121,7 +127,3 @@ class Line(Generic[T]):
         self.first_come.clear()
         self.parked.clear()
         self.watcher = None
-
-    def _enter(self, waiter: Waiter[T]) -> None:
-        self.first_come[waiter] = None
-        self._guard.waiting += 1

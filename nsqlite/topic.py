@@ -18,7 +18,6 @@ from typing import Final, Protocol, Self, Unpack
 from nsqlite.channel import Channel
 from nsqlite.clock import SYSTEM, Clock
 from nsqlite.errors import Closed, InvalidOption
-from nsqlite.guard import log
 from nsqlite.guid import GuidFactory
 from nsqlite.message import T
 from nsqlite.names import check_name, is_ephemeral
@@ -114,9 +113,21 @@ class Topic(Publisher[T]):
         self._guard.mend = self._mend
         self._channels: Final[dict[str, Channel[T]]] = {}
         self._guard.observe(tuple(observers))
-        self._fan.emit(Kind.CREATED)
+        self._clock.attach(self)
+        self._fan.held.emit(Kind.CREATED)
         if home is None:
             self._guard.settle()
+
+    # For the clock
+
+    def next_due(self) -> int:
+        """Return the next deadline of what it holds itself; takes the lock."""
+        with self._lock:
+            return self._fan.held.deferred.next_filled()
+
+    def advance(self) -> None:
+        """Act on whatever of this is due by now."""
+        self._guard.call(self._fan.held.sweep)
 
     # Channels
 
@@ -180,17 +191,14 @@ class Topic(Publisher[T]):
         deleted = [name for name, channel in self._channels.items() if channel._over == "deleted"]
         for name in deleted:
             del self._channels[name]
-        if self._over is None:
-            channels = self._channels.values()
-            fan.flows = tuple(channel._flow for channel in channels if channel._is_open)
-            if deleted and not channels and is_ephemeral(self.name):
-                self._delete()
-            elif self._draining:
-                self._drain()
-            else:
-                fan.hand_on()
-        else:
-            fan.flows = ()
+        channels = self._channels.values()
+        fan.flows = tuple(channel._flow for channel in channels if channel._is_open)
+        if deleted and not channels and is_ephemeral(self.name):
+            self._delete()
+        elif self._over is None and self._draining:
+            self._drain()
+        elif self._over is None:
+            fan.hand_on()
         fan.set_paths(closing=self._draining or self._over is not None)
 
     # Steering
@@ -213,7 +221,8 @@ class Topic(Publisher[T]):
     @property
     def depth(self) -> int:
         """How many messages it holds itself, being paused or without a channel."""
-        return len(self._fan.held)
+        with self._lock:
+            return self._fan.depth()
 
     def pause(self) -> None:
         """Hand nothing on until `unpause`; puts are held (NSQ semantics §11).
@@ -265,10 +274,7 @@ class Topic(Publisher[T]):
             How many messages were thrown away, counted in each channel; they are logged as a
             warning.
         """
-        thrown = self._guard.call(self._close, drain) or 0
-        if thrown:
-            log.warning("topic %r was closed with %d messages in it", self.name, thrown)
-        return thrown
+        return self._guard.call(self._close, drain) or 0
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is held, and nothing ready, in flight or deferred in any channel.
@@ -297,7 +303,7 @@ class Topic(Publisher[T]):
 
     def _is_idle(self) -> bool:
         channels = self._channels.values()
-        return not self._fan.held and all(channel._flow.is_idle() for channel in channels)
+        return self._fan.held.is_idle() and all(channel._flow.is_idle() for channel in channels)
 
     def _done(self) -> bool:
         return self._over is not None or self._is_idle()
@@ -308,14 +314,14 @@ class Topic(Publisher[T]):
         if paused is self._fan.paused:
             return
         self._fan.paused = paused
-        self._fan.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
+        self._fan.held.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
         self.changed()
 
     def _empty(self) -> int:
         if self._over is not None:
             raise Closed(f"topic {self.name!r}", self._over)
-        count = self._fan.empty()
-        self._fan.emit(Kind.EMPTIED, count=count)
+        count = self._fan.held.clear()
+        self._fan.held.emit(Kind.EMPTIED, count=count)
         self.changed()
         self._fan.room()
         if self._guard.joiners:
@@ -331,51 +337,76 @@ class Topic(Publisher[T]):
     def _close(self, drain: bool) -> int:
         if self._over is not None:
             return 0
+        self._draining = drain
         if not drain:
-            self._draining = False
-            return self._shut("closed")
-        thrown = 0 if self._fan.flows else self._fan.empty()
-        self._draining = True
+            thrown = self._shut("closed")
+            self._log_thrown(thrown)
+            return thrown
+        thrown = 0 if self._fan.flows else self._throw_away()
         self.changed()
         self._fan.ring_all()
         return thrown
 
+    def _throw_away(self) -> int:
+        """Drop what the topic holds, since no channel will ever get it; return how much it was."""
+        thrown = self._fan.held.clear()
+        if thrown:
+            self._fan.held.emit(Kind.EMPTIED, count=thrown)
+            self._log_thrown(thrown)
+        return thrown
+
+    def _log_thrown(self, thrown: int) -> None:
+        if thrown:
+            text = "topic %r was closed with %d messages in it"
+            self._guard.log_later(text, self.name, thrown)
+
     def _drain(self) -> None:
         """Hand on what is held, close the channels behind it, and then itself behind them."""
         self._fan.hand_on()
-        if self._fan.held:
+        if not self._fan.flows:
+            self._throw_away()
+        if not self._fan.held.is_idle():
             return
         for channel in list(self._channels.values()):
             if channel._is_open:
                 channel._close(True)
         if self._over is None and all(c._over is not None for c in self._channels.values()):
             self._over = "closed"
-            self._fan.emit(Kind.CLOSED)
+            self._fan.held.emit(Kind.CLOSED, count=0)
 
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
         self._over = how
-        count = self._fan.empty()
-        for channel in list(self._channels.values()):
-            if channel._over is None:
-                channel._draining = False
-                count += channel._shut(how)
+        count = self._fan.held.clear() + self._shut_channels(how)
         if how == "deleted":
             self._channels.clear()
         self.changed()
-        self._fan.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
+        self._fan.held.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
         self._fan.ring_all()
         if self._guard.joiners:
             self._guard.ring_joiners()
         return count
 
-    def _mend(self) -> None:
-        """Complete what a signal has interrupted."""
-        self._fan.complete()
+    def _shut_channels(self, how: str) -> int:
+        count = 0
         for channel in list(self._channels.values()):
-            channel._flow.mend()
-            channel._answered()
-        self._fan.room()
+            if channel._over is None:
+                channel._draining = False
+                count += channel._shut(how)
+        return count
+
+    def _mend(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        self._fan.complete()
+        self._fan.held.mend()
+        if self._over is not None:
+            self._shut_channels(self._over)
+        for channel in list(self._channels.values()):
+            channel._mend()
+        self.changed()
+        self._fan.ring_all()
+        for sleeper in list(self._guard.joiners):
+            sleeper.ring()
 
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""
@@ -429,12 +460,12 @@ class Topic(Publisher[T]):
         return TopicStats(
             topic_name=self.name,
             channels=tuple(channel._stats() for channel in channels),
-            depth=len(self._fan.held),
+            depth=self._fan.depth(),
             message_count=self._accepted_count(),
             message_bytes=self._fan.bytes,
             paused=self._fan.paused,
             e2e_processing_latency=latency_stats(fractions, counts),
-            dropped_count=self._fan.dropped_count,
+            dropped_count=self._fan.held.dropped_count,
         )
 
     def __enter__(self) -> Self:
@@ -468,8 +499,8 @@ class Topic(Publisher[T]):
             len(channel._flow.line.first_come) for channel in channels
         )
         assert self._unused >= 0
-        if self._fan.is_flowing():
-            assert not self._fan.held
+        held = self._fan.held
+        held._check()
+        assert held.is_idle() or (self._over is None and not self._fan.is_flowing())
         if self._over is not None:
-            assert not self._fan.held
             assert self._guard.short_path is None

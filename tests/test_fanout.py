@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nsqlite import Consumer, Topic
+from nsqlite.testing import ManualClock
 
 
 class Interrupt(Exception):
@@ -90,11 +91,19 @@ def test_a_call_made_in_the_middle_of_a_fan_out() -> None:
 
 
 def test_held_messages_stay_in_order() -> None:
-    """What was held comes first, deferred or not, when a channel opens."""
-    topic = Topic("orders")
+    """What was held comes in the order in which it became ready, as in a channel."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
     topic.put(b"1")
-    topic.put(b"2", delay=0.000000001)
-    topic.put(b"3")
+    topic.put(b"3", delay=1)
+    topic.put(b"6", delay=3)
+    topic.put(b"2")
+    clock.advance(2)
+    topic.put(b"4")
+    assert 5 == topic.depth
     channel = topic.channel("billing")
+    topic.put(b"5")
+    assert 0 == topic.depth
+    clock.advance(1)
     with Consumer(channel) as consumer:
-        assert [b"1", b"2", b"3"] == [m.body for m in consumer.get_many(3, timeout=5, linger=1)]
+        assert [b"%d" % n for n in range(1, 7)] == [m.body for m in consumer.get_many(9)]

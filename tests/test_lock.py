@@ -395,7 +395,8 @@ def functions(code: CodeType) -> Iterator[CodeType]:
 
 def loops_that_slip_out(code: CodeType) -> list[int | None]:
     """Return the lines where a loop goes round outside of the `with` or `try` that it stands in."""
-    bytecode = dis.Bytecode(code)
+    bytecode: Any = dis.Bytecode(code)  # whose table of handlers typeshed does not know
+    entries = bytecode.exception_entries
     instructions = list(bytecode)
     handlers = {step.offset for step in instructions if step.opname == "PUSH_EXC_INFO"}
 
@@ -404,7 +405,7 @@ def loops_that_slip_out(code: CodeType) -> list[int | None]:
         ahead = [offset]
         while ahead:
             at = ahead.pop()
-            targets = {e.target for e in bytecode.exception_entries if e.start <= at < e.end}
+            targets = {e.target for e in entries if e.start <= at < e.end}
             ahead += targets - found
             found |= targets
         return found & handlers

@@ -87,8 +87,7 @@ class Model:
         """Drop what the topic holds itself."""
         if topic.over:
             raise Refused(Closed)
-        count = len(topic.held)
-        topic.held.clear()
+        count = self.drop_held(topic)
         self.tell(Kind.EMPTIED, topic, count=count)
         self.settle()
         return count
@@ -125,10 +124,8 @@ class Model:
         if topic.over:
             return 0
         topic.draining = drain
-        if drain:
-            thrown = 0 if topic.open() else len(topic.held)
-        else:
-            thrown = self.end_topic(topic, "closed")
+        left = 0 if topic.open() else topic.size()
+        thrown = left if drain else self.end_topic(topic, "closed")
         self.settle()
         return thrown
 
@@ -152,17 +149,11 @@ class Model:
                 continue
             dropping = queue.when_full in ("drop newest", "drop oldest")
             if count > queue.max_depth or (
-                self.depth(queue) + count > queue.max_depth and not dropping
+                len(queue.ready) + count > queue.max_depth and not dropping
             ):
                 full.add(queue.name if queue is topic else f"{topic.name}:{queue.name}")
         if full:
             raise Refused(Full, where=full, size={count})
-
-    def depth(self, queue: Stream | Queue) -> int:
-        """Return how many ready messages count against the bound."""
-        if isinstance(queue, Queue):
-            return len(queue.ready)
-        return sum(due is None or due <= self.now for _, due in queue.held)
 
     def may_put(self, topic: Stream, count: int, delay: int) -> None:
         """Refuse a put that must fail."""
@@ -178,25 +169,16 @@ class Model:
         topic.message_bytes += sum(len(c.body) for c in copies if isinstance(c.body, bytes))
         for copy in copies:
             self.tell(Kind.PUBLISHED, topic, copy, due)
-        if topic.flows():
-            for queue in topic.open():
-                self.receive(queue, copies, due)
-                if due is None:
-                    self.overflow(queue, len(copies))
-            return
-        topic.held += [(copy, due) for copy in copies]
-        for _ in copies if due is None else []:  # a put drops no more than it adds
-            if topic.max_depth is None or self.depth(topic) <= topic.max_depth:
-                return
-            ready = [(c, d) for c, d in topic.held if d is None or d <= self.now]
-            dropped = ready[0] if topic.when_full == "drop oldest" else ready[-1]
-            topic.held.remove(dropped)
-            topic.dropped_count += 1
-            self.tell(Kind.DROPPED, topic, dropped[0])
+        queues: list[Stream | Queue] = [*topic.open()] if topic.flows() else [topic]
+        for queue in queues:
+            self.receive(queue, copies, due)
+            if due is None:
+                self.overflow(queue, len(copies))
 
-    def receive(self, queue: Queue, copies: list[Copy], due: int | None) -> None:
-        """Give a channel its own copies."""
-        queue.message_count += len(copies)
+    def receive(self, queue: Stream | Queue, copies: list[Copy], due: int | None) -> None:
+        """Give a channel its own copies, or let the topic hold them."""
+        if isinstance(queue, Queue):
+            queue.message_count += len(copies)
         for original in copies:
             copy = attrs.evolve(original)
             if due is None or due <= self.now:
@@ -205,7 +187,7 @@ class Model:
                 queue.waiting.append((due, copy))
                 self.tell(Kind.DEFERRED, queue, copy, due)
 
-    def overflow(self, queue: Queue, count: int) -> None:
+    def overflow(self, queue: Stream | Queue, count: int) -> None:
         """Drop as many as were put too many."""
         for _ in range(count):
             if queue.max_depth is None or len(queue.ready) <= queue.max_depth:
@@ -320,7 +302,7 @@ class Model:
     def next_due(self) -> int | None:
         """Return the next deadline in any channel."""
         dues = [d.deadline for q in self.queues() for d in q.flying]
-        dues += [due for q in self.queues() for due, _ in q.waiting]
+        dues += [due for place in self.places() for due, _ in place.waiting]
         return min(dues, default=None)
 
     def advance(self, step: int) -> None:
@@ -329,18 +311,23 @@ class Model:
         while (due := self.next_due()) is not None and due <= target:
             self.now = due
             for queue in self.queues():
-                self.act(queue)
+                self.time_out(queue)
+            for place in self.places():
+                self.fall_due(place)
             self.settle()
         self.now = target
 
-    def act(self, queue: Queue) -> None:
-        """Time out what is due, and then make ready what is due."""
+    def time_out(self, queue: Queue) -> None:
+        """Make ready what nobody answered in time."""
         for delivery in [d for d in queue.flying if d.deadline <= self.now]:
             queue.flying.remove(delivery)
             queue.ready.append(delivery.copy)
             queue.timeout_count += 1
             delivery.outcome = "timed out"
             self.tell(Kind.TIMED_OUT, queue, delivery.copy, delivery.deadline)
+
+    def fall_due(self, queue: Stream | Queue) -> None:
+        """Make ready what has waited for its time."""
         for due, copy in [(d, c) for d, c in queue.waiting if d <= self.now]:
             queue.waiting.remove((due, copy))
             queue.ready.append(copy)
@@ -358,7 +345,7 @@ class Model:
         """Return whether there is nothing left."""
         if isinstance(thing, Queue):
             return not thing.size()
-        return not thing.held and not any(queue.size() for queue in thing.channels.values())
+        return not thing.size() and not any(queue.size() for queue in thing.channels.values())
 
     # What follows
 
@@ -381,6 +368,10 @@ class Model:
         for topic in list(self.topics.values()):
             yield from list(topic.channels.values())
 
+    def places(self) -> list[Stream | Queue]:
+        """Return all that can hold messages."""
+        return [*self.topics.values(), *self.queues()]
+
     def settle(self) -> None:
         """Look at everything, and do what follows from what is there."""
         for topic in list(self.topics.values()):
@@ -401,18 +392,27 @@ class Model:
 
     def hand_on(self, topic: Stream) -> None:
         """Give the channels what the topic holds, if it may; none of that is refused or dropped."""
-        while topic.held and topic.flows():
-            copy, due = topic.held.pop(0)
+        if topic.flows():
             for queue in topic.open():
-                self.receive(queue, [copy], due)
+                for due, copy in topic.waiting:
+                    self.receive(queue, [copy], due)
+                self.receive(queue, topic.ready, None)
+            self.drop_held(topic)
 
     def drain(self, topic: Stream) -> None:
         """Let the channels close behind the last message that the topic holds."""
-        if not topic.open():
-            topic.held.clear()
-        if not topic.held:
+        if not topic.open() and topic.size():
+            self.tell(Kind.EMPTIED, topic, count=self.drop_held(topic))
+        if not topic.size():
             for queue in topic.open():
                 queue.draining = True
+
+    def drop_held(self, topic: Stream) -> int:
+        """Drop all that a topic holds itself."""
+        count = topic.size()
+        topic.ready.clear()
+        topic.waiting.clear()
+        return count
 
     def drop_all(self, queue: Queue) -> int:
         """Drop all that a channel has."""
@@ -439,8 +439,7 @@ class Model:
             return 0
         topic.over = how
         topic.draining = False
-        count = len(topic.held)
-        topic.held.clear()
+        count = self.drop_held(topic)
         for queue in topic.channels.values():
             if queue.over is None:
                 queue.draining = False

@@ -160,7 +160,8 @@ class Stream:
     timeout: int
     max_consumers: int
     channels: dict[str, Queue] = attrs.Factory(dict)
-    held: list[tuple[Copy, int | None]] = attrs.Factory(list)
+    ready: list[Copy] = attrs.Factory(list)
+    waiting: list[tuple[int, Copy]] = attrs.Factory(list)
     paused: bool = False
     draining: bool = False
     over: str | None = None
@@ -172,6 +173,10 @@ class Stream:
         """Return the channels that take messages."""
         return [q for q in self.channels.values() if q.over is None and not q.draining]
 
+    def size(self) -> int:
+        """Return how many messages it holds itself."""
+        return len(self.ready) + len(self.waiting)
+
     def flows(self) -> bool:
         """Return whether it hands messages on."""
         return bool(self.open()) and not self.paused
@@ -181,7 +186,7 @@ class Stream:
         return {
             "topic_name": self.name,
             "channels": tuple(self.channels[name].stats() for name in sorted(self.channels)),
-            "depth": len(self.held),
+            "depth": self.size(),
             "backend_depth": 0,
             "message_count": self.message_count,
             "message_bytes": self.message_bytes,

@@ -469,13 +469,12 @@ class BrokerMachine(Twins):
             self.broker.topic("a")
 
 
-@pytest.mark.disagrees
 def test_broker_does_what_the_model_does() -> None:
     """Whatever one does, a broker returns, raises, counts, shows and tells what the model does."""
     run_state_machine_as_test(
         BrokerMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=max(200, settings().max_examples),
             stateful_step_count=50,
             phases=[Phase.generate],  # without shrinking, which takes minutes here
         ),

@@ -3,6 +3,7 @@
 import gc
 import random
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,9 @@ import nsqlite
 from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic
 from nsqlite.testing import ManualClock
 
-pytestmark = [
-    pytest.mark.skipif(
-        not hasattr(signal, "setitimer"), reason="there is no setitimer to make a storm with"
-    ),
-    # What is thrown into a callback of the garbage collector (Hypothesis has one) goes nowhere.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "setitimer"), reason="there is no setitimer to make a storm with"
+)
 
 
 class Struck(Exception):
@@ -31,7 +28,15 @@ class Struck(Exception):
 
 @contextmanager
 def storm(handler: Callable[[], object], interval: float = 0.0001) -> Iterator[None]:
-    """Have a function called in the main thread, again and again, wherever it just is."""
+    """Have a function called in the main thread, again and again, wherever it just is.
+
+    What it throws into a finaliser goes nowhere.  So that it finds only ours, the collector calls
+    nobody else meanwhile.
+    """
+    callbacks = gc.callbacks.copy()
+    gc.callbacks.clear()
+    lost: list[Any] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lost.append
     before = signal.signal(signal.SIGALRM, lambda _signum, _frame: handler())
     signal.setitimer(signal.ITIMER_REAL, interval, interval)
     try:
@@ -39,6 +44,9 @@ def storm(handler: Callable[[], object], interval: float = 0.0001) -> Iterator[N
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        sys.unraisablehook = hook
+        gc.callbacks.extend(callbacks)
+    assert not [event for event in lost if not isinstance(event.exc_value, Struck)]
 
 
 class Lightning:

@@ -156,7 +156,7 @@ class Twins(RuleBasedStateMachine):
         for topic, stream in self.topics:
             assert set(stream.channels) == set(topic.channels)
             seen = (topic.depth, topic.paused, topic.closed)
-            assert (len(stream.held), stream.paused, is_over(stream)) == seen
+            assert (stream.size(), stream.paused, is_over(stream)) == seen
         for channel, queue in self.channels:
             assert (queue.paused, is_over(queue)) == (channel.paused, channel.closed)
             counts = (channel.depth, channel.in_flight_count, channel.deferred_count)
