@@ -284,8 +284,8 @@ class Channel(Generic[T]):
 
     def _part(self, number: int) -> None:
         """Forget a consumer; an ephemeral channel goes with its last one (NSQ semantics §14)."""
-        known = self._members.pop(number, None)
-        if known is not None and not self._members and is_ephemeral(self.name):
+        self._members.pop(number, None)
+        if not self._members and is_ephemeral(self.name):
             dropped = self._delete()
             if dropped:
                 self._guard.log_later(
@@ -360,8 +360,6 @@ class Channel(Generic[T]):
 
     def _mend(self) -> None:
         """Complete what a signal has interrupted.  May be made twice."""
-        if self._over is not None:
-            self._flow.clear()
         self._flow.mend()
         self._answered()
 

@@ -156,9 +156,8 @@ class FanOut(Generic[T]):
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Take a put out of the line; the next one looks."""
-        if waiter in self._putters:
-            del self._putters[waiter]
-            self.room()
+        self._putters.pop(waiter, None)
+        self.room()
 
     def room(self) -> None:
         """Let the first blocked put look again, unless it would still find no room."""

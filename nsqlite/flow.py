@@ -18,6 +18,7 @@ Next: channel.py
 
 from collections import Counter, deque
 from collections.abc import Callable
+from itertools import filterfalse
 from typing import Any, Final, Generic, Protocol
 
 from nsqlite.clock import NEVER, Clock
@@ -298,7 +299,7 @@ class Flow(Generic[T]):
         excess = min(len(self.ready) - self.limit, count)
         if self.when_full == "drop oldest":
             self._drop([self.ready[i] for i in range(excess)], self.ready.popleft)
-        elif self.when_full == "drop newest":
+        else:  # "drop newest", since the other policies let nothing in beyond the limit
             self._drop([self.ready[-i] for i in range(1, excess + 1)], self.ready.pop)
 
     def _drop(self, dropped: list[Record[T]], take: Callable[[], object]) -> None:
@@ -407,7 +408,7 @@ class Flow(Generic[T]):
             InvalidMessage: it is no message.
             NotInFlight: it is not.
         """
-        if getattr(message, "_tick", None) is None:
+        if not was_delivered(message):
             raise InvalidMessage(f"expected a Message that get() returned, not {message!r}")
         if message not in message._tick:
             raise message.refusal()
@@ -424,9 +425,8 @@ class Flow(Generic[T]):
         self.sweep()
         try:
             self._require_each(owner, messages)
-        except AttributeError:  # something among them is no message
-            for message in messages:
-                self.require(owner, message)
+        except AttributeError:
+            self.require(owner, next(filterfalse(was_delivered, messages)))
         if len(set(messages)) < len(messages):
             raise InvalidMessage("the batch has a message twice")
         last = self.gate.tick
@@ -594,6 +594,11 @@ class Flow(Generic[T]):
         if self.line.first_come or self.line.parked:
             assert self.line.watcher is not None
             assert self.line.watcher in self.line
+
+
+def was_delivered(message: object) -> bool:
+    """Return whether something is a message that a consumer has got."""
+    return isinstance(message, Message) and hasattr(message, "_tick")
 
 
 def counted(message: Message[T]) -> Record[T]:

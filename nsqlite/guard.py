@@ -123,6 +123,8 @@ class Guard:
         """
         if self.busy and self.lock.owned():
             raise Reentered(_CALLS.get(operation.__name__, operation.__name__.strip("_")))
+        if self._pending:
+            self.settle()  # what was put off comes before what is called now
         try:
             with self.lock:
                 return self.perform(operation, *args)

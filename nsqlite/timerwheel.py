@@ -137,7 +137,10 @@ class TimerWheel(Generic[H]):
         return next((due for due, tick in self._order().items() if tick), NEVER)
 
     def first_due(self, now: int) -> Tick[H] | None:
-        """Return the next tick if it is due at `now`; empty or not, it is still to be dropped."""
+        """Return the next tick if it is due at `now`; empty or not, it is still to be dropped.
+
+        It may be None though `next_due` had promised one, if a signal had interrupted a change.
+        """
         order = self._order()
         return order.peekitem(0)[1] if self.next_due <= now else None
 

@@ -446,3 +446,29 @@ def test_one_channel_may_wait_while_another_runs() -> None:
     idle.unpause()
     assert 0 == call.result().body
     topic._check()
+
+
+def test_a_forgotten_consumer_is_not_counted() -> None:
+    """It makes room for another one at the next call, and no snapshot shows it."""
+    topic = Topic("orders")
+    channel = topic.channel("billing", max_channel_consumers=1)
+    consumer = Consumer(channel)
+    del consumer
+    gc.collect()
+    assert 0 == channel.stats().client_count
+    consumer = Consumer(channel)
+    del consumer
+    gc.collect()
+    consumer = Consumer(channel)
+    assert [consumer.client_id] == [client.client_id for client in channel.stats().clients]
+
+
+def test_a_consumer_forgotten_in_the_middle_of_a_call() -> None:
+    """A snapshot that is being made when a consumer is forgotten does not show it."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    with topic._guard.lock:
+        del consumer
+        gc.collect()
+        assert 0 == channel._stats().client_count

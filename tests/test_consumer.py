@@ -23,7 +23,10 @@ from nsqlite import (
     Topic,
     WindowFull,
 )
+from nsqlite.clock import NEVER
+from nsqlite.flow import Flow
 from nsqlite.testing import ManualClock
+from nsqlite.timerwheel import Tick
 from nsqlite.waiter import Waiter
 
 
@@ -740,4 +743,28 @@ def test_a_last_moment_hand_over_counts() -> None:
     topic.put(b"1")
     assert waiter.message is topic._guard.run(channel._receive, consumer, waiter)
     assert waiter.message is topic._guard.run(channel._give_up, waiter)
+    topic._check()
+
+
+def test_a_batch_interrupted_before_its_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception thrown into the making of a batch gives back what it had, in order."""
+
+    class Struck(Tick[Any]):
+        """A tick that a signal strikes when the second message is filed in it."""
+
+        def __setitem__(self, message: Any, nothing: None) -> None:
+            if len(self) == 1:
+                raise Interrupt
+            super().__setitem__(message, nothing)
+
+    topic = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    monkeypatch.setattr(Flow, "current", lambda *_: Struck(NEVER))
+    with pytest.raises(Interrupt):
+        consumer.get_many(3)
+    monkeypatch.undo()
+    assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
+    assert 0 == consumer.in_flight_count
     topic._check()

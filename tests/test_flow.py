@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 import nsqlite
-from nsqlite import Consumer, Topic
+from nsqlite import Consumer, State, Topic
 from nsqlite.testing import ManualClock
 
 
@@ -131,4 +131,25 @@ def test_a_time_out_opens_a_window() -> None:
     consumer.get(timeout=0)
     assert 2 == consumer.get().attempts
     assert isinstance(consumer, nsqlite.Consumer)
+    topic._check()
+
+
+def test_a_wheel_that_a_signal_left_wrong() -> None:
+    """A deadline that was announced and never came to be brings nothing, early or ever."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1", delay=10)
+    topic.put(b"2")
+    message = consumer.get()
+    clock.advance(5)
+    flow = channel._flow
+    for wheel in (flow.timeouts, flow.deferred):
+        wheel.next_due = 1
+        wheel._whole = False
+    flow._set_due(1)
+    assert (1, 1) == (channel.in_flight_count, channel.deferred_count)
+    clock.advance(5)
+    assert (1, State.IN_FLIGHT) == (channel.depth, message.state)
     topic._check()

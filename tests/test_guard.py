@@ -214,7 +214,7 @@ def test_putting_off_takes_no_lock() -> None:
         assert (True, False, True, True) == state(guard)
         assert [] == order
     guard.run(order.append, "next")
-    assert ["next", "made"] == order
+    assert ["made", "next"] == order
     assert CALM == state(guard)
 
 

@@ -342,3 +342,8 @@ def test_a_long_body_is_cut(body: str, shown: str) -> None:
     scene = Scene(body)
     assert len(shown) <= 60
     assert f"<Message {scene.id} attempts=1 in flight: {shown}>" == repr(scene.message)
+
+
+def test_a_message_made_by_hand_shows_itself() -> None:
+    """One that no consumer has got says so."""
+    assert "<Message never delivered>" == repr(Message())

@@ -9,7 +9,7 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 from helpers import PATIENCE, Call
 
-from nsqlite import Broker, Consumer, Event, Kind, Topic
+from nsqlite import Broker, Consumer, Event, InvalidOption, Kind, Topic
 from nsqlite.testing import ManualClock
 
 START: Final = 1_700_000_000.0
@@ -416,3 +416,10 @@ def test_what_an_observer_returns_is_ignored() -> None:
     topic = Topic("orders")
     topic.observe(lambda event: event.kind)
     assert 16 == len(topic.put(b"1"))
+
+
+@pytest.mark.parametrize("what", [Topic("orders"), Broker()])
+def test_an_observer_is_a_function(what: Topic[Any] | Broker) -> None:
+    """What cannot be called is refused at once."""
+    with pytest.raises(InvalidOption, match="observer must be a function of one event, not None"):
+        what.observe(None)  # type: ignore[arg-type]

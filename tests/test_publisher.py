@@ -1,11 +1,13 @@
 """Publishing: what only the inside shows; the rest is in test_topic.py."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import nsqlite
-from nsqlite import Topic
+from nsqlite import Reentered, Topic
+from nsqlite.clock import Bell
 from nsqlite.guid import BLOCK
 from nsqlite.publisher import index_of
 from nsqlite.testing import ManualClock
@@ -47,3 +49,52 @@ def test_ids_of_refused_messages_are_not_counted() -> None:
         topic.put(b"2")
     assert 1 == topic.stats().message_count
     topic._check()
+
+
+class ClockThatCalls(ManualClock):
+    """Calls a function once when it is asked for the time."""
+
+    def __init__(self) -> None:
+        super().__init__(autojump=True)
+        self.call: Callable[[], object] | None = None
+
+    def _monotonic_ns(self) -> int:
+        if self.call is not None:
+            call, self.call = self.call, None
+            call()
+        return super()._monotonic_ns()
+
+
+def test_a_put_in_the_middle_of_a_bounded_put() -> None:
+    """It cannot be judged there, and is refused at once."""
+    clock = ClockThatCalls()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=2)
+    refused: list[str] = []
+
+    def put() -> None:
+        with pytest.raises(Reentered) as info:
+            topic.put(b"2")
+        refused.append(info.value.call)
+
+    clock.call = put
+    topic.put(b"1")
+    assert (["put"], 1) == (refused, channel.depth)
+    topic._check()
+
+
+def test_room_found_in_the_last_moment() -> None:
+    """A put whose time is over looks once more before it gives up."""
+
+    class Clock(ManualClock):
+        """Makes room at the very end of a wait, and tells nobody."""
+
+        def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+            channel._flow.ready.clear()
+            return super().wait(bell, timeout and 0, who)
+
+    topic = Topic("orders", clock=Clock())
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    topic.put(b"2", timeout=1)
+    assert [b"2"] == [info.body for info in channel.peek()]

@@ -684,3 +684,56 @@ def test_events_of_steering() -> None:
         ("closed", None),
         ("deleted", None),
     ] == told
+
+
+def test_a_channel_that_another_thread_has_just_created() -> None:
+    """Of two calls that create a channel at once the later one gets it."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    assert channel is topic._guard.run(topic._create, "billing", topic.options)
+
+
+def test_an_interrupted_close_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle of a close leaves no channel open and nobody waiting."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    first, second = topic.channel("first"), topic.channel("second", max_depth=1)
+    topic.put(b"1")
+    calls = [Call(topic.join), Call(Consumer(first).get), Call(lambda: topic.put(b"2"))]
+    calls[1].result()
+    calls[1] = Call(Consumer(first).get)
+    for _ in calls:
+        clock.until_waiting()
+    shut = nsqlite.Channel._shut
+
+    def struck(channel: nsqlite.Channel[Any], how: str) -> int:
+        monkeypatch.undo()
+        shut(channel, how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nsqlite.Channel, "_shut", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.close()
+    assert [True] * 3 == [topic.closed, first.closed, second.closed]
+    assert [Closed] * 3 == [type(call.result()) for call in calls]
+    topic._check()
+
+
+def test_whoever_waits_looks_again_after_a_fork() -> None:
+    """In the child of a fork the lines are empty; a thread that is still there lines up anew."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    calls = [Call(topic.join), Call(lambda: topic.put(b"2"))]
+    for _ in calls:
+        clock.until_waiting()
+    with topic._guard.lock:
+        topic._forget_waiters()
+    for _ in calls:
+        clock.until_waiting()
+    with Consumer(channel) as consumer:
+        consumer.get().fin()
+        consumer.get().fin()
+    assert (True, 16) == (calls[0].result(), len(calls[1].result()))
+    topic._check()

@@ -110,24 +110,26 @@ class ManualClock:
         """
         due = NEVER if timeout is None else self._elapsed + timeout
         sleep = _Sleep(bell, due, who)
-        with self._lock:
-            self._sleeps[sleep] = threading.get_ident()
         try:
-            while True:
-                if self.autojump and self._alone() and self.advance_to_next() is not None:
-                    patience = 0.0
-                else:
-                    patience = self.patience
-                stood = self._elapsed
-                if bell.acquire(timeout=patience):
-                    return not sleep.over
-                if self._elapsed >= due:
-                    return False
-                if patience and self._elapsed == stood and self._alone():
-                    raise ClockStandsStill(who, self._ahead())
+            with self._lock:
+                self._sleeps[sleep] = threading.get_ident()
+            return self._stand(sleep)
         finally:
             with self._lock:
-                del self._sleeps[sleep]
+                self._sleeps.pop(sleep, None)
+
+    def _stand(self, sleep: _Sleep) -> bool:
+        while self._elapsed < sleep.due:
+            if self.autojump and self._alone() and self.advance_to_next() is not None:
+                patience = 0.0
+            else:
+                patience = self.patience
+            stood = self._elapsed
+            if sleep.bell.acquire(timeout=patience):
+                return not sleep.over
+            if patience and self._elapsed == stood and self._alone():
+                raise ClockStandsStill(sleep.who, self._ahead())
+        return False
 
     # Moving it
 

@@ -238,3 +238,10 @@ def test_a_forgotten_topic_has_no_deadlines() -> None:
     del topic
     gc.collect()
     assert clock.advance_to_next() is None
+
+
+def test_a_wait_for_no_time_is_over_at_once() -> None:
+    """A deadline that has come before the wait begins ends it."""
+    bell = threading.Lock()
+    bell.acquire()
+    assert not ManualClock().wait(bell, 0, "nobody")
