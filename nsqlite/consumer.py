@@ -10,13 +10,14 @@ Next: broker.py
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count, repeat, starmap
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self
 
 from nsqlite.channel import SHUT, Channel
 from nsqlite.clock import NEVER
-from nsqlite.errors import Closed, Empty, WindowFull
+from nsqlite.errors import Closed, Empty, Reentered, WindowFull
 from nsqlite.flow import Gate
 from nsqlite.guard import Guard, run_both
 from nsqlite.lock import insist, make_section
@@ -67,12 +68,14 @@ class Consumer(Generic[T]):
 
     __slots__ = (
         "__weakref__",
+        "_clock",
         "_connect_ts",
         "_flow",
         "_guard",
         "_lock",
         "_now",
         "_ready",
+        "_spare",
         "_who",
         "allowed",
         "channel",
@@ -123,8 +126,10 @@ class Consumer(Generic[T]):
         self._flow: Final = channel._flow
         self._guard: Final = channel._guard
         self._lock: Final = self._guard.lock
+        self._clock: Final = channel._clock
         self._now: Final = channel._clock.monotonic_ns
         self._ready: Final = self._flow.ready
+        self._spare: Final[list[Waiter[T]]] = []  # left by gets that are over, to be used again
         self._who: Final = f"get() on {channel._title}"
         self._connect_ts: Final = channel._clock.time_ns() // SECOND
         # What a Holder and Member has, for the channel
@@ -162,26 +167,27 @@ class Consumer(Generic[T]):
             An exception thrown into a waiting `get` by a signal loses nothing: what it was handed
             goes back to the head of the queue, its attempts as before.
         """
-        gate = self.gate
-        with self._lock:
-            now = self._now()
-            message: Message[T] = Message()
-            ready = self._ready
-            if (
-                now < gate.fresh
-                and ready
-                and self.delivered < self.allowed
-                and not self._guard.alert
-            ):
-                message._record = ready[0]
-                message._consumer = self
-                message._tick = tick = gate.tick
-                message._delivered = now
-                self.delivered += 1
-                tick[message] = None
-                del ready[0]
-                return message
-        return self._wait(timeout_ns(timeout))
+        ready = self._ready
+        if ready:
+            gate = self.gate
+            with self._lock:
+                now = self._now()
+                message: Message[T] = Message()
+                if (
+                    now < gate.fresh
+                    and ready
+                    and self.delivered < self.allowed
+                    and not self._guard.alert
+                ):
+                    message._record = ready[0]
+                    message._consumer = self
+                    message._tick = tick = gate.tick
+                    message._delivered = now
+                    self.delivered += 1
+                    tick[message] = None
+                    del ready[0]
+                    return message
+        return self._wait(None if timeout is None else timeout_ns(timeout))
 
     def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -213,7 +219,7 @@ class Consumer(Generic[T]):
             if not batch:
                 raise
         except BaseException:
-            insist(lambda: self._guard.run(self._return, batch))
+            insist(partial(self._guard.run, self._return, batch))
             raise
         return batch
 
@@ -276,67 +282,71 @@ class Consumer(Generic[T]):
     def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
         channel = self.channel
-        guard = self._guard
         if limit == 0:
-            message = guard.run(channel._receive, self, None)
+            message = self._guard.run(channel._receive, self, None)
             if message is None:
                 raise self._nothing()
             return message
-        guard.require_free("get")
-        waiter: Waiter[T] = Waiter(self)
+        if self._lock.owned():
+            raise Reentered("get")
         try:
-            message = self._line_up(waiter) or self._sleep(waiter, limit)
+            waiter = self._spare.pop()
+            waiter.owner = self
+        except IndexError:
+            waiter = Waiter(self)
+        try:
+            message = self._sleep(waiter, limit)
         except BaseException:
             waiter.gone = True  # before anything else can be thrown in
-            insist(lambda: guard.run(channel._abandon, waiter))
+            insist(partial(self._guard.run, channel._abandon, waiter))
             raise
+        waiter.message = waiter.owner = None
+        self._spare.append(waiter)
         if message is None:
             raise self._nothing()
         return message
 
-    def _line_up(self, waiter: Waiter[T]) -> Message[T] | None:
-        """Stand in line; the short path is for when there is nothing else to mind."""
+    def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
+        """Stand in line and sleep until the waiter was handed a message, or its time is over."""
         flow = self._flow
         guard = self._guard
         line = flow.line
+        receive = self.channel._receive
+        begin = now = self._now()
         with self._lock:
-            if (
-                self._now() < flow.due
+            in_line = (
+                now < flow.due
                 and self.gate.quiet
                 and not self._ready
                 and not guard.alert
                 and self.delivered < self.allowed
-            ):
+            )
+            if in_line:  # there is nothing else to mind
                 line.first_come[waiter] = None
                 guard.waiting += 1
                 if line.watcher is None:
                     line.watcher = waiter
                 guard.push = guard.waiting_path
-                return None
-        return guard.run(self.channel._receive, self, waiter)
-
-    def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
-        """Sleep until the waiter has been handed a message, or its time is over."""
-        channel = self.channel
-        flow = self._flow
-        now = self._now
-        begin = now()
+        if not in_line and (message := guard.run(receive, self, waiter)) is not None:
+            return message
+        left = limit
         slept = 0  # a frozen clock does not tell; the naps do
-        while True:
-            left = None if limit is None else limit - max(slept, now() - begin)
-            if left is not None and left <= 0:
-                return self._guard.run(channel._give_up, waiter)
+        while left is None or left > 0:
             nap = left
-            if flow.line.watcher is waiter and flow.due != NEVER:
-                until = max(0, flow.due - now())
-                nap = until if left is None else min(left, until)
-            if not channel._clock.wait(waiter.bell, nap, self._who):
+            if line.watcher is waiter and flow.due != NEVER:
+                nap = flow.due - now
+                if left is not None and left < nap:
+                    nap = left
+            if not self._clock.wait(waiter.bell, nap, self._who):
                 slept += nap or 0
             elif waiter.message is not None:
                 return waiter.message
-            message = self._guard.run(channel._receive, self, waiter)
+            message = guard.run(receive, self, waiter)
             if message is not None:
                 return message
+            now = self._now()
+            left = None if limit is None else limit - max(slept, now - begin)
+        return guard.run(self.channel._give_up, waiter)
 
     def _nothing(self) -> Empty:
         if self.max_in_flight is not None and self.is_full():

@@ -310,7 +310,46 @@ class Flow(Generic[T]):
             self.emit(Kind.DROPPED, record)
 
     def hand_over(self, record: Record[T]) -> bool:
-        """Take a record while somebody waits in line; say whether a call was put off meanwhile."""
+        """Take a record while somebody waits in line; say whether a call was put off meanwhile.
+
+        When nobody else has to be thought of it goes right into the hands of who waits, and the
+        bell comes last: who wakes earlier only waits for this thread.
+        """
+        guard = self._guard
+        line = self.line
+        gate = self.gate
+        now = self._now()
+        message: Message[T] = Message()
+        if (
+            guard.waiting > 1
+            or (waiter := line.watcher) is None
+            or waiter.gone
+            or (owner := waiter.owner).gate is not gate
+            or owner.delivered >= owner.allowed
+            or now >= gate.fresh
+            or self.ready
+            or guard.alert
+        ):
+            return self._hand_over(record)
+        message._record = record
+        message._consumer = owner
+        message._tick = tick = gate.tick
+        message._delivered = now
+        # One piece, up to the call that follows:
+        owner.delivered += 1
+        tick[message] = None
+        waiter.message = message
+        del line.first_come[waiter]
+        line.watcher = None
+        guard.waiting = 0
+        guard.push = guard.short_path
+        try:
+            waiter.bell.release()
+        except RuntimeError:  # it was rung already
+            pass
+        return guard.alert
+
+    def _hand_over(self, record: Record[T]) -> bool:
         guard = self._guard
         try:
             guard.stir()

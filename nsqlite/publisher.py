@@ -10,6 +10,7 @@ Next: topic.py
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import repeat
 from typing import Final, Generic
 
@@ -228,7 +229,7 @@ class Publisher(Generic[T]):
         try:
             self._try_until(records, size, limit, waiter)
         finally:
-            insist(lambda: guard.run(self._fan.leave, waiter))
+            insist(partial(guard.run, self._fan.leave, waiter))
 
     def _try_until(
         self, records: list[Record[T]], size: int, limit: int | None, waiter: Waiter[T]

@@ -5,6 +5,7 @@ import math
 import queue
 import signal
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from nsqlite import (
     InvalidMessage,
     InvalidOption,
     NotInFlight,
+    Reentered,
     State,
     Topic,
     WindowFull,
@@ -767,4 +769,31 @@ def test_a_batch_interrupted_before_its_first_message(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
     assert 0 == consumer.in_flight_count
+    topic._check()
+
+
+def test_a_waiter_is_used_again() -> None:
+    """Gets that wait one after the other share what they sleep on, and it keeps nothing alive."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    for body in (b"1", b"2"):
+        call = Call(consumer.get)
+        clock.until_waiting()
+        topic.put(body)
+        assert body == call.result().body
+        del call
+    assert [None] == [waiter.message for waiter in consumer._spare]
+    gone = weakref.ref(consumer)
+    topic.channel("billing").empty()
+    del consumer
+    assert gone() is None
+
+
+def test_get_does_not_wait_where_the_lock_is_held() -> None:
+    """A get that would sleep inside another call of its thread is refused."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    with topic._guard.lock, pytest.raises(Reentered, match="get"):
+        consumer.get(timeout=1)
     topic._check()

@@ -7,6 +7,7 @@ import pytest
 import nsqlite
 from nsqlite import Consumer, State, Topic
 from nsqlite.testing import ManualClock
+from nsqlite.waiter import Waiter
 
 
 def test_the_short_path_is_taken() -> None:
@@ -152,4 +153,20 @@ def test_a_wheel_that_a_signal_left_wrong() -> None:
     assert (1, 1) == (channel.in_flight_count, channel.deferred_count)
     clock.advance(5)
     assert (1, State.IN_FLIGHT) == (channel.depth, message.state)
+    topic._check()
+
+
+def test_a_hand_over_to_who_is_awake_already() -> None:
+    """A waiter that was rung for another reason finds the message all the same."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    consumer.get().fin()  # from here on there is a tick to hand over with
+    waiter: Waiter[Any] = Waiter(consumer)
+    topic._guard.run(channel._receive, consumer, waiter)
+    waiter.ring()
+    topic.put(b"2")
+    assert waiter.message is not None
+    assert b"2" == waiter.message.body
     topic._check()
