@@ -16,9 +16,9 @@ from typing import Any, Final, Generic, Protocol
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, TooManyConsumers
-from nsqlite.flow import Flow, Gate, Holder, counted
+from nsqlite.flow import Flow, Gate, Holder
 from nsqlite.guard import Guard
-from nsqlite.message import Message, Record, T
+from nsqlite.message import Message, Record, T, counted
 from nsqlite.names import is_ephemeral
 from nsqlite.observe import Kind
 from nsqlite.options import SECOND, Options, timeout_ns, whole

@@ -17,9 +17,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Generic
 
+from nsqlite.backlog import Backlog, Deferral
 from nsqlite.clock import Clock
 from nsqlite.errors import Full
-from nsqlite.flow import Deferral, Flow
+from nsqlite.flow import Flow
 from nsqlite.guard import Guard
 from nsqlite.message import Record, T
 from nsqlite.observe import Kind
@@ -65,7 +66,7 @@ class FanOut(Generic[T]):
         self._readies: tuple[deque[Record[T]], ...] = ()
         self._rest: Iterator[deque[Record[T]]] = iter(())  # the queues that still lack
         self._records: Sequence[Record[T]] = ()  # these
-        self.held: Final[Flow[T]] = Flow((name, None), options, clock, guard, self.room)
+        self.held: Final[Backlog[T]] = Backlog((name, None), options, clock, guard, self.room)
         self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
         self.kept = 0
@@ -75,7 +76,7 @@ class FanOut(Generic[T]):
         """Return whether messages are handed on at once."""
         return not self.paused and len(self.flows) > 0
 
-    def targets(self) -> tuple[Flow[T], ...]:
+    def targets(self) -> tuple[Backlog[T], ...]:
         """Return the queues that get what is put now."""
         return self.flows if self.is_flowing() else (self.held,)
 

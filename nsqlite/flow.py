@@ -8,27 +8,26 @@ nothing but `finish` and `clear` and a declared overflow policy takes it away.
                 |  +---time_out, requeue, give_back------+    +--finish--> gone
                 +--fall_due-- deferred (a timer wheel) <--requeue with a delay
 
-Time flows in from outside: whoever comes by sweeps what is due.
-
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
 
 Next: channel.py
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from itertools import filterfalse
 from typing import Any, Final, Generic, Protocol
 
-from nsqlite.clock import NEVER, Clock
-from nsqlite.errors import Full, InvalidMessage, NotInFlight
+from nsqlite.backlog import Backlog, Deferral
+from nsqlite.clock import Clock
+from nsqlite.errors import InvalidMessage, NotInFlight
 from nsqlite.guard import Guard
 from nsqlite.latency import Latency
 from nsqlite.line import Line, Windowed
-from nsqlite.message import FINISHED, Message, Owner, Record, State, T
-from nsqlite.observe import Event, Kind
-from nsqlite.options import SECOND, Options, seconds
+from nsqlite.message import FINISHED, Message, Owner, Record, State, T, counted, was_delivered
+from nsqlite.observe import Kind
+from nsqlite.options import Options, seconds
 from nsqlite.timerwheel import Tick, TimerWheel
 from nsqlite.waiter import Waiter
 
@@ -59,16 +58,6 @@ class Holder(Owner, Windowed, Protocol):
         ...
 
 
-class Deferral(Generic[T]):
-    """A record that waits for its time; channels share it."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Record[T]) -> None:
-        """Hold the record."""
-        self.record: Final = record
-
-
 class Gate(Generic[T]):
     """When the short paths of get and fin are right; a shut one lets nobody pass.
 
@@ -87,90 +76,54 @@ class Gate(Generic[T]):
         self.quiet = False
 
 
-class Flow(Generic[T]):
+class Flow(Backlog[T]):
     """A channel's messages.
 
     Attributes:
-        ready: the records to be delivered, the next one first.
         timeouts: the messages in flight, by the moment they time out.
-        deferred: the records that wait, by the moment they are due.
         line: the blocked getters.
         gate: when the short paths may be taken.
-        due: no deadline is before this.
         paused: nothing is delivered.
         special: the short paths of get and fin are wrong: paused, closing, bounded or measured.
         answered: called when messages were answered, and there may be nothing left.
-        room: called when there is more room.
     """
 
     __slots__ = (
-        "_clock",
-        "_guard",
         "_longest",
         "_longest_req",
-        "_now",
         "answered",
-        "deferred",
-        "dropped_count",
-        "due",
         "gate",
         "latency",
-        "limit",
         "line",
         "msg_timeout",
-        "names",
         "paused",
-        "ready",
         "requeue_count",
-        "room",
         "special",
         "timeout_count",
         "timeouts",
-        "when_full",
     )
 
     def __init__(
         self,
-        names: tuple[str, str | None],
+        names: tuple[str, str],
         options: Options,
         clock: Clock,
         guard: Guard,
         room: Callable[[], None],
     ) -> None:
-        """Begin empty.
-
-        Args:
-            names: the topic's and the channel's; None for the topic's own queue.
-            options: what holds for it.
-            clock: what it takes the time from.
-            guard: the topic's lock.
-            room: called when there is more room.
-        """
-        self.names: Final = names
-        self._guard: Final = guard
-        self._clock: Final = clock
-        self._now: Final = clock.monotonic_ns
-        self.room: Final = room
+        """Begin empty, and with nobody; see `Backlog`."""
+        super().__init__(names, options, clock, guard, room)
         self.answered: Callable[[], None] = lambda: None
         self.msg_timeout: Final = seconds("msg_timeout", options.msg_timeout)
         self._longest: Final = seconds("max_msg_timeout", options.max_msg_timeout)
         self._longest_req: Final = seconds("max_req_timeout", options.max_req_timeout)
-        self.limit: Final = options.max_depth
-        self.when_full: Final = options.when_full
-        resolution = clock.resolution
-        if options.resolution is not None:
-            resolution = seconds("resolution", options.resolution)
-        self.ready: Final[deque[Record[T]]] = deque()
-        self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(resolution)
-        self.deferred: Final[TimerWheel[Deferral[T]]] = TimerWheel(resolution)
+        self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(self.resolution)
         self.line: Final[Line[T]] = Line(guard)
         self.gate: Final[Gate[T]] = Gate()
-        self.due = NEVER
         self.paused = False
         self.special = False
         self.requeue_count = 0
         self.timeout_count = 0
-        self.dropped_count = 0
         self.latency: Latency | None = None
         if options.e2e_processing_latency_percentiles:
             window = seconds("window", options.e2e_processing_latency_window_time)
@@ -184,49 +137,13 @@ class Flow(Generic[T]):
 
     def is_idle(self) -> bool:
         """Return whether nothing is ready, in flight or deferred."""
-        return not (self.ready or self.timeouts or self.deferred)
-
-    def judge(self, count: int) -> Full | None:
-        """Judge whether so many more fit in, or what is too much may be dropped.
-
-        Returns:
-            None if so; else what a put raises that cannot wait any longer.
-
-        Raises:
-            Full: there is no use in waiting.
-        """
-        limit = self.limit
-        if limit is None or len(self.ready) + count <= limit:
-            return None
-        topic, channel = self.names
-        full = Full(topic if channel is None else f"{topic}:{channel}", count, limit)
-        if count > limit or self.when_full == "raise":
-            raise full
-        return full if self.when_full == "wait" else None
-
-    def has_room(self, count: int) -> bool:
-        """Return whether a put of so many messages need not wait for room here."""
-        if self.limit is None or self.when_full != "wait":
-            return True
-        return len(self.ready) + count <= self.limit
+        return not self.timeouts and super().is_idle()
 
     # Time
 
     def next_due(self) -> int:
         """Return the next deadline; takes no lock."""
         return min(self.timeouts.next_due, self.deferred.next_due)
-
-    def sweep(self) -> int:
-        """Act on all that is due, in the order of the deadlines; return the time."""
-        now = self._now()
-        if now < self.due:
-            return now
-        try:
-            self._act(now)
-        finally:
-            self._set_due(self.next_due())
-            self.feed()
-        return now
 
     def _act(self, now: int) -> None:
         while (due := self.next_due()) <= now:
@@ -238,8 +155,7 @@ class Flow(Generic[T]):
 
     def mend(self) -> None:
         """Complete what a signal has interrupted.  May be made twice."""
-        self._set_due(self.next_due())
-        self.sweep()
+        super().mend()
         self.line.unpark_all()
         self.feed()
         self.line.ring_all()
@@ -259,16 +175,8 @@ class Flow(Generic[T]):
                 self.emit(Kind.TIMED_OUT, again, owner, tick.due)
         self.timeouts.drop(tick)
 
-    def _fall_due(self, tick: Tick[Deferral[T]]) -> None:
-        for deferral in list(tick):
-            del tick[deferral]  # one piece with the next line
-            self.ready.append(deferral.record)
-            if self._guard.watched:
-                self.emit(Kind.DUE, deferral.record, None, tick.due)
-        self.deferred.drop(tick)
-
     def _set_due(self, due: int) -> None:
-        self.due = due
+        super()._set_due(due)
         gate = self.gate
         gate.quiet = not self.special and not self.line.parked
         gate.fresh = min(gate.fresh, due) if gate.quiet else 0
@@ -278,36 +186,6 @@ class Flow(Generic[T]):
         if due < self.due:
             self._set_due(due)
             self.line.ring_watcher()
-
-    # From the topic
-
-    def defer(self, deferrals: list[Deferral[T]], due: int) -> None:
-        """Take messages that are not due yet.  May be made twice."""
-        tick = self.deferred.tick(due)
-        for deferral in deferrals:
-            tick[deferral] = None
-        self._lower(tick.due)
-        if self._guard.watched:
-            for deferral in deferrals:
-                self.emit(Kind.DEFERRED, deferral.record, None, due)
-
-    def accepted(self, count: int) -> None:
-        """Do what follows when the topic has appended so many records to `ready`."""
-        self.feed()
-        if self.limit is None or len(self.ready) <= self.limit:
-            return
-        excess = min(len(self.ready) - self.limit, count)
-        if self.when_full == "drop oldest":
-            self._drop([self.ready[i] for i in range(excess)], self.ready.popleft)
-        else:  # "drop newest", since the other policies let nothing in beyond the limit
-            self._drop([self.ready[-i] for i in range(1, excess + 1)], self.ready.pop)
-
-    def _drop(self, dropped: list[Record[T]], take: Callable[[], object]) -> None:
-        self._guard.trash.extend(dropped)
-        for record in dropped:
-            self.dropped_count += 1
-            take()
-            self.emit(Kind.DROPPED, record)
 
     def hand_over(self, record: Record[T]) -> bool:
         """Take a record while somebody waits in line; say whether a call was put off meanwhile.
@@ -554,64 +432,33 @@ class Flow(Generic[T]):
     def clear(self) -> int:
         """Drop all messages; return how many they were."""
         self.sweep()
-        trash = self._guard.trash
-        count = len(self.ready)
-        trash.extend(self.ready)
-        self.ready.clear()
+        count = 0
         for tick in list(self.timeouts.ticks()):
             for message in list(tick):
                 owner: Holder = message._consumer
                 outcome = State.DROPPED
-                trash.append(message)
+                self._guard.trash.append(message)
                 message._outcome = outcome
                 owner.allowed += 1
                 owner.unfinished += 1
                 del tick[message]
                 count += 1
             self.timeouts.drop(tick)
-        deferred = self.deferred.clear()
-        trash.extend(deferred)
         self.gate.tick = Tick(0)
         self.gate.fresh = 0
         self.line.unpark_all()
-        self._set_due(NEVER)
-        return count + len(deferred)
+        return count + super().clear()
 
-    # Telling
-
-    def emit(
-        self,
-        kind: Kind,
-        record: Record[T] | None = None,
-        owner: Owner | None = None,
-        due: int | None = None,
-        count: int = 1,
-    ) -> None:
-        """Tell that something happened, if anybody listens."""
-        if not self._guard.watched:
-            return
-        wall = self._clock.time_ns()
-        topic, channel = self.names
-        self._guard.emit(
-            Event(
-                kind=kind,
-                time=wall / SECOND,
-                topic=topic,
-                channel=channel,
-                id=None if record is None else record[2] + record[3],
-                body=None if record is None else record[0],
-                attempts=None if record is None or channel is None else record[4],
-                client_id=None if owner is None else owner.client_id,
-                due=None if due is None else (wall + due - self._now()) / SECOND,
-                count=count,
-            )
-        )
+    def _ids(self) -> Counter[str]:
+        """Count the ids of the messages."""
+        ids = super()._ids()
+        ids.update(message.id for message in self.timeouts)
+        return ids
 
     def _check(self) -> None:
         """Check what must always hold."""
+        super()._check()
         self.timeouts._check()
-        self.deferred._check()
-        assert self.due <= self.next_due()
         assert self.gate.fresh <= (self.due if self.gate.quiet else 0)
         held: Counter[Any] = Counter()
         for tick in self.timeouts.ticks():
@@ -622,10 +469,6 @@ class Flow(Generic[T]):
         for owner, count in held.items():
             settled = owner.allowed - owner.window
             assert owner.delivered - settled == count, (owner.delivered, settled, count)
-        ids = Counter(record[2] + record[3] for record in self.ready)
-        ids.update(message.id for message in self.timeouts)
-        ids.update(deferral.record[2] + deferral.record[3] for deferral in self.deferred)
-        assert all(times == 1 for times in ids.values()), "a message is in two places"
         if self.ready and not self.paused:
             assert all(waiter.owner.is_full() for waiter in self.line.first_come), (
                 "one was forgotten"
@@ -633,14 +476,3 @@ class Flow(Generic[T]):
         if self.line.first_come or self.line.parked:
             assert self.line.watcher is not None
             assert self.line.watcher in self.line
-
-
-def was_delivered(message: object) -> bool:
-    """Return whether something is a message that a consumer has got."""
-    return isinstance(message, Message) and hasattr(message, "_tick")
-
-
-def counted(message: Message[T]) -> Record[T]:
-    """Return the record of a message that counts this delivery."""
-    body, timestamp, prefix, suffix, attempts = message._record
-    return body, timestamp, prefix, suffix, attempts + 1

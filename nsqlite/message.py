@@ -201,3 +201,14 @@ class Message(Generic[T]):
         if len(body) > _SHOWN:
             body = body[: _SHOWN - 3] + "..."
         return f"<Message {self.id} attempts={self.attempts} {self.state}: {body}>"
+
+
+def was_delivered(message: object) -> bool:
+    """Return whether something is a message that a consumer has got."""
+    return isinstance(message, Message) and hasattr(message, "_tick")
+
+
+def counted(message: Message[T]) -> Record[T]:
+    """Return the record of a message that counts this delivery."""
+    body, timestamp, prefix, suffix, attempts = message._record
+    return body, timestamp, prefix, suffix, attempts + 1

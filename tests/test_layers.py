@@ -29,6 +29,7 @@ LAYERS: Final = (
     ("waiter",),
     ("line", "latency"),
     ("stats",),
+    ("backlog",),
     ("flow",),
     ("channel",),
     ("fanout",),
