@@ -6,7 +6,7 @@ itself while it is paused or has no channel; a put that raised has put nothing a
 What is published goes through publisher.py and fanout.py; here are the topic's channels, its life
 from open to closed or deleted, and the looking inside.
 
-Next: consumer.py
+Next: answers.py
 """
 
 from collections import Counter

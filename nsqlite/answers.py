@@ -1,0 +1,256 @@
+"""The side of a consumer that answers: fin, req, touch, move, and how it leaves.
+
+The rule: it answers only for messages that were delivered to it, and holds no more than its window
+allows.
+
+How it gets them is another matter, and not the same for threads as for others: consumer.py.
+
+Next: consumer.py
+"""
+
+from collections.abc import Callable, Iterable
+from itertools import count
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self
+
+from nsqlite.channel import SHUT, Channel
+from nsqlite.flow import Gate
+from nsqlite.guard import Guard, run_both
+from nsqlite.lock import make_section
+from nsqlite.message import FINISHED, Message, T
+from nsqlite.options import SECOND, seconds, whole
+from nsqlite.stats import ClientStats
+
+NO_LIMIT: Final = 1 << 62
+"""The window of a consumer without `max_in_flight`."""
+
+_numbers: Final = count(1)
+_numbering: Final = make_section(rank=2)
+
+
+class Target(Protocol):
+    """What `move` needs of a topic."""
+
+    @property
+    def guard(self) -> Guard:
+        """Its lock."""
+        ...
+
+    def prepare(self, body: Any) -> tuple[Callable[[], None], str]:
+        """Return a function that publishes a body under the lock, and the id."""
+        ...
+
+
+class Answers(Generic[T]):
+    """What every kind of consumer has; `Consumer` is what users make.
+
+    Attributes:
+        channel: where its messages come from.
+        client_id: its number, never used twice in a process.
+        max_in_flight: its window, None for no limit.
+        requeue_delay: seconds of delay when the `with` block of a message fails.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_connect_ts",
+        "_flow",
+        "_guard",
+        "_lock",
+        "allowed",
+        "channel",
+        "client_id",
+        "delivered",
+        "gate",
+        "max_in_flight",
+        "msg_timeout",
+        "over",
+        "requeue_delay",
+        "requeued",
+        "unfinished",
+        "window",
+    )
+
+    def __init__(
+        self,
+        channel: Channel[T],
+        max_in_flight: int | None,
+        msg_timeout: float | None,
+        requeue_delay: float,
+    ) -> None:
+        """Join a channel; see `Consumer`."""
+        options = channel.options
+        if max_in_flight is not None:
+            whole("max_in_flight", max_in_flight, 1)
+        seconds("requeue_delay", requeue_delay, 0, options.max_req_timeout)
+        if msg_timeout is None:
+            msg_timeout = options.msg_timeout
+        self.channel: Final = channel
+        self.max_in_flight: Final = max_in_flight
+        self.requeue_delay = requeue_delay
+        self._flow: Final = channel._flow
+        self._guard: Final = channel._guard
+        self._lock: Final = self._guard.lock
+        self._connect_ts: Final = channel._clock.time_ns() // SECOND
+        # What a Holder and Member has, for the channel
+        self.msg_timeout: Final = seconds(
+            "msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True
+        )
+        self.window: Final = NO_LIMIT if max_in_flight is None else max_in_flight
+        self.delivered = 0
+        self.allowed = self.window
+        self.unfinished = 0
+        self.requeued = 0
+        self.over = False
+        standard = self.msg_timeout == self._flow.msg_timeout
+        self.gate: Gate[Any] = self._flow.gate if standard else SHUT
+        with _numbering:
+            self.client_id: Final = next(_numbers)
+        self._guard.run(channel._join, self)
+
+    def is_full(self) -> bool:
+        """Return whether it holds `max_in_flight` messages."""
+        return self.delivered >= self.allowed
+
+    # Answering
+
+    def fin(self, message: Message[T]) -> None:
+        """Finish a message: its channel forgets it (NSQ semantics §9).
+
+        It does not read the clock.  So a message whose time is over, but which nobody has looked
+        for yet, is finished and not delivered again; as in nsqd between two of its scans.
+
+        Raises:
+            NotInFlight: it was answered already, has timed out or is another consumer's; nothing
+                has changed.
+            InvalidMessage: it is no message; nothing has changed.
+        """
+        gate = self.gate
+        try:
+            with self._lock:
+                if gate.quiet and message._consumer is self and not self._guard.alert:
+                    tick = message._tick
+                    del tick[message]
+                    message._outcome = FINISHED
+                    self.allowed += 1
+                    if not tick and tick is not gate.tick:
+                        self._flow.timeouts.drop(tick)
+                    return
+        except (KeyError, AttributeError):
+            pass  # stale, or no message at all: the long way tells
+        self._guard.call(self._flow.finish, self, [message])
+
+    def fin_many(self, messages: Iterable[Message[T]]) -> None:
+        """Finish several messages: all of them or none.
+
+        Raises:
+            NotInFlight: one of them cannot be finished, as for `fin`; nothing has changed.
+            InvalidMessage: one of them is no message, or there twice; nothing has changed.
+        """
+        self._guard.call(self._flow.finish, self, list(messages))
+
+    def req(self, message: Message[T], delay: float = 0) -> None:
+        """Requeue a message: its channel delivers it again, and counts that (NSQ semantics §9).
+
+        Args:
+            message: one that this consumer holds.
+            delay: seconds until then; more than `max_req_timeout` counts as that.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+            InvalidOption: the delay is negative or no finite number; nothing has changed.
+        """
+        wait = seconds("delay", delay)
+        self._guard.call(self._flow.requeue, self, message, wait)
+
+    def touch(self, message: Message[T]) -> None:
+        """Give a message its whole time-out again, from now (NSQ semantics §9).
+
+        One delivery can be stretched to `max_msg_timeout` at most.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+        """
+        self._guard.call(self._flow.touch, self, message)
+
+    def move(self, message: Message[T], topic: Target) -> str:
+        """Publish a message's body to a topic and finish the message, in one step.
+
+        It never waits for room.
+
+        Returns:
+            The id of the new message.
+
+        Raises:
+            NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
+            Full: the topic has no room; nothing has changed.
+            Closed: the topic is closed or deleted; nothing has changed.
+            Reentered: called by a signal handler or destructor inside another call.
+        """
+        flow = self._flow
+        self._guard.run(flow.require, self, message)
+        publish, name = topic.prepare(message.body)
+
+        def move() -> None:
+            flow.sweep()
+            flow.require(self, message)
+            publish()
+            flow.finish(self, [message])
+
+        run_both(self._guard, topic.guard, move)
+        return name
+
+    # Leaving
+
+    @property
+    def in_flight_count(self) -> int:
+        """How many messages it holds unanswered."""
+        self.channel.advance()
+        return self.delivered - (self.allowed - self.window)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it or its channel is over."""
+        return self.over or self.channel.closed
+
+    def close(self, *, give_back: bool = True) -> None:
+        """Leave the channel; whoever waits in `get` gets `Closed`.  A second call does nothing.
+
+        An ephemeral channel goes with its last consumer.
+
+        Args:
+            give_back: put what it still holds back to the head of the queue at once, the attempts
+                counted.  With False it stays in flight until it times out, as in nsqd when a
+                client disconnects.
+        """
+        self._guard.call(self.channel._leave, self, give_back)
+
+    def __enter__(self) -> Self:
+        """Begin a block that closes it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def stats(self) -> ClientStats:
+        """Return a snapshot of its counters."""
+        settled = self.allowed - self.window
+        return ClientStats(
+            client_id=self.client_id,
+            ready_count=self.max_in_flight,
+            in_flight_count=self.delivered - settled,
+            message_count=self.delivered,
+            finish_count=settled - self.unfinished,
+            requeue_count=self.requeued,
+            connect_ts=self._connect_ts,
+        )
+
+    def __repr__(self) -> str:
+        """Show its number and its channel."""
+        return f"<Consumer {self.client_id} of {self.channel._title}>"
