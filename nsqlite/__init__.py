@@ -39,9 +39,16 @@ from nsqlite.errors import (
     WindowFull,
 )
 from nsqlite.message import Message, State
-from nsqlite.observe import Event, Kind
-from nsqlite.options import WhenFull
-from nsqlite.stats import BrokerStats, ChannelStats, ClientStats, MessageInfo, TopicStats
+from nsqlite.observe import Event, Kind, Observer
+from nsqlite.options import ChannelOptions, TopicOptions, WhenFull
+from nsqlite.stats import (
+    BrokerStats,
+    ChannelStats,
+    ClientStats,
+    LatencyStats,
+    MessageInfo,
+    TopicStats,
+)
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
@@ -52,6 +59,7 @@ __all__ = [
     "Broker",
     "BrokerStats",
     "Channel",
+    "ChannelOptions",
     "ChannelStats",
     "ClientStats",
     "Clock",
@@ -65,15 +73,18 @@ __all__ = [
     "InvalidName",
     "InvalidOption",
     "Kind",
+    "LatencyStats",
     "Message",
     "MessageInfo",
     "NSQLiteError",
     "NotInFlight",
+    "Observer",
     "Reentered",
     "State",
     "TimerWheel",
     "TooManyConsumers",
     "Topic",
+    "TopicOptions",
     "TopicStats",
     "WhenFull",
     "WindowFull",

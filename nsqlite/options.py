@@ -45,9 +45,9 @@ def seconds(
     if isinstance(value, int | float) and not isinstance(value, bool):
         enough = low < value if above else low <= value
         if enough and value <= high and value != _INFINITY:
-            return round(min(value, _LONGEST) * SECOND)
+            return max(round(min(value, _LONGEST) * SECOND), 1 if above else 0)
     start = f"above {low:g}" if above else f"at least {low:g}"
-    end = "" if high == _INFINITY else f" and at most {high:g}"
+    end = "" if high >= _LONGEST else f" and at most {high:g}"
     raise InvalidOption(option, value, f"a finite number of seconds, {start}{end}")
 
 
@@ -150,6 +150,9 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
         given["e2e_processing_latency_percentiles"] = tuple(percentiles)
     options = attrs.evolve(base, **given)
     seconds("max_msg_timeout", options.max_msg_timeout, above=True)
+    if "msg_timeout" not in given and options.max_msg_timeout < options.msg_timeout:
+        known = f"{options.msg_timeout:g}, which is msg_timeout"
+        raise InvalidOption("max_msg_timeout", options.max_msg_timeout, f"at least {known}")
     seconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)
     seconds("max_req_timeout", options.max_req_timeout)
     seconds(

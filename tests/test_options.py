@@ -268,10 +268,13 @@ def test_a_topics_option_is_none_of_a_channels() -> None:
 
 
 def test_a_timeout_must_fit_the_longest() -> None:
-    """The longest time-out bounds the other one, also if only the longest was given."""
+    """The longest time-out bounds the other one; the option that was given is the one named."""
     with pytest.raises(InvalidOption) as info:
         made(max_msg_timeout=30)
-    assert f"msg_timeout must be {POSITIVE} and at most 30, not 60.0" == str(info.value)
+    assert "max_msg_timeout must be at least 60, which is msg_timeout, not 30" == str(info.value)
+    with pytest.raises(InvalidOption) as info:
+        made(max_msg_timeout=30, msg_timeout=40)
+    assert f"msg_timeout must be {POSITIVE} and at most 30, not 40" == str(info.value)
     assert made(max_msg_timeout=30, msg_timeout=30).msg_timeout == 30
 
 
@@ -430,3 +433,17 @@ def test_a_whole_number_has_a_range(value: object, high: int | None, words: str)
 def test_the_policies_are_four() -> None:
     """The type of `when_full` lists what the error lists."""
     assert " or ".join(map(repr, get_args(WhenFull))) == POLICIES
+
+
+def test_above_nothing_is_a_nanosecond_at_least() -> None:
+    """A time that must not be nothing is not rounded to nothing."""
+    assert (1, 0) == (seconds("msg_timeout", 1e-12, above=True), seconds("delay", 1e-12))
+
+
+def test_an_endless_number() -> None:
+    """A number too large for a float is as good as for ever, and errors can show it."""
+    options = make_options(DEFAULTS, max_msg_timeout=10**400)
+    with pytest.raises(
+        InvalidOption, match="msg_timeout must be a finite number of seconds, above 0"
+    ):
+        make_options(options, msg_timeout=-1)

@@ -145,7 +145,7 @@ class ManualClock:
         """
         step = seconds("seconds", seconds_)
         with self._moving:
-            self._move_on(self._elapsed + step)
+            self._move_on(min(self._elapsed + step, NEVER - 1))
 
     def advance_to_next(self) -> float | None:
         """Move on to the next deadline of a channel or a waiting thread.

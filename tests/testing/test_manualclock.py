@@ -245,3 +245,13 @@ def test_a_wait_for_no_time_is_over_at_once() -> None:
     bell = threading.Lock()
     bell.acquire()
     assert not ManualClock().wait(bell, 0, "nobody")
+
+
+def test_a_step_of_ages() -> None:
+    """However far it is moved, it arrives."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"1", delay=1)
+    for _ in "12":
+        clock.advance(10_000_000_000)
+    assert 1 == topic.channel("billing").depth
