@@ -119,7 +119,7 @@ class Backlog(Generic[T]):
         topic, channel = self.names
         full = Full(topic if channel is None else f"{topic}:{channel}", count, limit)
         if count > limit or self.when_full == "raise":
-            raise full
+            raise self._guard.refuse(full)
         return full if self.when_full == "wait" else None
 
     def has_room(self, count: int) -> bool:

@@ -275,7 +275,7 @@ class Channel(Generic[T]):
         self._require_open()
         limit = self.options.max_channel_consumers
         if limit and len(self._members) >= limit:
-            raise TooManyConsumers(self.topic_name, self.name, limit)
+            raise self._guard.refuse(TooManyConsumers(self.topic_name, self.name, limit))
         number = member.client_id
         guard = self._guard
         # Called when a consumer was forgotten; a finaliser, so it takes no lock.
@@ -365,11 +365,11 @@ class Channel(Generic[T]):
 
     def _require_open(self) -> None:
         if self._over is not None:
-            raise Closed(self._title, self._over)
+            raise self._guard.refuse(Closed(self._title, self._over))
 
     def _require_member(self, member: Member) -> None:
         if member.over:
-            raise Closed(f"the consumer of {self._title}")
+            raise self._guard.refuse(Closed(f"the consumer of {self._title}"))
         self._require_open()
 
     def _done(self) -> bool:

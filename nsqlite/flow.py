@@ -326,11 +326,12 @@ class Flow(Backlog[T]):
             NotInFlight: it is not.
         """
         if not was_delivered(message):
-            raise InvalidMessage(f"expected a Message that get() returned, not {message!r}")
+            error = InvalidMessage(f"expected a Message that get() returned, not {message!r}")
+            raise self._guard.refuse(error)
         if message not in message._tick:
-            raise message.refusal()
+            raise self._guard.refuse(message.refusal())
         if message._consumer is not owner:
-            raise NotInFlight(message.id, "not owner")
+            raise self._guard.refuse(NotInFlight(message.id, "not owner"))
 
     def _require_each(self, owner: Holder, messages: list[Message[T]]) -> None:
         for message in messages:
@@ -345,7 +346,7 @@ class Flow(Backlog[T]):
         except AttributeError:
             self.require(owner, next(filterfalse(was_delivered, messages)))
         if len(set(messages)) < len(messages):
-            raise InvalidMessage("the batch has a message twice")
+            raise self._guard.refuse(InvalidMessage("the batch has a message twice"))
         last = self.gate.tick
         done = 0
         try:

@@ -30,6 +30,7 @@ from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.lock import make_section
 from nsqlite.observe import Event, Observer
 
+E = TypeVar("E", bound=NSQLiteError)
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -167,12 +168,17 @@ class Guard:
             self.broken = True
             result = operation(*args)
             self.broken = False
-        except NSQLiteError:
-            self.broken = False  # it changes nothing before it raises
-            raise
         finally:
             self.calm_down()
         return result
+
+    def refuse(self, error: E) -> E:
+        """Return the error that an operation is about to raise, having changed nothing.
+
+        Whatever else comes out of an operation was thrown in by a signal, and leaves it broken.
+        """
+        self.broken = False
+        return error
 
     def stir(self) -> None:
         """Begin something of several steps: no short path is right.  The lock is held."""

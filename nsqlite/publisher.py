@@ -214,7 +214,8 @@ class Publisher(Generic[T]):
             due = self._now() + wait if wait else None
         guard = self._guard
         if guard.busy and self._lock.owned():
-            self._require_open()
+            if not self._is_open:
+                raise self._closed()
             if self._fan.is_bounded():
                 raise Reentered("put")
             guard.put_off(lambda: self._try(records, size, due, None))
@@ -264,7 +265,7 @@ class Publisher(Generic[T]):
         self._require_open()
         full = self._fan.judge(len(records), waiter)
         if full is not None:
-            raise full
+            raise self._guard.refuse(full)
         count = len(records)  # as above
         self._unused -= count
         self._fan.admit(records, size, None)
@@ -283,9 +284,16 @@ class Publisher(Generic[T]):
         """Return how many messages were accepted so far."""
         return self._ids.taken() - self._unused
 
+    @property
+    def _is_open(self) -> bool:
+        return self._over is None and not self._draining
+
+    def _closed(self) -> Closed:
+        return Closed(f"topic {self.name!r}", self._over or "closed")
+
     def _require_open(self) -> None:
-        if self._over is not None or self._draining:
-            raise Closed(f"topic {self.name!r}", self._over or "closed")
+        if not self._is_open:
+            raise self._guard.refuse(self._closed())
 
 
 def index_of(batch: list[T], body: T) -> int:

@@ -17,7 +17,7 @@ from typing import Final, Protocol, Self, Unpack
 
 from nsqlite.channel import Channel
 from nsqlite.clock import SYSTEM, Clock
-from nsqlite.errors import Closed, InvalidOption
+from nsqlite.errors import InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.message import T
 from nsqlite.names import check_name, is_ephemeral
@@ -199,7 +199,7 @@ class Topic(Publisher[T]):
             self._drain()
         elif self._over is None:
             fan.hand_on()
-        fan.set_paths(closing=self._draining or self._over is not None)
+        fan.set_paths(closing=not self._is_open)
 
     # Steering
 
@@ -293,7 +293,7 @@ class Topic(Publisher[T]):
         who = f"join() of topic {self.name!r}"
         done = wait_until(self._guard, self._clock, self._done, limit, who)
         if done and self._over is not None and not self._draining:
-            raise Closed(f"topic {self.name!r}", self._over)
+            raise self._closed()
         return done
 
     @property
@@ -308,9 +308,12 @@ class Topic(Publisher[T]):
     def _done(self) -> bool:
         return self._over is not None or self._is_idle()
 
-    def _pause(self, paused: bool) -> None:
+    def _require_alive(self) -> None:
         if self._over is not None:
-            raise Closed(f"topic {self.name!r}", self._over)
+            raise self._guard.refuse(self._closed())
+
+    def _pause(self, paused: bool) -> None:
+        self._require_alive()
         if paused is self._fan.paused:
             return
         self._fan.paused = paused
@@ -318,8 +321,7 @@ class Topic(Publisher[T]):
         self.changed()
 
     def _empty(self) -> int:
-        if self._over is not None:
-            raise Closed(f"topic {self.name!r}", self._over)
+        self._require_alive()
         count = self._fan.held.clear()
         self._fan.held.emit(Kind.EMPTIED, count=count)
         self.changed()

@@ -358,10 +358,25 @@ def test_a_refused_operation_needs_no_mending() -> None:
     guard.mend = lambda: pytest.fail("it was mended")
 
     def refuse() -> None:
-        raise Closed("topic 'orders'")
+        raise guard.refuse(Closed("topic 'orders'"))
 
     with pytest.raises(Closed):
         guard.run(refuse)
+    assert (False, CALM) == (guard.broken, state(guard))
+
+
+def test_an_error_of_ours_thrown_by_a_handler_is_an_interruption() -> None:
+    """An error that the operation did not announce came from outside, whatever its class."""
+    guard = calm()
+    mended: list[object] = []
+    guard.mend = lambda: mended.append(state(guard))
+
+    def interrupted() -> None:
+        raise Closed("topic of the handler")
+
+    with pytest.raises(Closed):
+        guard.run(interrupted)
+    assert [(True, True, True, True)] == mended
     assert (False, CALM) == (guard.broken, state(guard))
 
 

@@ -16,14 +16,15 @@ from helpers import Call, TellingClock
 import nsqlite
 from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic
 from nsqlite.testing import ManualClock
+from nsqlite.timerwheel import Tick, TimerWheel
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="there is no setitimer to make a storm with"
 )
 
 
-class Struck(Exception):
-    """Thrown by a signal handler."""
+class Struck(NSQLiteError):
+    """Thrown by a signal handler, which may as well be an error of nsqlite that it let pass."""
 
 
 @contextmanager
@@ -274,6 +275,22 @@ def test_a_handler_may_finish_and_close() -> None:
             topic.put_many(["x", "y"])
     assert topic.closed
     topic._check()
+
+
+def test_a_handler_may_let_an_error_of_ours_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a handler throws interrupts the operation, though the operation might raise it too."""
+    topic: Topic[Any] = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    make = TimerWheel[Any].tick
+
+    def make_and_be_struck(wheel: TimerWheel[Any], deadline: int) -> Tick[Any]:
+        make(wheel, deadline)
+        raise nsqlite.Closed("something else")
+
+    with monkeypatch.context() as patch, pytest.raises(nsqlite.Closed, match="something else"):
+        patch.setattr(TimerWheel, "tick", make_and_be_struck)
+        topic.put("x", delay=1)
+    channel._check()
 
 
 def test_a_handler_cannot_wait() -> None:
