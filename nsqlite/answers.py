@@ -13,8 +13,9 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self
 
-from nsqlite.channel import SHUT, Channel
-from nsqlite.flow import Gate
+from nsqlite.channel import Channel
+from nsqlite.channelcore import SHUT
+from nsqlite.delivery import Gate
 from nsqlite.guard import Guard, run_both
 from nsqlite.lock import make_section
 from nsqlite.message import FINISHED, Message, T

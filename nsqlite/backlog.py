@@ -7,13 +7,13 @@ declared policy alone drops what is too much.
                 ^
                 +--fall_due-- deferred (a timer wheel)
 
-A topic has one for what it cannot hand on; a channel's messages (flow.py) are one with more to it.
+A topic has one for what it cannot hand on; a channel's messages are one with more to it.
 Time flows in from outside: whoever comes by sweeps what is due.
 
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
 
-Next: flow.py
+Next: delivery.py
 """
 
 from collections import Counter, deque

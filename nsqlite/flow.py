@@ -8,100 +8,41 @@ nothing but `finish` and `clear` and a declared overflow policy takes it away.
                 |  +---time_out, requeue, give_back------+    +--finish--> gone
                 +--fall_due-- deferred (a timer wheel) <--requeue with a delay
 
+What waits is in backlog.py, how it is delivered and times out in delivery.py; here is what
+consumers answer.
+
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
 
-Next: channel.py
+Next: channelcore.py
 """
 
-from collections import Counter
 from collections.abc import Callable
 from itertools import filterfalse
-from typing import Any, Final, Generic, Protocol
+from typing import Final
 
-from nsqlite.backlog import Backlog, Deferral
+from nsqlite.backlog import Deferral
 from nsqlite.clock import Clock
+from nsqlite.delivery import Delivery, Holder
 from nsqlite.errors import InvalidMessage, NotInFlight
 from nsqlite.guard import Guard
 from nsqlite.latency import Latency
-from nsqlite.line import Line, Windowed
-from nsqlite.message import FINISHED, Message, Owner, Record, State, T, counted, was_delivered
+from nsqlite.message import FINISHED, Message, State, T, counted, was_delivered
 from nsqlite.observe import Kind
 from nsqlite.options import Options, seconds
-from nsqlite.timerwheel import Tick, TimerWheel
-from nsqlite.waiter import Waiter
+from nsqlite.timerwheel import Tick
 
 
-class Holder(Owner, Windowed, Protocol):
-    """What a flow needs of a consumer.
-
-    Attributes:
-        delivered: how many messages it has been given.
-        allowed: how many it may have been given by now: its window and what it has given up.
-        unfinished: how many it has given up without finishing them.
-        requeued: how many of these it has requeued.
-    """
-
-    delivered: int
-    allowed: int
-    unfinished: int
-    requeued: int
-
-    @property
-    def window(self) -> int:
-        """How many messages it may hold."""
-        ...
-
-    @property
-    def msg_timeout(self) -> int:
-        """How long it may hold a message, in nanoseconds."""
-        ...
-
-
-class Gate(Generic[T]):
-    """When the short paths of get and fin are right; a shut one lets nobody pass.
-
-    Attributes:
-        tick: with what a message delivered now will time out.
-        fresh: until when that is so, nothing is due and get has nothing else to mind.
-        quiet: whether fin has nothing else to mind.
-    """
-
-    __slots__ = ("fresh", "quiet", "tick")
-
-    def __init__(self) -> None:
-        """Begin shut."""
-        self.tick: Tick[Message[T]] = Tick(0)
-        self.fresh = 0
-        self.quiet = False
-
-
-class Flow(Backlog[T]):
+class Flow(Delivery[T]):
     """A channel's messages.
 
     Attributes:
-        timeouts: the messages in flight, by the moment they time out.
-        line: the blocked getters.
-        gate: when the short paths may be taken.
-        paused: nothing is delivered.
-        special: the short paths of get and fin are wrong: paused, closing, bounded or measured.
         answered: called when messages were answered, and there may be nothing left.
+        latency: how long messages took from put to fin, None if nobody wants to know.
+        requeue_count: how many were requeued.
     """
 
-    __slots__ = (
-        "_longest",
-        "_longest_req",
-        "answered",
-        "gate",
-        "latency",
-        "line",
-        "msg_timeout",
-        "paused",
-        "requeue_count",
-        "special",
-        "timeout_count",
-        "timeouts",
-    )
+    __slots__ = ("_longest", "_longest_req", "answered", "latency", "requeue_count")
 
     def __init__(
         self,
@@ -113,17 +54,10 @@ class Flow(Backlog[T]):
     ) -> None:
         """Begin empty, and with nobody; see `Backlog`."""
         super().__init__(names, options, clock, guard, room)
-        self.answered: Callable[[], None] = lambda: None
-        self.msg_timeout: Final = seconds("msg_timeout", options.msg_timeout)
         self._longest: Final = seconds("max_msg_timeout", options.max_msg_timeout)
         self._longest_req: Final = seconds("max_req_timeout", options.max_req_timeout)
-        self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(self.resolution)
-        self.line: Final[Line[T]] = Line(guard)
-        self.gate: Final[Gate[T]] = Gate()
-        self.paused = False
-        self.special = False
+        self.answered: Callable[[], None] = lambda: None
         self.requeue_count = 0
-        self.timeout_count = 0
         self.latency: Latency | None = None
         if options.e2e_processing_latency_percentiles:
             window = seconds("window", options.e2e_processing_latency_window_time)
@@ -134,187 +68,6 @@ class Flow(Backlog[T]):
         """Say whether get and fin must go the long way; a bound or a measure makes them anyway."""
         self.special = special or self.limit is not None or self.latency is not None
         self._set_due(self.due)
-
-    def is_idle(self) -> bool:
-        """Return whether nothing is ready, in flight or deferred."""
-        return not self.timeouts and super().is_idle()
-
-    # Time
-
-    def next_due(self) -> int:
-        """Return the next deadline; takes no lock."""
-        return min(self.timeouts.next_due, self.deferred.next_due)
-
-    def _act(self, now: int) -> None:
-        while (due := self.next_due()) <= now:
-            if self.timeouts.next_due == due:
-                if (late := self.timeouts.first_due(now)) is not None:
-                    self._time_out(late)
-            elif (ready := self.deferred.first_due(now)) is not None:
-                self._fall_due(ready)
-
-    def mend(self) -> None:
-        """Complete what a signal has interrupted.  May be made twice."""
-        super().mend()
-        self.line.unpark_all()
-        self.feed()
-        self.line.ring_all()
-
-    def _time_out(self, tick: Tick[Message[T]]) -> None:
-        for message in list(tick):
-            again = counted(message)
-            owner: Holder = message._consumer
-            message._outcome = State.TIMED_OUT
-            owner.allowed += 1
-            owner.unfinished += 1
-            self.timeout_count += 1
-            del tick[message]  # one piece with the next line
-            self.ready.append(again)
-            self.line.unpark(owner)
-            if self._guard.watched:
-                self.emit(Kind.TIMED_OUT, again, owner, tick.due)
-        self.timeouts.drop(tick)
-
-    def _set_due(self, due: int) -> None:
-        super()._set_due(due)
-        gate = self.gate
-        gate.quiet = not self.special and not self.line.parked
-        gate.fresh = min(gate.fresh, due) if gate.quiet else 0
-
-    def _lower(self, due: int) -> None:
-        """Take note of a new deadline; the watcher must not sleep past it."""
-        if due < self.due:
-            self._set_due(due)
-            self.line.ring_watcher()
-
-    def hand_over(self, record: Record[T]) -> bool:
-        """Take a record while somebody waits in line; say whether a call was put off meanwhile.
-
-        When nobody else has to be thought of it goes right into the hands of who waits, and the
-        bell comes last: who wakes earlier only waits for this thread.
-        """
-        guard = self._guard
-        line = self.line
-        gate = self.gate
-        now = self._now()
-        message: Message[T] = Message()
-        if (
-            guard.waiting > 1
-            or (waiter := line.watcher) is None
-            or waiter.gone
-            or (owner := waiter.owner).gate is not gate
-            or owner.delivered >= owner.allowed
-            or now >= gate.fresh
-            or self.ready
-            or guard.alert
-        ):
-            return self._hand_over(record)
-        message._record = record
-        message._consumer = owner
-        message._tick = tick = gate.tick
-        message._delivered = now
-        # One piece, up to the call that follows:
-        owner.delivered += 1
-        tick[message] = None
-        waiter.message = message
-        del line.first_come[waiter]
-        line.watcher = None
-        guard.waiting = 0
-        guard.push = guard.short_path
-        try:
-            waiter.bell.release()
-        except RuntimeError:  # it was rung already
-            pass
-        return guard.alert
-
-    def _hand_over(self, record: Record[T]) -> bool:
-        guard = self._guard
-        try:
-            guard.stir()
-            guard.broken = True
-            self.ready.append(record)
-            self.feed()
-            guard.broken = False
-        finally:
-            guard.calm_down()
-        return guard.alert
-
-    # To consumers
-
-    def deliver(self, owner: Holder, now: int, waiter: Waiter[T] | None = None) -> Message[T]:
-        """Move the first ready message into flight; there must be one, and room in the window.
-
-        A waiter is handed it, taken out of the line and woken.
-        """
-        tick = self.current(now, owner.msg_timeout)
-        message: Message[T] = Message()
-        message._record = self.ready[0]
-        message._consumer = owner
-        message._tick = tick
-        message._delivered = now
-        # One piece, up to the call that follows:
-        owner.delivered += 1
-        tick[message] = None
-        del self.ready[0]
-        if waiter is not None:
-            waiter.message = message
-            del self.line.first_come[waiter]
-            self._guard.waiting -= 1
-            if self.line.watcher is waiter:
-                self.line.watcher = None
-            try:
-                waiter.bell.release()  # itself, since a function begins where a signal may strike
-            except RuntimeError:  # it was rung already
-                pass
-        if self._guard.watched:
-            self.emit(Kind.DELIVERED, counted(message), owner, tick.due)
-        if self.limit is not None:
-            self.room()
-        return message
-
-    def current(self, now: int, timeout: int) -> Tick[Message[T]]:
-        """Return the tick in which a message delivered now times out; open the gate for more."""
-        gate = self.gate
-        if timeout != self.msg_timeout:
-            tick = self.timeouts.tick(now + timeout)
-            self._lower(tick.due)
-            return tick
-        if now >= gate.fresh:
-            old = gate.tick
-            tick = gate.tick = self.timeouts.tick(now + timeout)
-            if not old and old is not tick:
-                self.timeouts.drop(old)
-            self._lower(tick.due)
-            gate.fresh = min(self.due, tick.due - timeout + 1) if gate.quiet else 0
-            return tick
-        return gate.tick
-
-    def feed(self) -> None:
-        """Hand ready messages to those in line, until one of both runs out."""
-        line = self.line
-        while line.first_come and self.ready and not self.paused:
-            waiter = line.first()
-            if waiter is None:
-                break
-            self.deliver(waiter.owner, self._now(), waiter)
-        if line.watcher is None:
-            line.appoint()
-        self._set_due(self.due)
-
-    def give_back(self, message: Message[T], record: Record[T]) -> None:
-        """Put a message in flight back to the head of the queue, as this record."""
-        tick = message._tick
-        if message not in tick:
-            return
-        owner: Holder = message._consumer
-        message._outcome = State.RETURNED
-        owner.allowed += 1
-        owner.unfinished += 1
-        del tick[message]  # one piece with the next line
-        self.ready.appendleft(record)
-        self._clear_away(tick)
-        self.line.unpark(owner)
-        self.emit(Kind.RETURNED, record, owner)
 
     # From consumers
 
@@ -416,10 +169,6 @@ class Flow(Backlog[T]):
         if self._guard.watched:
             self.emit(Kind.TOUCHED, counted(message), owner, deadline)
 
-    def _clear_away(self, tick: Tick[Message[T]]) -> None:
-        if not tick and tick is not self.gate.tick:
-            self.timeouts.drop(tick)
-
     def _settled(self, owner: Holder) -> None:
         """Do what follows when an owner holds fewer messages."""
         if self.line.parked:
@@ -449,31 +198,3 @@ class Flow(Backlog[T]):
         self.gate.fresh = 0
         self.line.unpark_all()
         return count + super().clear()
-
-    def _ids(self) -> Counter[str]:
-        """Count the ids of the messages."""
-        ids = super()._ids()
-        ids.update(message.id for message in self.timeouts)
-        return ids
-
-    def _check(self) -> None:
-        """Check what must always hold."""
-        super()._check()
-        self.timeouts._check()
-        assert self.gate.fresh <= (self.due if self.gate.quiet else 0)
-        held: Counter[Any] = Counter()
-        for tick in self.timeouts.ticks():
-            for message in tick:
-                assert message._tick is tick
-                assert message.state is State.IN_FLIGHT
-                held[message._consumer] += 1
-        for owner, count in held.items():
-            settled = owner.allowed - owner.window
-            assert owner.delivered - settled == count, (owner.delivered, settled, count)
-        if self.ready and not self.paused:
-            assert all(waiter.owner.is_full() for waiter in self.line.first_come), (
-                "one was forgotten"
-            )
-        if self.line.first_come or self.line.parked:
-            assert self.line.watcher is not None
-            assert self.line.watcher in self.line

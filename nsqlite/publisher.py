@@ -6,7 +6,7 @@ A put makes its calls first (the clock, an id), then looks whether all is calm, 
 record to its channels' queues.  Whatever is not calm - a bound, a waiter, an observer, a pause -
 takes the long way through fanout.py.
 
-Next: topic.py
+Next: topiccore.py
 """
 
 from collections.abc import Callable, Iterable

@@ -3,24 +3,22 @@
 The rule: a message that `put` returned for is in every open channel there was, or held by the topic
 itself while it is paused or has no channel; a put that raised has put nothing anywhere.
 
-What is published goes through publisher.py and fanout.py; here are the topic's channels, its life
-from open to closed or deleted, and the looking inside.
+Whoever calls a method here holds no lock; what they do under it is in topiccore.py.
 
 Next: answers.py
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self, Unpack
+from typing import Protocol, Self, Unpack
 
 from nsqlite.channel import Channel
 from nsqlite.clock import SYSTEM, Clock
 from nsqlite.errors import InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.message import T
-from nsqlite.names import check_name, is_ephemeral
+from nsqlite.names import check_name
 from nsqlite.observe import Kind, Observer
 from nsqlite.options import (
     DEFAULTS,
@@ -31,8 +29,8 @@ from nsqlite.options import (
     require_same,
     timeout_ns,
 )
-from nsqlite.publisher import Publisher
-from nsqlite.stats import TopicStats, latency_stats
+from nsqlite.stats import TopicStats
+from nsqlite.topiccore import TopicCore
 from nsqlite.waiter import wait_until
 
 
@@ -60,7 +58,7 @@ class Home(Protocol):
         ...
 
 
-class Topic(Publisher[T]):
+class Topic(TopicCore[T]):
     """A named stream of messages.
 
     `Topic[Order]` tells a type checker what its messages carry.  A body can be any object: it is
@@ -78,7 +76,7 @@ class Topic(Publisher[T]):
         options: what holds for it.
     """
 
-    __slots__ = ("__weakref__", "_channels")
+    __slots__ = ("__weakref__",)
 
     def __init__(
         self,
@@ -109,9 +107,6 @@ class Topic(Publisher[T]):
             clock, observers = home.clock, home.observers
         factory = GuidFactory(chosen.node_id) if home is None else home.factory
         super().__init__(name, chosen, SYSTEM if clock is None else clock, factory)
-        self._lock.forked = self._forget_waiters
-        self._guard.mend = self._mend
-        self._channels: Final[dict[str, Channel[T]]] = {}
         self._guard.observe(tuple(observers))
         self._clock.attach(self)
         self._fan.held.emit(Kind.CREATED)
@@ -164,42 +159,6 @@ class Topic(Publisher[T]):
     def channels(self) -> Mapping[str, Channel[T]]:
         """The channels by name: a read-only copy of the moment."""
         return MappingProxyType(self._channels.copy())
-
-    def _create(self, name: str, options: Options) -> Channel[T]:
-        self._require_open()
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = Channel((self.name, name), options, self._clock, self._guard, self)
-            self._channels[name] = channel
-            channel._flow.emit(Kind.CREATED)
-            self.changed()
-        return channel
-
-    # For the channels, under the lock
-
-    def room(self) -> None:
-        """Let the first blocked put look again."""
-        self._fan.room()
-
-    def handed(self) -> int:
-        """Return how many messages the topic has handed on so far."""
-        return self._accepted_count() - self._fan.kept
-
-    def changed(self) -> None:
-        """Take note that a channel has opened, closed or gone, or that the topic has."""
-        fan = self._fan
-        deleted = [name for name, channel in self._channels.items() if channel._over == "deleted"]
-        for name in deleted:
-            del self._channels[name]
-        channels = self._channels.values()
-        fan.flows = tuple(channel._flow for channel in channels if channel._is_open)
-        if deleted and not channels and is_ephemeral(self.name):
-            self._delete()
-        elif self._over is None and self._draining:
-            self._drain()
-        elif self._over is None:
-            fan.hand_on()
-        fan.set_paths(closing=not self._is_open)
 
     # Steering
 
@@ -301,122 +260,6 @@ class Topic(Publisher[T]):
         """Whether it holds nothing, and nothing is ready, in flight or deferred in any channel."""
         return self._guard.run(self._is_idle)
 
-    def _is_idle(self) -> bool:
-        channels = self._channels.values()
-        return self._fan.held.is_idle() and all(channel._flow.is_idle() for channel in channels)
-
-    def _done(self) -> bool:
-        return self._over is not None or self._is_idle()
-
-    def _require_alive(self) -> None:
-        if self._over is not None:
-            raise self._guard.refuse(self._closed())
-
-    def _pause(self, paused: bool) -> None:
-        self._require_alive()
-        if paused is self._fan.paused:
-            return
-        self._fan.paused = paused
-        self._fan.held.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
-        self.changed()
-
-    def _empty(self) -> int:
-        self._require_alive()
-        count = self._fan.held.clear()
-        self._fan.held.emit(Kind.EMPTIED, count=count)
-        self.changed()
-        self._fan.room()
-        if self._guard.joiners:
-            self._guard.ring_joiners()
-        return count
-
-    def _delete(self) -> int:
-        if self._over == "deleted":
-            return 0
-        self._draining = False
-        return self._shut("deleted")
-
-    def _close(self, drain: bool) -> int:
-        if self._over is not None:
-            return 0
-        self._draining = drain
-        if not drain:
-            thrown = self._shut("closed")
-            self._log_thrown(thrown)
-            return thrown
-        thrown = 0 if self._fan.flows else self._throw_away()
-        self.changed()
-        self._fan.ring_all()
-        return thrown
-
-    def _throw_away(self) -> int:
-        """Drop what the topic holds, since no channel will ever get it; return how much it was."""
-        thrown = self._fan.held.clear()
-        if thrown:
-            self._fan.held.emit(Kind.EMPTIED, count=thrown)
-            self._log_thrown(thrown)
-        return thrown
-
-    def _log_thrown(self, thrown: int) -> None:
-        if thrown:
-            text = "topic %r was closed with %d messages in it"
-            self._guard.log_later(text, self.name, thrown)
-
-    def _drain(self) -> None:
-        """Hand on what is held, close the channels behind it, and then itself behind them."""
-        self._fan.hand_on()
-        if not self._fan.flows:
-            self._throw_away()
-        if not self._fan.held.is_idle():
-            return
-        for channel in list(self._channels.values()):
-            if channel._is_open:
-                channel._close(True)
-        if self._over is None and all(c._over is not None for c in self._channels.values()):
-            self._over = "closed"
-            self._fan.held.emit(Kind.CLOSED, count=0)
-
-    def _shut(self, how: str) -> int:
-        """End it, wake everyone, and return how many messages were thrown away."""
-        self._over = how
-        count = self._fan.held.clear() + self._shut_channels(how)
-        if how == "deleted":
-            self._channels.clear()
-        self.changed()
-        self._fan.held.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
-        self._fan.ring_all()
-        if self._guard.joiners:
-            self._guard.ring_joiners()
-        return count
-
-    def _shut_channels(self, how: str) -> int:
-        count = 0
-        for channel in list(self._channels.values()):
-            if channel._over is None:
-                channel._draining = False
-                count += channel._shut(how)
-        return count
-
-    def _mend(self) -> None:
-        """Complete what a signal has interrupted.  May be made twice."""
-        self._fan.complete()
-        self._fan.held.mend()
-        if self._over is not None:
-            self._shut_channels(self._over)
-        for channel in list(self._channels.values()):
-            channel._mend()
-        self.changed()
-        self._fan.ring_all()
-        for sleeper in list(self._guard.joiners):
-            sleeper.ring()
-
-    def _forget_waiters(self) -> None:
-        """In the child of a fork: the threads that waited are gone."""
-        self._fan.forget()
-        for channel in self._channels.values():
-            channel._flow.line.forget()
-        self._guard.forget_waiters()
-
     # Looking
 
     def stats(self) -> TopicStats:
@@ -453,23 +296,6 @@ class Topic(Publisher[T]):
             )
         )
 
-    def _stats(self) -> TopicStats:
-        channels = tuple(self._channels[name] for name in sorted(self._channels))
-        fractions = self.options.e2e_processing_latency_percentiles
-        counts: Counter[int] = Counter()
-        for channel in channels:
-            counts.update(channel._latencies(self._now()))
-        return TopicStats(
-            topic_name=self.name,
-            channels=tuple(channel._stats() for channel in channels),
-            depth=self._fan.depth(),
-            message_count=self._accepted_count(),
-            message_bytes=self._fan.bytes,
-            paused=self._fan.paused,
-            e2e_processing_latency=latency_stats(fractions, counts),
-            dropped_count=self._fan.held.dropped_count,
-        )
-
     def __enter__(self) -> Self:
         """Begin a block that closes it."""
         return self
@@ -492,17 +318,3 @@ class Topic(Publisher[T]):
     def _check(self) -> None:
         """Check what must always hold, in the channels too; takes the lock."""
         self._guard.run(self._check_all)
-
-    def _check_all(self) -> None:
-        channels = self._channels.values()
-        for channel in channels:
-            channel._check_all()
-        assert self._guard.waiting == sum(
-            len(channel._flow.line.first_come) for channel in channels
-        )
-        assert self._unused >= 0
-        held = self._fan.held
-        held._check()
-        assert held.is_idle() or (self._over is None and not self._fan.is_flowing())
-        if self._over is not None:
-            assert self._guard.short_path is None

@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import nsqlite
+from nsqlite import Consumer
 from nsqlite.clock import Bell, SystemClock
 from nsqlite.testing import ManualClock
 
@@ -62,3 +64,16 @@ class Call:
         self._thread.join(patience)
         assert not self._thread.is_alive(), "the call hangs"
         return self._results[0]
+
+
+def bodies(channel: nsqlite.Channel[Any]) -> list[Any]:
+    """Take everything that is ready and finish it."""
+    with Consumer(channel) as consumer:
+        found: list[Any] = []
+        while True:
+            try:
+                message = consumer.get(timeout=0)
+            except nsqlite.Empty:
+                return found
+            found.append(message.body)
+            message.fin()

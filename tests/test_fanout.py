@@ -1,11 +1,13 @@
-"""How a topic hands on: what only the inside shows."""
+"""How a topic hands on: to every channel, within every bound."""
 
 import signal
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from helpers import bodies
 
-from nsqlite import Consumer, Topic
+import nsqlite
+from nsqlite import Consumer, Event, Full, Kind, Topic
 from nsqlite.testing import ManualClock
 
 
@@ -107,3 +109,122 @@ def test_held_messages_stay_in_order() -> None:
     clock.advance(1)
     with Consumer(channel) as consumer:
         assert [b"%d" % n for n in range(1, 7)] == [m.body for m in consumer.get_many(9)]
+
+
+def test_put_reaches_every_channel() -> None:
+    """Each channel gets each message, in order, under the same id."""
+    topic = Topic("orders")
+    billing, audit = topic.channel("billing"), topic.channel("audit")
+    ids = [topic.put(b"1"), *topic.put_many([b"2", b"3"])]
+    for channel in (billing, audit):
+        assert ids == [info.id for info in channel.peek()]
+        assert [b"1", b"2", b"3"] == bodies(channel)
+    topic._check()
+
+
+def test_put_to_one_channel() -> None:
+    """A topic with one channel takes the short way and counts the same."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"12345")
+    stats = topic.stats()
+    assert (1, 5) == (stats.message_count, stats.message_bytes)
+    assert 1 == channel.stats().message_count
+
+
+def test_full_raise_puts_nothing_anywhere() -> None:
+    """One full channel that raises keeps a put out of all channels."""
+    topic = Topic("orders")
+    free = topic.channel("free")
+    full = topic.channel("full", max_depth=2, when_full="raise")
+    topic.put_many([b"1", b"2"])
+    with pytest.raises(Full) as info:
+        topic.put(b"3")
+    assert "orders:full has no room for 1 more: max_depth=2" == str(info.value)
+    with pytest.raises(Full):
+        topic.put_many([b"3"])
+    assert [b"1", b"2"] == bodies(free)
+    assert 2 == full.depth == topic.stats().message_count
+    bodies(full)
+    topic.put(b"3")
+    topic._check()
+
+
+@pytest.mark.parametrize("when_full", ["wait", "raise", "drop newest", "drop oldest"])
+def test_batch_that_can_never_fit(when_full: Any) -> None:
+    """A batch larger than the bound raises at once, whatever the policy."""
+    topic = Topic("orders", max_depth=2, when_full=when_full)
+    for _ in range(2):
+        with pytest.raises(Full) as info:
+            topic.put_many([b"1", b"2", b"3"])
+        assert "can never fit" in str(info.value)
+        topic.channel("billing")
+    assert 0 == topic.stats().message_count
+
+
+def test_drop_newest() -> None:
+    """The newest messages are dropped, counted and told."""
+    events: list[Event] = []
+    topic = Topic("orders", observers=[events.append])
+    channel = topic.channel("billing", max_depth=2, when_full="drop newest")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == channel.stats().dropped_count
+    assert 3 == channel.stats().message_count
+    assert [b"3"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"1", b"2"] == bodies(channel)
+
+
+def test_drop_oldest() -> None:
+    """The oldest messages are dropped, counted and told."""
+    events: list[Event] = []
+    topic = Topic("orders", observers=[events.append])
+    channel = topic.channel("billing", max_depth=2, when_full="drop oldest")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == channel.stats().dropped_count
+    assert [b"1"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"2", b"3"] == bodies(channel)
+
+
+@pytest.mark.parametrize(
+    ("when_full", "left"), [("drop newest", [b"1", b"2"]), ("drop oldest", [b"2", b"3"])]
+)
+def test_a_topic_that_holds_obeys_the_bound(when_full: Any, left: list[bytes]) -> None:
+    """What a topic holds itself is bounded by the same policy."""
+    topic = Topic("orders", max_depth=2, when_full=when_full)
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 1 == topic.stats().dropped_count
+    assert left == bodies(topic.channel("billing"))
+
+
+def test_a_topic_that_holds_raises() -> None:
+    """A topic that holds messages raises where its policy says so."""
+    topic = Topic("orders", max_depth=1, when_full="raise")
+    topic.put(b"1")
+    with pytest.raises(Full) as info:
+        topic.put(b"2")
+    assert "orders has no room for 1 more: max_depth=1" == str(info.value)
+
+
+def test_backlog_handed_on_is_never_refused() -> None:
+    """What a topic held goes to its first channel although that is bounded."""
+    for when_full in get_args(nsqlite.WhenFull):
+        topic = Topic("orders")
+        topic.put_many([b"1", b"2", b"3"])
+        channel = topic.channel("billing", max_depth=1, when_full=when_full)
+        assert (3, 0) == (channel.depth, channel.stats().dropped_count)
+
+
+def test_deferred_put_needs_no_room() -> None:
+    """A bound counts ready messages; a deferred one passes and is never refused when due."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    topic.put(b"1")
+    topic.put(b"2", delay=1)
+    clock.advance(1)
+    assert 2 == channel.depth
+    with pytest.raises(Full):
+        topic.put(b"3")
