@@ -13,6 +13,7 @@ stands or went back) the factory takes the next tick.
 Next: observe.py
 """
 
+from functools import cache
 from typing import Final
 
 from nsqlite.lock import make_section
@@ -23,9 +24,11 @@ EPOCH: Final = 1288834974288
 BLOCK: Final = 64
 """How many ids a topic takes at a time; a tick has 64 such blocks."""
 
-_SUFFIXES: Final = [
-    [f"{number:03x}" for number in range(first, first + BLOCK)] for first in range(0, 4096, BLOCK)
-]
+
+@cache
+def _suffixes(part: int) -> list[str]:
+    """Return the last 3 characters of the ids of a tick's block."""
+    return [f"{number:03x}" for number in range(part * BLOCK, (part + 1) * BLOCK)]
 
 
 class GuidFactory:
@@ -64,7 +67,7 @@ class GuidFactory:
             self._next = block + 1
         tick, part = divmod(block, BLOCK)
         prefix = f"{tick << 10 | self._node_id:013x}"
-        return prefix, _SUFFIXES[part], (tick + 1 + EPOCH) << 20
+        return prefix, _suffixes(part), (tick + 1 + EPOCH) << 20
 
 
 class Ids:
