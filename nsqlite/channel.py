@@ -7,12 +7,10 @@ Next: fanout.py
 
 from collections.abc import Sized
 
-from nsqlite.channelcore import ChannelCore, Parent
-from nsqlite.clock import Clock
+from nsqlite.channelcore import ChannelCore
 from nsqlite.errors import Closed
-from nsqlite.guard import Guard
 from nsqlite.message import T
-from nsqlite.options import Options, timeout_ns, whole
+from nsqlite.options import timeout_ns, whole
 from nsqlite.stats import ChannelStats, MessageInfo
 from nsqlite.waiter import wait_until
 
@@ -33,18 +31,6 @@ class Channel(ChannelCore[T]):
     """
 
     __slots__ = ()
-
-    def __init__(
-        self,
-        names: tuple[str, str],
-        options: Options,
-        clock: Clock,
-        guard: Guard,
-        parent: Parent,
-    ) -> None:
-        """Make an empty channel; `Topic.channel` is the way to one."""
-        super().__init__(names, options, clock, guard, parent)
-        clock.attach(self)
 
     # Looking
 

@@ -94,7 +94,7 @@ class ChannelCore(Generic[T]):
         guard: Guard,
         parent: Parent,
     ) -> None:
-        """Begin empty.
+        """Begin empty; `Topic.channel` is the way to a channel.
 
         Args:
             names: the topic's and the channel's.

@@ -45,6 +45,7 @@ class TopicCore(Publisher[T]):
         channel = self._channels.get(name)
         if channel is None:
             channel = Channel((self.name, name), options, self._clock, self._guard, self)
+            self._clock.attach(channel)
             self._channels[name] = channel
             channel._flow.emit(Kind.CREATED)
             self.changed()
