@@ -8,19 +8,22 @@ How it gets them is another matter, and not the same for threads as for others: 
 Next: consumer.py
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import count
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self
+from typing import Any, Final, Generic, Self
 
 from nsqlite.channel import Channel
 from nsqlite.channelcore import SHUT
 from nsqlite.delivery import Gate
-from nsqlite.guard import Guard, run_both
+from nsqlite.errors import InvalidOption
+from nsqlite.guard import run_both
 from nsqlite.lock import make_section
 from nsqlite.message import FINISHED, Message, T
 from nsqlite.options import SECOND, seconds, whole
+from nsqlite.publisher import Publisher
 from nsqlite.stats import ClientStats
+from nsqlite.unique import Unique
 
 NO_LIMIT: Final = 1 << 62
 """The window of a consumer without `max_in_flight`."""
@@ -29,20 +32,7 @@ _numbers: Final = count(1)
 _numbering: Final = make_section(rank=2)
 
 
-class Target(Protocol):
-    """What `move` needs of a topic."""
-
-    @property
-    def guard(self) -> Guard:
-        """Its lock."""
-        ...
-
-    def prepare(self, body: Any) -> tuple[Callable[[], None], str]:
-        """Return a function that publishes a body under the lock, and the id."""
-        ...
-
-
-class Answers(Generic[T]):
+class Answers(Unique, Generic[T]):
     """What every kind of consumer has; `Consumer` is what users make.
 
     Attributes:
@@ -80,6 +70,8 @@ class Answers(Generic[T]):
         requeue_delay: float,
     ) -> None:
         """Join a channel; see `Consumer`."""
+        if not isinstance(channel, Channel):
+            raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
         options = channel.options
         if max_in_flight is not None:
             whole("max_in_flight", max_in_flight, 1)
@@ -88,7 +80,7 @@ class Answers(Generic[T]):
             msg_timeout = options.msg_timeout
         self.channel: Final = channel
         self.max_in_flight: Final = max_in_flight
-        self.requeue_delay = requeue_delay
+        self.requeue_delay: Final = requeue_delay
         self._flow: Final = channel._flow
         self._guard: Final = channel._guard
         self._lock: Final = self._guard.lock
@@ -174,7 +166,7 @@ class Answers(Generic[T]):
         """
         self._guard.call(self._flow.touch, self, message)
 
-    def move(self, message: Message[T], topic: Target) -> str:
+    def move(self, message: Message[T], topic: Publisher[Any]) -> str:
         """Publish a message's body to a topic and finish the message, in one step.
 
         It never waits for room.
@@ -186,8 +178,11 @@ class Answers(Generic[T]):
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
             Full: the topic has no room; nothing has changed.
             Closed: the topic is closed or deleted; nothing has changed.
+            InvalidOption: the topic is no `Topic`; nothing has changed.
             Reentered: called by a signal handler or destructor inside another call.
         """
+        if not isinstance(topic, Publisher):
+            raise InvalidOption("topic", topic, "a Topic")
         flow = self._flow
         self._guard.run(flow.require, self, message)
         publish, name = topic.prepare(message.body)
@@ -198,7 +193,7 @@ class Answers(Generic[T]):
             publish()
             flow.finish(self, [message])
 
-        run_both(self._guard, topic.guard, move)
+        run_both(self._guard, topic._guard, move)
         return name
 
     # Leaving

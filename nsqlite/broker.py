@@ -22,9 +22,10 @@ from nsqlite.observe import Observer
 from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
 from nsqlite.stats import BrokerStats
 from nsqlite.topic import Topic
+from nsqlite.unique import Unique
 
 
-class Broker:
+class Broker(Unique):
     """Topics by name, as one nsqd has them.
 
     As a context manager it closes itself at the end of the block.

@@ -23,6 +23,7 @@ from nsqlite.names import is_ephemeral
 from nsqlite.observe import Kind
 from nsqlite.options import SECOND, Options
 from nsqlite.stats import ChannelStats, ClientStats, MessageInfo, latency_stats
+from nsqlite.unique import Unique
 from nsqlite.waiter import Waiter
 
 SHUT: Final[Gate[Any]] = Gate()
@@ -61,7 +62,7 @@ class Parent(Protocol):
         ...
 
 
-class ChannelCore(Generic[T]):
+class ChannelCore(Unique, Generic[T]):
     """What a channel does; `Channel` is what users call.
 
     Attributes:

@@ -65,16 +65,16 @@ class Consumer(Answers[T]):
             requeue_delay: seconds of delay when the `with` block of a message fails.
 
         Raises:
-            InvalidOption: one of them is out of its range.
+            InvalidOption: the channel is no `Channel`, or one of the others is out of its range.
             TooManyConsumers: the channel has `max_channel_consumers` already.
             Closed: the channel is closed or deleted.
         """
+        super().__init__(channel, max_in_flight, msg_timeout, requeue_delay)
         self._clock: Final = channel._clock
         self._now: Final = channel._clock.monotonic_ns
-        self._ready: Final = channel._flow.ready
+        self._ready: Final = self._flow.ready
         self._spare: Final[list[Waiter[T]]] = []  # left by gets that are over, to be used again
         self._who: Final = f"get() on {channel._title}"
-        super().__init__(channel, max_in_flight, msg_timeout, requeue_delay)
 
     # Getting
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias
 
 from nsqlite.errors import NotInFlight
 from nsqlite.timerwheel import Tick
+from nsqlite.unique import Unique
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -89,7 +90,7 @@ class Owner(Protocol):
         ...
 
 
-class Message(Generic[T]):
+class Message(Unique, Generic[T]):
     """One delivery of a message to one consumer.
 
     `Consumer.get` makes them.  The body is the object that was published, not a copy: two channels
@@ -98,6 +99,8 @@ class Message(Generic[T]):
     As a context manager it finishes the message when the block succeeds and requeues it, after the
     consumer's `requeue_delay`, when the block raises; the exception goes on.  A message that was
     answered inside the block is left as it is.
+
+    It is this one delivery, and can be neither copied nor pickled.
 
     Threads: any may answer, touch and read it.
     """

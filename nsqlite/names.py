@@ -2,7 +2,7 @@
 
 The rule: no object exists under a name that nsqd would refuse.
 
-Next: options.py
+Next: unique.py
 """
 
 import re

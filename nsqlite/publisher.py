@@ -22,10 +22,11 @@ from nsqlite.guid import BLOCK, GuidFactory, Ids
 from nsqlite.lock import insist
 from nsqlite.message import Record, T
 from nsqlite.options import Options, seconds, timeout_ns
+from nsqlite.unique import Unique
 from nsqlite.waiter import Waiter
 
 
-class Publisher(Generic[T]):
+class Publisher(Unique, Generic[T]):
     """The side of a topic that takes messages.
 
     Attributes:
@@ -66,11 +67,6 @@ class Publisher(Generic[T]):
         self._unused = 0  # ids taken for messages that were not, or not yet, accepted
         self._draining = False
         self._over: str | None = None
-
-    @property
-    def guard(self) -> Guard:
-        """Its lock; for `Consumer.move`."""
-        return self._guard
 
     def put(self, body: T, *, delay: float | None = None, timeout: float | None = None) -> str:
         """Publish a message to every channel.
@@ -141,13 +137,16 @@ class Publisher(Generic[T]):
             Their ids, in the order of the bodies.
 
         Raises:
-            InvalidMessage: a bytes body, whose `index` it names, is empty or too large; nothing has
-                changed.
+            InvalidMessage: a bytes body, whose `index` it names, is empty or too large, or there is
+                one body instead of several; nothing has changed.
             InvalidOption: the delay or timeout is out of its range; nothing has changed.
             Full: a bounded channel has no room for all, or could never have; nothing was put.
             Closed: the topic is closed or deleted; nothing has changed.
             Reentered: called inside another call on a topic with a bounded channel.
         """
+        if isinstance(bodies, bytes | bytearray | str):
+            given = type(bodies).__name__
+            raise InvalidMessage(f"put_many takes several bodies, not one {given}: use put")
         batch = list(bodies)
         size = 0
         largest = self._max_size

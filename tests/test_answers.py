@@ -284,6 +284,20 @@ def test_move() -> None:
     target._check()
 
 
+def test_move_to_no_topic() -> None:
+    """A name or a channel is no topic, and the message stays in flight."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    for wrong in ("dead", channel, None):
+        with pytest.raises(InvalidOption) as info:
+            consumer.move(message, wrong)  # type: ignore[arg-type]
+        assert f"topic must be a Topic, not {wrong!r}" == str(info.value)
+    message.fin()
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_move_to_a_topic_without_room(order: int) -> None:
     """A move that finds no room, or no topic, or a body too large, changes nothing."""

@@ -272,6 +272,14 @@ def test_bad_options(options: Any) -> None:
     assert 0 == channel.stats().client_count
 
 
+@pytest.mark.parametrize("wrong", [Topic("orders"), "billing", None])
+def test_no_channel(wrong: Any) -> None:
+    """A topic or a name is no channel."""
+    with pytest.raises(InvalidOption) as info:
+        Consumer(wrong)
+    assert f"channel must be what Topic.channel(name) returns, not {wrong!r}" == str(info.value)
+
+
 def test_iteration_ends_with_the_consumer() -> None:
     """A for loop ends when the consumer is closed."""
     topic = Topic("orders")

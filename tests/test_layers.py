@@ -18,7 +18,7 @@ PACKAGE: Final = Path(nsqlite.__file__).parent
 
 LAYERS: Final = (
     ("_version", "errors"),
-    ("names",),
+    ("names", "unique"),
     ("options",),
     ("clock",),
     ("lock",),

@@ -71,7 +71,7 @@ def test_a_put_to_a_closed_topic_in_the_middle_of_another_call() -> None:
     """It is refused at once, and the call around it is still under way."""
     topic = Topic("orders")
     topic.close()
-    guard = topic.guard
+    guard = topic._guard
 
     def put() -> bool:
         with pytest.raises(Closed):
@@ -173,6 +173,18 @@ def test_bodies_of_any_kind() -> None:
     topic.put_many(["", (), {}])
     assert [None, "", (), {}] == bodies(channel)
     assert 0 == topic.stats().message_bytes
+
+
+@pytest.mark.parametrize("one", [b"abc", bytearray(b"abc"), "abc"])
+def test_put_many_of_one_body(one: Any) -> None:
+    """A body where several are expected is refused; its parts are no bodies."""
+    topic = Topic("orders")
+    with pytest.raises(InvalidMessage) as info:
+        topic.put_many(one)
+    given = type(one).__name__
+    assert f"put_many takes several bodies, not one {given}: use put" == str(info.value)
+    assert 0 == topic.stats().message_count
+    assert 3 == len(topic.put_many(list("abc")))
 
 
 def test_put_many_of_nothing() -> None:
