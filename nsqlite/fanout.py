@@ -201,7 +201,7 @@ class FanOut(Generic[T]):
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
-        if self.is_flowing():
+        if self.is_flowing() and not self.held.is_idle():
             self.held.sweep()
             for tick in list(self.held.deferred.ticks()):
                 self._hand_on_later(tick)
