@@ -185,8 +185,7 @@ class TopicCore(Publisher[T]):
             channel._mend()
         self.changed()
         self._fan.ring_all()
-        for sleeper in list(self._guard.joiners):
-            sleeper.ring()
+        self._guard.ring_joiners()
 
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""

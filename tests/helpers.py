@@ -43,6 +43,10 @@ class TellingManualClock(ManualClock):
         """Return when somebody more waits than at the last call."""
         assert self._waits.acquire(timeout=PATIENCE), "nobody began to wait"
 
+    def waits(self) -> bool:
+        """Return whether somebody began to wait since the last call."""
+        return self._waits.acquire(blocking=False)
+
 
 class Call:
     """A call made in a thread of its own."""

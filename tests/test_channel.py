@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import pytest
-from helpers import Call, TellingClock
+from helpers import Call, TellingClock, TellingManualClock
 
 from nsqlite import Broker, Closed, Consumer, Empty, InvalidOption, NotInFlight, Topic
 from nsqlite.testing import ManualClock
@@ -198,24 +198,23 @@ def test_a_watcher_that_leaves_appoints_another() -> None:
 
 def test_few_wake_ups() -> None:
     """Of many that wait one wakes for a deadline, not all."""
-    clock = TellingClock()
+    clock = TellingManualClock()
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
-    consumers = [Consumer(channel) for _ in range(20)]
-    calls = [Call(consumer.get) for consumer in consumers]
-    for _ in calls:
-        clock.until_waiting()
     channel.pause()
     for n in range(10):
-        topic.put(b"x", delay=0.01 * n + 0.01)
-    assert not channel.join(timeout=0.15)
-    waits = 0
-    while clock._waits.acquire(blocking=False):
-        waits += 1
-    assert waits < 60
+        topic.put(b"x", delay=n + 1)
+    calls = [Call(Consumer(channel).get) for _ in range(20)]
+    for _ in calls:
+        clock.until_waiting()
+    for n in range(10):
+        clock.advance(1)
+        clock.until_waiting()
+        assert n + 1 == channel.depth
     channel.close()
     for call in calls:
         assert isinstance(call.result(), Closed)
+    assert not clock.waits()
 
 
 def test_options_of_a_channel() -> None:

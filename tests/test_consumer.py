@@ -20,7 +20,7 @@ from nsqlite import (
     Topic,
     WindowFull,
 )
-from nsqlite.clock import NEVER
+from nsqlite.clock import NEVER, Bell
 from nsqlite.flow import Flow
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import Tick
@@ -367,6 +367,25 @@ def test_interrupted_get_leaves_no_trace() -> None:
     topic._check()
     topic.put(b"1")
     assert (1, 1) == (channel.depth, consumer.get(timeout=0).attempts)
+
+
+def test_a_get_interrupted_with_a_message_in_its_hands() -> None:
+    """What it was handed goes back to the head of the queue at once, attempts as before."""
+
+    class Clock(ManualClock):
+        """Lets the sleeper be handed something, and then throws."""
+
+        def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+            topic.put_many([b"1", b"2"])
+            assert 1 == channel.in_flight_count
+            raise Interrupt
+
+    topic = Topic("orders", clock=Clock())
+    channel = topic.channel("billing")
+    with pytest.raises(Interrupt):
+        Consumer(channel).get()
+    topic._check()
+    assert [(b"1", 0), (b"2", 0)] == [(info.body, info.attempts) for info in channel.peek()]
 
 
 def test_interrupted_batch_goes_back() -> None:

@@ -562,6 +562,14 @@ def test_run_both_is_refused_inside_an_operation(busy: int) -> None:
     assert (False, False) == (one.lock.owned(), other.lock.owned())
 
 
+@pytest.mark.parametrize("held", [0, 1])
+def test_run_both_by_who_holds_a_lock(held: int) -> None:
+    """Who holds one of the locks and is inside no operation may make one on both."""
+    guards = calm(), calm()
+    with guards[held].lock:
+        assert "made" == run_both(*guards, lambda: "made")
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_run_both_settles_both(*, fails: bool) -> None:
     """What an operation on two topics left for after the locks is done for both."""

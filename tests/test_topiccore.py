@@ -7,6 +7,7 @@ from helpers import Call, TellingClock, bodies
 
 import nsqlite
 from nsqlite import Closed, Consumer, Topic
+from nsqlite.guard import Guard
 from nsqlite.testing import ManualClock
 
 
@@ -238,6 +239,27 @@ def test_an_interrupted_close_is_completed(monkeypatch: pytest.MonkeyPatch) -> N
         topic.close()
     assert [True] * 3 == [topic.closed, first.closed, second.closed]
     assert [Closed] * 3 == [type(call.result()) for call in calls]
+    topic._check()
+
+
+def test_a_join_is_woken_though_a_signal_kept_it_from_being_rung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A topic that was emptied in an interrupted call is idle for whoever joins it."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"1")
+    call = Call(topic.join)
+    clock.until_waiting()
+
+    def struck(_guard: Guard) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Guard, "ring_joiners", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.empty()
+    assert call.result() is True
     topic._check()
 
 
