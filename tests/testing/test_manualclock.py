@@ -153,6 +153,17 @@ def test_a_blocked_get_wakes_at_its_moment() -> None:
     assert isinstance(call.result(), Empty)
 
 
+def test_a_put_wakes_a_blocked_get_while_the_clock_stands() -> None:
+    """Who waits on the clock is also woken by what does not need time."""
+    clock = TellingManualClock()
+    topic = Topic("orders", clock=clock)
+    call = Call(Consumer(topic.channel("billing")).get)
+    clock.until_waiting()
+    topic.put(b"1")
+    assert b"1" == call.result().body
+    assert 0 == clock.monotonic_ns()
+
+
 def test_nobody_is_left_to_move_it() -> None:
     """A wait that can never end raises after patience, naming the waiter and the next deadline."""
     clock = ManualClock(patience=0.02)
