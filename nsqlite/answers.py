@@ -126,12 +126,17 @@ class Answers(Unique, Generic[T]):
                     del tick[message]
                     message._outcome = FINISHED
                     self.allowed += 1
-                    if not tick and tick is not gate.tick:
-                        self._flow.timeouts.drop(tick)
-                    return
+                    if tick or tick is gate.tick:
+                        return
+                    empty = tick
+                else:
+                    empty = None
         except (KeyError, AttributeError):
-            pass  # stale, or no message at all: the long way tells
-        self._guard.call(self._flow.finish, self, [message])
+            empty = None  # stale, or no message at all: the long way tells
+        if empty is None:
+            self._guard.call(self._flow.finish, self, [message])
+        else:
+            self._guard.call(self._flow.clear_away, empty)
 
     def fin_many(self, messages: Iterable[Message[T]]) -> None:
         """Finish several messages: all of them or none.

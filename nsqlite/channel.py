@@ -51,8 +51,8 @@ class Channel(ChannelCore[T]):
 
     def _count(self, messages: Sized) -> int:
         """Count some of the messages; takes the lock."""
+        self.advance()
         with self._guard.lock:
-            self.advance()
             return len(messages)
 
     @property

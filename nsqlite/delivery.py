@@ -160,8 +160,8 @@ class Delivery(Backlog[T]):
 
     # To consumers
 
-    def hand_over(self, record: Record[T]) -> bool:
-        """Take a record while somebody waits in line; say whether a call was put off meanwhile.
+    def hand_over(self, record: Record[T]) -> None:
+        """Take a record while somebody waits in line.
 
         When nobody else has to be thought of it goes right into the hands of who waits, and the
         bell comes last: who wakes earlier only waits for this thread.
@@ -181,7 +181,8 @@ class Delivery(Backlog[T]):
             or self.ready
             or guard.alert
         ):
-            return self._hand_over(record)
+            self._hand_over(record)
+            return
         message._record = record
         message._consumer = owner
         message._tick = tick = gate.tick
@@ -198,9 +199,8 @@ class Delivery(Backlog[T]):
             waiter.bell.release()
         except RuntimeError:  # it was rung already
             pass
-        return guard.alert
 
-    def _hand_over(self, record: Record[T]) -> bool:
+    def _hand_over(self, record: Record[T]) -> None:
         guard = self._guard
         try:
             guard.stir()
@@ -210,7 +210,6 @@ class Delivery(Backlog[T]):
             guard.broken = False
         finally:
             guard.calm_down()
-        return guard.alert
 
     def deliver(self, owner: Holder, now: int, waiter: Waiter[T] | None = None) -> Message[T]:
         """Move the first ready message into flight; there must be one, and room in the window.
@@ -283,11 +282,12 @@ class Delivery(Backlog[T]):
         owner.unfinished += 1
         del tick[message]  # one piece with the next line
         self.ready.appendleft(record)
-        self._clear_away(tick)
+        self.clear_away(tick)
         self.line.unpark(owner)
         self.emit(Kind.RETURNED, record, owner)
 
-    def _clear_away(self, tick: Tick[Message[T]]) -> None:
+    def clear_away(self, tick: Tick[Message[T]]) -> None:
+        """Drop a tick that may have been emptied, if it is not the gate's."""
         if not tick and tick is not self.gate.tick:
             self.timeouts.drop(tick)
 

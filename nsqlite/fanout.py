@@ -101,8 +101,8 @@ class FanOut(Generic[T]):
         else:
             guard.short_path = guard.waiting_path = self._to_several
 
-    def _to_several(self, record: Record[T]) -> bool:
-        """Put a record into several channels; say whether a call was put off meanwhile."""
+    def _to_several(self, record: Record[T]) -> None:
+        """Put a record into several channels."""
         guard = self._guard
         try:
             guard.stir()
@@ -117,7 +117,6 @@ class FanOut(Generic[T]):
             guard.broken = False
         finally:
             guard.calm_down()
-        return guard.alert
 
     def complete(self) -> None:
         """Complete what was begun: put the records of an interrupted put into the queues left."""

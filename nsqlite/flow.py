@@ -106,14 +106,14 @@ class Flow(Delivery[T]):
             for message in messages:
                 tick = message._tick
                 if tick is not last:
-                    self._clear_away(last)
+                    self.clear_away(last)
                     last = tick
                 message._outcome = FINISHED
                 done += 1
                 del tick[message]
         finally:
             owner.allowed += done
-        self._clear_away(last)
+        self.clear_away(last)
         if self._guard.watched or self.latency is not None:
             for message in messages:
                 self._finished(message)
@@ -146,7 +146,7 @@ class Flow(Delivery[T]):
             del old[message]
             tick[deferral] = None  # one piece with the line above
             self._lower(tick.due)
-        self._clear_away(old)
+        self.clear_away(old)
         if self._guard.watched:
             self.emit(Kind.REQUEUED, again, owner, due)
             if due is not None:
@@ -165,7 +165,7 @@ class Flow(Delivery[T]):
             message._tick = tick
             del old[message]
             self._lower(tick.due)
-            self._clear_away(old)
+            self.clear_away(old)
         if self._guard.watched:
             self.emit(Kind.TOUCHED, counted(message), owner, deadline)
 

@@ -104,9 +104,9 @@ class Guard:
         self.busy = False
         self.alert = False
         self.waiting = 0
-        self.short_path: Callable[[Any], bool | None] | None = None
-        self.waiting_path: Callable[[Any], bool | None] | None = None
-        self.push: Callable[[Any], bool | None] | None = None
+        self.short_path: Callable[[Any], None] | None = None
+        self.waiting_path: Callable[[Any], None] | None = None
+        self.push: Callable[[Any], None] | None = None
         self.watched = False
         self.joiners: OrderedDict[Sleeper, Callable[[], bool]] = OrderedDict()
         self.trash: list[object] = []
@@ -200,8 +200,10 @@ class Guard:
     # After the lock
 
     def settle(self) -> None:
-        """Do what was left for after the lock, unless a caller of this thread still holds it."""
+        """Do what was left for after the lock; a caller of this thread that holds it does so."""
         if self.lock.owned():
+            self.alert = True
+            self.push = None
             return
         while self._pending or self.broken:
             with self.lock:

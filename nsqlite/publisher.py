@@ -98,6 +98,7 @@ class Publisher(Unique, Generic[T]):
                 raise self._bad_size(size, None)
         else:
             size = self._size(body, None)
+        guard = self._guard
         ids = self._ids
         with self._lock:
             now = self._wall()
@@ -108,17 +109,18 @@ class Publisher(Unique, Generic[T]):
             prefix = ids.prefix
             suffix = ids.suffixes[used]
             record = (body, now, prefix, suffix, 0)
-            push = self._guard.push
+            push = guard.push
             if push is not None and delay is None and timeout is None:
                 self._fan.bytes += size
-                if not push(record):
+                push(record)
+                if not guard.alert:
                     return prefix + suffix
-                put_off = True
+                handed = True
             else:
-                put_off = False
+                handed = False
                 self._unused += 1
-        if put_off:
-            self._guard.settle()
+        if handed:
+            guard.settle()
         else:
             self._send([record], size, delay, timeout)
         return prefix + suffix

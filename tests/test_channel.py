@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from helpers import Call, TellingClock, TellingManualClock
 
-from nsqlite import Broker, Closed, Consumer, Empty, InvalidOption, NotInFlight, Topic
+from nsqlite import Broker, Closed, Consumer, Empty, Event, InvalidOption, Kind, NotInFlight, Topic
 from nsqlite.testing import ManualClock
 
 
@@ -56,6 +56,19 @@ def test_looking_inside() -> None:
     with pytest.raises(InvalidOption) as info:
         channel.peek(-1)
     assert "n must be a whole number of at least 0, not -1" == str(info.value)
+
+
+@pytest.mark.parametrize("count", ["depth", "in_flight_count", "deferred_count"])
+def test_what_a_count_finds_due_is_told(count: str) -> None:
+    """Whoever looks lets time take effect, and the observers hear of it at once."""
+    clock = ManualClock()
+    events: list[Event] = []
+    topic = Topic("orders", clock=clock, observers=[events.append])
+    channel = topic.channel("billing")
+    topic.put(b"1", delay=1)
+    clock._elapsed = 1_000_000_000  # time has passed, and nobody has looked
+    getattr(channel, count)
+    assert Kind.DUE is events[-1].kind
 
 
 def test_pause_delivers_nothing() -> None:

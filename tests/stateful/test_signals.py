@@ -395,10 +395,11 @@ def test_destructors_of_the_collector() -> None:
     topic._check()
 
 
-def test_close_in_the_middle_of_a_put() -> None:
-    """A close that comes from inside a fan-out takes effect right after it, and counts it."""
+@pytest.mark.parametrize("several", [1, 2])
+def test_close_in_the_middle_of_a_put(several: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A close that comes from inside a put takes effect right after it, and is told then."""
     topic: Topic[Any] = Topic("orders")
-    channels = [topic.channel("a"), topic.channel("b")]
+    channels = [topic.channel(f"c{n}") for n in range(several)]
     fan: Any = topic._fan
     ready = channels[0]._flow.ready
 
@@ -407,9 +408,13 @@ def test_close_in_the_middle_of_a_put() -> None:
 
         def append(self, record: Any) -> None:
             ready.append(record)
-            assert 0 == topic.close()
+            topic.close()
 
-    fan._readies = (Sender(), *fan._readies[1:])
+    if several == 1:
+        topic._guard.push = Sender().append
+    else:
+        fan._readies = (Sender(), *fan._readies[1:])
     topic.put("x")
     assert topic.closed
+    assert [f"topic 'orders' was closed with {several} messages in it"] == caplog.messages
     topic._check()
