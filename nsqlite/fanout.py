@@ -37,7 +37,6 @@ class FanOut(Generic[T]):
         held: the topic's own queue: what waits for a channel, or for the end of the pause.
         paused: nothing is handed on.
         kept: how many messages were accepted and not handed on: held, dropped, emptied.
-        bytes: the sum of the lengths of the bytes bodies accepted.
     """
 
     __slots__ = (
@@ -49,7 +48,6 @@ class FanOut(Generic[T]):
         "_readies",
         "_records",
         "_rest",
-        "bytes",
         "flows",
         "held",
         "kept",
@@ -70,7 +68,6 @@ class FanOut(Generic[T]):
         self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
         self.kept = 0
-        self.bytes = 0
 
     def is_flowing(self) -> bool:
         """Return whether messages are handed on at once."""
@@ -178,9 +175,8 @@ class FanOut(Generic[T]):
 
     # Handing on
 
-    def admit(self, records: list[Record[T]], size: int, due: int | None) -> None:
+    def admit(self, records: list[Record[T]], due: int | None) -> None:
         """Take messages that were judged: hand them on, or hold them."""
-        self.bytes += size
         if self._guard.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)

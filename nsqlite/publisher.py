@@ -35,6 +35,7 @@ class Publisher(Unique, Generic[T]):
     """
 
     __slots__ = (
+        "_bytes",
         "_clock",
         "_draining",
         "_fan",
@@ -64,6 +65,7 @@ class Publisher(Unique, Generic[T]):
         self._longest_delay: Final = options.max_req_timeout
         self._max_size: Final = options.max_msg_size
         self._fan: Final[FanOut[T]] = FanOut(name, options, clock, self._guard)
+        self._bytes = 0  # the sum of the lengths of the bytes bodies accepted
         self._unused = 0  # ids taken for messages that were not, or not yet, accepted
         self._draining = False
         self._over: str | None = None
@@ -111,7 +113,7 @@ class Publisher(Unique, Generic[T]):
             record = (body, now, prefix, suffix, 0)
             push = guard.push
             if push is not None and delay is None and timeout is None:
-                self._fan.bytes += size
+                self._bytes += size
                 push(record)
                 if not guard.alert:
                     return prefix + suffix
@@ -258,7 +260,8 @@ class Publisher(Unique, Generic[T]):
             return False
         count = len(records)  # first, for a call in the next line could let another put in
         self._unused -= count
-        self._fan.admit(records, size, due)
+        self._bytes += size
+        self._fan.admit(records, due)
         return True
 
     def _try_last(self, records: list[Record[T]], size: int, waiter: Waiter[T] | None) -> None:
@@ -269,7 +272,8 @@ class Publisher(Unique, Generic[T]):
             raise self._guard.refuse(full)
         count = len(records)  # as above
         self._unused -= count
-        self._fan.admit(records, size, None)
+        self._bytes += size
+        self._fan.admit(records, None)
 
     def prepare(self, body: T) -> tuple[Callable[[], None], str]:
         """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.

@@ -207,7 +207,7 @@ class TopicCore(Publisher[T]):
             channels=tuple(channel._stats() for channel in channels),
             depth=self._fan.depth(),
             message_count=self._accepted_count(),
-            message_bytes=self._fan.bytes,
+            message_bytes=self._bytes,
             paused=self._fan.paused,
             e2e_processing_latency=latency_stats(fractions, counts),
             dropped_count=self._fan.held.dropped_count,
