@@ -187,18 +187,17 @@ class Consumer(Answers[T]):
         tick = flow.current(now, self.msg_timeout)
         fresh: list[Message[T]] = list(starmap(Message, repeat((), room)))
         batch.extend(fresh)  # listed first: an interrupted batch is given back from the list
-        filed = 0
-        try:
-            for message in fresh:
-                message._record = ready[0]
-                message._consumer = self
-                message._tick = tick
-                message._delivered = now
-                tick[message] = None
-                filed += 1
-                del ready[0]
-        finally:
-            self.delivered += filed
+        for message, record in zip(fresh, ready, strict=False):
+            message._record = record
+            message._consumer = self
+            message._tick = tick
+            message._delivered = now
+        leaving = starmap(ready.__delitem__, repeat((0,)))
+        moves = zip(fresh, leaving, strict=False)
+        file = tick.update
+        # One piece: the call that follows files each message as it takes its record from the queue.
+        self.delivered += room
+        file(moves)
 
     def _return(self, batch: list[Message[T]]) -> None:
         """Give back a batch that never reached its caller."""

@@ -6,7 +6,7 @@ An id is 64 bits in 16 hex characters: 41 bits of time in ticks of 1.05 ms, 10 b
 sequence.  So the first 13 characters stay the same for a tick and the last 3 are the sequence: an
 id costs a list look-up, and a waiting message keeps two shared strings instead of one of its own.
 
-A broker has one factory.  A topic takes its ids from it in blocks of 64, so that two topics
+A broker has one factory.  A topic takes its ids from it in blocks of 256, so that two topics
 never meet and seldom need the factory's lock.  Where nsqd would sleep (a tick is used up, the clock
 stands or went back) the factory takes the next tick.
 
@@ -21,8 +21,11 @@ from nsqlite.lock import make_section
 EPOCH: Final = 1288834974288
 """Where NSQ's ticks begin, counted from 1970 in ticks of 2**20 ns."""
 
-BLOCK: Final = 64
-"""How many ids a topic takes at a time; a tick has 64 such blocks."""
+BLOCK: Final = 256
+"""How many ids a topic takes at a time."""
+
+BLOCKS: Final = 4096 // BLOCK
+"""How many such blocks a tick has."""
 
 
 @cache
@@ -57,15 +60,15 @@ class GuidFactory:
             now: the wall's time in nanoseconds.
 
         Returns:
-            The 13 characters that its ids share, their 64 endings, and the wall's time until which
+            The 13 characters that its ids share, their endings, and the wall's time until which
             the block's tick lasts.
         """
-        block = ((now >> 20) - EPOCH) * BLOCK
+        block = ((now >> 20) - EPOCH) * BLOCKS
         with self._lock:
             if block < self._next:  # noqa: PLR1730 - see the class: no call here
                 block = self._next
             self._next = block + 1
-        tick, part = divmod(block, BLOCK)
+        tick, part = divmod(block, BLOCKS)
         prefix = f"{tick << 10 | self._node_id:013x}"
         return prefix, _suffixes(part), (tick + 1 + EPOCH) << 20
 

@@ -463,24 +463,34 @@ def test_a_last_moment_hand_over_counts() -> None:
     topic._check()
 
 
-def test_a_batch_interrupted_before_its_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+class StruckBefore(Tick[Any]):
+    """A tick that a signal strikes before the batch is filed in it."""
+
+    @property
+    def update(self) -> Any:
+        raise Interrupt
+
+
+class StruckAfter(Tick[Any]):
+    """A tick that a signal strikes when the batch has been filed in it."""
+
+    def update(self, *moves: Any, **none: Any) -> None:
+        super().update(*moves, **none)
+        raise Interrupt
+
+
+@pytest.mark.parametrize("tick", [StruckBefore, StruckAfter])
+def test_a_batch_interrupted_while_it_is_made(
+    tick: type[Tick[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exception thrown into the making of a batch gives back what it had, in order."""
-
-    class Struck(Tick[Any]):
-        """A tick that a signal strikes when the second message is filed in it."""
-
-        def __setitem__(self, message: Any, nothing: None) -> None:
-            if len(self) == 1:
-                raise Interrupt
-            super().__setitem__(message, nothing)
-
     topic = Topic("orders", clock=ManualClock())
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     topic.put_many([b"1", b"2", b"3"])
-    monkeypatch.setattr(Flow, "current", lambda *_: Struck(NEVER))
+    monkeypatch.setattr(Flow, "current", lambda *_: tick(NEVER))
     with pytest.raises(Interrupt):
-        consumer.get_many(3)
+        consumer.get_many(2)
     monkeypatch.undo()
     assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
     assert 0 == consumer.in_flight_count
