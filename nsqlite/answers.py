@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Self
 from nsqlite.channel import Channel
 from nsqlite.channelcore import SHUT
 from nsqlite.delivery import Gate
-from nsqlite.errors import InvalidOption
+from nsqlite.errors import InvalidMessage, InvalidOption, shown
 from nsqlite.guard import run_both
 from nsqlite.lock import make_section
 from nsqlite.message import FINISHED, Message, T
@@ -145,6 +145,8 @@ class Answers(Unique, Generic[T]):
             NotInFlight: one of them cannot be finished, as for `fin`; nothing has changed.
             InvalidMessage: one of them is no message, or there twice; nothing has changed.
         """
+        if not isinstance(messages, Iterable):
+            raise InvalidMessage(f"fin_many takes several messages, not {shown(messages)}: use fin")
         self._guard.call(self._flow.finish, self, list(messages))
 
     def req(self, message: Message[T], delay: float = 0) -> None:
@@ -190,7 +192,7 @@ class Answers(Unique, Generic[T]):
             raise InvalidOption("topic", topic, "a Topic")
         flow = self._flow
         self._guard.run(flow.require, self, message)
-        publish, name = topic.prepare(message.body)
+        publish, name = topic.prepare(message.body, (flow, [message]))
 
         def move() -> None:
             flow.sweep()
@@ -207,7 +209,8 @@ class Answers(Unique, Generic[T]):
     def in_flight_count(self) -> int:
         """How many messages it holds unanswered."""
         self.channel.advance()
-        return self.delivered - (self.allowed - self.window)
+        with self._lock:
+            return self.delivered - (self.allowed - self.window)
 
     @property
     def closed(self) -> bool:
@@ -241,14 +244,16 @@ class Answers(Unique, Generic[T]):
 
     def stats(self) -> ClientStats:
         """Return a snapshot of its counters."""
-        settled = self.allowed - self.window
+        with self._lock:
+            delivered, unfinished, requeued = self.delivered, self.unfinished, self.requeued
+            settled = self.allowed - self.window
         return ClientStats(
             client_id=self.client_id,
             ready_count=self.max_in_flight,
-            in_flight_count=self.delivered - settled,
-            message_count=self.delivered,
-            finish_count=settled - self.unfinished,
-            requeue_count=self.requeued,
+            in_flight_count=delivered - settled,
+            message_count=delivered,
+            finish_count=settled - unfinished,
+            requeue_count=requeued,
             connect_ts=self._connect_ts,
         )
 

@@ -116,11 +116,13 @@ class Backlog(Generic[T]):
         limit = self.limit
         if limit is None or len(self.ready) + count <= limit:
             return None
-        topic, channel = self.names
-        full = Full(topic if channel is None else f"{topic}:{channel}", count, limit)
         if count > limit or self.when_full == "raise":
-            raise self._guard.refuse(full)
-        return full if self.when_full == "wait" else None
+            raise self._guard.refuse(self._full(count))
+        return self._full(count) if self.when_full == "wait" else None
+
+    def _full(self, count: int) -> Full:
+        topic, channel = self.names
+        return Full(topic if channel is None else f"{topic}:{channel}", count, self.limit)
 
     def has_room(self, count: int) -> bool:
         """Return whether a put of so many messages need not wait for room here."""

@@ -13,12 +13,12 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, Unpack
 
 from nsqlite._version import __version__
-from nsqlite.clock import SYSTEM, Clock
-from nsqlite.errors import Closed, InvalidOption
+from nsqlite.clock import Clock, checked_clock
+from nsqlite.errors import Closed
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.names import check_name
-from nsqlite.observe import Observer
+from nsqlite.observe import Observer, all_observers
 from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
 from nsqlite.stats import BrokerStats
 from nsqlite.topic import Topic
@@ -52,15 +52,17 @@ class Broker(Unique):
             options: see `nsqlite.options.TopicOptions`.
 
         Raises:
-            InvalidOption: an option is unknown or out of its range.
+            InvalidOption: an option is unknown or out of its range, an observer no function or the
+                clock no clock.
         """
         self.options: Final = make_options(DEFAULTS, **options)
-        self.clock: Final[Clock] = SYSTEM if clock is None else clock
+        self.clock: Final = checked_clock(clock)
         self.factory: Final = GuidFactory(self.options.node_id)
         self._start_time: Final = self.clock.time_ns() // SECOND
         self._lock: Final = make_section(rank=0)
         self._topics: Final[dict[str, Topic[Any]]] = {}
-        self._observers: tuple[Observer, ...] = tuple(observers)
+        self._observers: tuple[Observer, ...] = all_observers(observers)
+        self._made = 0  # topics since the deleted ones were forgotten; a rough count will do
         self._closed = False
 
     @property
@@ -83,30 +85,46 @@ class Broker(Unique):
         """
         check_name("topic", name)
         make_options(self.options, **options)
+        topic = self._topics.get(name)
+        if topic is None or topic._over is not None or self._closed:
+            topic = self._add(Topic(name, home=self, **options))
+        require_same(topic.options, options, f"topic {name!r}")
+        return topic
+
+    def _add(self, new: Topic[Any]) -> Topic[Any]:
+        """Own a topic that was made, unless there is one of its name; return whichever it is."""
+        name = new.name
         with self._lock:
-            if self._closed:
-                raise Closed("the broker")
-            topic = self._topics.get(name)
-            known = topic is not None and not topic.deleted
-            if topic is None or not known:
-                topic = self._topics[name] = Topic(name, home=self, **options)
-        if known:
-            require_same(topic.options, options, f"topic {name!r}")
-        else:
-            topic._guard.settle()  # tells that it was created
+            new._guard.observe(self._observers)
+            # One piece, without a call in which a signal handler could do the same:
+            known = name in self._topics and self._topics[name]._over != "deleted"
+            if not known and not self._closed:
+                self._topics[name] = new
+            topic = None if self._closed else self._topics[name]
+        if topic is None:
+            raise Closed("the broker")
+        if topic is new:
+            new._guard.settle()  # tells that it was created
+            self._made += 1
+            if self._made > len(self._topics) // 2:  # so that forgetting costs a topic little
+                self._forget_deleted()
         return topic
 
     @property
     def topics(self) -> Mapping[str, Topic[Any]]:
         """The topics by name: a read-only copy of the moment."""
-        with self._lock:
-            self._forget_deleted()
-            return MappingProxyType(self._topics.copy())
+        self._forget_deleted()
+        return MappingProxyType(self._topics.copy())
 
     def _forget_deleted(self) -> None:
-        for name, topic in list(self._topics.items()):
-            if topic.deleted:
-                del self._topics[name]
+        """Let go of the topics that were deleted; takes the lock."""
+        self._made = 0
+        for name, topic in self._topics.copy().items():
+            if topic._over == "deleted":
+                with self._lock:
+                    # One piece, as above:
+                    if name in self._topics and self._topics[name] is topic:
+                        del self._topics[name]
 
     def observe(self, callback: Observer) -> Callable[[], None]:
         """Have a function told of every event of every topic, those to come included.
@@ -117,8 +135,7 @@ class Broker(Unique):
         Returns:
             A function that ends it.
         """
-        if not callable(callback):
-            raise InvalidOption("observer", callback, "a function of one event")
+        all_observers((callback,))
         told = partial(callback)  # one for each registration, so that each ends for itself
         with self._lock:
             self._observers = (*self._observers, told)

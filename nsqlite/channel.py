@@ -6,6 +6,7 @@ Next: fanout.py
 """
 
 from collections.abc import Sized
+from sys import maxsize
 
 from nsqlite.channelcore import ChannelCore
 from nsqlite.errors import Closed
@@ -71,15 +72,15 @@ class Channel(ChannelCore[T]):
 
     def peek(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the first `n` ready messages, the next one first."""
-        return self._guard.run(self._peek, whole("n", n, 0))
+        return self._guard.run(self._peek, min(whole("n", n, 0), maxsize))
 
     def in_flight(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the `n` messages in flight that time out first."""
-        return self._guard.run(self._in_flight, whole("n", n, 0))
+        return self._guard.run(self._in_flight, min(whole("n", n, 0), maxsize))
 
     def deferred(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the `n` deferred messages that are due first."""
-        return self._guard.run(self._list_deferred, whole("n", n, 0))
+        return self._guard.run(self._list_deferred, min(whole("n", n, 0), maxsize))
 
     def __repr__(self) -> str:
         """Show its name and state."""

@@ -144,7 +144,7 @@ class ChannelCore(Unique, Generic[T]):
             dropped = self._delete()
             if dropped:
                 self._guard.log_later(
-                    "%s went with its last consumer and %d messages", self._title, dropped
+                    "%s went with its last consumer; messages dropped: %d", self._title, dropped
                 )
 
     def _leave(self, member: Member, give_back: bool) -> None:
@@ -264,7 +264,7 @@ class ChannelCore(Unique, Generic[T]):
             self._draining = False
             thrown = self._shut("closed")
             if thrown:
-                text = "%s was closed with %d messages in it"
+                text = "%s was closed; messages thrown away: %d"
                 self._guard.log_later(text, self._title, thrown)
             return thrown
         self._draining = True

@@ -13,8 +13,9 @@ Next: lock.py
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
+from nsqlite.errors import InvalidOption
 from nsqlite.options import SECOND
 
 NEVER: Final = 1 << 63
@@ -119,3 +120,16 @@ class SystemClock:
 
 SYSTEM: Final = SystemClock()
 """The clock of every topic that was given no other."""
+
+
+def checked_clock(given: object) -> Clock:
+    """Return the clock that was given, or the system's if it is None.
+
+    Raises:
+        InvalidOption: it is no clock.
+    """
+    if given is None:
+        return SYSTEM
+    if not all(hasattr(given, name) for name in ("monotonic_ns", "time_ns", "wait", "attach")):
+        raise InvalidOption("clock", given, "a Clock, as nsqlite.testing.ManualClock is")
+    return cast("Clock", given)

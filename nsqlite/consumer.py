@@ -17,10 +17,10 @@ from typing import Final
 from nsqlite.answers import Answers
 from nsqlite.channel import Channel
 from nsqlite.clock import NEVER
-from nsqlite.errors import Closed, Empty, Reentered, WindowFull
+from nsqlite.errors import Closed, Empty, InvalidOption, Reentered, WindowFull
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
-from nsqlite.options import seconds, timeout_ns, whole
+from nsqlite.options import SECOND, seconds, timeout_ns, whole
 from nsqlite.waiter import Waiter
 
 
@@ -95,6 +95,7 @@ class Consumer(Answers[T]):
             An exception thrown into a waiting `get` by a signal loses nothing: what it was handed
             goes back to the head of the queue, its attempts as before.
         """
+        limit = None if timeout is None else timeout_ns(timeout)
         ready = self._ready
         if ready:
             gate = self.gate
@@ -115,7 +116,7 @@ class Consumer(Answers[T]):
                     tick[message] = None
                     del ready[0]
                     return message
-        return self._wait(None if timeout is None else timeout_ns(timeout))
+        return self._wait(limit)
 
     def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -125,7 +126,8 @@ class Consumer(Answers[T]):
         Args:
             n: the most to return; the window may allow fewer.
             timeout: seconds to wait for the first; None waits for ever, 0 not at all.
-            linger: seconds to wait, after the first, for the batch to fill.
+            linger: seconds to wait, after the first, for the batch to fill; less than
+                `msg_timeout`.  It ends early where the window is full.
 
         Raises:
             Empty, WindowFull, Closed, InvalidOption, Reentered: as for `get`.
@@ -135,15 +137,20 @@ class Consumer(Answers[T]):
         """
         whole("n", n, 1)
         patience = seconds("linger", linger)
+        if patience >= self.msg_timeout:
+            expected = f"less than msg_timeout, which is {self.msg_timeout / SECOND:g} s"
+            raise InvalidOption("linger", linger, expected)
+        limit = timeout_ns(timeout)
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
             if not batch:
-                batch.append(self._wait(timeout_ns(timeout)))
+                batch.append(self._wait(limit))
                 self._grab(batch, n)
             if patience:
                 self._linger(batch, n, patience)
         except (Empty, Closed):
+            batch = [message for message in batch if message in message._tick]
             if not batch:
                 raise
         except BaseException:
@@ -154,7 +161,7 @@ class Consumer(Answers[T]):
     def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
         """Wait so many nanoseconds for a batch to fill up to `n`; takes the lock."""
         deadline = self._now() + patience
-        while len(batch) < n and (left := deadline - self._now()) > 0:
+        while len(batch) < n and not self.is_full() and (left := deadline - self._now()) > 0:
             batch.append(self._wait(left))
             self._grab(batch, n)
 

@@ -272,14 +272,20 @@ class Delivery(Backlog[T]):
         self._set_due(self.due)
 
     def give_back(self, message: Message[T], record: Record[T]) -> None:
-        """Put a message in flight back to the head of the queue, as this record."""
+        """Put a message in flight back to the head of the queue, as this record.
+
+        If it is the message's own, not one that counts the delivery, it was never delivered.
+        """
         tick = message._tick
         if message not in tick:
             return
         owner: Holder = message._consumer
         message._outcome = State.RETURNED
-        owner.allowed += 1
-        owner.unfinished += 1
+        if record is message._record:
+            owner.delivered -= 1
+        else:
+            owner.allowed += 1
+            owner.unfinished += 1
         del tick[message]  # one piece with the next line
         self.ready.appendleft(record)
         self.clear_away(tick)

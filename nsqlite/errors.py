@@ -21,6 +21,18 @@ Next: names.py
 """
 
 import queue
+from typing import Final
+
+_SHOWN: Final = 200
+
+
+def shown(value: object) -> str:
+    """Return what an error shows of a value that was given: its repr, if it has one, cut short."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 class NSQLiteError(Exception):
@@ -42,7 +54,7 @@ class InvalidName(NSQLiteError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.kind} name {self.name!r} is not valid: use 1 to 64 of the characters"
+            f"{self.kind} name {shown(self.name)} is not valid: use 1 to 64 of the characters"
             " . a-z A-Z 0-9 _ - and, if it is ephemeral, end with #ephemeral (counted)"
         )
 
@@ -63,7 +75,7 @@ class InvalidOption(NSQLiteError, ValueError):
         self.expected = expected
 
     def __str__(self) -> str:
-        return f"{self.option} must be {self.expected}, not {self.value!r}"
+        return f"{self.option} must be {self.expected}, not {shown(self.value)}"
 
 
 class InvalidMessage(NSQLiteError, ValueError):

@@ -29,6 +29,37 @@ from nsqlite.timerwheel import Tick
 from nsqlite.waiter import Waiter
 
 
+class Plan(Generic[T]):
+    """Where the messages of a put go.
+
+    Attributes:
+        targets: the queues that get them.
+        rest: where those that are ready at once go.
+        records: these.
+        deferrals: those that are not due yet.
+        due: when they are.
+        kept: how many of all are held by the topic itself.
+    """
+
+    __slots__ = ("deferrals", "due", "kept", "records", "rest", "targets")
+
+    def __init__(
+        self,
+        targets: tuple[Backlog[T], ...],
+        records: list[Record[T]],
+        deferrals: list[Deferral[T]],
+        due: int,
+        kept: int,
+    ) -> None:
+        """Note it."""
+        self.targets: Final = targets
+        self.rest: Final = iter([flow.ready for flow in targets])
+        self.records: Final = records
+        self.deferrals: Final = deferrals
+        self.due: Final = due
+        self.kept: Final = kept
+
+
 class FanOut(Generic[T]):
     """The messages of a topic on their way to its channels.
 
@@ -37,6 +68,9 @@ class FanOut(Generic[T]):
         held: the topic's own queue: what waits for a channel, or for the end of the pause.
         paused: nothing is handed on.
         kept: how many messages were accepted and not handed on: held, dropped, emptied.
+        rest: of the put under way, the queues that still lack what is ready.
+        records: these messages.
+        later: the put under way, if it has what is not due yet.
     """
 
     __slots__ = (
@@ -46,12 +80,13 @@ class FanOut(Generic[T]):
         "_now",
         "_putters",
         "_readies",
-        "_records",
-        "_rest",
         "flows",
         "held",
         "kept",
+        "later",
         "paused",
+        "records",
+        "rest",
     )
 
     def __init__(self, name: str, options: Options, clock: Clock, guard: Guard) -> None:
@@ -62,8 +97,9 @@ class FanOut(Generic[T]):
         self._now: Final = clock.monotonic_ns
         self.flows: tuple[Flow[T], ...] = ()
         self._readies: tuple[deque[Record[T]], ...] = ()
-        self._rest: Iterator[deque[Record[T]]] = iter(())  # the queues that still lack
-        self._records: Sequence[Record[T]] = ()  # these
+        self.rest: Iterator[deque[Record[T]]] = iter(())
+        self.records: Sequence[Record[T]] = ()
+        self.later: Plan[T] | None = None
         self.held: Final[Backlog[T]] = Backlog((name, None), options, clock, guard, self.room)
         self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
         self.paused = False
@@ -103,23 +139,17 @@ class FanOut(Generic[T]):
         guard = self._guard
         try:
             guard.stir()
-            rest = self._rest = iter(self._readies)
-            self._records = (record,)
+            rest = self.rest = iter(self._readies)
+            self.records = (record,)
             guard.broken = True
             for ready in rest:
                 ready.append(record)  # one piece with the line above
             if guard.waiting:
                 self._feed()
-            self._records = ()
+            self.records = ()
             guard.broken = False
         finally:
             guard.calm_down()
-
-    def complete(self) -> None:
-        """Complete what was begun: put the records of an interrupted put into the queues left."""
-        for ready in self._rest:
-            ready.extend(self._records)  # one piece with the line above
-        self._records = ()
 
     def _feed(self) -> None:
         for flow in self.flows:
@@ -175,24 +205,28 @@ class FanOut(Generic[T]):
 
     # Handing on
 
-    def admit(self, records: list[Record[T]], due: int | None) -> None:
-        """Take messages that were judged: hand them on, or hold them."""
+    def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
+        """Return where messages that were judged go; nothing has changed."""
         if self._guard.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)
-        if not self.is_flowing():
-            self.kept += len(records)
-        targets = self.targets()
+        kept = 0 if self.is_flowing() else len(records)
         if due is not None and due > self._now():
-            deferrals = [Deferral(record) for record in records]
-            for flow in targets:
-                flow.defer(deferrals, due)
-        else:
-            self._rest = iter([flow.ready for flow in targets])
-            self._records = records
-            self.complete()
-            for flow in targets:
-                flow.accepted(0 if due is not None else len(records))
+            return Plan(self.targets(), [], [Deferral(record) for record in records], due, kept)
+        return Plan(self.targets(), records.copy(), [], 0, kept)
+
+    def complete(self) -> None:
+        """Complete what was begun: bring the messages of a put to the queues that still lack them.
+
+        An interrupted one is completed by being made again.
+        """
+        for ready in self.rest:
+            ready.extend(self.records)  # one piece with the line above
+        self.records = ()
+        if self.later is not None:
+            for flow in self.later.targets:
+                flow.defer(self.later.deferrals, self.later.due)
+            self.later = None
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
@@ -201,10 +235,10 @@ class FanOut(Generic[T]):
             for tick in list(self.held.deferred.ticks()):
                 self._hand_on_later(tick)
             records = list(self.held.ready)
-            self._rest = iter([flow.ready for flow in self.flows])
+            self.rest = iter([flow.ready for flow in self.flows])
             # One piece, up to the call that follows:
             self.kept -= len(records)
-            self._records = records
+            self.records = records
             self.held.ready.clear()
             self.complete()
             for flow in self.flows:

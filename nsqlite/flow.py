@@ -17,14 +17,14 @@ interrupted between them; guard.py tells why.
 Next: channelcore.py
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import filterfalse
 from typing import Final
 
 from nsqlite.backlog import Deferral
 from nsqlite.clock import Clock
 from nsqlite.delivery import Delivery, Holder
-from nsqlite.errors import InvalidMessage, NotInFlight
+from nsqlite.errors import InvalidMessage, NotInFlight, shown
 from nsqlite.guard import Guard
 from nsqlite.latency import Latency
 from nsqlite.message import FINISHED, Message, State, T, counted, was_delivered
@@ -39,10 +39,11 @@ class Flow(Delivery[T]):
     Attributes:
         answered: called when messages were answered, and there may be nothing left.
         latency: how long messages took from put to fin, None if nobody wants to know.
+        leaving: what is being finished, all of it one consumer's.
         requeue_count: how many were requeued.
     """
 
-    __slots__ = ("_longest", "_longest_req", "answered", "latency", "requeue_count")
+    __slots__ = ("_longest", "_longest_req", "answered", "latency", "leaving", "requeue_count")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Flow(Delivery[T]):
         self._longest: Final = seconds("max_msg_timeout", options.max_msg_timeout)
         self._longest_req: Final = seconds("max_req_timeout", options.max_req_timeout)
         self.answered: Callable[[], None] = lambda: None
+        self.leaving: Sequence[Message[T]] = ()
         self.requeue_count = 0
         self.latency: Latency | None = None
         if options.e2e_processing_latency_percentiles:
@@ -79,8 +81,8 @@ class Flow(Delivery[T]):
             NotInFlight: it is not.
         """
         if not was_delivered(message):
-            error = InvalidMessage(f"expected a Message that get() returned, not {message!r}")
-            raise self._guard.refuse(error)
+            problem = f"expected a Message that get() returned, not {shown(message)}"
+            raise self._guard.refuse(InvalidMessage(problem))
         if message not in message._tick:
             raise self._guard.refuse(message.refusal())
         if message._consumer is not owner:
@@ -100,24 +102,39 @@ class Flow(Delivery[T]):
             self.require(owner, next(filterfalse(was_delivered, messages)))
         if len(set(messages)) < len(messages):
             raise self._guard.refuse(InvalidMessage("the batch has a message twice"))
+        self.leaving = messages  # from here on it is done
+        self._let_go()
+        self._settled(owner)
+
+    def _let_go(self) -> None:
+        """Forget the messages that are leaving."""
         last = self.gate.tick
         done = 0
+        owner: Holder | None = None
         try:
-            for message in messages:
+            for message in self.leaving:
                 tick = message._tick
                 if tick is not last:
                     self.clear_away(last)
                     last = tick
                 message._outcome = FINISHED
+                owner = message._consumer
                 done += 1
                 del tick[message]
         finally:
-            owner.allowed += done
+            if owner is not None:
+                owner.allowed += done
         self.clear_away(last)
         if self._guard.watched or self.latency is not None:
-            for message in messages:
+            for message in self.leaving:
                 self._finished(message)
-        self._settled(owner)
+        self.leaving = ()
+
+    def mend(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        self.leaving = [message for message in self.leaving if message in message._tick]
+        self._let_go()
+        super().mend()
 
     def _finished(self, message: Message[T]) -> None:
         if self.latency is not None:

@@ -219,14 +219,14 @@ class Guard:
             self._tell()
 
     def _catch_up(self) -> None:
-        """Make the oldest operation that was put off.  A signal may make it happen twice."""
+        """Make the oldest operation that was put off.  A signal may have it made twice."""
         if self._pending:
             operation = self._pending[0]
             try:
                 operation()
             except Exception as error:
                 self.log_later("a call made inside another call failed", error=error)
-            self._pending.popleft()
+            self.trash.append(self._pending.popleft())  # what it holds is forgotten after the lock
 
     # Observers
 

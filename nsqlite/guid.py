@@ -21,6 +21,9 @@ from nsqlite.lock import make_section
 EPOCH: Final = 1288834974288
 """Where NSQ's ticks begin, counted from 1970 in ticks of 2**20 ns."""
 
+TICKS: Final = (1 << 42) - 1
+"""The ticks that an id can tell apart: 146 years of them."""
+
 BLOCK: Final = 256
 """How many ids a topic takes at a time."""
 
@@ -69,15 +72,23 @@ class GuidFactory:
                 block = self._next
             self._next = block + 1
         tick, part = divmod(block, BLOCKS)
-        prefix = f"{tick << 10 | self._node_id:013x}"
+        prefix = f"{(tick & TICKS) << 10 | self._node_id:013x}"
         return prefix, _suffixes(part), (tick + 1 + EPOCH) << 20
 
 
 class Ids:
     """A topic's ids: what is left of its block.
 
-    Threads: one at a time, under the topic's lock; `take` may also be called by a signal handler
-    or a destructor in the middle of another call.
+    To take one is to see to it by `renew` that the block is of this tick and not used up, and then
+    to raise `used`; `Publisher` does so in place, since a call would cost a put a twentieth.
+
+    Threads: one at a time, under the topic's lock.
+
+    Attributes:
+        prefix: the 13 characters that the ids of the block share.
+        suffixes: their endings.
+        until: the wall's time until which the block's tick lasts.
+        used: how many of them were taken.
     """
 
     __slots__ = ("_before", "_factory", "prefix", "suffixes", "until", "used")
@@ -103,14 +114,3 @@ class Ids:
         self.suffixes = suffixes
         self.until = until
         self.used = 0
-
-    def take(self, now: int) -> tuple[str, str]:
-        """Return the next id in its two parts.
-
-        `Topic.put` has these lines again in its body: a call costs it a twentieth.
-        """
-        if now >= self.until or self.used == BLOCK:
-            self.renew(now)
-        used = self.used
-        self.used = used + 1
-        return self.prefix, self.suffixes[used]

@@ -34,27 +34,19 @@ def insist(step: Callable[[], object]) -> None:
     was thrown in goes on after the step is done.  A loop would let a signal in as it goes round, so
     the tries are written out; as many signals in a row would have to strike one step.
     """
-    thrown: BaseException
     try:
         step()
-    except BaseException as error:
-        thrown = error
-    else:
-        return
-    try:
-        step()
-    except BaseException as error:
-        thrown = error
-    else:
-        raise thrown
-    try:
-        step()
-    except BaseException as error:
-        thrown = error
-    else:
-        raise thrown
-    step()
-    raise thrown
+    except BaseException:
+        try:
+            step()
+        except BaseException:
+            try:
+                step()
+            except BaseException:
+                step()
+                raise
+            raise
+        raise
 
 
 class Section:

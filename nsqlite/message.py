@@ -137,7 +137,12 @@ class Message(Unique, Generic[T]):
     @property
     def state(self) -> State:
         """What has become of this delivery."""
-        return State.IN_FLIGHT if self in self._tick else self._outcome
+        tick = self._tick
+        while self not in tick:
+            if tick is self._tick:  # else it was touched meanwhile
+                return getattr(self, "_outcome", FINISHED)  # which `fin` sets last
+            tick = self._tick
+        return State.IN_FLIGHT
 
     def fin(self) -> None:
         """Finish it: its channel forgets it.

@@ -7,10 +7,12 @@ Next: guard.py
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
+
+from nsqlite.errors import InvalidOption
 
 
 class Kind(enum.StrEnum):
@@ -66,3 +68,19 @@ class Event:
 
 Observer = Callable[[Event], object]
 """Hears of events one at a time; what it returns is ignored, what it raises is logged."""
+
+
+def all_observers(given: Iterable[Observer]) -> tuple[Observer, ...]:
+    """Return the observers that were given.
+
+    Raises:
+        InvalidOption: they are not several, or one of them is no function.
+    """
+    try:
+        observers = tuple(given)
+    except TypeError:
+        raise InvalidOption("observers", given, "several functions of one event") from None
+    for observer in observers:
+        if not callable(observer):
+            raise InvalidOption("observer", observer, "a function of one event")
+    return observers

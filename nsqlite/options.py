@@ -16,7 +16,7 @@ from nsqlite.errors import InvalidOption
 
 SECOND: Final = 1_000_000_000
 _INFINITY: Final = float("inf")
-_LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
+LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
 
 WhenFull = Literal["wait", "raise", "drop newest", "drop oldest"]
 """What a put does at a queue that has reached `max_depth`."""
@@ -45,9 +45,9 @@ def seconds(
     if isinstance(value, int | float) and not isinstance(value, bool):
         enough = low < value if above else low <= value
         if enough and value <= high and value != _INFINITY:
-            return max(round(min(value, _LONGEST) * SECOND), 1 if above else 0)
+            return max(round(min(value, LONGEST) * SECOND), 1 if above else 0)
     start = f"above {low:g}" if above else f"at least {low:g}"
-    end = "" if high >= _LONGEST else f" and at most {high:g}"
+    end = "" if high > LONGEST else f" and at most {high:g}"
     raise InvalidOption(option, value, f"a finite number of seconds, {start}{end}")
 
 

@@ -12,18 +12,22 @@ Next: topiccore.py
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
-from typing import Final, Generic
+from typing import Any, Final, Generic, TypeAlias
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, InvalidMessage, Reentered
 from nsqlite.fanout import FanOut
+from nsqlite.flow import Flow
 from nsqlite.guard import Guard
 from nsqlite.guid import BLOCK, GuidFactory, Ids
 from nsqlite.lock import insist
-from nsqlite.message import Record, T
+from nsqlite.message import Message, Record, T
 from nsqlite.options import Options, seconds, timeout_ns
 from nsqlite.unique import Unique
 from nsqlite.waiter import Waiter
+
+Moved: TypeAlias = tuple[Flow[Any], list[Message[Any]]]
+"""Messages that are finished by a put, and the flow that they leave."""
 
 
 class Publisher(Unique, Generic[T]):
@@ -78,8 +82,7 @@ class Publisher(Unique, Generic[T]):
         Args:
             body: any object; see the class.
             delay: seconds until it is delivered, from now on, at most `max_req_timeout`.  A
-            deferred
-                message needs no room.
+                deferred message needs no room.
             timeout: seconds to wait for room; None waits for ever, 0 not at all.
 
         Returns:
@@ -102,25 +105,30 @@ class Publisher(Unique, Generic[T]):
             size = self._size(body, None)
         guard = self._guard
         ids = self._ids
-        with self._lock:
-            now = self._wall()
-            if now >= ids.until or ids.used == BLOCK:
-                ids.renew(now)
-            used = ids.used
-            ids.used = used + 1
-            prefix = ids.prefix
-            suffix = ids.suffixes[used]
-            record = (body, now, prefix, suffix, 0)
-            push = guard.push
-            if push is not None and delay is None and timeout is None:
-                self._bytes += size
-                push(record)
-                if not guard.alert:
-                    return prefix + suffix
-                handed = True
-            else:
-                handed = False
-                self._unused += 1
+        try:
+            with self._lock:
+                now = self._wall()
+                if now >= ids.until or ids.used == BLOCK:
+                    ids.renew(now)
+                used = ids.used
+                ids.used = used + 1
+                prefix = ids.prefix
+                suffix = ids.suffixes[used]
+                record = (body, now, prefix, suffix, 0)
+                push = guard.push
+                if push is not None and delay is None and timeout is None:
+                    self._bytes += size
+                    push(record)
+                    if not guard.alert:
+                        return prefix + suffix
+                    handed = True
+                else:
+                    handed = False
+                    self._unused += 1
+        except BaseException:
+            if guard.broken:  # a signal struck while the record was handed on
+                insist(guard.settle)
+            raise
         if handed:
             guard.settle()
         else:
@@ -148,10 +156,14 @@ class Publisher(Unique, Generic[T]):
             Closed: the topic is closed or deleted; nothing has changed.
             Reentered: called inside another call on a topic with a bounded channel.
         """
-        if isinstance(bodies, bytes | bytearray | str):
+        if isinstance(bodies, bytes | bytearray | str) or not isinstance(bodies, Iterable):
             given = type(bodies).__name__
             raise InvalidMessage(f"put_many takes several bodies, not one {given}: use put")
         batch = list(bodies)
+        if not batch:
+            if not self._is_open:
+                raise self._closed()
+            return []
         size = 0
         largest = self._max_size
         for body in batch:
@@ -258,32 +270,58 @@ class Publisher(Unique, Generic[T]):
             if waiter is not None:
                 self._fan.wait(waiter, len(records))
             return False
-        count = len(records)  # first, for a call in the next line could let another put in
-        self._unused -= count
-        self._bytes += size
-        self._fan.admit(records, due)
+        self._admit(records, size, due)
         return True
 
-    def _try_last(self, records: list[Record[T]], size: int, waiter: Waiter[T] | None) -> None:
+    def _try_last(
+        self,
+        records: list[Record[T]],
+        size: int,
+        waiter: Waiter[T] | None,
+        moved: Moved | None = None,
+    ) -> None:
         """Publish if there is room; raise `Full` otherwise."""
         self._require_open()
         full = self._fan.judge(len(records), waiter)
-        if full is not None:
-            raise self._guard.refuse(full)
-        count = len(records)  # as above
+        try:
+            if full is not None:
+                raise self._guard.refuse(full)
+        finally:
+            del full  # it knows this frame
+        self._admit(records, size, None, moved)
+
+    def _admit(
+        self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
+    ) -> None:
+        """Take messages that were judged, out of the list: made twice, it takes them once."""
+        fan = self._fan
+        count = len(records)
+        plan = fan.plan(records, due)
+        # One piece, up to the call that follows: it is put, and `complete` brings it everywhere.
         self._unused -= count
         self._bytes += size
-        self._fan.admit(records, None)
+        fan.kept += plan.kept
+        fan.records = plan.records
+        fan.rest = plan.rest
+        fan.later = plan if plan.deferrals else None
+        if moved is not None:
+            moved[0].leaving = moved[1]
+        records.clear()
+        fan.complete()
+        for flow in plan.targets:
+            flow.accepted(len(plan.records))
 
-    def prepare(self, body: T) -> tuple[Callable[[], None], str]:
+    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], str]:
         """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.
+
+        Whatever strikes then, the messages that are moved leave their channel if the body is put.
 
         Raises:
             InvalidMessage: see `put`.
         """
         size = self._size(body, None)
         records, names = self._mint([body])
-        return lambda: self._try_last(records, size, None), names[0]
+        return lambda: self._try_last(records, size, None, moved), names[0]
 
     def _accepted_count(self) -> int:
         """Return how many messages were accepted so far."""

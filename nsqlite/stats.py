@@ -161,7 +161,8 @@ class TopicStats:
         channels: its channels, sorted by name.
         depth: messages that it holds itself, being paused or without channels.
         backend_depth: how many of them are on disk: 0 in memory.
-        message_count: messages published.
+        message_count: messages published.  A put that a signal handler threw out of may be counted
+            though it put nothing.
         message_bytes: the sum of the lengths of their bytes bodies.
         paused: whether it is paused.
         e2e_processing_latency: from put to fin, over all its channels.

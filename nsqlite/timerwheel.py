@@ -12,6 +12,7 @@ ones fall into a tick that is there, so:
     cancel   one dict deletion: O(1)
     due?     compare with `next_due`: O(1)
     len      O(ticks)
+    bool     O(1), and one step more for each tick that was emptied meanwhile
 
     >>> wheel = TimerWheel(resolution=10)
     >>> tick = wheel.add("tea", deadline=31)
@@ -171,11 +172,11 @@ class TimerWheel(Generic[H]):
 
     def __len__(self) -> int:
         """Count the items."""
-        return sum(map(len, self._plain().values()))
+        return sum(map(len, dict.values(cast("dict[int, Tick[H]]", self._ticks))))
 
     def __bool__(self) -> bool:
         """Return whether there is an item."""
-        return any(self._plain().values())
+        return self.next_filled() != NEVER
 
     def _check(self) -> None:
         """Check what must always hold."""

@@ -14,12 +14,12 @@ from types import MappingProxyType, TracebackType
 from typing import Protocol, Self, Unpack
 
 from nsqlite.channel import Channel
-from nsqlite.clock import SYSTEM, Clock
+from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.message import T
 from nsqlite.names import check_name
-from nsqlite.observe import Kind, Observer
+from nsqlite.observe import Kind, Observer, all_observers
 from nsqlite.options import (
     DEFAULTS,
     ChannelOptions,
@@ -69,7 +69,8 @@ class Topic(TopicCore[T]):
 
     Threads: any, for all methods.  `put`, `put_many`, `pause`, `unpause`, `empty`, `close` and
     `delete` may be called by a signal handler or destructor too; in the middle of another call they
-    take effect right after it.
+    take effect right after it.  Only a put to a bounded channel, which may find no room, raises
+    `Reentered` there.
 
     Attributes:
         name: its name.
@@ -98,7 +99,8 @@ class Topic(TopicCore[T]):
 
         Raises:
             InvalidName: the name breaks NSQ's rule.
-            InvalidOption: an option is unknown or out of its range.
+            InvalidOption: an option is unknown or out of its range, an observer no function or the
+                clock no clock.
         """
         check_name("topic", name)
         base = DEFAULTS if home is None else home.options
@@ -106,8 +108,8 @@ class Topic(TopicCore[T]):
         if home is not None:
             clock, observers = home.clock, home.observers
         factory = GuidFactory(chosen.node_id) if home is None else home.factory
-        super().__init__(name, chosen, SYSTEM if clock is None else clock, factory)
-        self._guard.observe(tuple(observers))
+        super().__init__(name, chosen, checked_clock(clock), factory)
+        self._guard.observe(all_observers(observers))
         self._clock.attach(self)
         self._fan.held.emit(Kind.CREATED)
         if home is None:
@@ -271,13 +273,12 @@ class Topic(TopicCore[T]):
 
         It is called with one `Event` at a time, in order, without a lock, by the thread whose call
         caused the event or by one that was telling already.  It may use the topic: what that
-        causes is told next.  What it raises is logged.
+        causes is told next.  An `Exception` that it raises is logged.
 
         Returns:
             A function that ends it.
         """
-        if not callable(callback):
-            raise InvalidOption("observer", callback, "a function of one event")
+        all_observers((callback,))
         told = partial(callback)  # one for each registration, so that each ends for itself
         self._watch(told)
         return lambda: self._forget(told)

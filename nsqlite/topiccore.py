@@ -70,7 +70,10 @@ class TopicCore(Publisher[T]):
         channels = self._channels.values()
         fan.flows = tuple(channel._flow for channel in channels if channel._is_open)
         if deleted and not channels and is_ephemeral(self.name):
-            self._delete()
+            dropped = self._delete()
+            if dropped:
+                text = "topic %r went with its last channel; messages dropped: %d"
+                self._guard.log_later(text, self.name, dropped)
         elif self._over is None and self._draining:
             self._drain()
         elif self._over is None:
@@ -137,7 +140,7 @@ class TopicCore(Publisher[T]):
 
     def _log_thrown(self, thrown: int) -> None:
         if thrown:
-            text = "topic %r was closed with %d messages in it"
+            text = "topic %r was closed; messages thrown away: %d"
             self._guard.log_later(text, self.name, thrown)
 
     def _drain(self) -> None:

@@ -340,3 +340,16 @@ def test_move_is_told_without_a_lock() -> None:
     second.observe(observer)
     consumer.move(message, first)
     assert [("a", "published"), ("b", "finished")] == sorted(told)
+
+
+def test_fin_many_takes_several() -> None:
+    """What is no batch is refused, and a single message too."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+    wrongs: list[Any] = [3, None, message]
+    for wrong in wrongs:
+        with pytest.raises(InvalidMessage, match="fin_many takes several messages, not "):
+            consumer.fin_many(wrong)
+    message.fin()

@@ -1,12 +1,15 @@
 """A broker: topics by name, and what holds for all of them."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from helpers import Call, TellingClock
 
 import nsqlite
-from nsqlite import Broker, Closed, Consumer, Event, InvalidName, InvalidOption
+from nsqlite import Broker, Closed, Consumer, Event, InvalidName, InvalidOption, Topic
+from nsqlite.clock import Timed
 from nsqlite.testing import ManualClock
 
 
@@ -73,7 +76,7 @@ def test_the_end_of_the_block_closes(caplog: pytest.LogCaptureFixture) -> None:
         topic = broker.topic("orders")
         topic.put(b"1")
     assert topic.closed
-    assert ["topic 'orders' was closed with 1 messages in it"] == caplog.messages
+    assert ["topic 'orders' was closed; messages thrown away: 1"] == caplog.messages
     with pytest.raises(Closed) as info:
         broker.topic("orders")
     assert "the broker is closed" == str(info.value)
@@ -179,3 +182,51 @@ def test_options_are_checked() -> None:
         "msg_timeout must be a finite number of seconds, above 0 and at most 900, not 1000"
         == str(info.value)
     )
+
+
+class Interrupting(ManualClock):
+    """A clock at which something comes in when a topic is made, as a signal handler may."""
+
+    def __init__(self, comes_in: Callable[[], object]) -> None:
+        super().__init__()
+        self.comes_in = [comes_in]
+
+    def attach(self, timed: Timed) -> None:
+        super().attach(timed)
+        if self.comes_in:
+            self.comes_in.pop()()
+
+
+def test_two_makers_of_a_topic_have_the_same() -> None:
+    """A topic that is made while one of its name is made is that one."""
+    made: list[Topic[Any]] = []
+    broker = Broker(clock=Interrupting(lambda: made.append(broker.topic("orders"))))
+    assert [broker.topic("orders")] == made
+    assert ["orders"] == list(broker.topics)
+
+
+def test_a_broker_closed_meanwhile_makes_no_topic() -> None:
+    """A topic that is made while its broker is closed is refused."""
+    broker = Broker(clock=Interrupting(lambda: broker.close(drain=False)))
+    with pytest.raises(Closed):
+        broker.topic("orders")
+    assert {} == broker.topics
+
+
+def test_deleted_topics_are_forgotten() -> None:
+    """A broker whose topics come and go does not grow."""
+    broker = Broker()
+    for number in range(1000):
+        broker.topic(f"reply{number}").delete()
+    assert len(broker._topics) < 10
+
+
+@pytest.mark.parametrize("make", [Broker, partial(Topic, "orders")])
+def test_what_is_given_is_checked(make: Any) -> None:
+    """Observers that are no functions and clocks that are none are refused by name."""
+    with pytest.raises(InvalidOption, match="observer must be a function of one event, not 5"):
+        make(observers=[print, 5])
+    with pytest.raises(InvalidOption, match="observers must be several functions of one event"):
+        make(observers=None)
+    with pytest.raises(InvalidOption, match="clock must be a Clock"):
+        make(clock=3)

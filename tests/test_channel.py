@@ -286,3 +286,14 @@ def test_one_channel_may_wait_while_another_runs() -> None:
     idle.unpause()
     assert 0 == call.result().body
     topic._check()
+
+
+def test_one_may_look_at_any_number() -> None:
+    """A number beyond all messages shows them all."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"1")
+    topic.put(b"2", delay=1)
+    assert [b"1"] == [info.body for info in channel.peek(2**70)]
+    assert [b"2"] == [info.body for info in channel.deferred(2**70)]
+    assert [] == channel.in_flight(2**70)

@@ -42,7 +42,7 @@ def test_close_keeps_the_name(caplog: pytest.LogCaptureFixture) -> None:
     topic.put(b"1")
     assert 1 == channel.close()
     assert [
-        "channel 'billing' of topic 'orders' was closed with 1 messages in it"
+        "channel 'billing' of topic 'orders' was closed; messages thrown away: 1"
     ] == caplog.messages
     topic.put(b"2")
     assert channel is topic.channel("billing")
@@ -151,7 +151,7 @@ def test_ephemeral_channel_goes_with_its_last_consumer(caplog: pytest.LogCapture
     assert channel.closed
     assert {} == topic.channels
     title = "channel 'billing#ephemeral' of topic 'orders'"
-    assert [f"{title} went with its last consumer and 1 messages"] == caplog.messages
+    assert [f"{title} went with its last consumer; messages dropped: 1"] == caplog.messages
 
 
 def test_ephemeral_channel_goes_with_a_forgotten_consumer() -> None:

@@ -196,24 +196,50 @@ def test_linger_waits_to_fill() -> None:
     assert [b"3", b"4"] == [m.body for m in call.result()]
 
 
-def test_linger_ends_with_the_channel() -> None:
-    """A batch that is not yet full is returned when the channel is closed."""
-    clock = TellingClock()
-    topic = Topic("orders", clock=clock)
-    channel = topic.channel("billing")
-    consumer = Consumer(channel)
+def lingering(topic: Topic[bytes], clock: TellingClock, **options: Any) -> tuple[Any, Call]:
+    """Return a consumer and its lingering call, which has one message so far."""
+    consumer = Consumer(topic.channel("billing"), **options)
     topic.put(b"1")
-    call = Call(lambda: consumer.get_many(3, linger=1000))
+    call = Call(lambda: consumer.get_many(3, linger=50))
     clock.until_waiting()
-    channel.close()
+    return consumer, call
+
+
+def test_linger_ends_with_the_consumer() -> None:
+    """A batch that is not yet full is returned when its consumer leaves it in flight."""
+    clock = TellingClock()
+    topic: Topic[bytes] = Topic("orders", clock=clock)
+    consumer, call = lingering(topic, clock)
+    consumer.close(give_back=False)
     assert [b"1"] == [m.body for m in call.result()]
     with pytest.raises(Closed):
         consumer.get_many(3)
 
 
+@pytest.mark.parametrize("what", ["channel", "topic", "consumer"])
+def test_linger_returns_no_dead_message(what: str) -> None:
+    """A batch whose messages were thrown away or given back meanwhile is none."""
+    clock = TellingClock()
+    topic: Topic[bytes] = Topic("orders", clock=clock)
+    consumer, call = lingering(topic, clock)
+    {"channel": consumer.channel, "topic": topic, "consumer": consumer}[what].close()
+    assert isinstance(call.result(), Closed)
+
+
+def test_linger_is_shorter_than_the_time_out() -> None:
+    """A batch cannot linger until its own messages time out."""
+    topic = Topic("orders", msg_timeout=5)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    text = "linger must be less than msg_timeout, which is 5 s, not 5"
+    with pytest.raises(InvalidOption, match=text):
+        consumer.get_many(3, linger=5)
+    assert 0 == consumer.in_flight_count
+
+
 def test_linger_ends_with_the_window() -> None:
-    """A batch that fills the window waits no longer than linger."""
-    clock = ManualClock(autojump=True)
+    """A batch that fills the window does not linger, for nothing more could come."""
+    clock = ManualClock()
     topic = Topic("orders", clock=clock)
     consumer = Consumer(topic.channel("billing"), max_in_flight=2)
     topic.put_many([b"1", b"2", b"3"])
@@ -235,6 +261,10 @@ def test_linger_ends_with_the_window() -> None:
             lambda c: c.get(timeout=math.nan),
             "timeout must be a finite number of seconds, at least 0, not nan",
         ),
+        (
+            lambda c: c.get_many(1, timeout="1"),
+            "timeout must be a finite number of seconds, at least 0, not '1'",
+        ),
         (lambda c: c.get_many(0), "n must be a whole number of at least 1, not 0"),
         (lambda c: c.get_many(True), "n must be a whole number of at least 1, not True"),
         (
@@ -243,12 +273,16 @@ def test_linger_ends_with_the_window() -> None:
         ),
     ],
 )
-def test_bad_arguments(call: Any, text: str) -> None:
-    """A number out of its range is refused by name."""
-    consumer = Consumer(Topic("orders").channel("billing"))
+@pytest.mark.parametrize("ready", [0, 3])
+def test_bad_arguments(call: Any, text: str, ready: int) -> None:
+    """A number out of its range is refused by name, whether or not there is a message."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"x"] * ready)
     with pytest.raises(InvalidOption) as info:
         call(consumer)
     assert text == str(info.value)
+    assert 0 == consumer.in_flight_count
 
 
 @pytest.mark.parametrize(
@@ -521,4 +555,19 @@ def test_get_does_not_wait_where_the_lock_is_held() -> None:
     consumer = Consumer(topic.channel("billing"))
     with topic._guard.lock, pytest.raises(Reentered, match="get"):
         consumer.get(timeout=1)
+    topic._check()
+
+
+def test_what_never_reached_its_caller_was_not_delivered() -> None:
+    """A hand-over to a wait that was given up counts neither as attempt nor as delivery."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    waiter: Waiter[Any] = Waiter(consumer)
+    topic._guard.run(channel._receive, consumer, waiter)
+    topic.put(b"1")
+    topic._guard.run(channel._abandon, waiter)
+    stats = consumer.stats()
+    assert (0, 0, 0) == (stats.message_count, stats.in_flight_count, stats.finish_count)
+    assert 1 == consumer.get().attempts
     topic._check()

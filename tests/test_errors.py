@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 import nsqlite
-from nsqlite import errors
+from nsqlite import InvalidName, InvalidOption, errors
 
 CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
     (
@@ -252,3 +252,17 @@ def test_one_base_catches_all() -> None:
     """Every error is an `NSQLiteError`, and that is no more than an `Exception`."""
     assert (Exception,) == errors.NSQLiteError.__bases__
     assert all(isinstance(error, nsqlite.NSQLiteError) for error, _, _ in CASES)
+
+
+def test_a_value_is_shown_however_bad_it_is() -> None:
+    """An error's text is short and there, whatever was given."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+    assert "n must be one, not <Broken>" == str(InvalidOption("n", Broken(), "one"))
+    assert "n must be one, not <int>" == str(InvalidOption("n", 10**5000, "one"))
+    text = str(InvalidName("topic", "x" * 10_000))
+    assert len(text) < 400
+    assert "xxx..." in text

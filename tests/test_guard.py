@@ -587,3 +587,20 @@ def test_run_both_settles_both(*, fails: bool) -> None:
     except ZeroDivisionError:
         done.append("failed")
     assert [0, 1, "failed"][: 2 + fails] == done
+
+
+def test_what_was_put_off_is_forgotten_after_the_lock() -> None:
+    """A call that was put off keeps its body until the lock is free."""
+    guard = Guard()
+    held: list[bool] = []
+
+    class Body:
+        def __del__(self) -> None:
+            held.append(guard.lock.owned())
+
+    def nested() -> None:
+        body = Body()
+        guard.call(lambda: str(body))
+
+    guard.run(nested)
+    assert [False] == held

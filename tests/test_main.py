@@ -104,3 +104,21 @@ def test_the_core_knows_nothing_of_it() -> None:
         [sys.executable, "-c", code], capture_output=True, check=True, text=True, timeout=60
     )
     assert result.stdout == "\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
+def test_a_full_disk_is_one_line() -> None:
+    """What cannot be written is told in one line, with status 1."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "nsqlite"],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (1, "python -m nsqlite: cannot write: No space left on device\n") == (
+        done.returncode,
+        done.stderr,
+    )

@@ -302,3 +302,24 @@ def test_deleting_the_full_channel_lets_a_put_go_on() -> None:
     clock.until_waiting()
     channel.delete()
     assert isinstance(call.result(), str)
+
+
+def test_nothing_put_is_nothing() -> None:
+    """An empty batch asks for no room and waits for nobody, but not on a closed topic."""
+    topic = Topic("orders")
+    topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    assert [] == topic.put_many([])
+    topic.close()
+    with pytest.raises(Closed):
+        topic.put_many([])
+
+
+@pytest.mark.parametrize("bodies", [None, 3, b"12", "12"])
+def test_a_batch_is_several(bodies: Any) -> None:
+    """What is no batch is refused by its type."""
+    topic = Topic("orders")
+    given = type(bodies).__name__
+    with pytest.raises(InvalidMessage, match=f"put_many takes several bodies, not one {given}"):
+        topic.put_many(bodies)
+    assert 0 == topic.depth

@@ -109,7 +109,7 @@ def test_close_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     topic.pause()
     topic.put(b"2")
     assert 3 == topic.close()
-    assert ["topic 'orders' was closed with 3 messages in it"] == caplog.messages
+    assert ["topic 'orders' was closed; messages thrown away: 3"] == caplog.messages
     assert ["a", "b"] == list(topic.channels)
     with pytest.raises(Closed) as info:
         topic.put(b"3")
@@ -173,7 +173,7 @@ def test_drain_without_channels_throws_away(caplog: pytest.LogCaptureFixture) ->
     topic.put(b"1")
     assert 1 == topic.close(drain=True)
     assert topic.closed
-    assert ["topic 'orders' was closed with 1 messages in it"] == caplog.messages
+    assert ["topic 'orders' was closed; messages thrown away: 1"] == caplog.messages
 
 
 def test_drain_can_be_cut_short() -> None:
@@ -281,3 +281,22 @@ def test_whoever_waits_looks_again_after_a_fork() -> None:
         consumer.get().fin()
     assert (True, 16) == (calls[0].result(), len(calls[1].result()))
     topic._check()
+
+
+@pytest.mark.parametrize("how", ["delete", "close"])
+def test_what_an_ephemeral_topic_takes_with_it_is_logged(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ephemeral topic that goes with its last channel tells how much it still held."""
+    topic = Topic("orders#ephemeral")
+    channel = topic.channel("billing#ephemeral")
+    consumer = Consumer(channel)
+    topic.pause()
+    topic.put_many([b"1", b"2", b"3"])
+    if how == "delete":
+        channel.delete()
+    else:
+        consumer.close()
+    assert topic.deleted
+    text = "topic 'orders#ephemeral' went with its last channel; messages dropped: 3"
+    assert [text] == caplog.messages

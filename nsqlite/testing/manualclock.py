@@ -14,7 +14,7 @@ from typing import Final
 from nsqlite.clock import NEVER, Bell, Timed, ring
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_section
-from nsqlite.options import SECOND, seconds
+from nsqlite.options import LONGEST, SECOND, seconds
 
 _START: Final = 1_700_000_000.0
 
@@ -46,7 +46,8 @@ class ManualClock:
     It is exact: its resolution is a nanosecond, so nothing is late.  A thread that is blocked in
     `get`, `put` or `join` sleeps until another thread moves the clock to its moment.
 
-    Threads: any.  Observers may move the clock too.
+    Threads: any.  Observers may move the clock too; but one that hears of what a move caused must
+    not wait for another thread that moves it, which has to wait for the end of this move.
 
     Attributes:
         patience: real seconds after which a wait that can never end raises `ClockStandsStill`: when
@@ -69,12 +70,13 @@ class ManualClock:
         Raises:
             InvalidOption: the start or the patience is negative or no finite number.
         """
-        self._start: Final = seconds("start", start)
+        self._start: Final = seconds("start", start, 0, LONGEST)
         self.patience: Final = seconds("patience", patience, above=True) / SECOND
         self.autojump: Final = autojump
         self._elapsed = 0
         self._moving: Final = make_section(rank=-1)  # held by who moves the clock
-        self._lock: Final = make_section(rank=3)  # guards the two below; nothing is called inside
+        # guards the two below; nothing is called inside
+        self._lock: Final = make_section(rank=3, forked=self._forget_sleepers)
         self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps
         self._timed: list[weakref.ref[Timed]] = []  # in the order of attachment
 
@@ -117,6 +119,11 @@ class ManualClock:
         finally:
             with self._lock:
                 self._sleeps.pop(sleep, None)
+
+    def _forget_sleepers(self) -> None:
+        """In the child of a fork: the other threads are gone, and nobody wakes for them."""
+        me = threading.get_ident()
+        self._sleeps = {sleep: thread for sleep, thread in self._sleeps.items() if thread == me}
 
     def _stand(self, sleep: _Sleep) -> bool:
         while self._elapsed < sleep.due:

@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Call, TellingClock
+from helpers import PATIENCE, Call, TellingClock, TellingManualClock
 
 from nsqlite import Broker, Closed, Consumer, Empty, NotInFlight, Topic
-from nsqlite.testing import ManualClock
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 
@@ -156,18 +155,23 @@ def test_waiters_are_gone_in_the_child() -> None:
 
 
 def test_a_manual_clock_in_the_child() -> None:
-    """A manual clock works on in the child, apart from the parent's."""
-    clock = ManualClock()
+    """A manual clock works on in the child, apart from the parent's, without who slept on it."""
+    clock = TellingManualClock()
     topic: Topic[Any] = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     topic.put("later", delay=5)
+    consumer = Consumer(topic.channel("audit"))
+    call = Call(partial(consumer.get, timeout=2))
+    clock.until_waiting()
 
     def child() -> None:
-        clock.advance(5)
+        assert 5 == clock.advance_to_next()
         assert 1 == channel.depth
 
     in_child(child)
     assert 0 == channel.depth
+    assert 2 == clock.advance_to_next()
+    assert isinstance(call.result(), Empty)
 
 
 def test_an_interpreter_that_forks_in_an_observer() -> None:

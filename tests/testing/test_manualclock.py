@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 import pytest
-from helpers import Call, TellingManualClock
+from helpers import PATIENCE, Call, TellingManualClock
 
 import nsqlite
 from nsqlite import ClockStandsStill, Consumer, Empty, InvalidOption, Topic
@@ -191,13 +191,23 @@ def test_nobody_is_left_to_move_it() -> None:
 
 def test_somebody_else_may_move_it() -> None:
     """While another thread lives that does not wait on it, a wait goes on beyond patience."""
-    clock = TellingManualClock(patience=0.005)
+
+    class Clock(TellingManualClock):
+        """A clock which tells when a waiter looks whether it is alone."""
+
+        looked = threading.Semaphore(0)
+
+        def _alone(self) -> bool:
+            self.looked.release()
+            return super()._alone()
+
+    clock = Clock(patience=0.005)
     topic = Topic("orders", clock=clock)
     consumer = Consumer(topic.channel("billing"))
     call = Call(consumer.get)
     clock.until_waiting()
-    pause = threading.Event()
-    pause.wait(0.03)
+    for _ in range(3):  # its patience was over, and over again
+        assert clock.looked.acquire(timeout=PATIENCE)
     topic.put(b"1")
     assert b"1" == call.result().body
 
