@@ -79,7 +79,7 @@ class Section:
         cls: Any = type(self)
         cls.__enter__ = lock.acquire
         cls.__exit__ = lock.__exit__
-        cls.owned = lock._is_owned  # type: ignore[attr-defined]
+        cls.owned = lock._is_owned  # type: ignore[attr-defined]  # typeshed hides it
 
 
 def make_section(rank: int, forked: Callable[[], None] = lambda: None) -> Section:

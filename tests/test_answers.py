@@ -136,7 +136,7 @@ def test_requeue_delay_is_clamped() -> None:
     message = consumer.get(timeout=0)
     for delay in (-1, math.nan, math.inf, True, "5"):
         with pytest.raises(InvalidOption):
-            message.req(delay=delay)  # type: ignore[arg-type]
+            message.req(delay=delay)  # type: ignore[arg-type]  # wrong on purpose
     assert State.IN_FLIGHT is message.state
     message.req(delay=9999)
     clock.advance(10)
@@ -293,7 +293,7 @@ def test_move_to_no_topic() -> None:
     message = consumer.get(timeout=0)
     for wrong in ("dead", channel, None):
         with pytest.raises(InvalidOption) as info:
-            consumer.move(message, wrong)  # type: ignore[arg-type]
+            consumer.move(message, wrong)  # type: ignore[arg-type]  # wrong on purpose
         assert f"topic must be a Topic, not {wrong!r}" == str(info.value)
     message.fin()
 

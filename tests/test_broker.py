@@ -41,7 +41,7 @@ def test_topics_is_a_copy() -> None:
     broker.topic("b")
     assert ["a"] == list(topics)
     with pytest.raises(TypeError):
-        topics["c"] = topics["a"]  # type: ignore[index]
+        topics["c"] = topics["a"]  # type: ignore[index]  # read-only
 
 
 def test_a_deleted_topic_frees_its_name() -> None:

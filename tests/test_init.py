@@ -131,8 +131,8 @@ def test_a_topic_of_orders_gives_messages_of_orders() -> None:
 def test_a_topic_of_orders_takes_orders() -> None:
     """A type checker finds a body that is none of the topic's."""
     topic = Topic[Order]("orders")
-    topic.put("no order")  # type: ignore[arg-type]
-    topic.put_many(["no order"])  # type: ignore[list-item]
+    topic.put("no order")  # type: ignore[arg-type]  # wrong on purpose
+    topic.put_many(["no order"])  # type: ignore[list-item]  # wrong on purpose
     assert 2 == topic.depth
 
 

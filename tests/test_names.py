@@ -91,7 +91,7 @@ def test_nothing_exists_under_a_bad_name(name: object) -> None:
     topic = broker.topic("orders")
     for call, kind in [(Topic, "topic"), (broker.topic, "topic"), (topic.channel, "channel")]:
         with pytest.raises(InvalidName) as info:
-            call(name)  # type: ignore[operator]
+            call(name)  # type: ignore[operator]  # of several calls
         assert text(kind, name) == str(info.value)
     assert (["orders"], []) == (list(broker.topics), list(topic.channels))
 

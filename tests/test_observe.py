@@ -60,7 +60,7 @@ def test_an_event_is_a_frozen_fact() -> None:
     """An event cannot be changed, and equals another that says the same."""
     event = Event(kind=Kind.CREATED, time=1.0, topic="orders")
     with pytest.raises(FrozenInstanceError):
-        event.time = 2.0  # type: ignore[misc]
+        event.time = 2.0  # type: ignore[misc]  # frozen
     assert Event(kind=Kind.CREATED, time=1.0, topic="orders") == event
 
 
@@ -422,4 +422,4 @@ def test_what_an_observer_returns_is_ignored() -> None:
 def test_an_observer_is_a_function(what: Topic[Any] | Broker) -> None:
     """What cannot be called is refused at once."""
     with pytest.raises(InvalidOption, match="observer must be a function of one event, not None"):
-        what.observe(None)  # type: ignore[arg-type]
+        what.observe(None)  # type: ignore[arg-type]  # no function

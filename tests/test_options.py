@@ -199,7 +199,7 @@ def test_the_defaults_are_explained() -> None:
 def test_options_are_frozen() -> None:
     """A set of options cannot be changed."""
     with pytest.raises(FrozenInstanceError):
-        DEFAULTS.msg_timeout = 1  # type: ignore[misc]
+        DEFAULTS.msg_timeout = 1  # type: ignore[misc]  # frozen
 
 
 @pytest.mark.parametrize(("option", "value"), GOOD_ONES)

@@ -33,7 +33,7 @@ def test_index_of_an_object() -> None:
         def __eq__(self, other: object) -> bool:
             return True
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None  # type: ignore[assignment]  # unhashable
 
     last = b""
     batch: list[Any] = [Odd(), b"1", last]

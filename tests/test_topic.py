@@ -21,7 +21,7 @@ def test_channel_is_get_or_create() -> None:
         topic.channel("billing", max_depth=6)
     assert "max_depth must be 5, as channel 'billing' has it, not 6" == str(info.value)
     with pytest.raises(InvalidOption) as info:
-        topic.channel("audit", max_msg_size=5)  # type: ignore[call-arg]
+        topic.channel("audit", max_msg_size=5)  # type: ignore[call-arg]  # no such option
     assert str(info.value).startswith("channel option must be one of e2e_")
     with pytest.raises(nsqlite.InvalidName):
         topic.channel("a b")
@@ -36,7 +36,7 @@ def test_channels_is_a_copy() -> None:
     topic.channel("b")
     assert ["a"] == list(channels)
     with pytest.raises(TypeError):
-        channels["c"] = channels["a"]  # type: ignore[index]
+        channels["c"] = channels["a"]  # type: ignore[index]  # read-only
 
 
 def test_the_end_of_the_block_closes() -> None:
@@ -92,7 +92,7 @@ def test_join_is_woken_by_empty() -> None:
 def test_unknown_option() -> None:
     """An unknown option is refused by name."""
     with pytest.raises(InvalidOption) as info:
-        Topic("orders", max_size=3)  # type: ignore[call-arg]
+        Topic("orders", max_size=3)  # type: ignore[call-arg]  # no such option
     assert str(info.value).startswith("option must be one of e2e_processing_latency_percentiles,")
     assert str(info.value).endswith("not 'max_size'")
 

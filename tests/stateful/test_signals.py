@@ -478,7 +478,7 @@ def test_destructors_run_after_the_lock(drop: str) -> None:
     topic: Topic[Any] = Topic("orders")
     other = topic.channel("other")
     if drop.startswith("drop"):
-        channel = topic.channel("billing", max_depth=1, when_full=drop)  # type: ignore[arg-type]
+        channel = topic.channel("billing", max_depth=1, when_full=drop)  # type: ignore[arg-type]  # one of two
     else:
         channel = topic.channel("billing")
     seen: list[Any] = []
