@@ -19,7 +19,7 @@ import logging
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias
 
-from nsqlite.errors import NotInFlight
+from nsqlite.errors import NotInFlight, shown
 from nsqlite.timerwheel import Tick
 from nsqlite.unique import Unique
 
@@ -199,7 +199,8 @@ class Message(Unique, Generic[T]):
         try:
             self.req(self._consumer.requeue_delay)
         except NotInFlight as late:
-            log.warning("%s; its handler failed with %r", late, error)
+            # As text: who keeps the record must not keep what the errors know.
+            log.warning("%s; its handler failed with %s", str(late), shown(error))
 
     def __repr__(self) -> str:
         """Show id, attempts, state and the beginning of the body."""
