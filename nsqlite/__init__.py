@@ -53,7 +53,7 @@ from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqlite import testing
+    from nsqlite import aio, testing
 
 __all__ = [
     "Broker",
@@ -89,10 +89,11 @@ __all__ = [
     "WhenFull",
     "WindowFull",
     "__version__",
+    "aio",
     "testing",
 ]
 
-_LAZY = {"testing": "nsqlite.testing"}
+_LAZY = {"aio": "nsqlite.aio", "testing": "nsqlite.testing"}
 """What is loaded when it is first asked for."""
 
 

@@ -3,9 +3,9 @@
 The rule: it answers only for messages that were delivered to it, and holds no more than its window
 allows.
 
-How it gets them is another matter, and not the same for threads as for others: consumer.py.
+How it gets them: getting.py.
 
-Next: consumer.py
+Next: getting.py
 """
 
 from collections.abc import Iterable
@@ -24,9 +24,13 @@ from nsqlite.options import SECOND, seconds, whole
 from nsqlite.publisher import Publisher
 from nsqlite.stats import ClientStats
 from nsqlite.unique import Unique
+from nsqlite.waiter import Waiter
 
 NO_LIMIT: Final = 1 << 62
 """The window of a consumer without `max_in_flight`."""
+
+SAME: Final[Any] = object()
+"""The body of a move that keeps the message's own."""
 
 _numbers: Final = count(1)
 _numbering: Final = make_section(rank=2)
@@ -38,7 +42,6 @@ class Answers(Unique, Generic[T]):
     Attributes:
         channel: where its messages come from.
         client_id: its number, never used twice in a process.
-        max_in_flight: its window, None for no limit.
         requeue_delay: seconds of delay when the `with` block of a message fails.
     """
 
@@ -53,12 +56,12 @@ class Answers(Unique, Generic[T]):
         "client_id",
         "delivered",
         "gate",
-        "max_in_flight",
         "msg_timeout",
         "over",
         "requeue_delay",
         "requeued",
         "unfinished",
+        "waiters",
         "window",
     )
 
@@ -79,7 +82,6 @@ class Answers(Unique, Generic[T]):
         if msg_timeout is None:
             msg_timeout = options.msg_timeout
         self.channel: Final = channel
-        self.max_in_flight: Final = max_in_flight
         self.requeue_delay: Final = requeue_delay
         self._flow: Final = channel._flow
         self._guard: Final = channel._guard
@@ -89,12 +91,13 @@ class Answers(Unique, Generic[T]):
         self.msg_timeout: Final = seconds(
             "msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True
         )
-        self.window: Final = NO_LIMIT if max_in_flight is None else max_in_flight
+        self.window = NO_LIMIT if max_in_flight is None else max_in_flight
         self.delivered = 0
         self.allowed = self.window
         self.unfinished = 0
         self.requeued = 0
         self.over = False
+        self.waiters: Final[dict[Waiter[Any], None]] = {}
         standard = self.msg_timeout == self._flow.msg_timeout
         self.gate: Gate[Any] = self._flow.gate if standard else SHUT
         with _numbering:
@@ -104,6 +107,28 @@ class Answers(Unique, Generic[T]):
     def is_full(self) -> bool:
         """Return whether it holds `max_in_flight` messages."""
         return self.delivered >= self.allowed
+
+    @property
+    def max_in_flight(self) -> int | None:
+        """Its window: how many messages it may hold unanswered; None for no limit."""
+        return None if self.window == NO_LIMIT else self.window
+
+    def rdy(self, max_in_flight: int | None) -> None:
+        """Change its window (NSQ semantics §8).
+
+        What it holds beyond a smaller one stays in flight.
+
+        Args:
+            max_in_flight: how many messages it may hold unanswered; 0 lets it get nothing until it
+                is changed again, None is no limit.
+
+        Raises:
+            InvalidOption: it is no whole number of at least 0; nothing has changed.
+        """
+        window = NO_LIMIT
+        if max_in_flight is not None:
+            window = whole("max_in_flight", max_in_flight, 0)
+        self._guard.call(self.channel._set_window, self, window)
 
     # Answering
 
@@ -173,10 +198,16 @@ class Answers(Unique, Generic[T]):
         """
         self._guard.call(self._flow.touch, self, message)
 
-    def move(self, message: Message[T], topic: Publisher[Any]) -> str:
-        """Publish a message's body to a topic and finish the message, in one step.
+    def move(self, message: Message[T], to: Publisher[Any] | Channel[Any], body: Any = SAME) -> str:
+        """Publish a message's body elsewhere and finish the message, in one step.
 
-        It never waits for room.
+        It never waits for room.  What is moved to a channel goes into that one alone, as if the
+        topic had handed it only there; like what is requeued, it is never refused for want of room.
+
+        Args:
+            message: one that this consumer holds.
+            to: a topic, or a single channel.
+            body: what to publish instead of the message's own body.
 
         Returns:
             The id of the new message.
@@ -184,15 +215,15 @@ class Answers(Unique, Generic[T]):
         Raises:
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
             Full: the topic has no room; nothing has changed.
-            Closed: the topic is closed or deleted; nothing has changed.
-            InvalidOption: the topic is no `Topic`; nothing has changed.
+            Closed: the topic or channel is closed or deleted; nothing has changed.
+            InvalidOption: `to` is neither a `Topic` nor a `Channel`; nothing has changed.
             Reentered: called by a signal handler or destructor inside another call.
         """
-        if not isinstance(topic, Publisher):
-            raise InvalidOption("topic", topic, "a Topic")
+        if not isinstance(to, Publisher | Channel):
+            raise InvalidOption("to", to, "a Topic or a Channel")
         flow = self._flow
         self._guard.run(flow.require, self, message)
-        publish, name = topic.prepare(message.body, (flow, [message]))
+        publish, name = to.prepare(message.body if body is SAME else body, (flow, [message]))
 
         def move() -> None:
             flow.sweep()
@@ -200,7 +231,7 @@ class Answers(Unique, Generic[T]):
             publish()
             flow.finish(self, [message])
 
-        run_both(self._guard, topic._guard, move)
+        run_both(self._guard, to._guard, move)
         return name
 
     # Leaving

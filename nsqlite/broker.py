@@ -4,7 +4,7 @@ The rule: there is one topic under a name, and no two messages of a broker have 
 
 The broker's lock guards its names alone and is never held while a topic does something.
 
-Next: testing/__init__.py
+Next: aio/__init__.py
 """
 
 from collections.abc import Callable, Iterable, Mapping

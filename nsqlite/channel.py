@@ -9,7 +9,6 @@ from collections.abc import Sized
 from sys import maxsize
 
 from nsqlite.channelcore import ChannelCore
-from nsqlite.errors import Closed
 from nsqlite.message import T
 from nsqlite.options import timeout_ns, whole
 from nsqlite.stats import ChannelStats, MessageInfo
@@ -155,10 +154,7 @@ class Channel(ChannelCore[T]):
         """
         limit = timeout_ns(timeout)
         who = f"join() of {self._title}"
-        done = wait_until(self._guard, self._clock, self._done, limit, who)
-        if done and self._over is not None and not self._draining:
-            raise Closed(self._title, self._over)
-        return done
+        return self._joined(wait_until(self._guard, self._clock, self._done, limit, who))
 
     # For the clock
 

@@ -9,14 +9,14 @@ Next: channel.py
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final, Generic, Protocol
 
 from nsqlite.clock import Clock
 from nsqlite.delivery import Gate, Holder
 from nsqlite.errors import Closed, TooManyConsumers
-from nsqlite.flow import Flow
+from nsqlite.flow import Flow, Moved
 from nsqlite.guard import Guard
 from nsqlite.message import Message, Record, T, counted
 from nsqlite.names import is_ephemeral
@@ -35,11 +35,18 @@ class Member(Holder, Protocol):
 
     Attributes:
         gate: the channel's, or `SHUT`.
-        over: whether it has left.
+        over: whether it gets nothing more.
+        window: how many messages it may hold.
     """
 
     gate: Gate[Any]
     over: bool
+    window: int
+
+    @property
+    def waiters(self) -> dict[Waiter[Any], None]:
+        """Its gets that wait."""
+        ...
 
     def stats(self) -> ClientStats:
         """Return a snapshot."""
@@ -59,6 +66,10 @@ class Parent(Protocol):
 
     def changed(self) -> None:
         """Take note that a channel has opened, closed or gone."""
+        ...
+
+    def mint(self, body: Any) -> tuple[Record[Any], str]:
+        """Check a body, and return a record of it and its id; takes the lock."""
         ...
 
 
@@ -118,6 +129,26 @@ class ChannelCore(Unique, Generic[T]):
         self._draining = False
         self._over: str | None = None
 
+    # What comes by another way than from the topic
+
+    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], str]:
+        """Return a function that puts a body here alone, and the id; see `Publisher.prepare`.
+
+        It takes the lock; the function it returns expects it.
+        """
+        record, name = self._parent.mint(body)
+        return lambda: self._admit(record, moved), name
+
+    def _admit(self, record: Record[T], moved: Moved) -> None:
+        if not self._is_open:
+            raise self._guard.refuse(Closed(self._title, self._over or "closed"))
+        # One piece, up to the call that completes it:
+        self._handed_before -= 1  # it counts as one more that was handed on
+        moved[0].leaving = moved[1]
+        self._flow.ready.append(record)
+        self._flow.emit(Kind.PUBLISHED, record)
+        self._flow.feed()
+
     # Consumers come and go
 
     def _consumers(self) -> Iterator[Member]:
@@ -147,18 +178,31 @@ class ChannelCore(Unique, Generic[T]):
                     "%s went with its last consumer; messages dropped: %d", self._title, dropped
                 )
 
-    def _leave(self, member: Member, give_back: bool) -> None:
-        """Let a consumer go, with what it holds."""
-        if member.over and member.client_id not in self._members:
-            return
+    def _set_window(self, member: Member, window: int) -> None:
+        """Let a consumer hold so many messages, not those that it holds already (RDY)."""
+        flow = self._flow
+        flow.sweep()
+        settled = member.allowed - member.window
+        member.window = window  # one piece with the next line
+        member.allowed = settled + window
+        flow.line.unpark(member)
+        flow.feed()
+
+    def _retire(self, member: Member) -> None:
+        """Let a consumer get nothing more; it still answers for what it holds (CLS)."""
         flow = self._flow
         flow.sweep()
         member.over = True
         member.gate = SHUT
-        flow.line.unpark(member)
-        flow.line.ring_all(member)
-        for waiter in [w for w in flow.line.first_come if w.owner is member]:
-            flow.line.leave(waiter)
+        flow.line.dismiss(list(member.waiters))
+        flow.feed()
+
+    def _leave(self, member: Member, give_back: bool) -> None:
+        """Let a consumer go, with what it holds."""
+        if member.over and member.client_id not in self._members:
+            return
+        self._retire(member)
+        flow = self._flow
         if give_back and member.delivered > member.allowed - member.window:
             for message in reversed(list(flow.timeouts)):
                 if message._consumer is member:
@@ -196,6 +240,7 @@ class ChannelCore(Unique, Generic[T]):
 
     def _abandon(self, waiter: Waiter[T]) -> None:
         """End a wait that was interrupted; what it was handed was never delivered."""
+        waiter.owner.waiters.pop(waiter, None)
         self._flow.line.leave(waiter)
         message = waiter.message
         if message is not None:
@@ -230,6 +275,12 @@ class ChannelCore(Unique, Generic[T]):
     def _done(self) -> bool:
         """Say whether a join is over."""
         return self._over is not None or self._flow.is_idle()
+
+    def _joined(self, done: bool) -> bool:
+        """Return what a join returns that is over, or raise what it raises; needs no lock."""
+        if done and self._over is not None and not self._draining:
+            raise Closed(self._title, self._over)
+        return done
 
     def _answered(self) -> None:
         """Do what follows when there may be nothing left."""
@@ -362,7 +413,6 @@ class ChannelCore(Unique, Generic[T]):
     def _check_all(self) -> None:
         flow = self._flow
         flow._check()
-        assert (flow.line.watcher is not None) == bool(flow.line.first_come or flow.line.parked)
         for member in self._consumers():
             held = sum(message._consumer is member for message in flow.timeouts)
             assert member.delivered - (member.allowed - member.window) == held

@@ -44,8 +44,39 @@ class Bell(Protocol):
         """Wait for the release."""
         ...
 
-    def release(self) -> None:
+    @property
+    def release(self) -> Callable[[], object]:
         """Wake the sleeper."""
+        ...
+
+
+class Chime:
+    """A bell that calls a function instead of waking a sleeper."""
+
+    __slots__ = ("release",)
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        """Take the function."""
+        self.release: Final = release
+
+    def acquire(self, blocking: bool = False, timeout: float = -1) -> bool:  # noqa: ARG002, FBT002 - a Bell's
+        """Return False, as nobody sleeps on it."""
+        return False
+
+
+class Alarm(Protocol):
+    """What was set to happen at a moment, and can be called off."""
+
+    def cancel(self) -> object:
+        """Call it off; too late is no error."""
+        ...
+
+
+class Loop(Protocol):
+    """What a clock needs of an event loop: asyncio's has it."""
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Alarm:
+        """Have a function called in the loop after so many seconds."""
         ...
 
 
@@ -88,6 +119,16 @@ class Clock(Protocol):
         """
         ...
 
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
+        """Have a function called at a moment of the monotonic scale, for one who must not block.
+
+        Args:
+            loop: the event loop that the calling thread runs, for a clock that goes by itself.
+            moment: when.
+            callback: what to call, by the loop or by whoever moves the clock.
+        """
+        ...
+
     def attach(self, timed: Timed) -> None:
         """Take note of something with deadlines, without keeping it alive."""
         ...
@@ -113,6 +154,10 @@ class SystemClock:
         if 0 <= seconds <= _LONGEST_WAIT:  # as nearly always; the next line takes thrice as long
             return bell.acquire(True, seconds)
         return bell.acquire(True, min(max(0, seconds), _LONGEST_WAIT))
+
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
+        """See `Clock.alarm`."""
+        return loop.call_later(max(0, moment - self.monotonic_ns()) / SECOND, callback)
 
     def attach(self, timed: Timed) -> None:
         """Do nothing: real time is looked at by whoever comes by."""

@@ -11,20 +11,19 @@ Next: broker.py
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import repeat, starmap
 from typing import Final
 
-from nsqlite.answers import Answers
 from nsqlite.channel import Channel
 from nsqlite.clock import NEVER
-from nsqlite.errors import Closed, Empty, InvalidOption, Reentered, WindowFull
+from nsqlite.errors import Closed, Empty, Reentered
+from nsqlite.getting import Getting
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
-from nsqlite.options import SECOND, seconds, timeout_ns, whole
+from nsqlite.options import timeout_ns, whole
 from nsqlite.waiter import Waiter
 
 
-class Consumer(Answers[T]):
+class Consumer(Getting[T]):
     """A reader of a channel; the messages of the channel are shared among its consumers.
 
     It can be used in a `with` statement, which closes it, and in a `for` loop, which ends when the
@@ -44,7 +43,7 @@ class Consumer(Answers[T]):
         requeue_delay: seconds of delay when the `with` block of a message fails.
     """
 
-    __slots__ = ("_clock", "_now", "_ready", "_spare", "_who")
+    __slots__ = ("_spare",)
 
     def __init__(
         self,
@@ -70,11 +69,7 @@ class Consumer(Answers[T]):
             Closed: the channel is closed or deleted.
         """
         super().__init__(channel, max_in_flight, msg_timeout, requeue_delay)
-        self._clock: Final = channel._clock
-        self._now: Final = channel._clock.monotonic_ns
-        self._ready: Final = self._flow.ready
         self._spare: Final[list[Waiter[T]]] = []  # left by gets that are over, to be used again
-        self._who: Final = f"get() on {channel._title}"
 
     # Getting
 
@@ -136,10 +131,7 @@ class Consumer(Answers[T]):
             As for `get`: the whole batch goes back to the head of the queue.
         """
         whole("n", n, 1)
-        patience = seconds("linger", linger)
-        if patience >= self.msg_timeout:
-            expected = f"less than msg_timeout, which is {self.msg_timeout / SECOND:g} s"
-            raise InvalidOption("linger", linger, expected)
+        patience = self._patience(linger)
         limit = timeout_ns(timeout)
         batch: list[Message[T]] = []
         try:
@@ -174,53 +166,11 @@ class Consumer(Answers[T]):
                 return
             yield message
 
-    def _grab(self, batch: list[Message[T]], n: int) -> None:
-        """Add what is ready now to a batch, up to `n`; takes the lock."""
-        self._guard.run(self._grab_ready, batch, n)
-
-    def _grab_ready(self, batch: list[Message[T]], n: int) -> None:
-        flow = self._flow
-        now = flow.sweep()
-        self.channel._require_member(self)
-        if flow.paused:
-            return
-        ready = self._ready
-        room = min(n - len(batch), len(ready), self.allowed - self.delivered)
-        if flow.special or self._guard.watched:
-            batch.extend(flow.deliver(self, now) for _ in range(room))
-            return
-        if room <= 0:
-            return
-        tick = flow.current(now, self.msg_timeout)
-        fresh: list[Message[T]] = list(starmap(Message, repeat((), room)))
-        batch.extend(fresh)  # listed first: an interrupted batch is given back from the list
-        for message, record in zip(fresh, ready, strict=False):
-            message._record = record
-            message._consumer = self
-            message._tick = tick
-            message._delivered = now
-        leaving = starmap(ready.__delitem__, repeat((0,)))
-        moves = zip(fresh, leaving, strict=False)
-        file = tick.update
-        # One piece: the call that follows files each message as it takes its record from the queue.
-        self.delivered += room
-        file(moves)
-
-    def _return(self, batch: list[Message[T]]) -> None:
-        """Give back a batch that never reached its caller."""
-        for message in reversed(batch):
-            if hasattr(message, "_tick"):  # else it was made and not yet delivered
-                self._flow.give_back(message, message._record)
-        self._flow.feed()
-
     def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
         channel = self.channel
         if limit == 0:
-            message = self._guard.run(channel._receive, self, None)
-            if message is None:
-                raise self._nothing()
-            return message
+            return self._get_now()
         if self._lock.owned():
             raise Reentered("get")
         try:
@@ -229,11 +179,13 @@ class Consumer(Answers[T]):
         except IndexError:
             waiter = Waiter(self)
         try:
+            self.waiters[waiter] = None
             message = self._sleep(waiter, limit)
         except BaseException:
             waiter.gone = True  # before anything else can be thrown in
             insist(partial(self._guard.run, channel._abandon, waiter))
             raise
+        del self.waiters[waiter]
         waiter.message = waiter.owner = None
         self._spare.append(waiter)
         if message is None:
@@ -257,6 +209,7 @@ class Consumer(Answers[T]):
             )
             if in_line:  # there is nothing else to mind
                 line.first_come[waiter] = None
+                line.sleepers[waiter] = None
                 guard.waiting += 1
                 if line.watcher is None:
                     line.watcher = waiter
@@ -281,8 +234,3 @@ class Consumer(Answers[T]):
             now = self._now()
             left = None if limit is None else limit - max(slept, now - begin)
         return guard.run(self.channel._give_up, waiter)
-
-    def _nothing(self) -> Empty:
-        if self.max_in_flight is not None and self.is_full():
-            return WindowFull(self.channel.name, self.max_in_flight)
-        return Empty(self.channel.name)

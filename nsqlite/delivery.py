@@ -156,7 +156,7 @@ class Delivery(Backlog[T]):
         """Take note of a new deadline; the watcher must not sleep past it."""
         if due < self.due:
             self._set_due(due)
-            self.line.ring_watcher()
+            self.line.ring_watchers()
 
     # To consumers
 
@@ -192,6 +192,7 @@ class Delivery(Backlog[T]):
         tick[message] = None
         waiter.message = message
         del line.first_come[waiter]
+        del line.sleepers[waiter]
         line.watcher = None
         guard.waiting = 0
         guard.push = guard.short_path
@@ -229,6 +230,8 @@ class Delivery(Backlog[T]):
         if waiter is not None:
             waiter.message = message
             del self.line.first_come[waiter]
+            if not waiter.remote:
+                del self.line.sleepers[waiter]
             self._guard.waiting -= 1
             if self.line.watcher is waiter:
                 self.line.watcher = None
@@ -323,6 +326,4 @@ class Delivery(Backlog[T]):
             assert all(waiter.owner.is_full() for waiter in self.line.first_come), (
                 "one was forgotten"
             )
-        if self.line.first_come or self.line.parked:
-            assert self.line.watcher is not None
-            assert self.line.watcher in self.line
+        self.line._check()

@@ -19,7 +19,7 @@ Next: channelcore.py
 
 from collections.abc import Callable, Sequence
 from itertools import filterfalse
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from nsqlite.backlog import Deferral
 from nsqlite.clock import Clock
@@ -215,3 +215,7 @@ class Flow(Delivery[T]):
         self.gate.fresh = 0
         self.line.unpark_all()
         return count + super().clear()
+
+
+Moved: TypeAlias = tuple[Flow[Any], list[Message[Any]]]
+"""Messages that are finished by being put elsewhere, and the flow that they leave."""

@@ -57,6 +57,14 @@ class Sleeper(Protocol):
         ...
 
 
+class Remote(Protocol):
+    """A call that waits in an event loop: to wake it runs the loop's code, so after the lock."""
+
+    def wake(self) -> None:
+        """Wake it; twice is once."""
+        ...
+
+
 class Guard:
     """A topic's lock, what is put off until it is free, and what makes the short paths wrong.
 
@@ -72,6 +80,7 @@ class Guard:
         push: one of them; None while it is not calm.
         watched: whether anybody observes.
         joiners: the blocked joins, each with the condition it waits for.
+        rung: who waits in an event loop and is to be woken after the lock.
         trash: what was dropped, to be forgotten after the lock.
     """
 
@@ -82,6 +91,7 @@ class Guard:
         "_observers",
         "_pending",
         "_telling",
+        "_waking",
         "alert",
         "broken",
         "busy",
@@ -89,6 +99,7 @@ class Guard:
         "lock",
         "mend",
         "push",
+        "rung",
         "short_path",
         "trash",
         "waiting",
@@ -109,12 +120,14 @@ class Guard:
         self.push: Callable[[Any], None] | None = None
         self.watched = False
         self.joiners: OrderedDict[Sleeper, Callable[[], bool]] = OrderedDict()
+        self.rung: deque[Remote] = deque()
         self.trash: list[object] = []
         self._pending: deque[Callable[[], object]] = deque()
         self._events: deque[Event] = deque()
         self._logs: deque[Callable[[], None]] = deque()
         self._observers: tuple[Observer, ...] = ()
         self._telling = False
+        self._waking = False
 
     def run(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
         """Make an operation alone under the lock, then do what it left for after the lock.
@@ -130,7 +143,14 @@ class Guard:
             with self.lock:
                 return self.perform(operation, *args)
         finally:
-            if self._pending or self._events or self.trash or self.broken or self._logs:
+            if (
+                self._pending
+                or self._events
+                or self.trash
+                or self.rung
+                or self.broken
+                or self._logs
+            ):
                 self.settle()
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
@@ -188,7 +208,13 @@ class Guard:
     def calm_down(self) -> None:
         """Let the short paths go on if nothing is against it.  The lock is held."""
         self.busy = False
-        self.alert = self.watched or self.broken or len(self.joiners) > 0 or len(self.trash) > 0
+        self.alert = (
+            self.watched
+            or self.broken
+            or len(self.joiners) > 0
+            or len(self.trash) > 0
+            or len(self.rung) > 0
+        )
         if self.alert:
             self.push = None
         else:
@@ -208,6 +234,8 @@ class Guard:
         while self._pending or self.broken:
             with self.lock:
                 self.perform(self._catch_up)
+        if self.rung:
+            self._wake()
         if self.trash:
             with self.lock:
                 trash, self.trash = self.trash, []
@@ -282,6 +310,33 @@ class Guard:
 
     # Those who wait
 
+    def _wake(self) -> None:
+        """Wake who waits in event loops; one thread does it, the others leave theirs to it.
+
+        Each stays listed until it has been woken, so a signal that strikes makes at worst somebody
+        wake twice, and none sleep on.
+        """
+        mine = False
+        try:
+            while True:
+                with self.lock:
+                    if self._waking and not mine:
+                        return
+                    if mine:
+                        self.rung.popleft()
+                    self._waking = mine = len(self.rung) > 0
+                    if not mine:
+                        self.calm_down()
+                        return
+                    sleeper = self.rung[0]
+                try:
+                    sleeper.wake()
+                except Exception:
+                    log.exception("%r could not be woken", sleeper)
+        finally:
+            if mine:
+                self._waking = False
+
     def ring_joiners(self) -> None:
         """Wake the joins whose condition has come true.  The lock is held."""
         for sleeper, done in list(self.joiners.items()):
@@ -293,8 +348,10 @@ class Guard:
         for sleeper in self.joiners:
             sleeper.ring()
         self.joiners.clear()
+        self.rung.clear()
         self.waiting = 0
         self._telling = False
+        self._waking = False
         self._events.clear()
         self._logs.clear()
 

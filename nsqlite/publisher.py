@@ -12,22 +12,22 @@ Next: topiccore.py
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
-from typing import Any, Final, Generic, TypeAlias
+from typing import Final, Generic
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, InvalidMessage, Reentered
 from nsqlite.fanout import FanOut
-from nsqlite.flow import Flow
+from nsqlite.flow import Moved
 from nsqlite.guard import Guard
 from nsqlite.guid import BLOCK, GuidFactory, Ids
 from nsqlite.lock import insist
-from nsqlite.message import Message, Record, T
+from nsqlite.message import Record, T
 from nsqlite.options import Options, seconds, timeout_ns
 from nsqlite.unique import Unique
 from nsqlite.waiter import Waiter
 
-Moved: TypeAlias = tuple[Flow[Any], list[Message[Any]]]
-"""Messages that are finished by a put, and the flow that they leave."""
+AT_ONCE: Final = 0.0
+"""The timeout of a put that never waits; this very object does not keep it from the short path."""
 
 
 class Publisher(Unique, Generic[T]):
@@ -116,7 +116,7 @@ class Publisher(Unique, Generic[T]):
                 suffix = ids.suffixes[used]
                 record = (body, now, prefix, suffix, 0)
                 push = guard.push
-                if push is not None and delay is None and timeout is None:
+                if push is not None and delay is None and (timeout is None or timeout is AT_ONCE):
                     self._bytes += size
                     push(record)
                     if not guard.alert:
@@ -126,7 +126,7 @@ class Publisher(Unique, Generic[T]):
                     handed = False
                     self._unused += 1
         except BaseException:
-            if guard.broken:  # a signal struck while the record was handed on
+            if guard.broken or guard.rung:  # a signal struck while the record was handed on
                 insist(guard.settle)
             raise
         if handed:
@@ -156,10 +156,7 @@ class Publisher(Unique, Generic[T]):
             Closed: the topic is closed or deleted; nothing has changed.
             Reentered: called inside another call on a topic with a bounded channel.
         """
-        if isinstance(bodies, bytes | bytearray | str) or not isinstance(bodies, Iterable):
-            given = type(bodies).__name__
-            raise InvalidMessage(f"put_many takes several bodies, not one {given}: use put")
-        batch = list(bodies)
+        batch = batch_of(bodies)
         if not batch:
             if not self._is_open:
                 raise self._closed()
@@ -311,6 +308,16 @@ class Publisher(Unique, Generic[T]):
         for flow in plan.targets:
             flow.accepted(len(plan.records))
 
+    def mint(self, body: T) -> tuple[Record[T], str]:
+        """Check a body, and return a record of it and its id; takes the lock.
+
+        Raises:
+            InvalidMessage: see `put`.
+        """
+        self._size(body, None)
+        [record], [name] = self._mint([body])
+        return record, name
+
     def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], str]:
         """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.
 
@@ -319,9 +326,9 @@ class Publisher(Unique, Generic[T]):
         Raises:
             InvalidMessage: see `put`.
         """
+        record, name = self.mint(body)
         size = self._size(body, None)
-        records, names = self._mint([body])
-        return lambda: self._try_last(records, size, None, moved), names[0]
+        return lambda: self._try_last([record], size, None, moved), name
 
     def _accepted_count(self) -> int:
         """Return how many messages were accepted so far."""
@@ -337,6 +344,18 @@ class Publisher(Unique, Generic[T]):
     def _require_open(self) -> None:
         if not self._is_open:
             raise self._guard.refuse(self._closed())
+
+
+def batch_of(bodies: Iterable[T]) -> list[T]:
+    """Return several bodies as a list.
+
+    Raises:
+        InvalidMessage: they are not several.
+    """
+    if isinstance(bodies, bytes | bytearray | str) or not isinstance(bodies, Iterable):
+        given = type(bodies).__name__
+        raise InvalidMessage(f"put_many takes several bodies, not one {given}: use put")
+    return list(bodies)
 
 
 def index_of(batch: list[T], body: T) -> int:

@@ -252,10 +252,7 @@ class Topic(TopicCore[T]):
         """
         limit = timeout_ns(timeout)
         who = f"join() of topic {self.name!r}"
-        done = wait_until(self._guard, self._clock, self._done, limit, who)
-        if done and self._over is not None and not self._draining:
-            raise self._closed()
-        return done
+        return self._joined(wait_until(self._guard, self._clock, self._done, limit, who))
 
     @property
     def idle(self) -> bool:

@@ -89,6 +89,12 @@ class TopicCore(Publisher[T]):
     def _done(self) -> bool:
         return self._over is not None or self._is_idle()
 
+    def _joined(self, done: bool) -> bool:
+        """Return what a join returns that is over, or raise what it raises; needs no lock."""
+        if done and self._over is not None and not self._draining:
+            raise self._closed()
+        return done
+
     def _require_alive(self) -> None:
         if self._over is not None:
             raise self._guard.refuse(self._closed())

@@ -8,9 +8,9 @@ Next: line.py
 
 import threading
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
-from nsqlite.clock import Clock, ring
+from nsqlite.clock import Bell, Clock, ring
 from nsqlite.guard import Guard
 from nsqlite.message import Message, T
 
@@ -22,18 +22,27 @@ class Waiter(Generic[T]):
         owner: the consumer whose get this is, None for another call.
         message: what it has been handed.
         gone: its wait was interrupted; it takes nothing any more.
+        remote: it waits in an event loop; its bell only has the guard wake it after the lock.
         bell: the lock that it sleeps on, held while there is nothing to see.
     """
 
-    __slots__ = ("bell", "gone", "message", "owner")
+    __slots__ = ("bell", "gone", "message", "owner", "remote")
 
-    def __init__(self, owner: Any = None) -> None:
-        """Begin unrung and with empty hands."""
+    def __init__(self, owner: Any = None, bell: Bell | None = None) -> None:
+        """Begin unrung and with empty hands.
+
+        Args:
+            owner: the consumer whose get this is.
+            bell: what to ring instead of a lock, for one that is remote.
+        """
         self.owner = owner
         self.message: Message[T] | None = None
         self.gone = False
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self.remote: Final = bell is not None
+        if bell is None:
+            bell = threading.Lock()
+            bell.acquire()
+        self.bell: Bell = bell
 
     def ring(self) -> None:
         """Wake the sleeper.  Runs no user code; the topic's lock is held."""
@@ -64,20 +73,9 @@ def wait_until(
     """
     waiter: Waiter[Any] = Waiter()
 
-    def look() -> bool:
-        waiter.listen()
-        if done():
-            return True
-        guard.joiners[waiter] = done
-        return False
-
-    def leave() -> bool:
-        guard.joiners.pop(waiter, None)
-        return done()
-
     def sleep() -> None:
         deadline = None if timeout is None else clock.monotonic_ns() + timeout
-        while not guard.run(look):
+        while not guard.run(look, guard, waiter, done):
             left = None if deadline is None else deadline - clock.monotonic_ns()
             if (left is not None and left <= 0) or not clock.wait(waiter.bell, left, who):
                 return
@@ -86,5 +84,20 @@ def wait_until(
     try:
         sleep()
     finally:
-        over = guard.run(leave)
+        over = guard.run(leave, guard, waiter, done)
     return over
+
+
+def look(guard: Guard, waiter: Waiter[Any], done: Callable[[], bool]) -> bool:
+    """Return whether a condition is true; else have the waiter rung for it.  The lock is held."""
+    waiter.listen()
+    if done():
+        return True
+    guard.joiners[waiter] = done
+    return False
+
+
+def leave(guard: Guard, waiter: Waiter[Any], done: Callable[[], bool]) -> bool:
+    """Have the waiter rung no more; return whether the condition is true.  The lock is held."""
+    guard.joiners.pop(waiter, None)
+    return done()

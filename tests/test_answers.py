@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from helpers import Call
+from helpers import Call, TellingClock
 
 import nsqlite
 from nsqlite import (
@@ -17,6 +17,7 @@ from nsqlite import (
     NotInFlight,
     State,
     Topic,
+    WindowFull,
 )
 from nsqlite.testing import ManualClock
 
@@ -285,17 +286,93 @@ def test_move() -> None:
 
 
 def test_move_to_no_topic() -> None:
-    """A name or a channel is no topic, and the message stays in flight."""
+    """A name is neither topic nor channel, and the message stays in flight."""
     topic: Topic[Any] = Topic("orders")
-    channel = topic.channel("billing")
-    consumer = Consumer(channel)
+    consumer = Consumer(topic.channel("billing"))
     topic.put(b"1")
     message = consumer.get(timeout=0)
-    for wrong in ("dead", channel, None):
-        with pytest.raises(InvalidOption) as info:
-            consumer.move(message, wrong)  # type: ignore[arg-type]  # wrong on purpose
-        assert f"topic must be a Topic, not {wrong!r}" == str(info.value)
-    message.fin()
+    wrongs: list[Any] = ["orders.dead", None, consumer]
+    for wrong in wrongs:
+        with pytest.raises(InvalidOption, match="to must be a Topic or a Channel, not "):
+            consumer.move(message, wrong)
+    assert 1 == consumer.in_flight_count
+
+
+def test_move_to_a_channel() -> None:
+    """A message moved to a channel is in that one alone, counts there, and begins anew."""
+    topic: Topic[Any] = Topic("orders")
+    full = topic.channel("billing", max_depth=1, when_full="raise")
+    other = topic.channel("audit")
+    topic.put(b"1")
+    dead: Topic[Any] = Topic("dead")
+    consumer = Consumer(dead.channel("x"))
+    dead.put(b"2")
+    message = consumer.get(timeout=0)
+    new = consumer.move(message, full, body=b"3")
+    assert State.FINISHED is message.state
+    assert [(b"1", 0), (b"3", 0)] == [(info.body, info.attempts) for info in full.peek()]
+    assert new == full.peek()[1].id
+    assert (1, 2) == (other.depth, full.stats().message_count)
+    topic._check()
+
+
+def test_move_to_a_closed_channel() -> None:
+    """A closed channel takes nothing, and the message stays in flight."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing")
+    channel.close()
+    dead: Topic[Any] = Topic("dead")
+    consumer = Consumer(dead.channel("x"))
+    dead.put(b"2")
+    message = consumer.get(timeout=0)
+    with pytest.raises(Closed):
+        consumer.move(message, channel)
+    assert State.IN_FLIGHT is message.state
+
+
+def test_rdy_changes_the_window() -> None:
+    """A consumer gets as many messages as its window allows now, not fewer than it holds."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), max_in_flight=2)
+    topic.put_many(range(9))
+    held = consumer.get_many(5)
+    assert 2 == len(held)
+    consumer.rdy(1)
+    assert (1, 2) == (consumer.max_in_flight, consumer.in_flight_count)
+    held.pop().fin()
+    with pytest.raises(WindowFull, match="max_in_flight=1"):
+        consumer.get(timeout=0)
+    consumer.rdy(4)
+    assert 3 == len(consumer.get_many(5))
+    consumer.rdy(0)
+    assert 0 == consumer.stats().ready_count
+    consumer.rdy(None)
+    assert consumer.max_in_flight is None
+    assert 4 == len(consumer.get_many(9))
+    topic._check()
+
+
+@pytest.mark.parametrize("window", [-1, True, 1.5, "2"])
+def test_bad_windows(window: Any) -> None:
+    """A window that is no whole number is refused, and stays what it was."""
+    consumer = Consumer(Topic("orders").channel("billing"), max_in_flight=2)
+    with pytest.raises(InvalidOption, match="max_in_flight must be a whole number of at least 0"):
+        consumer.rdy(window)
+    assert 2 == consumer.max_in_flight
+
+
+def test_rdy_wakes_who_waits_for_the_window() -> None:
+    """A blocked get of a consumer without a window gets a message as soon as it has one."""
+    clock = TellingClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), max_in_flight=1)
+    consumer.rdy(0)
+    topic.put(b"1")
+    call = Call(consumer.get)
+    clock.until_waiting()
+    consumer.rdy(1)
+    assert b"1" == call.result().body
+    topic._check()
 
 
 @pytest.mark.parametrize("order", [1, -1])

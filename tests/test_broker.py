@@ -230,3 +230,24 @@ def test_what_is_given_is_checked(make: Any) -> None:
         make(observers=None)
     with pytest.raises(InvalidOption, match="clock must be a Clock"):
         make(clock=3)
+
+
+def test_a_new_topic_is_not_forgotten_for_an_old_one() -> None:
+    """A topic that has meanwhile taken the name of a deleted one stays."""
+
+    class Meanwhile(dict[str, Topic[Any]]):
+        """Topics that are replaced when somebody looks through them."""
+
+        def copy(self) -> dict[str, Topic[Any]]:
+            before = dict(self)
+            self["orders"] = new
+            return before
+
+    broker = Broker()
+    new: Topic[Any] = Topic("orders")
+    old = broker.topic("orders")
+    old.delete()
+    topics = Meanwhile(broker._topics)
+    broker._topics = topics  # type: ignore[misc]  # it is final
+    broker._forget_deleted()
+    assert new is topics["orders"]

@@ -20,10 +20,8 @@ from nsqlite import (
     Topic,
     WindowFull,
 )
-from nsqlite.clock import NEVER, Bell
-from nsqlite.flow import Flow
+from nsqlite.clock import Bell
 from nsqlite.testing import ManualClock
-from nsqlite.timerwheel import Tick
 from nsqlite.waiter import Waiter
 
 
@@ -494,40 +492,6 @@ def test_a_last_moment_hand_over_counts() -> None:
     topic.put(b"1")
     assert waiter.message is topic._guard.run(channel._receive, consumer, waiter)
     assert waiter.message is topic._guard.run(channel._give_up, waiter)
-    topic._check()
-
-
-class StruckBefore(Tick[Any]):
-    """A tick that a signal strikes before the batch is filed in it."""
-
-    @property
-    def update(self) -> Any:
-        raise Interrupt
-
-
-class StruckAfter(Tick[Any]):
-    """A tick that a signal strikes when the batch has been filed in it."""
-
-    def update(self, *moves: Any, **none: Any) -> None:
-        super().update(*moves, **none)
-        raise Interrupt
-
-
-@pytest.mark.parametrize("tick", [StruckBefore, StruckAfter])
-def test_a_batch_interrupted_while_it_is_made(
-    tick: type[Tick[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An exception thrown into the making of a batch gives back what it had, in order."""
-    topic = Topic("orders", clock=ManualClock())
-    channel = topic.channel("billing")
-    consumer = Consumer(channel)
-    topic.put_many([b"1", b"2", b"3"])
-    monkeypatch.setattr(Flow, "current", lambda *_: tick(NEVER))
-    with pytest.raises(Interrupt):
-        consumer.get_many(2)
-    monkeypatch.undo()
-    assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
-    assert 0 == consumer.in_flight_count
     topic._check()
 
 

@@ -38,9 +38,13 @@ LAYERS: Final = (
     ("publisher",),
     ("topiccore",),
     ("topic", "answers"),
+    ("getting",),
     ("consumer",),
     ("broker",),
     ("",),
+    ("aio.sleeper", "aio.lookout"),
+    ("aio.consumer", "aio.publish"),
+    ("aio",),
     ("testing.manualclock",),
     ("testing",),
     ("cli", "cli.demo"),
@@ -52,6 +56,7 @@ CORE: Final = {name for layer in LAYERS[: LAYERS.index(("",)) + 1] for name in l
 """What `import nsqlite` loads."""
 
 ALLOWED: Final = {
+    ("", "aio"): "a type checker must know what is loaded when it is first asked for",
     ("", "testing"): "a type checker must know what is loaded when it is first asked for",
     ("message", "typing_extensions"): "only a type checker needs the default of a type variable",
 }

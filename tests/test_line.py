@@ -7,6 +7,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nsqlite.clock import Chime
 from nsqlite.guard import Guard
 from nsqlite.line import Line
 from nsqlite.waiter import Waiter
@@ -188,11 +189,11 @@ def test_who_comes_first_watches() -> None:
     assert [False, False] == rung(parked, free)
 
 
-def test_a_leaving_watcher_appoints_the_last_in_line() -> None:
-    """When the watcher leaves, the last in line is rung and watches."""
+def test_a_leaving_watcher_appoints_the_last_to_come() -> None:
+    """When the watcher leaves, the last to come is rung and watches."""
     scene = Scene()
     scene.bob.full = True
-    first, second, third, parked = scene.join(scene.ann, scene.ann, scene.ann, scene.bob)
+    first, second, parked, third = scene.join(scene.ann, scene.ann, scene.bob, scene.ann)
     scene.line.leave(first)
     assert scene.line.watcher is third
     assert [False, True, False] == rung(second, third, parked)
@@ -200,10 +201,10 @@ def test_a_leaving_watcher_appoints_the_last_in_line() -> None:
 
 
 def test_a_leaving_watcher_appoints_one_who_is_parked() -> None:
-    """When the watcher leaves and nobody is in line, one who is parked is rung and watches."""
+    """When the watcher leaves and the last to come is parked, he is rung and watches."""
     scene = Scene()
     scene.bob.full = True
-    first, parked, other = scene.join(scene.ann, scene.bob, scene.bob)
+    first, other, parked = scene.join(scene.ann, scene.bob, scene.bob)
     scene.line.leave(first)
     assert scene.line.watcher is parked
     assert [True, False] == rung(parked, other)
@@ -231,9 +232,9 @@ def test_who_does_not_watch_leaves_quietly() -> None:
 def test_the_watcher_is_told_of_an_earlier_deadline() -> None:
     """The watcher alone is rung for a deadline; where nobody waits nothing happens."""
     scene = Scene()
-    scene.line.ring_watcher()
+    scene.line.ring_watchers()
     first, second = scene.join(scene.ann, scene.bob)
-    scene.line.ring_watcher()
+    scene.line.ring_watchers()
     assert [True, False] == rung(first, second)
 
 
@@ -249,14 +250,50 @@ def test_everybody_can_be_rung() -> None:
     assert [True, True, True] == rung(*getters)
 
 
-def test_a_consumers_getters_can_be_rung() -> None:
-    """With an owner only his getters are rung, in line and parked."""
+def test_getters_can_be_dismissed() -> None:
+    """Those who are to go are rung and taken out of the line, wherever they stand."""
     scene = Scene()
     waiting, other = scene.join(scene.ann, scene.bob)
     scene.ann.full = True
     [parked] = scene.join(scene.ann)
-    scene.line.ring_all(scene.ann)
-    assert [True, False, True] == rung(waiting, other, parked)
+    scene.line.dismiss([waiting, parked])
+    assert [waiting not in scene.line, other in scene.line, parked not in scene.line] == [True] * 3
+    assert [True, True] == rung(waiting, parked)
+    scene.check()
+
+
+class Loop:
+    """Stands for an event loop's lookout."""
+
+    def __init__(self, waiters: int) -> None:
+        self.waiters = waiters
+        self.rings = 0
+
+    def ring(self) -> None:
+        self.rings += 1
+
+
+def test_lookouts_are_told_of_an_earlier_deadline() -> None:
+    """Every lookout for which somebody waits is rung, beside the watcher."""
+    scene = Scene()
+    [watcher] = scene.join(scene.ann)
+    busy, idle = Loop(1), Loop(0)
+    scene.line.lookouts |= {"busy": busy, "idle": idle}
+    scene.line.ring_watchers()
+    assert ([True], 1, 0) == (rung(watcher), busy.rings, idle.rings)
+
+
+def test_who_waits_in_a_loop_does_not_watch() -> None:
+    """One that is remote stands in line like the others, but only a thread is the watcher."""
+    scene = Scene()
+    remote: Getter = Waiter(scene.ann, Chime(lambda: None))
+    scene.line.join(remote)
+    assert scene.line.watcher is None
+    [thread] = scene.join(scene.bob)
+    assert thread is scene.line.watcher
+    scene.line.leave(thread)
+    assert scene.line.watcher is None
+    scene.line._check()
 
 
 def test_a_child_forgets_the_line() -> None:

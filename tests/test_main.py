@@ -1,6 +1,7 @@
 """`python -m nsqlite`: the demonstration, its options, and bad arguments."""
 
 import contextlib
+import io
 import os
 import runpy
 import subprocess
@@ -122,3 +123,19 @@ def test_a_full_disk_is_one_line() -> None:
         done.returncode,
         done.stderr,
     )
+
+
+def test_what_cannot_be_written_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An output that fails ends the command with status 1 and one line."""
+
+    class Full(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit) as ending:
+        main([])
+    assert 1 == ending.value.code
+    assert "python -m nsqlite: cannot write: No space left on device\n" == capsys.readouterr().err

@@ -4,13 +4,14 @@ import logging
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from nsqlite import Channel, Consumer, InvalidOption, Message, NotInFlight, State, Topic, message
 from nsqlite.message import FINISHED, REASONS
 from nsqlite.testing import ManualClock
+from nsqlite.timerwheel import Tick
 
 
 class Scene:
@@ -347,3 +348,31 @@ def test_a_long_body_is_cut(body: str, shown: str) -> None:
 def test_a_message_made_by_hand_shows_itself() -> None:
     """One that no consumer has got says so."""
     assert "<Message never delivered>" == repr(Message())
+
+
+def test_a_state_read_while_it_is_touched() -> None:
+    """A message that is touched while its state is read is in flight."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+    clock.advance(1)
+
+    class Meanwhile(Tick[Any]):
+        """A tick out of which the message is touched when somebody looks into it."""
+
+        def __contains__(self, item: object) -> bool:
+            if super().__contains__(item):
+                message._tick = real
+                consumer.touch(message)
+            return False
+
+    real = message._tick
+    before = Meanwhile(real.due)
+    before[message] = None
+    message._tick = before
+    states = [message.state]
+    message.fin()
+    states.append(message.state)
+    assert [State.IN_FLIGHT, State.FINISHED] == states

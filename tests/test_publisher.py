@@ -323,3 +323,16 @@ def test_a_batch_is_several(bodies: Any) -> None:
     with pytest.raises(InvalidMessage, match=f"put_many takes several bodies, not one {given}"):
         topic.put_many(bodies)
     assert 0 == topic.depth
+
+
+def test_a_put_without_time_is_none() -> None:
+    """A put whose clock fails raises what that raises, and puts nothing."""
+
+    class Broken(ManualClock):
+        def _time_ns(self) -> int:
+            raise ZeroDivisionError
+
+    topic = Topic("orders", clock=Broken())
+    with pytest.raises(ZeroDivisionError):
+        topic.put(b"1")
+    assert 0 == topic.depth

@@ -7,7 +7,7 @@ import pytest
 from helpers import Call, TellingClock
 
 from nsqlite import Reentered
-from nsqlite.clock import Bell, Timed
+from nsqlite.clock import Alarm, Bell, Loop, Timed
 from nsqlite.guard import Guard
 from nsqlite.waiter import Waiter, wait_until
 
@@ -34,6 +34,9 @@ class Script:
     def attach(self, timed: Timed) -> None:
         raise NotImplementedError
 
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
+        raise NotImplementedError
+
     def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
         self.timeouts.append(timeout)
         self.waiters.append(who)
@@ -57,7 +60,7 @@ def test_a_waiter_begins_unrung_with_empty_hands() -> None:
     """A new waiter has no message, is not gone, and its bell is held."""
     waiter: Waiter[bytes] = Waiter("Ann")
     assert ("Ann", None, False) == (waiter.owner, waiter.message, waiter.gone)
-    assert waiter.bell.locked()
+    assert not waiter.bell.acquire(blocking=False)
 
 
 def test_a_call_that_is_no_get_has_no_owner() -> None:
@@ -68,14 +71,16 @@ def test_a_call_that_is_no_get_has_no_owner() -> None:
 def test_a_ring_is_kept_until_somebody_listens() -> None:
     """A waiter that was rung, however often, sleeps again only when it has listened."""
     waiter: Waiter[bytes] = Waiter()
+    free = []
     waiter.ring()
     waiter.ring()
-    free = [not waiter.bell.locked()]
+    free.append(waiter.bell.acquire(blocking=False))
+    waiter.ring()
     waiter.listen()
-    free.append(not waiter.bell.locked())
+    free.append(waiter.bell.acquire(blocking=False))
     waiter.listen()
     waiter.ring()
-    free.append(not waiter.bell.locked())
+    free.append(waiter.bell.acquire(blocking=False))
     assert [True, False, True] == free
 
 

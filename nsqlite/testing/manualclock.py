@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from nsqlite.clock import NEVER, Bell, Timed, ring
+from nsqlite.clock import NEVER, Alarm, Bell, Chime, Loop, Timed, ring
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_section
 from nsqlite.options import LONGEST, SECOND, seconds
@@ -29,6 +29,20 @@ class _Sleep:
         self.due = due
         self.who = who
         self.over = False
+
+
+class _Alarm:
+    """A callback that a manual clock is to make."""
+
+    __slots__ = ("_clock", "_sleep")
+
+    def __init__(self, clock: "ManualClock", sleep: _Sleep) -> None:
+        self._clock = clock
+        self._sleep = sleep
+
+    def cancel(self) -> None:
+        """Call it off."""
+        self._clock._forget(self._sleep)
 
 
 class ManualClock:
@@ -117,8 +131,24 @@ class ManualClock:
                 self._sleeps[sleep] = threading.get_ident()
             return self._stand(sleep)
         finally:
-            with self._lock:
-                self._sleeps.pop(sleep, None)
+            self._forget(sleep)
+
+    def alarm(
+        self,
+        loop: Loop,  # noqa: ARG002 - Clock's
+        moment: int,
+        callback: Callable[[], object],
+    ) -> Alarm:
+        """See `nsqlite.Clock`.  Whoever moves the clock calls back, before the move is over."""
+        sleep = _Sleep(Chime(callback), moment, "an event loop")
+        with self._lock:
+            self._sleeps[sleep] = 0
+        return _Alarm(self, sleep)
+
+    def _forget(self, sleep: _Sleep) -> None:
+        """Call a wait off."""
+        with self._lock:
+            self._sleeps.pop(sleep, None)
 
     def _forget_sleepers(self) -> None:
         """In the child of a fork: the other threads are gone, and nobody wakes for them."""

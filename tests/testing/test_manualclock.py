@@ -276,3 +276,17 @@ def test_a_step_of_ages() -> None:
     for _ in "12":
         clock.advance(10_000_000_000)
     assert 1 == topic.channel("billing").depth
+
+
+def test_a_child_of_a_fork_forgets_who_slept() -> None:
+    """Without their threads nobody's time-out is a deadline."""
+    clock = TellingManualClock()
+    consumer = Consumer(Topic("orders", clock=clock).channel("billing"))
+    call = Call(lambda: consumer.get(timeout=5))
+    clock.until_waiting()
+    sleeps = clock._sleeps
+    clock._forget_sleepers()
+    assert clock.advance_to_next() is None
+    clock._sleeps = sleeps
+    clock.advance(5)
+    assert isinstance(call.result(), Empty)

@@ -1,0 +1,139 @@
+"""Putting and joining with `await`: for asyncio, where a wait must not block.
+
+The rule: the loop is never blocked; what cannot be done at once is done when it can, or given up
+without a trace.
+
+Next: testing/__init__.py
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from nsqlite.aio.sleeper import Sleeper
+from nsqlite.broker import Broker
+from nsqlite.channel import Channel
+from nsqlite.errors import Full
+from nsqlite.message import T
+from nsqlite.options import timeout_ns
+from nsqlite.publisher import AT_ONCE, batch_of
+from nsqlite.topic import Topic
+from nsqlite.waiter import leave, look
+
+
+async def put(
+    topic: Topic[T], body: T, *, delay: float | None = None, timeout: float | None = None
+) -> str:
+    """Publish a message to every channel; see `Topic.put`.
+
+    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.
+
+    Raises:
+        InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put`.
+
+    Cancellation:
+        A cancelled `put` has put nothing anywhere.
+    """
+    limit = None if timeout is None else timeout_ns(timeout)
+    try:
+        return topic.put(body, delay=delay, timeout=AT_ONCE)
+    except Full:
+        if limit == 0:
+            raise
+    [name] = await _put_patiently(topic, [body], limit)
+    return name
+
+
+async def put_many(
+    topic: Topic[T],
+    bodies: Iterable[T],
+    *,
+    delay: float | None = None,
+    timeout: float | None = None,
+) -> list[str]:
+    """Publish several messages, all of them or none; see `Topic.put_many`.
+
+    Raises:
+        InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put_many`.
+
+    Cancellation:
+        A cancelled `put_many` has put nothing anywhere.
+    """
+    limit = None if timeout is None else timeout_ns(timeout)
+    batch = batch_of(bodies)
+    try:
+        return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
+    except Full:
+        if limit == 0:
+            raise
+    return await _put_patiently(topic, batch, limit)
+
+
+async def _put_patiently(topic: Topic[T], batch: list[T], limit: int | None) -> list[str]:
+    """Publish bodies that were checked when there is room; takes the lock."""
+    guard = topic._guard
+    now = topic._now
+    records, names = topic._mint(batch)
+    size = sum(len(body) for body in batch if isinstance(body, bytes))
+    deadline = None if limit is None else now() + limit
+
+    def give_up(waiter: Sleeper[T]) -> None:
+        guard.call(topic._fan.leave, waiter)
+
+    waiter: Sleeper[T] = Sleeper(guard, topic._clock, give_up)
+    try:
+        while not guard.run(topic._try, records, size, None, waiter):
+            if deadline is not None and now() >= deadline:
+                guard.run(topic._try_last, records, size, waiter)
+                break
+            await waiter.sleep(deadline)
+    finally:
+        give_up(waiter)
+        waiter.end()
+    return names
+
+
+async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None = None) -> bool:
+    """Wait until a topic, a channel or every topic of a broker is idle; see their `join`.
+
+    Args:
+        what: what to wait for.
+        timeout: in seconds; None waits for ever.
+
+    Returns:
+        False if the timeout passed first.
+
+    Raises:
+        Closed: it was closed or deleted meanwhile.
+        InvalidOption: the timeout is negative or no finite number.
+
+    Cancellation:
+        Nothing has changed.
+    """
+    limit = timeout_ns(timeout)
+    if not isinstance(what, Broker):
+        return await _join(what, None if limit is None else what._clock.monotonic_ns() + limit)
+    deadline = None if limit is None else what.clock.monotonic_ns() + limit
+    while busy := [topic for topic in what.topics.values() if not topic.idle]:
+        if not await _join(busy[0], deadline):
+            return False
+    return True
+
+
+async def _join(what: Topic[Any] | Channel[Any], deadline: int | None) -> bool:
+    guard = what._guard
+    now = what._clock.monotonic_ns
+    done = what._done
+
+    def give_up(waiter: Sleeper[Any]) -> None:
+        guard.call(leave, guard, waiter, done)
+
+    waiter: Sleeper[Any] = Sleeper(guard, what._clock, give_up)
+    try:
+        while not guard.run(look, guard, waiter, done):
+            if deadline is not None and now() >= deadline:
+                break
+            await waiter.sleep(deadline)
+    finally:
+        give_up(waiter)
+        waiter.end()
+    return what._joined(guard.run(done))
