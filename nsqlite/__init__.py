@@ -53,9 +53,21 @@ from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqlite import aio, testing
+    from nsqlite import aio, testing, worker
+    from nsqlite.worker import (
+        App,
+        Backoff,
+        DeadLetter,
+        Drop,
+        Requeue,
+        TakeOver,
+        Worker,
+        redrive,
+    )
 
 __all__ = [
+    "App",
+    "Backoff",
     "Broker",
     "BrokerStats",
     "Channel",
@@ -66,6 +78,8 @@ __all__ = [
     "ClockStandsStill",
     "Closed",
     "Consumer",
+    "DeadLetter",
+    "Drop",
     "Empty",
     "Event",
     "Full",
@@ -80,7 +94,9 @@ __all__ = [
     "NotInFlight",
     "Observer",
     "Reentered",
+    "Requeue",
     "State",
+    "TakeOver",
     "TimerWheel",
     "TooManyConsumers",
     "Topic",
@@ -88,17 +104,33 @@ __all__ = [
     "TopicStats",
     "WhenFull",
     "WindowFull",
+    "Worker",
     "__version__",
     "aio",
+    "redrive",
     "testing",
+    "worker",
 ]
 
-_LAZY = {"aio": "nsqlite.aio", "testing": "nsqlite.testing"}
-"""What is loaded when it is first asked for."""
+_LAZY = {
+    "App": "worker",
+    "Backoff": "worker",
+    "DeadLetter": "worker",
+    "Drop": "worker",
+    "Requeue": "worker",
+    "TakeOver": "worker",
+    "Worker": "worker",
+    "aio": "",
+    "redrive": "worker",
+    "testing": "",
+    "worker": "",
+}
+"""What is loaded when it is first asked for: modules, and what is in a module."""
 
 
 def __getattr__(name: str) -> Any:
     """Load what the core can do without."""
     if name in _LAZY:
-        return import_module(_LAZY[name])
+        module = import_module(f"nsqlite.{_LAZY[name] or name}")
+        return getattr(module, name) if _LAZY[name] else module
     raise AttributeError(f"module 'nsqlite' has no attribute {name!r}")

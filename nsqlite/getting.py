@@ -38,32 +38,6 @@ class Getting(Answers[T]):
         self._ready: Final = self._flow.ready
         self._who: Final = f"get() on {channel._title}"
 
-    def _take(self) -> Message[T] | None:
-        """Return the next message if there is one and nothing else to mind; takes the lock.
-
-        `Consumer.get` has these lines again in its body: a call costs it a twentieth.
-        """
-        gate = self.gate
-        ready = self._ready
-        with self._lock:
-            now = self._now()
-            message: Message[T] = Message()
-            if (
-                now < gate.fresh
-                and ready
-                and self.delivered < self.allowed
-                and not self._guard.alert
-            ):
-                message._record = ready[0]
-                message._consumer = self
-                message._tick = tick = gate.tick
-                message._delivered = now
-                self.delivered += 1
-                tick[message] = None
-                del ready[0]
-                return message
-        return None
-
     def _patience(self, linger: float) -> int:
         """Return in nanoseconds how long a batch may linger.
 

@@ -46,12 +46,17 @@ class Lookout:
         moment = self._flow.due if self.waiters else NEVER
         if moment == self._moment:
             return
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        self._moment = moment
+        self._call_off()
         if moment != NEVER:
+            self._moment = moment
             self._alarm = self._clock.alarm(self._loop, moment, self.wake)
+
+    def _call_off(self) -> None:
+        """Set no timer."""
+        alarm, self._alarm = self._alarm, None
+        self._moment = NEVER
+        if alarm is not None:
+            alarm.cancel()
 
     def ring(self) -> None:
         """Take note that there may be an earlier deadline.  The topic's lock is held."""
@@ -66,11 +71,12 @@ class Lookout:
             self._loop.call_soon_threadsafe(self._look)
         except RuntimeError:  # it is closed; who comes next to wait for this channel forgets it
             self.waiters = 0
+            self._call_off()
 
     def _look(self) -> None:
-        """Act on what is due, and set the timer anew."""
-        if self._clock.monotonic_ns() >= self._moment:
-            self._moment = NEVER
-            self._alarm = None
+        """Act on what is due, and set the timer anew; a loop may call a little too early."""
+        is_due = self._clock.monotonic_ns() >= self._moment
+        self._call_off()
+        if is_due:
             self._guard.call(self._flow.sweep)
         self.set()

@@ -3,16 +3,18 @@
 The rule: the loop is never blocked; what cannot be done at once is done when it can, or given up
 without a trace.
 
-Next: testing/__init__.py
+Next: worker/__init__.py
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from nsqlite.aio.sleeper import Sleeper
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
+from nsqlite.clock import Clock
 from nsqlite.errors import Full
+from nsqlite.guard import Guard
 from nsqlite.message import T
 from nsqlite.options import timeout_ns
 from nsqlite.publisher import AT_ONCE, batch_of
@@ -120,20 +122,35 @@ async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None =
 
 
 async def _join(what: Topic[Any] | Channel[Any], deadline: int | None) -> bool:
-    guard = what._guard
-    now = what._clock.monotonic_ns
-    done = what._done
+    return what._joined(await until(what._guard, what._clock, what._done, deadline))
+
+
+async def until(guard: Guard, clock: Clock, done: Callable[[], bool], moment: int | None) -> bool:
+    """Wait until a condition is true or a moment has come; `wait_until` with `await`.
+
+    Args:
+        guard: the lock under which `done` is asked, and whose operations ring.
+        clock: what the moment is measured by.
+        done: the condition; a reading only.
+        moment: on the clock's monotonic scale; None never comes.
+
+    Returns:
+        What the condition was at last.
+
+    Cancellation:
+        Nothing has changed.
+    """
 
     def give_up(waiter: Sleeper[Any]) -> None:
         guard.call(leave, guard, waiter, done)
 
-    waiter: Sleeper[Any] = Sleeper(guard, what._clock, give_up)
+    waiter: Sleeper[Any] = Sleeper(guard, clock, give_up)
     try:
         while not guard.run(look, guard, waiter, done):
-            if deadline is not None and now() >= deadline:
+            if moment is not None and clock.monotonic_ns() >= moment:
                 break
-            await waiter.sleep(deadline)
+            await waiter.sleep(moment)
     finally:
         give_up(waiter)
         waiter.end()
-    return what._joined(guard.run(done))
+    return guard.run(done)

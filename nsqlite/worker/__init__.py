@@ -1,0 +1,38 @@
+"""Workers: handlers in threads or tasks, with backoff, a limit of attempts and dead letters.
+
+    >>> import nsqlite
+    >>> topic = nsqlite.Topic("orders")
+    >>> channel = topic.channel("billing")
+    >>> id = topic.put(b"order 1")
+    >>> bodies = []
+    >>> with nsqlite.Worker(channel, lambda message: bodies.append(message.body)) as worker:
+    ...     worker.join()
+    True
+    >>> bodies
+    [b'order 1']
+
+Next: worker/backoff.py
+"""
+
+from nsqlite.worker.app import App
+from nsqlite.worker.backoff import Backoff
+from nsqlite.worker.deadletter import DeadLetter, redrive
+from nsqlite.worker.middleware import Handler, Middleware, logged, timed
+from nsqlite.worker.verdict import Drop, Requeue, TakeOver, Verdict
+from nsqlite.worker.worker import Worker
+
+__all__ = [
+    "App",
+    "Backoff",
+    "DeadLetter",
+    "Drop",
+    "Handler",
+    "Middleware",
+    "Requeue",
+    "TakeOver",
+    "Verdict",
+    "Worker",
+    "logged",
+    "redrive",
+    "timed",
+]

@@ -1,0 +1,180 @@
+"""An app: the handlers of a program, run together until it is told to stop.
+
+The rule: the handlers' channels exist from the moment they are declared, so nothing published
+before `run` is missed; and whatever ends `run`, every worker is stopped.
+
+Next: testing/__init__.py
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import FrameType, TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from nsqlite.broker import Broker
+from nsqlite.clock import ring
+from nsqlite.errors import InvalidOption
+from nsqlite.options import seconds
+from nsqlite.topic import Topic
+from nsqlite.worker.middleware import Handler
+from nsqlite.worker.worker import Worker
+
+log: Final = logging.getLogger("nsqlite")
+
+H = TypeVar("H", bound=Handler)
+
+
+class App:
+    """Handlers of a broker's channels, and the workers that call them.
+
+        app = nsqlite.App(broker)
+
+        @app.handler("orders", "billing", concurrency=4)
+        def bill(message): ...
+
+        app.run()
+
+    In a program that has its own loop or its own way to end, it is a context manager instead, plain
+    or asynchronous: the workers are started at the beginning of the block and stopped at its end.
+
+    Threads: `stop` may be called by any, by a handler and by a signal handler; all else by one.
+
+    Attributes:
+        broker: whose topics and channels are meant.
+        workers: those that run now.
+    """
+
+    def __init__(self, broker: Broker, *, timeout: float = 30.0) -> None:
+        """Make an app without handlers.
+
+        Args:
+            broker: whose topics and channels are meant.
+            timeout: seconds that handlers at work have when the app stops.
+
+        Raises:
+            InvalidOption: the broker is no `Broker`, or the timeout no number of seconds.
+        """
+        if not isinstance(broker, Broker):
+            raise InvalidOption("broker", broker, "a Broker")
+        seconds("timeout", timeout)
+        self.broker: Final = broker
+        self.workers: list[Worker] = []
+        self._timeout: Final = timeout
+        self._made: Final[list[Callable[[], Worker]]] = []
+        self._bell: Final = threading.Lock()
+        self._bell.acquire()
+        self._asked = 0
+
+    def handler(
+        self,
+        topic: str,
+        channel: str,
+        *,
+        dead_letter: str | Topic[Any] | None = None,
+        **options: Any,
+    ) -> Callable[[H], H]:
+        """Declare a handler of a channel, which is created; a decorator.
+
+        Args:
+            topic: the topic's name.
+            channel: the channel's name.
+            dead_letter: the topic of its dead letters, or that topic's name.
+            options: as for `Worker`.
+
+        Returns:
+            A function that takes the handler and returns it as it is.
+
+        Raises:
+            InvalidName, InvalidOption, Closed: as for `Broker.topic`, `Topic.channel` and `Worker`.
+        """
+        source = self.broker.topic(topic).channel(channel)
+        if isinstance(dead_letter, str):
+            dead_letter = self.broker.topic(dead_letter)
+
+        def declare(handler: H) -> H:
+            def make() -> Worker:
+                return Worker(source, handler, dead_letter=dead_letter, **options)
+
+            make()  # tells at once what is wrong with the options
+            self._made.append(make)
+            return handler
+
+        return declare
+
+    def run(self) -> None:
+        """Work until SIGINT or SIGTERM comes, or `stop` is called; then stop the workers.
+
+        A second signal makes that immediate.  The signals are caught if this is called in the main
+        thread, and are afterwards what they were.
+        """
+        with ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    before = signal.signal(number, self._caught)
+                    stack.callback(signal.signal, number, before)
+            stack.enter_context(self)
+            self._bell.acquire()
+
+    def stop(self) -> None:
+        """Have `run` come to its end; it does not wait for that."""
+        ring(self._bell)
+
+    def _caught(self, number: int, _frame: FrameType | None) -> None:
+        """Stop at the first signal, at once at the second.  A signal handler: it takes no lock."""
+        self._asked += 1
+        ring(self._bell)
+        if self._asked > 1:
+            raise KeyboardInterrupt(signal.Signals(number).name)
+
+    def __enter__(self) -> Self:
+        """Start the workers."""
+        self.workers = [make() for make in self._made]
+        try:
+            for worker in self.workers:
+                worker.start()
+        except BaseException:
+            self._stop(0)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the workers, all at the same time."""
+        self._stop(0 if self._asked > 1 else self._timeout)
+
+    def _stop(self, timeout: float) -> None:
+        """Stop all workers; they share the time."""
+        try:
+            for worker in self.workers:
+                worker.begin_stop(timeout)
+            for worker in self.workers:
+                worker.stop(timeout)
+        except KeyboardInterrupt:
+            log.warning("a second signal: the handlers at work are left behind")
+            for worker in self.workers:
+                worker.stop(0)
+        self.workers = []
+
+    async def __aenter__(self) -> Self:
+        """Start the workers; coroutine functions run in this loop."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the workers, all at the same time, and let the loop go on meanwhile."""
+        for worker in self.workers:
+            worker.begin_stop(self._timeout)
+        for worker in self.workers:
+            await worker.stop_async(self._timeout)
+        self.workers = []

@@ -1,0 +1,145 @@
+"""Where messages go that cannot be handled, and how they come back.
+
+The rule: a message is moved in one step, so it is in one place or the other; and it comes back into
+the channel where it failed, not into the others, which have had it.
+
+Next: worker/middleware.py
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from nsqlite.broker import Broker
+from nsqlite.channel import Channel
+from nsqlite.clock import Clock
+from nsqlite.consumer import Consumer
+from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption
+from nsqlite.message import Message
+from nsqlite.options import SECOND, seconds
+from nsqlite.topic import Topic
+from nsqlite.waiter import Waiter
+
+log: Final = logging.getLogger("nsqlite")
+
+
+@attrs.frozen(kw_only=True)
+class DeadLetter:
+    """The body of a message in a dead-letter topic: what failed, where and why.
+
+    Attributes:
+        body: the message's own body.
+        topic: the topic it came from.
+        channel: the channel in which it failed.
+        id: the id it had there.
+        attempts: how often it was delivered there.
+        error: the last error as text; empty if the handler was not called.
+        timestamp: when it was published first, in nanoseconds since the epoch.
+    """
+
+    body: Any
+    topic: str
+    channel: str
+    id: str
+    attempts: int
+    error: str
+    timestamp: int
+
+
+def letter_of(message: Message[Any], channel: Channel[Any], error: str) -> DeadLetter:
+    """Return a message as a dead letter."""
+    return DeadLetter(
+        body=message.body,
+        topic=channel.topic_name,
+        channel=channel.name,
+        id=message.id,
+        attempts=message.attempts,
+        error=error,
+        timestamp=message.timestamp,
+    )
+
+
+def redrive(
+    dead: Channel[Any],
+    home: Broker | Topic[Any],
+    *,
+    where: Callable[[DeadLetter], bool] = lambda _letter: True,
+    rate: float | None = None,
+) -> int:
+    """Put dead letters back into the channels where they failed, each in one step.
+
+    They begin anew there: with a new id, and no attempts.  It takes what is ready when it is
+    called, and blocks until it is done; what it does not put back stays, in its order.  A letter
+    whose topic or channel does not exist or is closed stays too, and is logged.
+
+    Args:
+        dead: a channel of the dead-letter topic.
+        home: the broker of the topics where they failed, or the one topic.
+        where: says which letters to put back; the others stay.
+        rate: how many a second at most; None for as fast as it goes.
+
+    Returns:
+        How many were put back.
+
+    Raises:
+        InvalidOption: the rate is not above 0.
+        InvalidMessage: a body is no `DeadLetter`; those before it were put back.
+        Closed: the dead-letter channel is closed or deleted.
+    """
+    pause = None if rate is None else round(SECOND / _rate(rate))
+    count = 0
+    with Consumer(dead) as consumer:
+        for _ in range(dead.depth):
+            try:
+                message = consumer.get(timeout=0)
+            except Empty:
+                break
+            letter = message.body
+            if not isinstance(letter, DeadLetter):
+                raise InvalidMessage(
+                    f"a dead letter is a DeadLetter, not a {type(letter).__name__}"
+                )
+            if where(letter) and _send_home(consumer, message, letter, home):
+                count += 1
+                if pause:
+                    _rest(dead._clock, pause)
+    return count
+
+
+def _rate(rate: float) -> float:
+    seconds("rate", rate, above=True)  # the same kind of number
+    return rate
+
+
+def _send_home(
+    consumer: Consumer[Any], message: Message[Any], letter: DeadLetter, home: Broker | Topic[Any]
+) -> bool:
+    """Move a letter back if there is where it came from."""
+    topic = home.topics.get(letter.topic) if isinstance(home, Broker) else home
+    channel = None if topic is None else topic.channels.get(letter.channel)
+    if channel is None:
+        log.warning("there is no %s:%s to put a letter back", letter.topic, letter.channel)
+        return False
+    try:
+        consumer.move(message, channel, body=letter.body)
+    except Closed as closed:
+        log.warning("a dead letter stays: %s", closed)
+        return False
+    return True
+
+
+def _rest(clock: Clock, pause: int) -> None:
+    """Wait so many nanoseconds."""
+    clock.wait(Waiter[Any]().bell, pause, "redrive()")
+
+
+def require_topic(name: str, topic: object) -> None:
+    """Check that a dead-letter topic is a topic.
+
+    Raises:
+        InvalidOption: it is not.
+    """
+    if topic is not None and not isinstance(topic, Topic):
+        raise InvalidOption(name, topic, "a Topic or None")

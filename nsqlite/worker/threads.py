@@ -1,0 +1,113 @@
+"""A worker's slots as threads, for handlers that are plain functions.
+
+The rule: a thread of a worker ends when the worker stops; one whose handler never returns is left
+behind as a daemon, and told of.
+
+Next: worker/tasks.py
+"""
+
+import threading
+from functools import partial
+from typing import Any, Final
+
+from nsqlite.clock import NEVER, ring
+from nsqlite.consumer import Consumer
+from nsqlite.errors import ClockStandsStill, Closed
+from nsqlite.message import Message
+from nsqlite.worker.desk import Desk, Plan, Slot
+
+
+class Threads:
+    """One thread for each slot, and the supervisor's.
+
+    Attributes:
+        desk: what they act on.
+    """
+
+    __slots__ = ("_bell", "_clock", "_consumer", "_handler", "_over", "_threads", "desk")
+
+    def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
+        """Make the threads; see `start`."""
+        self.desk: Final = Desk(plan, consumer, "left behind")
+        self._handler: Final = plan.handler
+        self._consumer: Final = consumer
+        self._clock: Final = consumer._clock
+        self._over: Final = threading.Event()
+        self._bell: Final = threading.Lock()
+        self._bell.acquire()
+        self.desk.ring = partial(ring, self._bell)
+        self._threads: Final = [
+            threading.Thread(target=self._serve, args=(slot,), name=slot.name, daemon=True)
+            for slot in self.desk.slots
+        ]
+        name = f"{plan.name}-supervisor"
+        self._threads.append(threading.Thread(target=self._supervise, name=name, daemon=True))
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def is_inside(self) -> bool:
+        """Return whether the calling thread is one of these."""
+        return threading.current_thread() in self._threads
+
+    def wait(self) -> None:
+        """Wait for the end, of which the supervisor makes sure; join the threads that ended."""
+        self._over.wait()
+        left = {slot.name for slot in self.desk.slots if not slot.over}
+        for thread in self._threads:
+            if thread.name not in left:
+                thread.join()
+
+    def _serve(self, slot: Slot) -> None:
+        desk = self.desk
+        most = 1 + desk.plan.prefetch
+        try:
+            while not desk.stopping:
+                for message in self._next(most):
+                    if desk.stopping:
+                        break  # what was fetched and not begun is put back
+                    self._work(slot, message)
+        except BaseException as error:
+            desk.broke(slot, error)
+            raise  # to threading.excepthook
+        finally:
+            desk.leave(slot)
+
+    def _next(self, most: int) -> list[Message[Any]]:
+        """Wait for messages; return none where there is a reason to look again."""
+        try:
+            return [self._consumer.get()] if most == 1 else self._consumer.get_many(most)
+        except (Closed, ClockStandsStill):  # the second is for who waits for this worker
+            if self._consumer.closed and not self.desk.stopping:
+                self.desk.stop(0)  # the channel is over, and so is the worker
+            return []
+
+    def _work(self, slot: Slot, message: Message[Any]) -> None:
+        desk = self.desk
+        if not desk.begin(slot, message):
+            return
+        try:
+            result = self._handler(message)
+        except Exception as error:
+            desk.failed(slot, error)
+        else:
+            desk.succeeded(slot, result)
+
+    def _supervise(self) -> None:
+        clock = self._clock
+        try:
+            while (moment := self.desk.act()) is not None:
+                nap = None if moment == NEVER else max(0, moment - clock.monotonic_ns())
+                try:
+                    clock.wait(self._bell, nap, "the supervisor of a worker")
+                except ClockStandsStill:
+                    pass  # for who waits for this worker
+        finally:
+            self._over.set()
+            self.desk.ring_joiners()
+
+    def is_over(self) -> bool:
+        """Return whether all has ended that will."""
+        return self._over.is_set()

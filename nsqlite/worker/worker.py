@@ -1,0 +1,310 @@
+"""A worker: a handler that is called with the messages of a channel.
+
+The rule: a message is taken only when there is a slot for it, is answered once, and is never lost,
+however a handler fails and however the worker ends.
+
+    returns --> finished           raises --> requeued, later and later, and all slow down
+                                   raises at the last attempt --> dead letters
+
+Next: worker/app.py
+"""
+
+import atexit
+import logging
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Final, Self
+
+from nsqlite import aio
+from nsqlite.aio.publish import until
+from nsqlite.channel import Channel
+from nsqlite.consumer import Consumer
+from nsqlite.errors import Closed, InvalidOption
+from nsqlite.options import seconds, timeout_ns, whole
+from nsqlite.topic import Topic
+from nsqlite.waiter import wait_until
+from nsqlite.worker.backoff import Backoff
+from nsqlite.worker.deadletter import require_topic
+from nsqlite.worker.desk import GiveUp, Plan, name_of
+from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, wrap
+from nsqlite.worker.tasks import Tasks
+from nsqlite.worker.threads import Threads
+
+log: Final = logging.getLogger("nsqlite")
+
+_DEFAULT_BACKOFF: Final = Backoff()
+
+
+class Worker:
+    """Calls a handler with each message of a channel, in several slots at a time.
+
+    A handler is called with the `Message`.  When it returns, the message is finished.  When it
+    raises an `Exception`, the message is requeued with a delay, `requeue_delay` times its attempts,
+    and the worker backs off.  It can decide otherwise: see `nsqlite.Requeue`, `Drop` and
+    `TakeOver`; or answer the message itself.
+
+    A plain function runs in threads of the worker's own.  A coroutine function runs in tasks: in
+    the loop that is running when the worker is started, else in a loop of its own.
+
+    As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.  A
+    worker is used once.  After a fork the child has no worker.
+
+    Threads: any, for all methods.
+
+    Attributes:
+        channel: where its messages come from.
+        name: what log records, threads and tasks call it.
+    """
+
+    def __init__(
+        self,
+        channel: Channel[Any],
+        handler: Handler,
+        *,
+        concurrency: int = 1,
+        max_attempts: int = 5,
+        backoff: Backoff | None = _DEFAULT_BACKOFF,
+        dead_letter: Topic[Any] | None = None,
+        on_give_up: GiveUp | None = None,
+        requeue_delay: float = 90.0,
+        max_requeue_delay: float = 900.0,
+        msg_timeout: float | None = None,
+        auto_touch: bool = False,
+        prefetch: int = 0,
+        max_in_flight: int | None = None,
+        middleware: Iterable[Middleware] = (),
+        name: str | None = None,
+    ) -> None:
+        """Make a worker; nothing happens before `start`.
+
+        Args:
+            channel: where its messages come from.
+            handler: called with each message.
+            concurrency: how many messages it works on at a time, each in a thread or task.
+            max_attempts: after how many failed attempts a message is given up, 0 for never.  One
+                that arrives with more is given up without calling the handler.
+            backoff: how it slows down when handlers fail; None for not at all.
+            dead_letter: where messages go that are given up, as `DeadLetter`; without it they are
+                finished.
+            on_give_up: called with a message that is given up, and its error or None.
+            requeue_delay: seconds of delay for each attempt that a failed message had.
+            max_requeue_delay: the longest such delay, in seconds.
+            msg_timeout: seconds until a message that is not answered is delivered again; None for
+                the channel's.
+            auto_touch: touch messages that are worked on for long, up to `max_msg_timeout`.
+            prefetch: how many messages more than the one it works on a slot may take at a time;
+                they wait behind it, and their time runs.
+            max_in_flight: how many messages the worker may hold, those taken over included; by
+                default as many as its slots take.
+            middleware: what stands around the handler, the outermost first.
+            name: by default the topic's and the channel's.
+
+        Raises:
+            InvalidOption: an argument is of the wrong kind or out of its range.
+        """
+        if not isinstance(channel, Channel):
+            raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
+        if not callable(handler):
+            raise InvalidOption("handler", handler, "a function of one message")
+        if backoff is not None and not isinstance(backoff, Backoff):
+            raise InvalidOption("backoff", backoff, "a Backoff or None")
+        require_topic("dead_letter", dead_letter)
+        seconds("requeue_delay", requeue_delay, 0, 3600)
+        seconds("max_requeue_delay", max_requeue_delay, 0, 3600)
+        whole("max_attempts", max_attempts, 0, 65535)
+        window = whole("concurrency", concurrency, 1) * (1 + whole("prefetch", prefetch, 0))
+        if max_in_flight is not None:
+            window = whole("max_in_flight", max_in_flight, 1)
+        if msg_timeout is not None:
+            seconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
+        self.channel: Final = channel
+        self.name: Final = name or f"{channel.topic_name}:{channel.name}"
+        self._msg_timeout: Final = msg_timeout
+        self._plan: Final = Plan(
+            channel=channel,
+            handler=wrap(handler, middleware),
+            name=self.name,
+            concurrency=concurrency,
+            max_attempts=max_attempts,
+            backoff=backoff,
+            dead_letter=dead_letter,
+            on_give_up=on_give_up,
+            requeue_delay=requeue_delay,
+            max_requeue_delay=max_requeue_delay,
+            prefetch=prefetch,
+            window=window,
+            auto_touch=auto_touch,
+        )
+        self._crew: Threads | Tasks | None = None
+
+    # Its life
+
+    def start(self) -> Self:
+        """Begin to work, and return the worker itself.
+
+        Raises:
+            Closed: the channel is closed or deleted, or the worker was started before.
+            TooManyConsumers: the channel has `max_channel_consumers` already.
+        """
+        if self._crew is not None:
+            raise Closed(f"worker {self.name!r}", "started already")
+        crew: Threads | Tasks
+        if is_coroutine(self._plan.handler):
+            consumer = aio.Consumer(
+                self.channel, max_in_flight=self._plan.window, msg_timeout=self._msg_timeout
+            )
+            crew = Tasks(self._plan, consumer)
+        else:
+            threads_consumer = Consumer(
+                self.channel, max_in_flight=self._plan.window, msg_timeout=self._msg_timeout
+            )
+            crew = Threads(self._plan, threads_consumer)
+        self._crew = crew
+        for worker in [worker for worker in _running if not worker.running]:
+            _running.discard(worker)
+        _running.add(self)
+        crew.start()
+        return self
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Take no more messages, and wait until the handlers at work have ended.
+
+        What they have not answered in time goes back to the head of the queue, its attempts
+        counted.  A handler that has not ended by then is told of in the log and not waited for: its
+        task is cancelled, its thread is left behind.
+
+        Called by a handler, or in the loop in which the handlers run, it does not wait; see
+        `stop_async`.  A second call can only shorten the time.  An exception thrown into it, as by
+        Ctrl-C, makes the rest of it immediate.
+
+        Args:
+            timeout: seconds for the handlers at work, on the channel's clock.
+
+        Raises:
+            InvalidOption: the timeout is negative or no finite number; nothing has changed.
+        """
+        self.begin_stop(timeout)
+        crew = self._crew
+        if crew is None or crew.is_inside():
+            return
+        try:
+            crew.wait()
+        except BaseException:
+            crew.desk.stop(0)
+            raise
+        _running.discard(self)
+
+    def begin_stop(self, timeout: float = 30.0) -> None:
+        """Stop like `stop`, and do not wait for the end."""
+        limit = seconds("timeout", timeout)
+        if self._crew is not None:
+            self._crew.desk.stop(limit)
+
+    async def stop_async(self, timeout: float = 30.0) -> None:
+        """Stop like `stop`, and await the end instead of blocking the loop.
+
+        Cancellation:
+            The rest is immediate.
+        """
+        self.begin_stop(timeout)
+        crew = self._crew
+        if crew is None:
+            return
+        try:
+            await until(self.channel._guard, self.channel._clock, crew.is_over, None)
+        except BaseException:
+            crew.desk.stop(0)
+            raise
+        _running.discard(self)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._crew is not None and not self._crew.is_over()
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop_async()
+
+    # Waiting for it
+
+    def join(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
+        """Wait until nothing is ready, in flight or deferred in the channel.
+
+        Args:
+            timeout: in seconds; None waits for ever.
+            raise_first: raise the first error of a handler as soon as there is one.
+
+        Returns:
+            False if the timeout passed first.
+
+        Raises:
+            Closed: the channel was closed or deleted meanwhile.
+            InvalidOption: the timeout is negative or no finite number.
+        """
+        limit = timeout_ns(timeout)
+        channel = self.channel
+        done = self._done_or_failed if raise_first else channel._done
+        who = f"join() of worker {self.name!r}"
+        over = wait_until(channel._guard, channel._clock, done, limit, who)
+        return self._joined(over, raise_first=raise_first)
+
+    async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
+        """Wait like `join`, and let the loop go on."""
+        limit = timeout_ns(timeout)
+        done = self._done_or_failed if raise_first else self.channel._done
+        clock = self.channel._clock
+        moment = None if limit is None else clock.monotonic_ns() + limit
+        over = await until(self.channel._guard, clock, done, moment)
+        return self._joined(over, raise_first=raise_first)
+
+    def _done_or_failed(self) -> bool:
+        return self._error() is not None or self.channel._done()
+
+    def _joined(self, over: bool, *, raise_first: bool) -> bool:
+        error = self._error()
+        if raise_first and error is not None:
+            raise error
+        return self.channel._joined(over)
+
+    def _error(self) -> BaseException | None:
+        return None if self._crew is None else self._crew.desk.error
+
+    def __repr__(self) -> str:
+        """Show its name, handler and state."""
+        state = "running" if self.running else "stopped" if self._crew else "new"
+        return f"<Worker {self.name!r} of {name_of(self._plan.handler)} {state}>"
+
+
+_running: Final[set[Worker]] = set()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop what still runs when the interpreter ends, so that nothing ends without a word."""
+    for worker in list(_running):
+        if worker.running:
+            log.warning("worker %r still runs at the end of the program", worker.name)
+            worker.stop(0)
