@@ -146,7 +146,13 @@ class Answers(Unique, Generic[T]):
         gate = self.gate
         try:
             with self._lock:
-                if gate.quiet and message._consumer is self and not self._guard.alert:
+                guard = self._guard
+                if (
+                    gate.quiet
+                    and message._consumer is self
+                    # with messages left it is not what a join waits for
+                    and (not guard.alert or (self._flow.ready and not guard.wary))
+                ):
                     tick = message._tick
                     del tick[message]
                     message._outcome = FINISHED

@@ -18,7 +18,7 @@ from nsqlite.clock import NEVER
 from nsqlite.errors import Closed, Empty, Reentered
 from nsqlite.getting import Getting
 from nsqlite.lock import insist
-from nsqlite.message import Message, T
+from nsqlite.message import FINISHED, Message, T
 from nsqlite.options import timeout_ns, whole
 from nsqlite.waiter import Waiter
 
@@ -101,7 +101,7 @@ class Consumer(Getting[T]):
                     now < gate.fresh
                     and ready
                     and self.delivered < self.allowed
-                    and not self._guard.alert
+                    and not self._guard.wary
                 ):
                     message._record = ready[0]
                     message._consumer = self
@@ -112,6 +112,44 @@ class Consumer(Getting[T]):
                     del ready[0]
                     return message
         return self._wait(limit)
+
+    def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
+        """Finish a message and return the next one, in one go; for a worker's threads.
+
+        Where many threads want the lock at a time, asking once is twice as fast.
+
+        Returns:
+            None if one of both cannot be done the short way; then nothing has changed.
+        """
+        gate = self.gate
+        ready = self._ready
+        with self._lock:
+            now = self._now()
+            following: Message[T] = Message()
+            if not (
+                now < gate.fresh
+                and ready
+                and message in message._tick
+                and message._consumer is self
+                and self.delivered <= self.allowed
+                and not self._guard.wary
+            ):
+                return None
+            # One piece, as in `fin` and `get`:
+            tick = message._tick
+            message._outcome = FINISHED
+            self.allowed += 1
+            del tick[message]
+            following._record = ready[0]
+            following._consumer = self
+            following._tick = gate.tick
+            following._delivered = now
+            self.delivered += 1
+            gate.tick[following] = None
+            del ready[0]
+        if not tick and tick is not following._tick:
+            self._guard.call(self._flow.clear_away, tick)
+        return following
 
     def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -204,7 +242,7 @@ class Consumer(Getting[T]):
                 now < flow.due
                 and self.gate.quiet
                 and not self._ready
-                and not guard.alert
+                and not guard.wary
                 and self.delivered < self.allowed
             )
             if in_line:  # there is nothing else to mind

@@ -179,7 +179,7 @@ class Delivery(Backlog[T]):
             or owner.delivered >= owner.allowed
             or now >= gate.fresh
             or self.ready
-            or guard.alert
+            or guard.wary
         ):
             self._hand_over(record)
             return

@@ -71,7 +71,8 @@ class Guard:
     Attributes:
         lock: held by whoever reads or changes the topic or anything of its channels.
         busy: an operation of several steps is under way in the thread that holds the lock.
-        alert: get and fin must go through `run`: busy, or somebody listens or joins.
+        wary: put and get must go the long way: busy, or something is to be done after the lock.
+        alert: so must fin: for this, or for a join that it may be the end of.
         broken: an operation was begun and not ended; `mend` completes it.
         mend: completes what a signal has interrupted; the topic's, and may be made twice.
         waiting: how many getters stand in the lines of the topic's channels.
@@ -104,6 +105,7 @@ class Guard:
         "trash",
         "waiting",
         "waiting_path",
+        "wary",
         "watched",
     )
 
@@ -113,6 +115,7 @@ class Guard:
         self.broken = False
         self.mend: Callable[[], None] = lambda: None
         self.busy = False
+        self.wary = False
         self.alert = False
         self.waiting = 0
         self.short_path: Callable[[Any], None] | None = None
@@ -176,7 +179,7 @@ class Guard:
     def put_off(self, operation: Callable[[], object]) -> None:
         """Have an operation made when the lock is next free.  Takes no lock."""
         self._pending.append(operation)
-        self.alert = True
+        self.wary = self.alert = True
         self.push = None
 
     def perform(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
@@ -202,25 +205,20 @@ class Guard:
 
     def stir(self) -> None:
         """Begin something of several steps: no short path is right.  The lock is held."""
-        self.busy = self.alert = True
+        self.busy = self.wary = self.alert = True
         self.push = None
 
     def calm_down(self) -> None:
         """Let the short paths go on if nothing is against it.  The lock is held."""
         self.busy = False
-        self.alert = (
-            self.watched
-            or self.broken
-            or len(self.joiners) > 0
-            or len(self.trash) > 0
-            or len(self.rung) > 0
-        )
-        if self.alert:
+        self.wary = self.watched or self.broken or len(self.trash) > 0 or len(self.rung) > 0
+        self.alert = self.wary or len(self.joiners) > 0
+        if self.wary:
             self.push = None
         else:
             self.push = self.waiting_path if self.waiting else self.short_path
         if self._pending:  # looked at last: put_off() appends first
-            self.alert = True
+            self.wary = self.alert = True
             self.push = None
 
     # After the lock
@@ -228,7 +226,7 @@ class Guard:
     def settle(self) -> None:
         """Do what was left for after the lock; a caller of this thread that holds it does so."""
         if self.lock.owned():
-            self.alert = True
+            self.wary = self.alert = True
             self.push = None
             return
         while self._pending or self.broken:

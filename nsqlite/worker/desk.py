@@ -172,6 +172,10 @@ class Desk:
             slot.message = None
         self.stop(0)
 
+    def is_swift(self) -> bool:
+        """Return whether a success has no other consequence than that its message is finished."""
+        return self._backoff.level == 0 and self.plan.prefetch == 0 and not self.stopping
+
     def leave(self, slot: Slot) -> None:
         """Take note that a slot takes no more."""
         slot.over = True

@@ -66,9 +66,10 @@ class Threads:
         try:
             while not desk.stopping:
                 for message in self._next(most):
-                    if desk.stopping:
-                        break  # what was fetched and not begun is put back
-                    self._work(slot, message)
+                    following: Message[Any] | None = message
+                    while following is not None and not desk.stopping:
+                        following = self._work(slot, following)
+                    # what was fetched and not begun is put back when the worker ends
         except BaseException as error:
             desk.broke(slot, error)
             raise  # to threading.excepthook
@@ -84,16 +85,23 @@ class Threads:
                 self.desk.stop(0)  # the channel is over, and so is the worker
             return []
 
-    def _work(self, slot: Slot, message: Message[Any]) -> None:
+    def _work(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
+        """Handle a message; return another one if it was got at once with the answer."""
         desk = self.desk
         if not desk.begin(slot, message):
-            return
+            return None
         try:
             result = self._handler(message)
         except Exception as error:
             desk.failed(slot, error)
-        else:
-            desk.succeeded(slot, result)
+            return None
+        if result is None and desk.is_swift():
+            following = self._consumer._finish_and_get(message)
+            if following is not None:
+                slot.message = None
+                return following
+        desk.succeeded(slot, result)
+        return None
 
     def _supervise(self) -> None:
         clock = self._clock

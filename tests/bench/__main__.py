@@ -11,7 +11,7 @@ one message.  The two are run in turns.  `median` is the median of the ratios of
 1, ours is less.  It is judged by `must`: `ok` or `MISS`; `hope` is where it should go.  A `note` is
 not judged.  `least` is the least of the ratios, and `best` the ratio of our fastest run to their
 fastest: where it is far from the median, the machine was busy and the row should be run again.
-`threads` and `import` are measured in real time, the rest in processor time.
+`threads`, `bridge`, `worker` and `import` are measured in real time, the rest in processor time.
 
     one       keeps its messages in flight and finishes the oldest; the `Queue` has as many in it,
               and the loop around it keeps as many

@@ -2,7 +2,7 @@
 
 The rule: a loop ends when the other thread has, so all that was put has been taken.
 
-Next: deferrals.py
+Next: awaits.py
 """
 
 from queue import Queue

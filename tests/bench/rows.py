@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import awaits
+import crews
 import deferrals
 import handover
 import imports
@@ -24,6 +26,11 @@ BOUNDS: Final = {
     "flight": Bound(2, 1.3),
     "fanout": Bound(0.9, 0.75),
     "threads": Bound(1.0, 0.8),
+    "await": Bound(2.6, 2.0),
+    "subscribers": Bound(2.8, 2.2),
+    "bridge": Bound(0.7, 0.45),
+    "worker": Bound(0.8, 0.5),
+    "crowd": Bound(1.5, 1.1),
     "deferred": Bound(2, 1.2),
     "memory": Bound(200, 130),
     "copies": Bound(1.5, 1.2),
@@ -115,6 +122,53 @@ def threads(scale: Scale) -> Iterator[Line]:
     yield ratio_line("threads", work, "queue.Queue", result, bound=BOUNDS["threads"])
 
 
+def awaited(scale: Scale) -> Iterator[Line]:
+    """One message at a time in one task."""
+    ours, theirs = run_of(awaits.alone, scale.messages), run_of(awaits.alone_queue, scale.messages)
+    result = compare(ours, theirs, scale.pairs)
+    work = "await put, get, fin, one at a time"
+    yield ratio_line("await", work, "asyncio.Queue put+get", result, bound=BOUNDS["await"])
+
+
+def subscribers(scale: Scale) -> Iterator[Line]:
+    """One put, four channels, one task."""
+    rounds = scale.messages // 4
+    ours = run_of(lambda: awaits.subscribers(4), rounds)
+    theirs = run_of(lambda: awaits.subscribers_queue(4), rounds)
+    result = compare(ours, theirs, scale.pairs)
+    work = "await put, get and fin in 4 channels"
+    bound = BOUNDS["subscribers"]
+    yield ratio_line("subscribers", work, "4 x asyncio.Queue", result, bound=bound)
+
+
+def bridge(scale: Scale) -> Iterator[Line]:
+    """From a thread to a task."""
+    ours = run_of(awaits.bridge, scale.messages, waits=True)
+    theirs = run_of(awaits.bridge_queue, scale.messages, waits=True)
+    result = compare(ours, theirs, scale.pairs)
+    work = f"{scale.messages:,} from a thread to a task"
+    yield ratio_line("bridge", work, "call_soon_threadsafe", result, bound=BOUNDS["bridge"])
+
+
+def worker(scale: Scale) -> Iterator[Line]:
+    """An empty handler in four threads."""
+    ours = run_of(lambda: crews.worker(4), scale.deferred, waits=True)
+    theirs = run_of(lambda: crews.pool(4), scale.deferred, waits=True)
+    result = compare(ours, theirs, scale.long_pairs)
+    work = f"an empty handler in 4 threads, {scale.deferred:,}"
+    yield ratio_line("worker", work, "ThreadPoolExecutor", result, bound=BOUNDS["worker"])
+
+
+def crowd(scale: Scale) -> Iterator[Line]:
+    """One message to the first of many who wait."""
+    many = scale.outstanding * 10
+    ours = run_of(lambda: awaits.crowd(many), scale.messages // 4)
+    theirs = run_of(lambda: awaits.crowd(10), scale.messages // 4)
+    result = compare(ours, theirs, scale.pairs)
+    work = f"one message while {many:,} tasks wait"
+    yield ratio_line("crowd", work, "while 10 wait", result, bound=BOUNDS["crowd"])
+
+
 def deferred(scale: Scale) -> Iterator[Line]:
     """Deferred in random order, then all due; the wheel itself is judged."""
     count = scale.deferred
@@ -186,6 +240,11 @@ ROWS: Final[dict[str, Callable[[Scale], Iterator[Line]]]] = {
     "flight": flight,
     "fanout": fanout,
     "threads": threads,
+    "await": awaited,
+    "subscribers": subscribers,
+    "bridge": bridge,
+    "worker": worker,
+    "crowd": crowd,
     "deferred": deferred,
     "memory": memory_of_one,
     "copies": copies,
