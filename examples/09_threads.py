@@ -13,7 +13,7 @@ It prints:
     3 threads consumed 4000 numbers
     their sum is 7998000
 
-Next: text_statistics.py
+Next: 10_asyncio.py
 """
 
 import threading
