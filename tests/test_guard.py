@@ -259,19 +259,21 @@ def test_what_a_signal_interrupts_is_made_again() -> None:
 # Calm
 
 
-@pytest.mark.parametrize(
-    "disturb",
-    [
-        lambda guard: guard.observe((print,)),
-        lambda guard: guard.joiners.setdefault(Bell(), bool),
-    ],
-    ids=["somebody observes", "somebody joins"],
-)
-def test_the_short_paths_are_for_the_calm(disturb: Callable[[Guard], object]) -> None:
-    """While somebody observes or joins, put, get and fin go the long way."""
+def test_while_somebody_observes_all_go_the_long_way() -> None:
+    """While somebody observes, put, get and fin go the long way."""
     guard = calm()
-    guard.run(disturb, guard)
+    guard.run(guard.observe, (print,))
     assert (False, False, True, True) == state(guard)
+    assert guard.wary
+
+
+def test_while_somebody_joins_only_fin_goes_the_long_way() -> None:
+    """A join ends by what is finished, so it alerts fin and leaves put and get their short paths."""
+    guard = calm()
+    guard.run(guard.joiners.setdefault, Bell(), bool)
+    assert guard.alert
+    assert not guard.wary
+    assert guard.push is guard.short_path
 
 
 def test_trash_makes_the_next_call_settle() -> None:
