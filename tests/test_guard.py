@@ -268,7 +268,7 @@ def test_while_somebody_observes_all_go_the_long_way() -> None:
 
 
 def test_while_somebody_joins_only_fin_goes_the_long_way() -> None:
-    """A join ends by what is finished, so it alerts fin and leaves put and get their short paths."""
+    """A join ends by what is finished: it alerts fin, and leaves put and get their short paths."""
     guard = calm()
     guard.run(guard.joiners.setdefault, Bell(), bool)
     assert guard.alert
