@@ -204,9 +204,11 @@ class ChannelCore(Unique, Generic[T]):
         self._retire(member)
         flow = self._flow
         if give_back and member.delivered > member.allowed - member.window:
+            on_the_way = {waiter.message for waiter in member.waiters}
             for message in reversed(list(flow.timeouts)):
                 if message._consumer is member:
-                    flow.give_back(message, counted(message))
+                    never = message in on_the_way  # handed over, and nobody has it yet
+                    flow.give_back(message, message._record if never else counted(message))
         flow.feed()
         self._part(member.client_id)
         self._answered()
@@ -219,8 +221,11 @@ class ChannelCore(Unique, Generic[T]):
         now = flow.sweep()
         if waiter is not None:
             waiter.listen()
-            if waiter.message is not None:
-                return waiter.message
+            message = waiter.message
+            if message is not None:
+                if message in message._tick:
+                    return message
+                waiter.message = None  # it timed out or was taken back on the way
         self._require_member(member)
         if flow.ready and not flow.paused and not member.is_full():
             if waiter is not None:
@@ -236,7 +241,8 @@ class ChannelCore(Unique, Generic[T]):
         self._flow.sweep()
         self._flow.line.leave(waiter)
         self._flow.feed()
-        return waiter.message
+        message = waiter.message
+        return message if message is not None and message in message._tick else None
 
     def _abandon(self, waiter: Waiter[T]) -> None:
         """End a wait that was interrupted; what it was handed was never delivered."""

@@ -264,8 +264,8 @@ class Consumer(Getting[T]):
                     nap = left
             if not self._clock.wait(waiter.bell, nap, self._who):
                 slept += nap or 0
-            elif waiter.message is not None:
-                return waiter.message
+            elif (message := waiter.message) is not None and message in message._tick:
+                return message
             message = guard.run(receive, self, waiter)
             if message is not None:
                 return message

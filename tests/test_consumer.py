@@ -535,3 +535,29 @@ def test_what_never_reached_its_caller_was_not_delivered() -> None:
     assert (0, 0, 0) == (stats.message_count, stats.in_flight_count, stats.finish_count)
     assert 1 == consumer.get().attempts
     topic._check()
+
+
+@pytest.mark.parametrize("how", ["close", "time out"])
+def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
+    """A message that is taken back, or times out, before its getter wakes is not returned by it."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    waiter: Waiter[Any] = Waiter(consumer)
+    consumer.waiters[waiter] = None
+    topic._guard.run(channel._receive, consumer, waiter)
+    topic.put(b"1")
+    assert waiter.message is not None
+    if how == "close":
+        consumer.close()
+        assert [0] == [info.attempts for info in channel.peek()]
+        with pytest.raises(Closed):
+            topic._guard.run(channel._receive, consumer, waiter)
+    else:
+        channel.pause()
+        clock.advance(60)
+        assert topic._guard.run(channel._give_up, waiter) is None
+        assert topic._guard.run(channel._receive, consumer, waiter) is None
+        assert [1] == [info.attempts for info in channel.peek()]
+    assert waiter.message is None

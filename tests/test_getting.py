@@ -49,24 +49,6 @@ def test_a_batch_interrupted_while_it_is_made(
     topic._check()
 
 
-def test_take_gets_one_when_nothing_is_to_mind() -> None:
-    """The short path gives the next message, or none where the long way has to be gone."""
-    topic: Topic[bytes] = Topic("orders", clock=ManualClock())
-    channel = topic.channel("billing")
-    consumer = Consumer(channel, max_in_flight=2)
-    assert consumer._take() is None
-    topic.put_many([b"1", b"2", b"3"])
-    assert b"1" == consumer.get().body  # opens the gate
-    second = consumer._take()
-    assert second is not None
-    assert (b"2", 1) == (second.body, second.attempts)
-    assert consumer._take() is None  # the window is full
-    consumer.fin(second)
-    channel.pause()
-    assert consumer._take() is None
-    topic._check()
-
-
 def test_a_batch_lingers_for_a_number_of_seconds() -> None:
     """How long a batch may linger is checked and returned in nanoseconds."""
     consumer = Consumer(Topic("orders").channel("billing"), msg_timeout=2)

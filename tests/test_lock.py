@@ -393,8 +393,12 @@ def functions(code: CodeType) -> Iterator[CodeType]:
             yield from functions(constant)
 
 
-def loops_that_slip_out(code: CodeType) -> list[int | None]:
-    """Return the lines where a loop goes round outside of the `with` or `try` that it stands in."""
+def loops_that_slip_out(code: CodeType) -> list[int]:
+    """Return the lines where a loop goes round outside of the `with` or `try` that it stands in.
+
+    The jumps without a line are left out: they are those of an `await`, after what was thrown into
+    it came back as a result.
+    """
     bytecode: Any = dis.Bytecode(code)  # whose table of handlers typeshed does not know
     entries = bytecode.exception_entries
     instructions = list(bytecode)
@@ -410,11 +414,14 @@ def loops_that_slip_out(code: CodeType) -> list[int | None]:
             found |= targets
         return found & handlers
 
-    return [
-        step.positions.lineno if step.positions else None
+    lines = [
+        step.positions.lineno
         for step in instructions
-        if step.opname == "JUMP_BACKWARD" and around(step.argval) - around(step.offset)
+        if step.positions
+        and step.opname == "JUMP_BACKWARD"
+        and around(step.argval) - around(step.offset)
     ]
+    return [line for line in lines if line is not None]
 
 
 SLIPS = """

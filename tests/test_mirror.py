@@ -13,6 +13,7 @@ ELSEWHERE: Final = {
     "__init__.py": "test_init.py",  # the same name without underscores
     "__main__.py": "test_main.py",  # the same
     "_version.py": "test_init.py",  # one constant, which the package shows
+    "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }

@@ -198,10 +198,8 @@ class Consumer(Getting[T]):
                 lookout.set()
                 await waiter.sleep(deadline)
                 message = waiter.message
-            if message is not None:
-                if message in message._tick:
-                    return message
-                waiter.message = None  # its time went by while the loop was busy
+            if message is not None and message in message._tick:
+                return message  # else its time went by while the loop was busy
 
     def _abandon(self, waiter: Sleeper[T]) -> None:
         """Give up a wait; what it was handed goes to the next.  Any thread; takes the lock."""

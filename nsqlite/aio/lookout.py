@@ -23,7 +23,7 @@ class Lookout:
         waiters: how many gets wait in the loop for a message of the channel.
     """
 
-    __slots__ = ("_alarm", "_clock", "_flow", "_guard", "_loop", "_moment", "waiters")
+    __slots__ = ("_alarm", "_clock", "_flow", "_guard", "_loop", "_moment", "_over", "waiters")
 
     def __init__(
         self, flow: Flow[Any], guard: Guard, clock: Clock, loop: AbstractEventLoop
@@ -35,6 +35,7 @@ class Lookout:
         self._loop: Final = loop
         self._alarm: Alarm | None = None
         self._moment = NEVER
+        self._over = False
         self.waiters = 0
 
     def is_closed(self) -> bool:
@@ -60,7 +61,8 @@ class Lookout:
 
     def ring(self) -> None:
         """Take note that there may be an earlier deadline.  The topic's lock is held."""
-        self._guard.rung.append(self)
+        if not self._over:
+            self._guard.rung.append(self)
 
     def wake(self) -> None:
         """Have the loop look, from any thread; the topic's lock is not held."""
@@ -70,7 +72,7 @@ class Lookout:
         try:
             self._loop.call_soon_threadsafe(self._look)
         except RuntimeError:  # it is closed; who comes next to wait for this channel forgets it
-            self.waiters = 0
+            self._over = True
             self._call_off()
 
     def _look(self) -> None:

@@ -81,13 +81,16 @@ async def _put_patiently(topic: Topic[T], batch: list[T], limit: int | None) -> 
     def give_up(waiter: Sleeper[T]) -> None:
         guard.call(topic._fan.leave, waiter)
 
-    waiter: Sleeper[T] = Sleeper(guard, topic._clock, give_up)
-    try:
+    async def wait_for_room() -> None:
         while not guard.run(topic._try, records, size, None, waiter):
             if deadline is not None and now() >= deadline:
                 guard.run(topic._try_last, records, size, waiter)
-                break
+                return
             await waiter.sleep(deadline)
+
+    waiter: Sleeper[T] = Sleeper(guard, topic._clock, give_up)
+    try:
+        await wait_for_room()
     finally:
         give_up(waiter)
         waiter.end()
@@ -144,12 +147,15 @@ async def until(guard: Guard, clock: Clock, done: Callable[[], bool], moment: in
     def give_up(waiter: Sleeper[Any]) -> None:
         guard.call(leave, guard, waiter, done)
 
-    waiter: Sleeper[Any] = Sleeper(guard, clock, give_up)
-    try:
+    async def wait() -> None:
         while not guard.run(look, guard, waiter, done):
             if moment is not None and clock.monotonic_ns() >= moment:
-                break
+                return
             await waiter.sleep(moment)
+
+    waiter: Sleeper[Any] = Sleeper(guard, clock, give_up)
+    try:
+        await wait()
     finally:
         give_up(waiter)
         waiter.end()

@@ -89,10 +89,12 @@ class Sleeper(Waiter[T]):
         if self._woken:
             return
         alarm = None
-        if moment is not None:
-            alarm = self._clock.alarm(self.loop, moment, self.wake)
         self._future = self.loop.create_future()
         try:
+            if moment is not None:
+                alarm = self._clock.alarm(self.loop, moment, self.wake)
+                if self._clock.monotonic_ns() >= moment:
+                    return  # another thread has just moved a manual clock
             await self._future
         finally:
             self._future = None

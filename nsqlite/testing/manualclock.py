@@ -91,7 +91,7 @@ class ManualClock:
         self._moving: Final = make_section(rank=-1)  # held by who moves the clock
         # guards the two below; nothing is called inside
         self._lock: Final = make_section(rank=3, forked=self._forget_sleepers)
-        self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps
+        self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps, 0 for an alarm
         self._timed: list[weakref.ref[Timed]] = []  # in the order of attachment
 
     # What a Clock has
@@ -211,9 +211,11 @@ class ManualClock:
                 timed.advance()
         with self._lock:
             sleeps = self._sleeps.copy()
-        for sleep in sleeps:
+        for sleep, thread in sleeps.items():
             if sleep.due <= self._elapsed:
                 sleep.over = True
+                if not thread:
+                    self._forget(sleep)  # an alarm goes off once
                 ring(sleep.bell)
 
     def _attached(self) -> list[Timed]:

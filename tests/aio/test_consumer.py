@@ -1,1 +1,821 @@
-"""TODO"""
+"""A consumer in asyncio: who is served, from where, and what a get leaves that came to nothing."""
+
+import asyncio
+import gc
+import inspect
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from helpers import PATIENCE, Call
+
+import nsqlite
+from aio.loops import (
+    Elsewhere,
+    LastMoment,
+    abandoned,
+    begin,
+    cancel_all,
+    in_loop,
+    outcome,
+    traces,
+    turns,
+)
+from nsqlite import Closed, Empty, InvalidOption, NotInFlight, State, Topic, WindowFull, aio
+from nsqlite.testing import ManualClock
+
+
+class Scene:
+    """A topic with one channel on a manual clock, and a consumer."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = LastMoment()
+        self.topic: Topic[Any] = Topic("orders", clock=self.clock)
+        self.channel = self.topic.channel("billing")
+        self.consumer = self.another(**options)
+
+    def another(self, **options: Any) -> aio.Consumer[Any]:
+        return aio.Consumer(self.channel, **options)
+
+    def thread(self) -> Call:
+        """Return a get in a thread, which waits."""
+        call = Call(nsqlite.Consumer(self.channel).get)
+        self.clock.until_waiting()
+        return call
+
+    def ready(self) -> list[tuple[Any, int]]:
+        """Return the bodies and attempts of what is ready."""
+        return [(info.body, info.attempts) for info in self.channel.peek(100)]
+
+
+# Served
+
+
+@in_loop
+async def test_a_get_that_need_not_wait_does_not_suspend() -> None:
+    """A get returns what is ready without a turn of the loop, the long way and the short one."""
+    scene = Scene()
+    scene.topic.put_many([1, 2, 3])
+    for body in (1, 2, 3):
+        coroutine = scene.consumer.get()
+        with pytest.raises(StopIteration) as info:
+            coroutine.send(None)
+        assert (body, 1) == (info.value.value.body, info.value.value.attempts)
+    assert {} == traces(scene.topic)
+
+
+def test_who_waits_needs_a_loop() -> None:
+    """A get with a timeout of 0 can be made where no loop runs; one that has to wait cannot."""
+    scene = Scene()
+    with pytest.raises(Empty):
+        scene.consumer.get(timeout=0).send(None)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        scene.consumer.get().send(None)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_waits_for_a_put_of_its_loop() -> None:
+    """A get that waits is handed what another task puts."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    assert 1 == len(scene.consumer.waiters)
+    scene.topic.put(b"1")
+    message = await task
+    assert (b"1", 1, State.IN_FLIGHT) == (message.body, message.attempts, message.state)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_waits_for_a_put_of_a_thread() -> None:
+    """A get that waits is handed what another thread puts."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    Call(lambda: scene.topic.put(b"1")).result()
+    assert b"1" == (await task).body
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_that_waits_takes_one_turn() -> None:
+    """A task that was handed a message goes on at the loop's next turn."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    scene.topic.put(b"1")
+    await asyncio.sleep(0)
+    assert task.done()
+
+
+@pytest.mark.parametrize("first", ["thread", "task"])
+def test_first_come_first_served(first: str) -> None:
+    """Threads and the tasks of two loops are served in the order in which they came."""
+    scene = Scene()
+
+    async def main() -> list[Any]:
+        with Elsewhere() as elsewhere:
+            waits: list[Any] = []
+            kinds = ["thread", "task", "thread", "elsewhere", "task", "thread", "elsewhere"]
+            for kind in kinds if first == "thread" else reversed(kinds):
+                if kind == "thread":
+                    waits.append(scene.thread())
+                elif kind == "task":
+                    waits.append(await begin(scene.consumer.get()))
+                else:
+                    waits.append(elsewhere.begin(scene.consumer.get()))
+            scene.topic._check()
+            for body in range(4):
+                scene.topic.put(body)
+            scene.topic.put_many([4, 5, 6])
+            found = []
+            for wait in waits:
+                if isinstance(wait, Call):
+                    found.append(wait.result())
+                elif wait.get_loop() is elsewhere.loop:
+                    found.append(elsewhere.outcome(wait))
+                else:
+                    found.append(await wait)
+            return [message.body for message in found]
+
+    assert [0, 1, 2, 3, 4, 5, 6] == asyncio.run(main())
+    assert {} == traces(scene.topic)
+
+
+def test_a_consumer_is_of_no_loop() -> None:
+    """A consumer made where there is no loop is used in one loop after the other, and in two."""
+    scene = Scene()
+    for body in (b"1", b"2"):
+
+        async def get(body: bytes) -> Any:
+            task = await begin(scene.consumer.get())
+            scene.topic.put(body)
+            return (await task).body
+
+        assert body == asyncio.run(get(body))
+    with Elsewhere() as one, Elsewhere() as other:
+        tasks = [(loop, loop.begin(scene.consumer.get())) for loop in (one, other)]
+        scene.topic.put_many([b"3", b"4"])
+        assert [b"3", b"4"] == [loop.outcome(task).body for loop, task in tasks]
+    assert 4 == scene.consumer.in_flight_count
+    assert {} == traces(scene.topic)
+
+
+@pytest.mark.parametrize("wake", ["req", "timeout", "unpause", "due", "window", "close", "rdy"])
+@in_loop
+async def test_a_get_is_woken(wake: str) -> None:
+    """A get that waits is woken by whatever makes a message ready for it."""
+    scene = Scene(max_in_flight=1)
+    other = scene.another()
+    full = wake in ("window", "rdy")
+    scene.topic.put(b"1")
+    held = await (scene.consumer if full else other).get()
+    if full:
+        scene.topic.put(b"1")
+    elif wake == "due":
+        held.req(delay=5)
+    elif wake == "unpause":
+        scene.channel.pause()
+        held.req()
+    task = await begin(scene.consumer.get())
+    assert not task.done()
+    scene.topic._check()
+    if wake == "req":
+        held.req()
+    elif wake in ("timeout", "due"):
+        scene.clock.advance(60)
+    elif wake == "unpause":
+        scene.channel.unpause()
+    elif wake == "window":
+        held.fin()
+    elif wake == "rdy":
+        scene.consumer.rdy(2)
+    else:
+        other.close()
+    message = await task
+    assert (b"1", 1 if full else 2) == (message.body, message.attempts)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_full_window_is_not_in_line() -> None:
+    """A message goes past a task whose consumer could not take it."""
+    scene = Scene(max_in_flight=1)
+    scene.topic.put(b"0")
+    held = await scene.consumer.get()
+    parked = [await begin(scene.consumer.get()) for _ in "12"]
+    free = await begin(scene.another().get())
+    scene.topic.put(b"1")
+    assert b"1" == (await free).body
+    scene.topic.put_many([b"2", b"3"])
+    held.fin()
+    assert b"2" == (await parked[0]).body
+    assert not parked[1].done()
+    (await parked[0]).fin()
+    assert b"3" == (await parked[1]).body
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_answers_are_plain_calls() -> None:
+    """Fin, req, touch, move and close are called, not awaited."""
+    scene = Scene(msg_timeout=5)
+    elsewhere = scene.topic.channel("elsewhere")
+    scene.topic.put_many([1, 2, 3, 4])
+    first, second, third, fourth = await scene.consumer.get_many(4)
+    scene.clock.advance(4)
+    scene.consumer.touch(fourth)
+    assert not inspect.isawaitable(scene.consumer.fin(first))  # type: ignore[func-returns-value]
+    scene.consumer.req(second)
+    assert 16 == len(scene.consumer.move(third, elsewhere, 5))
+    scene.clock.advance(4)
+    assert State.IN_FLIGHT == fourth.state
+    with pytest.raises(NotInFlight):
+        first.touch()
+    scene.consumer.close()
+    assert [(4, 1), (2, 1)] == scene.ready()
+    assert [1, 2, 3, 4, 5] == [info.body for info in elsewhere.peek()]
+
+
+# In real time
+
+
+@in_loop
+async def test_real_timeouts() -> None:
+    """On the system's clock a get ends with its timeout, and a time-out or deferral wakes it."""
+    topic = Topic("orders", resolution=0.001)
+    consumer = aio.Consumer(topic.channel("billing"))
+    with pytest.raises(Empty):
+        await consumer.get(timeout=0.002)
+    topic.put(b"1", delay=0.002)
+    first = await consumer.get()
+    first.req()
+    await aio.Consumer(topic.channel("billing"), msg_timeout=0.002).get()
+    assert [1, 3] == [first.attempts, (await consumer.get()).attempts]
+    assert {} == traces(topic)
+
+
+# Virtual time
+
+
+@in_loop
+async def test_time_by_hand() -> None:
+    """Who moves the clock sees time-outs, deferrals and the timeouts of gets at their moments."""
+    scene = Scene()
+    seen: list[tuple[float, str, Any]] = []
+
+    async def get(name: str, timeout: float | None) -> None:
+        try:
+            found: Any = (await scene.consumer.get(timeout)).body
+        except Empty as error:
+            found = type(error)
+        seen.append((scene.clock.time() - 1_700_000_000, name, found))
+
+    scene.topic.put("held")
+    await scene.another(msg_timeout=7).get()
+    scene.topic.put("later", delay=3)
+    for name, timeout in (("a", None), ("b", 4), ("c", None), ("d", 7.5)):
+        await begin(get(name, timeout))
+    for _ in range(10):
+        scene.clock.advance(1)
+        await turns()
+    assert [(3.0, "a", "later"), (4.0, "b", Empty), (7.0, "c", "held"), (8.0, "d", Empty)] == seen
+    assert {} == traces(scene.topic)
+    scene.channel.empty()
+    assert {} == scene.clock._sleeps
+
+
+@in_loop
+async def test_a_step_over_several_deadlines() -> None:
+    """One move of the clock over a deferral and a timeout lets the deferral come first."""
+    scene = Scene()
+    scene.topic.put(b"1", delay=3)
+    first = await begin(scene.consumer.get(timeout=4))
+    second = await begin(scene.consumer.get(timeout=4))
+    scene.clock.advance(10)
+    assert b"1" == (await first).body
+    assert isinstance(await outcome(second), Empty)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_the_clock_is_moved_by_a_thread() -> None:
+    """Another thread may move the clock; tasks find what has happened."""
+    scene = Scene()
+    scene.topic.put(b"1", delay=3)
+    task = await begin(scene.consumer.get())
+    late = await begin(scene.another().get(timeout=5))
+    Call(lambda: scene.clock.advance(5)).result()
+    assert b"1" == (await task).body
+    assert isinstance(await outcome(late), Empty)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_timeout_while_time_passed_awake() -> None:
+    """A get that was rung when its time was over as well looks a last time, and then gives up."""
+    scene = Scene(max_in_flight=1)
+    scene.topic.put(b"1")
+    await scene.consumer.get()
+    task = await begin(scene.consumer.get(timeout=5))
+    scene.channel._flow.line.ring_all()
+    scene.topic._guard.settle()
+    scene.clock.advance(5)
+    error = await outcome(task)
+    assert isinstance(error, WindowFull)
+    assert 1 == error.max_in_flight
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_message_in_the_last_moment() -> None:
+    """A get whose time is over returns what it was handed while it looked at the clock."""
+    scene = Scene()
+    task = await begin(scene.consumer.get(timeout=5))
+    scene.clock.advance(5)
+    scene.clock.surprise(scene.topic, lambda: scene.topic.put(b"1"))
+    assert (b"1", 1) == ((await task).body, (await task).attempts)
+    assert ({}, {}) == (traces(scene.topic), scene.clock._sleeps)
+
+
+# Interrupted
+
+
+@pytest.mark.parametrize("when", ["unstarted", "waiting", "handed", "rung", "over", "parked"])
+@in_loop
+async def test_a_cancelled_get_leaves_no_trace(when: str) -> None:
+    """A get cancelled at any moment leaves the line; what it was handed goes to the next."""
+    scene = Scene(max_in_flight=1)
+    if when == "parked":
+        scene.topic.put(b"0")
+        held = await scene.consumer.get()
+    task = asyncio.ensure_future(scene.consumer.get(timeout=9))
+    if when != "unstarted":
+        await turns()
+    following = await begin(scene.another().get())
+    if when in ("handed", "over"):
+        scene.topic.put(b"1")
+        assert 1 == scene.consumer.in_flight_count
+    if when == "over":
+        await turns()
+    if when == "rung":
+        scene.channel._flow.line.ring_all()
+        scene.topic._guard.settle()
+    assert when != "over" or task.done()
+    task.cancel()
+    found = await outcome(task)
+    if when == "over":
+        assert b"1" == found.body
+        scene.topic.put(b"2")
+    else:
+        assert isinstance(found, asyncio.CancelledError)
+        if when != "handed":
+            scene.topic.put(b"2")
+    message = await following
+    assert (b"1" if when == "handed" else b"2", 1) == (message.body, message.attempts)
+    assert (1 if when in ("over", "parked") else 0) == scene.consumer.in_flight_count
+    if when == "parked":
+        held.fin()
+    assert ({}, {}) == (traces(scene.topic), scene.clock._sleeps)
+    stats = scene.consumer.stats()
+    assert (1 if when in ("over", "parked") else 0) == stats.message_count
+
+
+@in_loop
+async def test_a_message_handed_in_vain_goes_to_the_head() -> None:
+    """What a cancelled get was handed is ready again before all else, attempts as before."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    scene.topic.put_many([b"1", b"2"])
+    task.cancel()
+    await outcome(task)
+    assert [(b"1", 0), (b"2", 0)] == scene.ready()
+    assert (0, 0, 0) == (
+        scene.consumer.in_flight_count,
+        scene.channel.stats().requeue_count,
+        scene.channel.stats().timeout_count,
+    )
+
+
+@in_loop
+async def test_a_message_handed_in_vain_goes_to_a_thread() -> None:
+    """What a cancelled task was handed goes to the thread that waits behind it."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    call = scene.thread()
+    scene.topic.put(b"1")
+    task.cancel()
+    await outcome(task)
+    assert (b"1", 1) == (call.result().body, call.result().attempts)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_wait_for() -> None:
+    """A get inside `asyncio.timeout` that times out leaves the line."""
+    scene = Scene()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await scene.consumer.get()
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_cancelled_batch_goes_back() -> None:
+    """A batch cancelled while it lingers goes back to the head in its order, attempts as before."""
+    scene = Scene()
+    scene.topic.put_many([1, 2])
+    task = await begin(scene.consumer.get_many(4, linger=5))
+    scene.topic.put(3)
+    await turns()
+    scene.topic.put_many([4, 5])
+    task.cancel()
+    assert isinstance(await outcome(task), asyncio.CancelledError)
+    assert [(body, 0) for body in (1, 2, 3, 4, 5)] == scene.ready()
+    assert (0, {}) == (scene.consumer.in_flight_count, traces(scene.topic))
+
+
+@in_loop
+async def test_a_cancelled_first_wait_of_a_batch() -> None:
+    """A batch cancelled while it has nothing leaves the line."""
+    scene = Scene()
+    task = await begin(scene.consumer.get_many(4, linger=5))
+    task.cancel()
+    await outcome(task)
+    scene.topic.put(1)
+    assert [(1, 0)] == scene.ready()
+    assert {} == traces(scene.topic)
+
+
+# Batches
+
+
+@in_loop
+async def test_a_batch_lingers() -> None:
+    """A batch waits for more, until it is full, its time is over or the window is full."""
+    scene = Scene()
+    task = await begin(scene.consumer.get_many(3, linger=10))
+    scene.topic.put(1)
+    await turns()
+    scene.clock.advance(6)
+    scene.topic.put(2)
+    await turns()
+    assert not task.done()
+    scene.clock.advance(4)
+    assert [1, 2] == [message.body for message in await task]
+    task = await begin(scene.consumer.get_many(3, linger=10))
+    scene.topic.put_many([3, 4, 5, 6])
+    assert [3, 4, 5] == [message.body for message in await task]
+    narrow = scene.another(max_in_flight=2)
+    scene.topic.put(7)
+    assert [6, 7] == [message.body for message in await narrow.get_many(3, linger=10)]
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_batch_ends_with_its_consumer() -> None:
+    """A lingering batch is returned if its consumer leaves it in flight; one given back is none."""
+    for give_back in (False, True):
+        scene = Scene()
+        scene.topic.put(1)
+        task = await begin(scene.consumer.get_many(3, linger=10))
+        scene.consumer.close(give_back=give_back)
+        found = await outcome(task)
+        assert isinstance(found, Closed) if give_back else [1] == [m.body for m in found]
+        assert {} == traces(scene.topic)
+
+
+# Over
+
+
+@pytest.mark.parametrize("what", ["consumer", "channel", "topic", "deleted", "broker"])
+@in_loop
+async def test_close_wakes(what: str) -> None:
+    """Whoever waits gets Closed when what he waits for is over, parked or not."""
+    broker = nsqlite.Broker(clock=ManualClock())
+    topic = broker.topic("orders")
+    channel = topic.channel("billing")
+    consumer = aio.Consumer(channel, max_in_flight=1)
+    topic.put(b"0")
+    channel.pause()
+    tasks = [await begin(consumer.get())]
+    channel.unpause()
+    assert b"0" == (await tasks.pop()).body
+    tasks = [await begin(consumer.get()), await begin(consumer.get(timeout=5))]
+    free = await begin(aio.Consumer(channel).get())
+    ends: dict[str, Callable[[], object]] = {
+        "consumer": consumer.close,
+        "channel": channel.close,
+        "topic": topic.close,
+        "deleted": topic.delete,
+        "broker": broker.close,
+    }
+    ends[what]()
+    for task in tasks:
+        assert isinstance(await outcome(task), Closed)
+    if what == "consumer":
+        assert (b"0", 2) == ((await free).body, (await free).attempts)
+    else:
+        assert isinstance(await outcome(free), Closed)
+    assert {} == traces(topic)
+
+
+@in_loop
+async def test_close_with_a_message_in_a_waiters_hands() -> None:
+    """A get that was handed a message which its consumer then gave back raises Closed."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    scene.topic.put(b"1")
+    scene.consumer.close()
+    assert isinstance(await outcome(task), Closed)
+    assert [b"1"] == [body for body, _ in scene.ready()]
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_message_left_in_flight_is_still_got() -> None:
+    """A get that was handed a message which its consumer left in flight returns it."""
+    scene = Scene()
+    task = await begin(scene.consumer.get())
+    scene.topic.put(b"1")
+    scene.consumer.close(give_back=False)
+    (await task).fin()
+    assert scene.channel._flow.is_idle()
+
+
+@in_loop
+async def test_async_with_and_for() -> None:
+    """An `async for` loop ends when the consumer is closed, which `async with` does."""
+    scene = Scene()
+    seen = []
+    scene.topic.put_many([1, 2])
+    async with scene.another() as consumer:
+        async for message in consumer:
+            seen.append(message.body)
+            message.fin()
+            if len(seen) == 2:
+                scene.topic.put(3)
+            if len(seen) == 3:
+                consumer.close()
+    with pytest.raises(ValueError, match="so"):
+        async with scene.consumer as same:
+            assert same is scene.consumer
+            raise ValueError("so")
+    assert ([1, 2, 3], True) == (seen, scene.consumer.closed)
+    with scene.another() as third:
+        pass
+    assert third.closed
+
+
+# Loops that are over, or stand still
+
+
+@pytest.mark.parametrize("following", ["thread", "task", "nobody"])
+def test_a_closed_loop_is_skipped(following: str) -> None:
+    """A message for a get whose loop is closed goes to the next in line, attempts as before."""
+    scene = Scene()
+    tasks = [abandoned(scene.consumer.get), abandoned(lambda: scene.consumer.get(timeout=5))]
+
+    async def main() -> Any:
+        task = await begin(scene.another().get())
+        scene.topic.put(b"1")
+        return await task
+
+    if following == "thread":
+        call = scene.thread()
+        scene.topic.put(b"1")
+        message = call.result()
+    elif following == "task":
+        message = asyncio.run(main())
+    else:
+        scene.topic.put(b"1")
+        assert [(b"1", 0)] == scene.ready()
+        message = nsqlite.Consumer(scene.channel).get()
+    assert (b"1", 1) == (message.body, message.attempts)
+    assert (0, {}) == (scene.consumer.in_flight_count, traces(scene.topic))
+    assert [False, False] == [task.done() for task in tasks]
+
+
+def test_a_closed_loop_is_skipped_by_time() -> None:
+    """A get whose loop is closed leaves the line when its time is over, too."""
+    scene = Scene()
+    task = abandoned(lambda: scene.consumer.get(timeout=5))
+    scene.clock.advance(5)
+    assert {} == traces(scene.topic)
+    assert not task.done()
+
+
+def test_a_closed_loop_with_a_message_in_its_hands() -> None:
+    """A message handed to a loop that is then closed times out like any other."""
+    scene = Scene()
+    loop = asyncio.new_event_loop()
+    task: Any = loop.run_until_complete(begin(scene.consumer.get()))
+    scene.topic.put(b"1")
+    loop.close()
+    task._log_destroy_pending = False
+    assert (1, 0) == (scene.channel.in_flight_count, scene.channel.depth)
+    scene.clock.advance(60)
+    assert [(b"1", 1)] == scene.ready()
+    scene.consumer.close()
+    assert ([(b"1", 1)], {}) == (scene.ready(), traces(scene.topic))
+    assert not task.done()
+
+
+def test_who_was_skipped_is_forgotten() -> None:
+    """A task of a closed loop is kept alive by nothing when it has been skipped."""
+    scene = Scene()
+    tasks = [abandoned(scene.consumer.get)]
+    gone = weakref.ref(tasks[0])
+    scene.topic.put(b"1")
+    tasks.clear()
+    gc.collect()
+    assert gone() is None
+    assert ([(b"1", 0)], {}) == (scene.ready(), traces(scene.topic))
+
+
+@pytest.mark.parametrize("handed", [False, True])
+def test_a_destroyed_get_leaves_no_trace(handed: bool) -> None:
+    """A get that is destroyed while it waits leaves the line; what it was handed goes back."""
+    scene = Scene()
+    loop = asyncio.new_event_loop()
+    coroutine = scene.consumer.get()
+    loop.run_until_complete(step(coroutine))
+    assert 1 == len(scene.consumer.waiters)
+    if handed:
+        scene.topic.put(b"1")
+        assert 1 == scene.channel.in_flight_count
+    loop.close()
+    del coroutine
+    gc.collect()
+    if not handed:
+        scene.topic.put(b"1")
+    assert [(b"1", 0)] == scene.ready()
+    assert {} == traces(scene.topic)
+
+
+async def step(coroutine: Any) -> None:
+    """Have a coroutine go on to where it waits, and leave it there."""
+    coroutine.send(None)
+
+
+def test_a_stuck_loop_holds_a_message_no_longer_than_its_time_out() -> None:
+    """What was handed to a task that does not get its turn times out to a thread that waits."""
+    scene = Scene()
+    with Elsewhere() as elsewhere:
+        task = elsewhere.begin(scene.consumer.get())
+        with elsewhere.stuck():
+            scene.topic.put(b"1")
+            call = scene.thread()
+            scene.clock.advance(59.999999999)
+            assert (0, 1) == (scene.channel.depth, scene.channel.in_flight_count)
+            scene.clock.advance(0.000000001)
+            message = call.result()
+            assert (b"1", 2) == (message.body, message.attempts)
+            message.fin()
+        elsewhere.run(turns())
+        assert not task.done()
+        scene.topic.put(b"2")
+        message = elsewhere.outcome(task)
+        assert (b"2", 1) == (message.body, message.attempts)
+    assert {} == traces(scene.topic)
+
+
+@pytest.mark.parametrize("following", ["thread", "task"])
+def test_a_stuck_loop_in_real_time(following: str) -> None:
+    """Also on the system's clock who waits on the channel gets what a stuck loop was handed."""
+    topic: Topic[bytes] = Topic("orders", resolution=0.001)
+    channel = topic.channel("billing")
+    with Elsewhere() as elsewhere:
+        task = elsewhere.begin(aio.Consumer(channel, msg_timeout=0.005).get())
+        with elsewhere.stuck():
+            topic.put(b"1")
+            if following == "thread":
+                message = nsqlite.Consumer(channel).get(timeout=PATIENCE)
+            else:
+                message = asyncio.run(aio.Consumer(channel).get(timeout=PATIENCE))
+            assert (b"1", 2) == (message.body, message.attempts)
+        elsewhere.run(turns())
+        assert not task.done()
+    assert {} == traces(topic)
+
+
+@in_loop
+async def test_a_get_destroyed_inside_another_call() -> None:
+    """A get that a destructor ends in the middle of another call is handed nothing any more."""
+    scene = Scene()
+    other = nsqlite.Consumer(scene.channel)
+    scene.topic.put(b"1")
+    held = other.get()
+    told: list[tuple[str, int | None]] = []
+    coroutine = scene.consumer.get()
+    await step(coroutine)
+    following = await begin(scene.another().get())
+    scene.topic.observe(lambda event: told.append((event.kind, event.client_id)))
+
+    def operation() -> None:
+        coroutine.close()
+        scene.channel._flow.requeue(other, held, 0)
+
+    scene.topic._guard.run(operation)
+    message = await following
+    assert (b"1", 2) == (message.body, message.attempts)
+    receiver = message._consumer.client_id
+    assert [("requeued", other.client_id), ("delivered", receiver)] == told
+    scene.topic._guard.observe(())
+    scene.topic._guard.run(lambda: None)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_that_is_over_leaves_no_garbage() -> None:
+    """What a get waited with is freed at once, without the collector."""
+    scene = Scene()
+    gc.collect()
+    gc.disable()
+    try:
+        task = await begin(scene.consumer.get())
+        gone = [weakref.ref(waiter) for waiter in scene.consumer.waiters]
+        scene.topic.put(b"1")
+        await task
+        del task
+        assert [None] == [waiter() for waiter in gone]
+    finally:
+        gc.enable()
+
+
+# Costs
+
+
+def calls_of(work: Callable[[], object]) -> int:
+    """Count the function calls, in Python and C, of some work."""
+    count = 0
+
+    def note(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.disable()
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+    return count
+
+
+def cost_of_leaving(waiters: int) -> tuple[int, float]:
+    """Return the calls, and the seconds of processor time, for ten to leave a line so long."""
+    scene = Scene()
+    loop = asyncio.new_event_loop()
+    tasks = [loop.create_task(scene.consumer.get()) for _ in range(waiters)]
+    middle = waiters // 2 - 10
+
+    def leave(leaving: list[asyncio.Task[Any]]) -> None:
+        for task in leaving:
+            task.cancel()
+        loop.run_until_complete(turns())
+        assert all(task.cancelled() for task in leaving)
+
+    try:
+        loop.run_until_complete(turns())
+        calls = calls_of(lambda: leave(tasks[middle : middle + 10]))
+        begun = time.process_time()
+        leave(tasks[middle + 10 : middle + 20])
+        seconds = time.process_time() - begun
+        loop.run_until_complete(cancel_all())
+    finally:
+        loop.close()
+    assert {} == traces(scene.topic)
+    return calls, seconds
+
+
+def test_leaving_a_long_line_costs_no_more_than_a_short_one() -> None:
+    """Ten gets that are cancelled cost as many calls and as much time in a line of 10,000."""
+    short = [cost_of_leaving(20) for _ in range(3)]
+    long = [cost_of_leaving(10_000) for _ in range(2)]
+    assert {calls for calls, _ in short} == {calls for calls, _ in long}
+    # A search through the line would take hundreds of times as long.
+    assert min(seconds for _, seconds in long) < 20 * min(seconds for _, seconds in short)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+@in_loop
+async def test_bad_arguments(ready: int) -> None:
+    """What is wrong with an argument is told whether or not there is a message."""
+    scene = Scene()
+    scene.topic.put_many([b"1"] * ready)
+    for call in (
+        scene.consumer.get(timeout=-1),
+        scene.consumer.get_many(0),
+        scene.consumer.get_many(1, linger=60),
+        scene.consumer.get_many(1, timeout=-1),
+    ):
+        with pytest.raises(InvalidOption):
+            await call
+    assert (0, {}) == (scene.consumer.in_flight_count, traces(scene.topic))

@@ -1,1 +1,491 @@
-"""TODO"""
+"""Putting and joining with `await`: waiting for room and for the end, in one line with threads."""
+
+import asyncio
+import gc
+import math
+import weakref
+from typing import Any
+
+import pytest
+from helpers import Call, TellingManualClock
+
+import nsqlite
+from aio.loops import Elsewhere, LastMoment, abandoned, begin, in_loop, outcome, traces, turns
+from nsqlite import Closed, Full, InvalidMessage, InvalidOption, Topic, aio
+from nsqlite.options import WhenFull
+
+
+class Scene:
+    """A topic with a bounded channel on a manual clock, and a consumer."""
+
+    def __init__(self, room: int = 1, when_full: WhenFull = "wait") -> None:
+        self.clock = LastMoment()
+        self.topic: Topic[Any] = Topic("orders", clock=self.clock)
+        self.channel = self.topic.channel("billing", max_depth=room, when_full=when_full)
+        self.consumer = nsqlite.Consumer(self.channel)
+
+    def thread(self, body: Any) -> Call:
+        """Return a put in a thread, which waits."""
+        call = Call(lambda: self.topic.put(body))
+        self.clock.until_waiting()
+        return call
+
+    def ready(self) -> list[Any]:
+        return [info.body for info in self.channel.peek(100)]
+
+    def take(self) -> Any:
+        """Get and finish a message, and return its body."""
+        message = self.consumer.get(timeout=0)
+        message.fin()
+        return message.body
+
+
+def left(scene: Scene) -> list[object]:
+    """Return what is left of those who waited, and on the clock."""
+    return [traces(scene.topic), scene.clock._sleeps]
+
+
+NOTHING: list[object] = [{}, {}]
+
+
+# Without waiting
+
+
+@in_loop
+async def test_a_put_with_room_does_not_suspend() -> None:
+    """A put or a batch that finds room returns its ids without a turn of the loop."""
+    scene = Scene(room=3)
+    with pytest.raises(StopIteration) as info:
+        aio.put(scene.topic, 1, timeout=5).send(None)
+    with pytest.raises(StopIteration) as infos:
+        aio.put_many(scene.topic, iter([2, 3])).send(None)
+    assert [info.value.value, *infos.value.value] == [found.id for found in scene.channel.peek()]
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_put_wakes() -> None:
+    """What is put is handed to who waits, in the loop, in another one and in a thread."""
+    scene = Scene()
+    here = await begin(aio.Consumer(scene.channel).get())
+    call = Call(scene.consumer.get)
+    scene.clock.until_waiting()
+    with Elsewhere() as elsewhere:
+        there = elsewhere.begin(aio.Consumer(scene.channel).get())
+        for body in (1, 2, 3):
+            await aio.put(scene.topic, body)
+        assert [1, 2, 3] == [m.body for m in (await here, call.result(), elsewhere.outcome(there))]
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_delay() -> None:
+    """What is put with a delay needs no room, and is there when its time has come."""
+    scene = Scene()
+    await aio.put(scene.topic, 1)
+    await aio.put(scene.topic, 3, delay=4)
+    await aio.put_many(scene.topic, [2], delay=3)
+    assert 2 == scene.channel.deferred_count
+    scene.clock.advance(4)
+    assert [1, 2, 3] == scene.ready()
+
+
+@pytest.mark.parametrize(
+    ("put", "error"),
+    [
+        (lambda topic: aio.put(topic, b""), InvalidMessage),
+        (lambda topic: aio.put(topic, 1, timeout=-1), InvalidOption),
+        (lambda topic: aio.put(topic, 1, delay=math.nan), InvalidOption),
+        (lambda topic: aio.put_many(topic, [b"1", b""]), InvalidMessage),
+        (lambda topic: aio.put_many(topic, b"12"), InvalidMessage),
+        (lambda topic: aio.put_many(topic, [1], timeout=True), InvalidOption),
+        (lambda topic: aio.put_many(topic, [1], delay=-1), InvalidOption),
+        (lambda topic: aio.put_many(topic, [1, 2, 3]), Full),
+        (lambda topic: aio.put_many(topic, [1, 2, 3], timeout=0), Full),
+    ],
+)
+@pytest.mark.parametrize("ready", [0, 2])
+@in_loop
+async def test_what_can_never_be_put(put: Any, error: type[Exception], ready: int) -> None:
+    """A put that is wrong is refused at once, whether or not there is room; nothing was put."""
+    scene = Scene(room=2)
+    scene.topic.put_many(list(range(ready)))
+    with pytest.raises(error):
+        await put(scene.topic)
+    assert list(range(ready)) == scene.ready()
+    assert ready == scene.topic.stats().message_count
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_nothing_to_put() -> None:
+    """A batch of nothing is put at once, though there is no room."""
+    scene = Scene()
+    scene.topic.put(1)
+    assert [] == await aio.put_many(scene.topic, [])
+
+
+@pytest.mark.parametrize("when_full", ["raise", "drop newest", "drop oldest"])
+@in_loop
+async def test_other_policies_do_not_wait(when_full: WhenFull) -> None:
+    """With another policy than "wait" a put never waits."""
+    scene = Scene(when_full=when_full)
+    await aio.put(scene.topic, 1)
+    if when_full == "raise":
+        for put in (aio.put(scene.topic, 2), aio.put_many(scene.topic, [2])):
+            with pytest.raises(Full) as info:
+                await put
+            assert "orders:billing has no room for 1 more: max_depth=1" == str(info.value)
+    else:
+        await aio.put(scene.topic, 2)
+    assert [2 if when_full == "drop oldest" else 1] == scene.ready()
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_no_time_to_wait() -> None:
+    """With a timeout of 0 a put without room raises Full at once."""
+    scene = Scene()
+    scene.topic.put(1)
+    for put in (aio.put(scene.topic, 2, timeout=0), aio.put_many(scene.topic, [2], timeout=0)):
+        with pytest.raises(Full):
+            put.send(None)
+    assert NOTHING == left(scene)
+
+
+# Waiting for room
+
+
+@in_loop
+async def test_a_put_waits_for_room() -> None:
+    """A put without room waits until there is some, and returns the id of its message."""
+    scene = Scene()
+    scene.topic.put(b"1")
+    task = await begin(aio.put(scene.topic, b"2"))
+    assert ([b"1"], {"putters": 1}) == (scene.ready(), traces(scene.topic))
+    assert b"1" == scene.take()
+    name = await task
+    assert [(name, b"2")] == [(info.id, info.body) for info in scene.channel.peek()]
+    stats = scene.topic.stats()
+    assert (2, 2) == (stats.message_count, stats.message_bytes)
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_batch_waits_for_room_for_all() -> None:
+    """A batch waits until all of it has room, and is put in one piece."""
+    scene = Scene(room=3)
+    scene.topic.put_many([b"1", b"2"])
+    task = await begin(aio.put_many(scene.topic, [b"345", 4, b"5"]))
+    scene.take()
+    await turns()
+    assert not task.done()
+    scene.take()
+    names = await task
+    assert names == [info.id for info in scene.channel.peek()]
+    assert (5, 6) == (scene.topic.stats().message_count, scene.topic.stats().message_bytes)
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_puts_wait_in_one_line() -> None:
+    """Puts of threads and of the tasks of two loops go on in the order in which they came."""
+    scene = Scene()
+    scene.topic.put(0)
+    with Elsewhere() as elsewhere:
+        calls = [scene.thread(1)]
+        tasks = [await begin(aio.put(scene.topic, 2))]
+        calls.append(scene.thread(3))
+        there = elsewhere.begin(aio.put_many(scene.topic, [4]))
+        tasks.append(await begin(aio.put(scene.topic, 5)))
+        taken = []
+        for wait in (calls[0], tasks[0], calls[1], there, tasks[1]):
+            taken.append(scene.take())
+            if isinstance(wait, Call):
+                wait.result()
+            elif wait is there:
+                elsewhere.outcome(wait)
+            else:
+                await wait
+        assert [0, 1, 2, 3, 4, 5] == [*taken, scene.take()]
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_nobody_goes_past_who_waits_for_room() -> None:
+    """A put that would fit waits behind a batch that does not."""
+    scene = Scene(room=2)
+    scene.topic.put(1)
+    batch = await begin(aio.put_many(scene.topic, [2, 3]))
+    single = await begin(aio.put(scene.topic, 4))
+    with pytest.raises(Full) as info:
+        await aio.put(scene.topic, 5, timeout=0)
+    assert "other puts to orders wait in front of this one" == str(info.value)
+    assert [1] == scene.ready()
+    scene.take()
+    await batch
+    scene.take()
+    await single
+    assert [3, 4] == scene.ready()
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_put_times_out() -> None:
+    """A put that finds no room in time raises Full and has put nothing; the next one goes on."""
+    scene = Scene(room=2)
+    scene.topic.put(1)
+    batch = await begin(aio.put_many(scene.topic, [2, 3], timeout=5))
+    single = await begin(aio.put(scene.topic, 4, timeout=9))
+    scene.clock.advance(4.999999999)
+    await turns()
+    assert not batch.done()
+    scene.clock.advance(0.000000001)
+    error = await outcome(batch)
+    assert isinstance(error, Full)
+    assert ("orders:billing", 2, 2) == (error.where, error.size, error.max_depth)
+    await single
+    assert [1, 4] == scene.ready()
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_put_with_a_timeout_finds_room() -> None:
+    """A put that finds room in time leaves no timer behind."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = await begin(aio.put(scene.topic, 2, timeout=5))
+    scene.clock.advance(4)
+    scene.take()
+    await task
+    assert NOTHING == left(scene)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@in_loop
+async def test_room_in_the_last_moment(last: bool) -> None:
+    """A put takes the room that there is when its time is over, and when it gives up, too."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = await begin(aio.put(scene.topic, 2, timeout=5))
+    scene.clock.advance(5)
+    if last:
+        scene.clock.surprise(scene.topic, scene.take)
+    else:
+        scene.take()
+    await task
+    assert [2] == scene.ready()
+    assert NOTHING == left(scene)
+
+
+@pytest.mark.parametrize("when", ["unstarted", "waiting", "rung"])
+@in_loop
+async def test_a_cancelled_put_has_put_nothing(when: str) -> None:
+    """A put cancelled at any moment has put nothing, and the next in line goes on."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = asyncio.ensure_future(aio.put(scene.topic, 2, timeout=5))
+    if when != "unstarted":
+        await turns()
+    following = await begin(aio.put_many(scene.topic, [3]))
+    call = scene.thread(4)
+    if when == "rung":
+        scene.take()
+    task.cancel()
+    assert isinstance(await outcome(task), asyncio.CancelledError)
+    if when != "rung":
+        scene.take()
+    await following
+    assert 3 == scene.take()
+    call.result()
+    assert ([4], 3) == (scene.ready(), scene.topic.stats().message_count)
+    assert NOTHING == left(scene)
+
+
+@pytest.mark.parametrize("end", ["close", "delete", "drain"])
+@in_loop
+async def test_the_topic_ends_while_a_put_waits(end: str) -> None:
+    """A put that waits gets Closed when the topic is over."""
+    scene = Scene()
+    scene.topic.put(1)
+    tasks = [await begin(aio.put(scene.topic, 2)), await begin(aio.put_many(scene.topic, [3]))]
+    if end == "delete":
+        scene.topic.delete()
+    else:
+        scene.topic.close(drain=end == "drain")
+    for task in tasks:
+        assert isinstance(await outcome(task), Closed)
+    with pytest.raises(Closed):
+        await aio.put(scene.topic, 4)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_the_channel_ends_while_a_put_waits() -> None:
+    """A put that waits for room in a channel goes on when that is deleted."""
+    scene = Scene()
+    other = scene.topic.channel("other")
+    scene.topic.put(1)
+    task = await begin(aio.put(scene.topic, 2))
+    scene.channel.delete()
+    await task
+    assert [1, 2] == [info.body for info in other.peek()]
+    assert NOTHING == left(scene)
+
+
+def test_a_put_of_a_closed_loop_is_skipped() -> None:
+    """A put whose loop is closed has put nothing when there is room, and the next one goes on."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = abandoned(lambda: aio.put(scene.topic, 2))
+    call = scene.thread(3)
+    scene.take()
+    call.result()
+    assert ([3], False) == (scene.ready(), task.done())
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_what_is_over_leaves_no_garbage() -> None:
+    """What a put or join waited with is freed at once, without the collector."""
+    scene = Scene()
+    scene.topic.put(1)
+    gc.collect()
+    gc.disable()
+    try:
+        tasks = [await begin(aio.put(scene.topic, 2)), await begin(aio.join(scene.topic))]
+        waiters = [*scene.topic._fan._putters, *scene.topic._guard.joiners]
+        gone = [weakref.ref(waiter) for waiter in waiters]
+        waiters.clear()
+        scene.take()
+        await tasks[0]
+        scene.take()
+        await tasks[1]
+        tasks.clear()
+        assert [None, None] == [waiter() for waiter in gone]
+    finally:
+        gc.enable()
+
+
+# Joining
+
+
+def kinds(broker: nsqlite.Broker) -> list[Any]:
+    topic = broker.topic("orders")
+    return [topic, topic.channel("billing"), broker]
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["topic", "channel", "broker"])
+@in_loop
+async def test_join(kind: int) -> None:
+    """A join waits until all is answered; the loop goes on meanwhile, and other joins with it."""
+    clock = TellingManualClock(patience=100)
+    broker = nsqlite.Broker(clock=clock)
+    what = kinds(broker)[kind]
+    topic = broker.topic("orders")
+    assert await aio.join(what)
+    topic.put_many([1, 2])
+    consumer = aio.Consumer(topic.channel("billing"))
+    tasks = [await begin(aio.join(what)), await begin(aio.join(what, timeout=5))]
+    call = Call(what.join)
+    clock.until_waiting()
+    (await consumer.get()).fin()
+    (await consumer.get()).req(delay=1)
+    await turns()
+    assert [False, False] == [task.done() for task in tasks]
+    clock.advance(1)
+    (await consumer.get()).fin()
+    assert [True, True] == await asyncio.gather(*tasks)
+    assert call.result() is True
+    assert ({}, {}) == (traces(topic), clock._sleeps)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["topic", "channel", "broker"])
+@in_loop
+async def test_a_join_times_out(kind: int) -> None:
+    """A join returns False when its time is over, at once if it has none."""
+    clock = TellingManualClock()
+    broker = nsqlite.Broker(clock=clock)
+    what = kinds(broker)[kind]
+    broker.topic("orders").put(1)
+    assert not await aio.join(what, timeout=0)
+    task = await begin(aio.join(what, timeout=5))
+    clock.advance(4.999999999)
+    await turns()
+    assert not task.done()
+    clock.advance(0.000000001)
+    assert not await task
+    with pytest.raises(InvalidOption):
+        await aio.join(what, timeout=-1)
+    assert ({}, {}) == (traces(broker.topic("orders")), clock._sleeps)
+
+
+@in_loop
+async def test_a_join_of_a_broker_waits_for_each_topic() -> None:
+    """The timeout of a broker's join is for all its topics together."""
+    clock = TellingManualClock()
+    broker = nsqlite.Broker(clock=clock)
+    consumers = []
+    for name in "ab":
+        consumers.append(aio.Consumer(broker.topic(name).channel("billing")))
+        broker.topic(name).put(1)
+    for answered in (1, 2):
+        task = await begin(aio.join(broker, timeout=5))
+        clock.advance(3)
+        (await consumers[answered - 1].get()).fin()
+        await turns()
+        assert (answered == 2) is task.done()
+        clock.advance(2)
+        assert (answered == 2) is await task
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2], ids=["topic", "channel", "broker"])
+@pytest.mark.parametrize("end", ["close", "delete"])
+@in_loop
+async def test_the_end_of_what_is_joined(kind: int, end: str) -> None:
+    """A join raises Closed when what it waits for is closed or deleted."""
+    broker = nsqlite.Broker(clock=TellingManualClock())
+    topic, channel, _ = everything = kinds(broker)
+    topic.put(1)
+    task = await begin(aio.join(everything[kind]))
+    getattr(channel if kind == 1 else topic, end)()
+    assert isinstance(await outcome(task), Closed)
+    assert {} == traces(topic)
+
+
+@in_loop
+async def test_a_drain_is_joined() -> None:
+    """A join of a channel that drains ends well when it has been drained."""
+    scene = Scene()
+    scene.topic.put(1)
+    scene.channel.close(drain=True)
+    task = await begin(aio.join(scene.channel))
+    scene.take()
+    assert isinstance(await outcome(task), bool)
+    assert scene.channel.closed
+
+
+@pytest.mark.parametrize("when", ["unstarted", "waiting", "rung"])
+@in_loop
+async def test_a_cancelled_join(when: str) -> None:
+    """A join cancelled at any moment leaves nobody behind."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = asyncio.ensure_future(aio.join(scene.topic, timeout=5))
+    if when != "unstarted":
+        await turns()
+    if when == "rung":
+        scene.take()
+    task.cancel()
+    assert isinstance(await outcome(task), asyncio.CancelledError)
+    assert NOTHING == left(scene)
+
+
+def test_a_join_of_a_closed_loop_is_forgotten() -> None:
+    """A join whose loop is closed is forgotten when it would end."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = abandoned(lambda: aio.join(scene.topic))
+    assert 1 == len(scene.topic._guard.joiners)
+    scene.take()
+    assert (NOTHING, False) == (left(scene), task.done())
