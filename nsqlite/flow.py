@@ -108,9 +108,11 @@ class Flow(Delivery[T]):
 
     def _let_go(self) -> None:
         """Forget the messages that are leaving."""
+        if not self.leaving:
+            return
+        owner: Holder = self.leaving[0]._consumer
         last = self.gate.tick
         done = 0
-        owner: Holder | None = None
         try:
             for message in self.leaving:
                 tick = message._tick
@@ -118,12 +120,10 @@ class Flow(Delivery[T]):
                     self.clear_away(last)
                     last = tick
                 message._outcome = FINISHED
-                owner = message._consumer
                 done += 1
                 del tick[message]
         finally:
-            if owner is not None:
-                owner.allowed += done
+            owner.allowed += done
         self.clear_away(last)
         if self._guard.watched or self.latency is not None:
             for message in self.leaving:
