@@ -93,10 +93,10 @@ class Consumer(Getting[T]):
         limit = None if timeout is None else timeout_ns(timeout)
         ready = self._ready
         if ready:
-            gate = self.gate
             with self._lock:
                 now = self._now()
                 message: Message[T] = Message()
+                gate = self.gate
                 if (
                     now < gate.fresh
                     and ready
@@ -121,11 +121,11 @@ class Consumer(Getting[T]):
         Returns:
             None if one of both cannot be done the short way; then nothing has changed.
         """
-        gate = self.gate
         ready = self._ready
         with self._lock:
             now = self._now()
             following: Message[T] = Message()
+            gate = self.gate
             if not (
                 now < gate.fresh
                 and ready

@@ -96,11 +96,50 @@ def test_the_tools_for_tests_are_loaded_late() -> None:
     assert (["False", "ManualClock", "True"], "") == (done.stdout.split(), done.stderr)
 
 
-def test_what_is_loaded_late_is_public() -> None:
-    """Each name of the list of what is loaded late is public and gives its module."""
-    assert set(nsqlite._LAZY) <= set(nsqlite.__all__)
-    modules = {name: nsqlite.__getattr__(name) for name in nsqlite._LAZY}
-    assert nsqlite._LAZY == {name: module.__name__ for name, module in modules.items()}
+@pytest.mark.parametrize("name", nsqlite._LAZY)
+def test_what_is_loaded_late_is_public(name: str) -> None:
+    """Each name of the list of what is loaded late is public, and a module or of its module."""
+    assert name in nsqlite.__all__
+    module = nsqlite._LAZY[name]
+    if module:
+        of_module = sys.modules[f"nsqlite.{module}"]
+        assert getattr(of_module, name) is nsqlite.__getattr__(name) is getattr(nsqlite, name)
+        assert name in of_module.__all__
+    else:
+        assert f"nsqlite.{name}" == nsqlite.__getattr__(name).__name__
+
+
+def test_what_a_type_checker_is_told_is_loaded_late() -> None:
+    """The names that stand under TYPE_CHECKING are those of the list, each from its module."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    told = {
+        alias.name: (node.module or "").removeprefix("nsqlite").removeprefix(".")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert nsqlite._LAZY == told
+
+
+@pytest.mark.parametrize("name", ["aio", "worker", "Worker"])
+def test_asyncio_is_loaded_late(name: str) -> None:
+    """What needs asyncio is loaded when it is first asked for, and not before."""
+    program = (
+        "import sys, nsqlite\n"
+        "print('asyncio' in sys.modules, 'nsqlite.aio' in sys.modules)\n"
+        f"nsqlite.{name}\n"
+        "print('asyncio' in sys.modules, 'nsqlite.aio' in sys.modules)\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        check=False,
+        cwd=PACKAGE.parent,
+        text=True,
+        timeout=60,
+    )
+    assert (["False", "False", "True", "True"], "") == (done.stdout.split(), done.stderr)
 
 
 # Types

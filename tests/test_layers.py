@@ -45,7 +45,8 @@ LAYERS: Final = (
     ("aio.sleeper", "aio.lookout"),
     ("aio.consumer", "aio.publish"),
     ("aio",),
-    ("worker.backoff", "worker.verdict", "worker.deadletter", "worker.middleware"),
+    ("worker.backoff", "worker.verdict"),
+    ("worker.deadletter", "worker.middleware"),
     ("worker.desk",),
     ("worker.threads", "worker.tasks"),
     ("worker.worker",),
@@ -61,14 +62,23 @@ LAYERS: Final = (
 CORE: Final = {name for layer in LAYERS[: LAYERS.index(("",)) + 1] for name in layer}
 """What `import nsqlite` loads."""
 
+LATE: Final = "a type checker must know what is loaded when it is first asked for"
+
 ALLOWED: Final = {
-    ("", "aio"): "a type checker must know what is loaded when it is first asked for",
-    ("", "testing"): "a type checker must know what is loaded when it is first asked for",
+    ("", "aio"): LATE,
+    ("", "testing"): LATE,
+    ("", "worker"): LATE,
     ("message", "typing_extensions"): "only a type checker needs the default of a type variable",
 }
 """Imports that no rule allows, with the reason; they stand under TYPE_CHECKING."""
 
 CORE_NEEDS: Final = {"attrs", "sortedcontainers"}
+
+STARTERS: Final = {"worker.threads", "worker.tasks"}
+"""The modules that may start threads."""
+
+LOOPS: Final = {"aio", "worker"}
+"""The packages that may import asyncio; of the second one only where handlers run."""
 
 UNWANTED: Final = {
     "asyncio",
@@ -170,9 +180,13 @@ def test_the_core_needs_two_packages() -> None:
 
 
 def test_the_rest_needs_no_more() -> None:
-    """What is not of the core imports nothing from elsewhere but the standard library."""
-    roots = {m.partition(".")[0] for name in set(MODULES) - CORE for m in others(name)}
-    assert roots <= sys.stdlib_module_names
+    """What is not of the core imports the standard library, and the workers one of the two."""
+    foreign = {
+        (name.partition(".")[0], module.partition(".")[0])
+        for name in set(MODULES) - CORE
+        for module in others(name)
+    }
+    assert {("worker", "attrs")} == {f for f in foreign if f[1] not in sys.stdlib_module_names}
 
 
 def test_one_module_knows_the_time() -> None:
@@ -186,22 +200,36 @@ def test_what_is_heavy_is_not_imported() -> None:
     assert [] == [name for name in CORE if others(name) & UNWANTED]
 
 
-def test_no_thread_is_started() -> None:
-    """Nothing in the package names a thread or timer to be started."""
-    names = {
-        node.attr if isinstance(node, ast.Attribute) else node.id
-        for name in MODULES
-        for node in ast.walk(parsed(name))
-        if isinstance(node, ast.Attribute | ast.Name)
+def named(name: str) -> set[str]:
+    """Return the names and attributes that a module's code uses, and what it imports by name."""
+    nodes = list(ast.walk(parsed(name)))
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {
+        *(node.attr for node in nodes if isinstance(node, ast.Attribute)),
+        *(node.id for node in nodes if isinstance(node, ast.Name)),
+        *(alias.name for node in imports for alias in node.names),
     }
-    assert set() == names & {"Thread", "Timer", "start_new_thread", "ThreadPoolExecutor"}
+
+
+def test_no_thread_is_started() -> None:
+    """Only the workers' crews name a thread to be started, and nothing a timer or a pool."""
+    assert sorted(STARTERS) == sorted(name for name in MODULES if "Thread" in named(name))
+    others_ = {"Timer", "start_new_thread", "ThreadPoolExecutor", "to_thread", "run_in_executor"}
+    assert [] == [name for name in MODULES if named(name) & others_]
+
+
+def test_asyncio_is_needed_in_few_modules() -> None:
+    """Only what awaits imports asyncio: nothing of the core, and of the workers only the tasks."""
+    users = {name for name in MODULES if "asyncio" in {m.partition(".")[0] for m in others(name)}}
+    assert {name.partition(".")[0] for name in users} == LOOPS
+    assert {"worker.tasks"} == {name for name in users if name.startswith("worker")}
 
 
 def test_one_module_imports_by_name() -> None:
     """Only the package itself imports modules by their names, those of one list."""
     by_name = {"importlib", "importlib.util", "runpy", "pkgutil"}
     assert [""] == [name for name in MODULES if others(name) & by_name]
-    assert {short(module) for module in nsqlite._LAZY.values()} <= set(MODULES)
+    assert {module or name for name, module in nsqlite._LAZY.items()} <= set(MODULES) - CORE
 
 
 def test_importing_the_core_loads_the_core_only() -> None:

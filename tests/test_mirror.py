@@ -15,6 +15,7 @@ ELSEWHERE: Final = {
     "_version.py": "test_init.py",  # one constant, which the package shows
     "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
+    "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""

@@ -87,10 +87,10 @@ class Consumer(Getting[T]):
         ready = self._ready
         if ready:
             # As in `nsqlite.Consumer.get`: a call that serves both would cost each a twentieth.
-            gate = self.gate
             with self._lock:
                 now = self._now()
                 message: Message[T] = Message()
+                gate = self.gate
                 if (
                     now < gate.fresh
                     and ready

@@ -17,6 +17,7 @@ from nsqlite.lock import make_section
 from nsqlite.options import LONGEST, SECOND, seconds
 
 _START: Final = 1_700_000_000.0
+_LOCK: Final = type(threading.Lock())
 
 
 class _Sleep:
@@ -29,6 +30,10 @@ class _Sleep:
         self.due = due
         self.who = who
         self.over = False
+
+    def is_sound(self) -> bool:
+        """Return whether nobody has rung for it yet."""
+        return not self.over and isinstance(self.bell, _LOCK) and self.bell.locked()
 
 
 class _Alarm:
@@ -236,7 +241,8 @@ class ManualClock:
         return None if due == NEVER else (due - self._elapsed) / SECOND
 
     def _alone(self) -> bool:
-        """Return whether every living thread waits on this clock."""
+        """Return whether every living thread waits on this clock, and none is about to wake."""
         with self._lock:
-            sleeping = set(self._sleeps.values())
+            sleeps = self._sleeps.copy()
+        sleeping = {thread for sleep, thread in sleeps.items() if sleep.is_sound()}
         return all(thread.ident in sleeping for thread in threading.enumerate())

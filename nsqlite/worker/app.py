@@ -67,6 +67,7 @@ class App:
         self._bell: Final = threading.Lock()
         self._bell.acquire()
         self._asked = 0
+        self._stopping = False
 
     def handler(
         self,
@@ -110,6 +111,7 @@ class App:
         A second signal makes that immediate.  The signals are caught if this is called in the main
         thread, and are afterwards what they were.
         """
+        self._asked = 0
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):
@@ -126,7 +128,7 @@ class App:
         """Stop at the first signal, at once at the second.  A signal handler: it takes no lock."""
         self._asked += 1
         ring(self._bell)
-        if self._asked > 1:
+        if self._asked > 1 and self._stopping:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
     def __enter__(self) -> Self:
@@ -147,20 +149,29 @@ class App:
         traceback: TracebackType | None,
     ) -> None:
         """Stop the workers, all at the same time."""
-        self._stop(0 if self._asked > 1 else self._timeout)
+        self._stop(self._timeout)
 
     def _stop(self, timeout: float) -> None:
-        """Stop all workers; they share the time."""
+        """Stop all workers; they share the time, and a second signal takes it from them."""
         try:
-            for worker in self.workers:
-                worker.begin_stop(timeout)
-            for worker in self.workers:
-                worker.stop(timeout)
-        except KeyboardInterrupt:
-            log.warning("a second signal: the handlers at work are left behind")
-            for worker in self.workers:
-                worker.stop(0)
-        self.workers = []
+            self._stopping = True  # from here on a signal may throw
+            self._stop_each(0 if self._asked > 1 else timeout)
+            self._stopping = False
+        except BaseException as error:
+            self._stopping = False
+            self._stop_each(0)
+            if self._asked <= 1 or not isinstance(error, KeyboardInterrupt):
+                raise
+            log.warning("a second signal: the handlers at work were left behind")
+        finally:
+            self.workers = []
+            self._bell.acquire(blocking=False)  # a stop more is none for the next run
+
+    def _stop_each(self, timeout: float) -> None:
+        for worker in self.workers:
+            worker.begin_stop(timeout)
+        for worker in self.workers:
+            worker.stop(timeout)
 
     async def __aenter__(self) -> Self:
         """Start the workers; coroutine functions run in this loop."""
@@ -173,8 +184,14 @@ class App:
         traceback: TracebackType | None,
     ) -> None:
         """Stop the workers, all at the same time, and let the loop go on meanwhile."""
-        for worker in self.workers:
-            worker.begin_stop(self._timeout)
-        for worker in self.workers:
-            await worker.stop_async(self._timeout)
-        self.workers = []
+        try:
+            for worker in self.workers:
+                worker.begin_stop(self._timeout)
+            for worker in self.workers:
+                await worker.stop_async(self._timeout)
+        except BaseException:
+            for worker in self.workers:
+                worker.begin_stop(0)
+            raise
+        finally:
+            self.workers = []

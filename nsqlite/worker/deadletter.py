@@ -88,23 +88,35 @@ def redrive(
         InvalidMessage: a body is no `DeadLetter`; those before it were put back.
         Closed: the dead-letter channel is closed or deleted.
     """
-    pause = None if rate is None else round(SECOND / _rate(rate))
-    count = 0
+    pause = 0 if rate is None else round(SECOND / _rate(rate))
     with Consumer(dead) as consumer:
-        for _ in range(dead.depth):
-            try:
-                message = consumer.get(timeout=0)
-            except Empty:
-                break
-            letter = message.body
-            if not isinstance(letter, DeadLetter):
-                raise InvalidMessage(
-                    f"a dead letter is a DeadLetter, not a {type(letter).__name__}"
-                )
-            if where(letter) and _send_home(consumer, message, letter, home):
-                count += 1
-                if pause:
-                    _rest(dead._clock, pause)
+        return _redrive_each(consumer, home, where, pause)
+
+
+def _redrive_each(
+    consumer: Consumer[Any],
+    home: Broker | Topic[Any],
+    where: Callable[[DeadLetter], bool],
+    pause: int,
+) -> int:
+    """Put back what is ready, with so many nanoseconds between two; return how many they were."""
+    count = 0
+    rest = 0
+    for _ in range(consumer.channel.depth):
+        if rest:
+            _rest(consumer._clock, rest)
+        rest = 0
+        try:
+            message = consumer.get(timeout=0)
+        except Empty:
+            break
+        letter = message.body
+        if not isinstance(letter, DeadLetter):
+            kind = type(letter).__name__
+            raise InvalidMessage(f"a dead letter is a DeadLetter, not a {kind}")
+        if where(letter) and _send_home(consumer, message, letter, home):
+            count += 1
+            rest = pause
     return count
 
 
@@ -117,7 +129,8 @@ def _send_home(
     consumer: Consumer[Any], message: Message[Any], letter: DeadLetter, home: Broker | Topic[Any]
 ) -> bool:
     """Move a letter back if there is where it came from."""
-    topic = home.topics.get(letter.topic) if isinstance(home, Broker) else home
+    topics = home.topics if isinstance(home, Broker) else {home.name: home}
+    topic = topics.get(letter.topic)
     channel = None if topic is None else topic.channels.get(letter.channel)
     if channel is None:
         log.warning("there is no %s:%s to put a letter back", letter.topic, letter.channel)

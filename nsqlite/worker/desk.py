@@ -11,7 +11,7 @@ Next: worker/threads.py
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -93,6 +93,7 @@ class Desk:
     __slots__ = (
         "_asleep_until",
         "_backoff",
+        "_ended",
         "_half",
         "_lock",
         "_now",
@@ -120,17 +121,21 @@ class Desk:
         self.ring: Callable[[], object] = lambda: None
         self._now: Final = consumer._now
         self._half: Final = consumer.msg_timeout // 2
-        self._lock: Final = make_section(rank=2)  # guards the three below; nothing is called inside
+        self._lock: Final = make_section(rank=2)  # guards the four below; nothing is called inside
         self._backoff: Final = BackoffState(plan.backoff or Backoff(max_duration=0))
         self._probe_at = NEVER
         self._stop_at = NEVER
+        self._ended = False
         self._asleep_until = 0
 
     # From the slots
 
     def begin(self, slot: Slot, message: Message[Any]) -> bool:
         """Take note of a message; return whether its handler is to be called."""
-        slot.message = message
+        slot.message = message  # before it looks whether to stop: `stop` does it the other way
+        if self.stopping or (self.plan.prefetch and message not in message._tick):
+            slot.message = None  # put back at the end, or its time went by in the slot's own queue
+            return False
         if self.plan.auto_touch:
             slot.touchable = True
             if message._tick.due - self._half < self._asleep_until:
@@ -146,13 +151,22 @@ class Desk:
         """Answer a message whose handler returned."""
         message = slot.message
         assert message is not None
-        if isinstance(result, Verdict):
+        if result is None:
+            self._finish(message)
+        elif isinstance(result, Verdict):
             self._follow(message, result)
+        elif isinstance(result, type) and issubclass(result, Verdict):
+            self._follow(message, result())  # as `raise` does with a class
+        elif isinstance(result, Awaitable):
+            if isinstance(result, Coroutine):
+                result.close()  # else Python warns that nobody awaited it
+            name = name_of(self.plan.handler)
+            self.failed(slot, TypeError(f"{name} is a plain function and returned an awaitable"))
         else:
             self._finish(message)
         slot.message = None
 
-    def failed(self, slot: Slot, error: Exception) -> None:
+    def failed(self, slot: Slot, error: BaseException) -> None:
         """Answer a message whose handler raised."""
         message = slot.message
         assert message is not None
@@ -167,7 +181,16 @@ class Desk:
         """Put back the message of a slot that ends with what no handler should raise; stop."""
         message = slot.message
         if message is not None:
+            name = name_of(self.plan.handler)
+            log.error(
+                "%s: %s raised %s on message %s; the worker stops",
+                self.plan.name,
+                name,
+                shown(error),
+                message.id,
+            )
             self._remember(error)
+            self.stop(NEVER)  # before another slot can take it
             self._answer(lambda: self.consumer.req(message), message)
             slot.message = None
         self.stop(0)
@@ -184,7 +207,7 @@ class Desk:
     # What becomes of a message
 
     def _finish(self, message: Message[Any]) -> None:
-        if self._backoff.level and message.state is State.IN_FLIGHT:
+        if self._backoff.level and message.state in (State.IN_FLIGHT, State.FINISHED):
             self._signal(Signal.RESUME)
         self._answer(lambda: self.consumer.fin(message), message)
 
@@ -199,10 +222,12 @@ class Desk:
             self._finish(message)
         else:
             assert isinstance(verdict, TakeOver)
+            self._signal(Signal.RESUME)  # its handler did not fail
 
-    def _retry(self, message: Message[Any], error: Exception) -> None:
+    def _retry(self, message: Message[Any], error: BaseException) -> None:
         """Requeue a message whose handler failed, or give it up."""
-        if self.plan.max_attempts and message.attempts >= self.plan.max_attempts:
+        last = 0 < self.plan.max_attempts <= message.attempts
+        if last and message.state is State.IN_FLIGHT:
             self._give_up(message, error)
             return
         delay = self._delay(message)
@@ -314,8 +339,9 @@ class Desk:
         if probe:
             self._set_window()
         if self.stopping and (now >= self._stop_at or all(slot.over for slot in self.slots)):
-            self._end(now)
+            self.end()
             return None
+        self._asleep_until = NEVER  # a message that comes while this looks rings
         moment = min(self._probe_at, self._stop_at)
         if self.plan.auto_touch:
             moment = min(moment, self._touch(now))
@@ -342,7 +368,7 @@ class Desk:
     # How it ends
 
     def stop(self, timeout: int) -> None:
-        """Take no more messages; give those at work so many nanoseconds."""
+        """Take no more messages; give those at work so many nanoseconds, `NEVER` for no limit."""
         moment = self._now() + timeout
         with self._lock:
             if moment < self._stop_at:  # noqa: PLR1730 - no call inside
@@ -351,8 +377,17 @@ class Desk:
         self.consumer._guard.call(self.consumer.channel._retire, self.consumer)
         self.ring()
 
-    def _end(self, now: int) -> None:
+    def time_left(self) -> int:
+        """Return how many nanoseconds those at work have when it stops."""
+        return max(0, self._stop_at - self._now())
+
+    def end(self) -> None:
         """Put back what is left, and tell of handlers that have not come to an end."""
+        with self._lock:
+            ended, self._ended = self._ended, True
+        if ended:
+            return
+        now = self._now()
         for slot in self.slots:
             message = slot.message
             if message is not None:

@@ -15,12 +15,13 @@ Next: worker/desk.py
 import inspect
 import logging
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeAlias
 
 from nsqlite.clock import SYSTEM, Clock
 from nsqlite.message import Message
 from nsqlite.options import SECOND
+from nsqlite.worker.verdict import Verdict
 
 Handler: TypeAlias = Callable[[Message[Any]], Any]
 """Works on one message; a coroutine function is awaited."""
@@ -30,6 +31,8 @@ Middleware: TypeAlias = Callable[[Handler], Handler]
 
 def is_coroutine(handler: object) -> bool:
     """Return whether a handler is to be awaited: a coroutine function, or an object like one."""
+    while isinstance(handler, partial):
+        handler = handler.func
     call = getattr(type(handler), "__call__", None)  # noqa: B004 - its kind is asked, not whether
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
@@ -56,6 +59,8 @@ def logged(logger: logging.Logger, level: int = logging.INFO) -> Middleware:
         def end(message: Message[Any], error: BaseException | None) -> None:
             if error is None:
                 logger.log(level, "message %s is handled", message.id)
+            elif isinstance(error, Verdict):
+                logger.log(level, "message %s is decided: %s", message.id, error)
             else:
                 logger.error("message %s failed: %r", message.id, error)
 

@@ -10,6 +10,7 @@ Next: worker/worker.py
 """
 
 import asyncio
+import logging
 import threading
 from typing import Any, Final
 
@@ -18,10 +19,16 @@ from nsqlite.aio.sleeper import Sleeper
 from nsqlite.clock import NEVER
 from nsqlite.errors import Closed
 from nsqlite.message import Message
+from nsqlite.waiter import wait_until
 from nsqlite.worker.desk import Desk, Plan, Slot
+
+log: Final = logging.getLogger("nsqlite")
 
 _ROUNDS: Final = 5
 """How often the loop goes round for handlers that were cancelled."""
+
+_GRACE: Final = 1.0
+"""Real seconds that a loop has to come round when the time of its handlers is over."""
 
 
 class Tasks:
@@ -31,7 +38,7 @@ class Tasks:
         desk: what they act on.
     """
 
-    __slots__ = ("_consumer", "_handler", "_loop", "_main", "_over", "_thread", "desk")
+    __slots__ = ("_consumer", "_handler", "_loop", "_main", "_over", "_tasks", "_thread", "desk")
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make what `start` begins."""
@@ -41,6 +48,7 @@ class Tasks:
         self._over: Final = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -50,7 +58,12 @@ class Tasks:
         except RuntimeError:
             name = f"{self.desk.plan.name}-loop"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                self._finish()
+                raise
         else:
             self._main = self._loop.create_task(self._supervise())
 
@@ -64,14 +77,29 @@ class Tasks:
         except RuntimeError:
             return threading.current_thread() is self._thread
 
+    def is_slot(self) -> bool:
+        """Return whether the running task is one of these, which the end would wait for."""
+        return asyncio.current_task() in self._tasks
+
     def is_over(self) -> bool:
         """Return whether all has ended that will."""
         return self._over.is_set()
 
     def wait(self) -> None:
-        """Wait for the end, of which the supervisor makes sure."""
-        self._over.wait()
-        if self._thread is not None and all(slot.over for slot in self.desk.slots):
+        """Wait for the end; make it where the loop does not come to it."""
+        desk = self.desk
+        name = desk.plan.name
+        who = f"stop() of worker {name!r}"
+        grace = 0.0
+        if self._loop is None or self._loop.is_running():
+            grace = _GRACE
+            left = desk.time_left()
+            wait_until(self._consumer._guard, self._consumer._clock, self.is_over, left, who)
+        if not self._over.wait(grace):
+            log.error("%s: the loop of its handlers is blocked or does not run", name)
+            desk.stop(0)
+            self._finish()
+        elif self._thread is not None and all(task.done() for task in self._tasks):
             self._thread.join()
 
     async def _serve(self, slot: Slot) -> None:
@@ -83,8 +111,8 @@ class Tasks:
                     if desk.stopping:
                         break  # what was fetched and not begun is put back
                     await self._work(slot, message)
-        except asyncio.CancelledError:
-            slot.message = None  # the supervisor puts it back
+        except (asyncio.CancelledError, GeneratorExit):  # the second when its loop was closed
+            desk.stop(0)  # the supervisor puts the message back
             raise
         except BaseException as error:
             desk.broke(slot, error)
@@ -100,7 +128,7 @@ class Tasks:
             )
         except Closed:
             if not self.desk.stopping:
-                self.desk.stop(0)  # the channel is over, and so is the worker
+                self.desk.stop(NEVER)  # the channel is over; who is at work may end
             return []
 
     async def _work(self, slot: Slot, message: Message[Any]) -> None:
@@ -109,6 +137,11 @@ class Tasks:
             return
         try:
             result = await self._handler(message)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            desk.failed(slot, error)  # what it awaited was cancelled, not the handler
         except Exception as error:
             desk.failed(slot, error)
         else:
@@ -118,10 +151,12 @@ class Tasks:
         self._loop = asyncio.get_running_loop()
         desk = self.desk
         sleeper: Sleeper[Any] = Sleeper(
-            self._consumer._guard, self._consumer._clock, lambda _sleeper: None
+            self._consumer._guard, self._consumer._clock, lambda _sleeper: self._finish()
         )
         desk.ring = sleeper.wake
-        tasks = [self._loop.create_task(self._serve(slot), name=slot.name) for slot in desk.slots]
+        self._tasks = [
+            self._loop.create_task(self._serve(slot), name=slot.name) for slot in desk.slots
+        ]
         try:
             while (moment := desk.act()) is not None:
                 await sleeper.sleep(None if moment == NEVER else moment)
@@ -129,17 +164,30 @@ class Tasks:
         finally:
             sleeper.end()
             desk.stop(0)
-            self._consumer.close()
+            desk.end()
             try:
-                await self._cancel(tasks)
+                await self._cancel()
             finally:
-                self._over.set()
-                desk.ring_joiners()
+                self._finish()
 
-    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+    def _finish(self) -> None:
+        """Leave the channel, and tell who waits for the end."""
+        self.desk.end()
+        self._over.set()
+        self.desk.ring_joiners()
+
+    async def _cancel(self) -> None:
         """Cancel what has not ended, and let the loop go round so that it can."""
-        for task in tasks:
-            task.cancel()
+        assert self._loop is not None
+        if self._loop.is_closed():
+            return
+        for task in self._tasks:
+            if not task.done():  # else asyncio would say nothing of what it raised
+                task.cancel()
         for _ in range(_ROUNDS):
-            if not all(task.done() for task in tasks):
+            if not all(task.done() for task in self._tasks):
                 await asyncio.sleep(0)
+        for task in self._tasks:
+            if not task.done():
+                name = task.get_name()
+                log.error("%s: %s was cancelled and goes on", self.desk.plan.name, name)

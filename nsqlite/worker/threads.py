@@ -14,6 +14,7 @@ from nsqlite.clock import NEVER, ring
 from nsqlite.consumer import Consumer
 from nsqlite.errors import ClockStandsStill, Closed
 from nsqlite.message import Message
+from nsqlite.waiter import wait_until
 from nsqlite.worker.desk import Desk, Plan, Slot
 
 
@@ -45,8 +46,13 @@ class Threads:
 
     def start(self) -> None:
         """Begin."""
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:  # there may be no supervisor
+            self.desk.stop(0)
+            self._finish()
+            raise
 
     def is_inside(self) -> bool:
         """Return whether the calling thread is one of these."""
@@ -54,10 +60,11 @@ class Threads:
 
     def wait(self) -> None:
         """Wait for the end, of which the supervisor makes sure; join the threads that ended."""
-        self._over.wait()
-        left = {slot.name for slot in self.desk.slots if not slot.over}
+        who = f"stop() of worker {self.desk.plan.name!r}"
+        wait_until(self._consumer._guard, self._clock, self.is_over, None, who)
+        left = {slot.name for slot in self.desk.slots if slot.message is not None}
         for thread in self._threads:
-            if thread.name not in left:
+            if thread.name not in left and thread.ident is not None:
                 thread.join()
 
     def _serve(self, slot: Slot) -> None:
@@ -82,7 +89,7 @@ class Threads:
             return [self._consumer.get()] if most == 1 else self._consumer.get_many(most)
         except (Closed, ClockStandsStill):  # the second is for who waits for this worker
             if self._consumer.closed and not self.desk.stopping:
-                self.desk.stop(0)  # the channel is over, and so is the worker
+                self.desk.stop(NEVER)  # the channel is over; who is at work may end
             return []
 
     def _work(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
@@ -113,8 +120,14 @@ class Threads:
                 except ClockStandsStill:
                     pass  # for who waits for this worker
         finally:
-            self._over.set()
-            self.desk.ring_joiners()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Leave the channel, and tell who waits for the end."""
+        self.desk.stop(0)
+        self.desk.end()
+        self._over.set()
+        self.desk.ring_joiners()
 
     def is_over(self) -> bool:
         """Return whether all has ended that will."""

@@ -11,6 +11,7 @@ Next: worker/app.py
 
 import atexit
 import logging
+import os
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Final, Self
@@ -109,6 +110,8 @@ class Worker:
         if backoff is not None and not isinstance(backoff, Backoff):
             raise InvalidOption("backoff", backoff, "a Backoff or None")
         require_topic("dead_letter", dead_letter)
+        if on_give_up is not None and not callable(on_give_up):
+            raise InvalidOption("on_give_up", on_give_up, "a function of a message and an error")
         seconds("requeue_delay", requeue_delay, 0, 3600)
         seconds("max_requeue_delay", max_requeue_delay, 0, 3600)
         whole("max_attempts", max_attempts, 0, 65535)
@@ -160,8 +163,9 @@ class Worker:
             )
             crew = Threads(self._plan, threads_consumer)
         self._crew = crew
-        for worker in [worker for worker in _running if not worker.running]:
-            _running.discard(worker)
+        for worker in _running.copy():
+            if not worker.running:
+                _running.discard(worker)
         _running.add(self)
         crew.start()
         return self
@@ -173,9 +177,9 @@ class Worker:
         counted.  A handler that has not ended by then is told of in the log and not waited for: its
         task is cancelled, its thread is left behind.
 
-        Called by a handler, or in the loop in which the handlers run, it does not wait; see
-        `stop_async`.  A second call can only shorten the time.  An exception thrown into it, as by
-        Ctrl-C, makes the rest of it immediate.
+        Called by a handler, in the loop in which the handlers run, or by a signal handler in the
+        middle of another call, it does not wait; see `stop_async`.  A second call can only shorten
+        the time.  An exception thrown into it, as by Ctrl-C, makes the rest of it immediate.
 
         Args:
             timeout: seconds for the handlers at work, on the channel's clock.
@@ -185,7 +189,7 @@ class Worker:
         """
         self.begin_stop(timeout)
         crew = self._crew
-        if crew is None or crew.is_inside():
+        if crew is None or crew.is_inside() or self.channel._guard.lock.owned():
             return
         try:
             crew.wait()
@@ -203,18 +207,22 @@ class Worker:
     async def stop_async(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and await the end instead of blocking the loop.
 
+        Awaited by a handler it does not wait.
+
         Cancellation:
             The rest is immediate.
         """
         self.begin_stop(timeout)
         crew = self._crew
-        if crew is None:
+        if crew is None or (isinstance(crew, Tasks) and crew.is_slot()):
             return
         try:
             await until(self.channel._guard, self.channel._clock, crew.is_over, None)
         except BaseException:
             crew.desk.stop(0)
             raise
+        if isinstance(crew, Threads):
+            crew.wait()  # no longer than they need to end
         _running.discard(self)
 
     @property
@@ -299,6 +307,17 @@ class Worker:
 
 
 _running: Final[set[Worker]] = set()
+
+
+def _forget_all() -> None:
+    """In the child of a fork: the threads and loops of the workers are gone."""
+    for worker in _running:
+        worker._crew = None
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 @atexit.register

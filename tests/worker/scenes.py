@@ -1,0 +1,219 @@
+"""What the tests of workers use: a clock that tells, consumers that note, handlers that wait."""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from helpers import PATIENCE
+
+from nsqlite import Channel, Consumer, Event, Kind, Message, aio
+from nsqlite.answers import SAME, Answers
+from nsqlite.clock import Alarm, Loop
+from nsqlite.options import SECOND
+from nsqlite.publisher import Publisher
+from nsqlite.testing import ManualClock
+from nsqlite.testing.manualclock import _Sleep
+from nsqlite.worker import Handler, Worker
+
+KINDS: Final = ("plain", "coroutine")
+"""The two kinds of handlers, for tests of what both do."""
+
+
+class Failure(Exception):
+    """What a handler raises on purpose."""
+
+
+class Disaster(BaseException):
+    """What no handler should raise."""
+
+
+class Clock(ManualClock):
+    """A manual clock that tells who sleeps on it and until when."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._sleepers: list[tuple[str, int]] = []
+        self._told = threading.Condition()
+
+    def _stand(self, sleep: _Sleep) -> bool:
+        self._tell(sleep.who, sleep.due)
+        return super()._stand(sleep)
+
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
+        alarm = super().alarm(loop, moment, callback)
+        self._tell("an event loop", moment)
+        return alarm
+
+    def _tell(self, who: str, due: int) -> None:
+        with self._told:
+            self._sleepers.append((who, due))
+            self._told.notify_all()
+
+    def until_waiting(self, who: str, count: int = 1) -> None:
+        """Return when somebody of these words has begun to sleep, so many times."""
+        self._until(lambda: sum(who in other for other, _ in self._sleepers) >= count)
+
+    def until_supervised(self, moment: float) -> None:
+        """Return when a worker's supervisor, thread or task, sleeps to a moment."""
+        due = round(moment * SECOND)
+        known = {("the supervisor of a worker", due), ("an event loop", due)}
+        self._until(lambda: not known.isdisjoint(self._sleepers))
+
+    def _until(self, done: Callable[[], bool]) -> None:
+        with self._told:
+            assert self._told.wait_for(done, PATIENCE), self._sleepers
+
+
+class Watch:
+    """An observer that lets the test wait for events."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def __call__(self, event: Event) -> None:
+        self._events.put(event)
+
+    def until(self, kind: Kind) -> Event:
+        """Return the next event of a kind; those before it are forgotten."""
+        while (event := self._events.get(timeout=PATIENCE)).kind is not kind:
+            pass
+        return event
+
+
+class Noting(Answers[Any]):
+    """A consumer that notes its calls, for the test to read them in their order."""
+
+    _calls: queue.SimpleQueue[str]
+
+    def begin(self, window: int) -> None:
+        """Note the window that it begins with."""
+        self._calls = queue.SimpleQueue()
+        self._calls.put(f"RDY {window}")
+
+    def noted(self, count: int) -> list[str]:
+        """Return the next calls, so many."""
+        return [self._calls.get(timeout=PATIENCE) for _ in range(count)]
+
+    def rest(self) -> list[str]:
+        """Return the calls that nobody has read yet."""
+        return self.noted(self._calls.qsize())
+
+    def rdy(self, max_in_flight: int | None) -> None:
+        self._calls.put(f"RDY {max_in_flight}")
+        super().rdy(max_in_flight)
+
+    def fin(self, message: Message[Any]) -> None:
+        self._calls.put("FIN")
+        super().fin(message)
+
+    def req(self, message: Message[Any], delay: float = 0) -> None:
+        self._calls.put(f"REQ {delay:g}")
+        super().req(message, delay)
+
+    def touch(self, message: Message[Any]) -> None:
+        self._calls.put("TOUCH")
+        super().touch(message)
+
+    def move(
+        self, message: Message[Any], to: Publisher[Any] | Channel[Any], body: Any = SAME
+    ) -> str:
+        self._calls.put("MOVE")
+        return super().move(message, to, body)
+
+
+class NotingConsumer(Noting, Consumer[Any]):
+    """A consumer for threads that notes its calls."""
+
+    def __init__(self, channel: Channel[Any], window: int) -> None:
+        self.begin(window)
+        super().__init__(channel, max_in_flight=window)
+
+
+class NotingAsync(Noting, aio.Consumer[Any]):
+    """A consumer for tasks that notes its calls."""
+
+    def __init__(self, channel: Channel[Any], window: int) -> None:
+        self.begin(window)
+        super().__init__(channel, max_in_flight=window)
+
+
+class Hold:
+    """Where handlers stay until the test lets them go; says who has come."""
+
+    def __init__(self) -> None:
+        self._come: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._free = threading.Event()
+        self._waits: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def begun(self, count: int) -> list[Any]:
+        """Return the bodies of the next messages that have come, so many."""
+        return [self._come.get(timeout=PATIENCE) for _ in range(count)]
+
+    def nobody(self) -> bool:
+        """Return whether nobody has come of whom `begun` has not told."""
+        return self._come.empty()
+
+    def let_go(self) -> None:
+        """Let all go on who are here or come."""
+        self._free.set()
+        for loop, event in self._waits:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(event.set)
+
+    def stay(self, message: Message[Any]) -> None:
+        """Wait in a thread."""
+        self._come.put(message.body)
+        assert self._free.wait(PATIENCE), "nobody let it go"
+
+    async def stay_async(self, message: Message[Any]) -> None:
+        """Wait in a task."""
+        event = asyncio.Event()
+        self._waits.append((asyncio.get_running_loop(), event))
+        self._come.put(message.body)
+        if not self._free.is_set():
+            await asyncio.wait_for(event.wait(), PATIENCE)
+
+    def handler(self, kind: str) -> Handler:
+        """Return a handler of a kind that stays here."""
+        return self.stay if kind == "plain" else self.stay_async
+
+
+def of_kind(kind: str, work: Callable[[Message[Any]], Any]) -> Handler:
+    """Return a handler of a kind that does what a plain function does."""
+    if kind == "plain":
+        return work
+
+    async def handle(message: Message[Any]) -> Any:
+        return work(message)
+
+    handle.__qualname__ = work.__qualname__
+    return handle
+
+
+def failing(message: Message[Any]) -> None:
+    """Fail on every message."""
+    raise Failure(message.body)
+
+
+def nothing(_message: Message[Any]) -> None:
+    """Succeed on every message."""
+
+
+def plan_of(channel: Channel[Any], handler: Handler = nothing, **options: Any) -> Any:
+    """Return the plan of a worker with these options."""
+    return Worker(channel, handler, **options)._plan
+
+
+def threads_of(name: str) -> list[threading.Thread]:
+    """Return the living threads of a worker."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(name)]
+
+
+def until_ended(name: str) -> None:
+    """Return when the threads of a worker, left behind or not, have ended."""
+    for thread in threads_of(name):
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread

@@ -1,0 +1,426 @@
+"""An app: handlers declared, run together, stopped by a signal, a call or the end of a block."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+from aio.loops import in_loop, outcome, turns
+from helpers import PATIENCE, Call, bodies
+
+from nsqlite import App, Broker, ClockStandsStill, Closed, InvalidName, InvalidOption, Message
+from nsqlite.waiter import Waiter
+from nsqlite.worker import Handler
+from worker.scenes import KINDS, Clock, Hold, failing, nothing, of_kind, threads_of, until_ended
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Scene:
+    """A broker, and an app of it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock(**options)
+        self.broker = Broker(clock=self.clock)
+        self.orders = self.broker.topic("orders")
+        self.app = App(self.broker)
+
+    def declare(self, handler: Handler, channel: str = "billing", **options: Any) -> None:
+        self.app.handler("orders", channel, **options)(handler)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the main thread, and return when the app has heard of it.
+
+        CPython does not hear of a signal that comes when it is about to block; another wakes it.
+        """
+        main = threading.main_thread().ident
+        assert main is not None
+        asked = self.app._asked
+        signal.pthread_kill(main, number)
+        for _ in range(round(PATIENCE / 0.01)):
+            if self.app._asked > asked:
+                return
+            signal.pthread_kill(main, signal.SIGUSR1)
+            threading.Event().wait(0.01)
+        pytest.fail("nobody heard the signal")
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """Give a scene, and check that the signals are afterwards what they were."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    awake = signal.signal(signal.SIGUSR1, lambda _number, _frame: None)
+    made = Scene()
+    yield made
+    signal.signal(signal.SIGUSR1, awake)
+    assert before == [signal.getsignal(number) for number in SIGNALS]
+    made.broker._check()
+
+
+# Declaring
+
+
+def test_a_handler_is_left_as_it_is(scene: Scene) -> None:
+    """The decorator returns the function that it was given."""
+    assert scene.app.handler("orders", "billing")(nothing) is nothing
+
+
+def test_a_channel_is_there_when_it_is_declared(scene: Scene) -> None:
+    """Topic and channel are created with the declaration, so nothing is missed before the run."""
+    scene.app.handler("parcels", "packing")(nothing)
+    assert ["packing"] == list(scene.broker.topics["parcels"].channels)
+
+
+def test_dead_letters_can_be_named(scene: Scene) -> None:
+    """A topic of dead letters can be given by its name or itself, and is created."""
+    scene.declare(failing, max_attempts=1, dead_letter="orders.dead")
+    scene.declare(
+        failing, "shipping", max_attempts=1, dead_letter=scene.broker.topic("orders.dead")
+    )
+    dead = scene.broker.topics["orders.dead"].channel("redrive")
+    with scene.app:
+        scene.orders.put(b"order")
+        assert scene.broker.topics["orders"].join(PATIENCE)
+    assert {"billing", "shipping"} == {letter.channel for letter in bodies(dead)}
+
+
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"dead_letter": 1}, {"backoff": 2}])
+def test_a_bad_option_is_refused_when_it_is_declared(scene: Scene, options: dict[str, Any]) -> None:
+    """An option that no worker takes is an error at the declaration, and nothing is declared."""
+    with pytest.raises(InvalidOption):
+        scene.declare(nothing, **options)
+    with scene.app:
+        assert [] == scene.app.workers
+
+
+def test_an_unknown_option_is_refused_when_it_is_declared(scene: Scene) -> None:
+    """An option that there is not is an error at the declaration."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'threads'"):
+        scene.declare(nothing, threads=3)
+
+
+def test_a_bad_name_is_refused_when_it_is_declared(scene: Scene) -> None:
+    """A name that breaks the rule is an error at the declaration."""
+    with pytest.raises(InvalidName):
+        scene.app.handler("orders", "a channel")
+
+
+@pytest.mark.parametrize("timeout", [-1, None, float("nan"), "1"])
+def test_an_app_needs_a_broker_and_a_timeout(scene: Scene, timeout: Any) -> None:
+    """What is no broker, and what is no number of seconds, is refused."""
+    with pytest.raises(InvalidOption) as info:
+        App(scene.broker, timeout=timeout)
+    assert "timeout" == info.value.option
+    wrong: Any = scene.orders
+    with pytest.raises(InvalidOption) as info:
+        App(wrong)
+    assert "broker must be a Broker, not <Topic 'orders' open>" == str(info.value)
+
+
+# A block
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_runs_all_handlers(scene: Scene, kind: str) -> None:
+    """The workers run in the block and not after it; nothing that was put before is missed."""
+    seen: list[Any] = []
+    for channel in ("billing", "shipping"):
+        scene.declare(of_kind(kind, lambda message: seen.append(message.body)), channel)
+    scene.orders.put(b"order")
+    with scene.app as app:
+        assert app is scene.app
+        workers = app.workers
+        assert [True, True] == [worker.running for worker in workers]
+        assert scene.orders.join(PATIENCE)
+    assert [False, False] == [worker.running for worker in workers]
+    assert ([b"order"] * 2, []) == (seen, app.workers)
+
+
+def test_a_block_can_be_begun_again(scene: Scene) -> None:
+    """Each block has workers of its own."""
+    scene.declare(nothing)
+    for body in range(3):
+        scene.orders.put(body)
+        with scene.app:
+            assert scene.orders.join(PATIENCE)
+
+
+def test_a_start_that_fails_leaves_no_worker(scene: Scene) -> None:
+    """When a worker cannot be started those that were are stopped, and the error goes on."""
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping")
+    scene.orders.channel("shipping").close()
+    with pytest.raises(Closed), scene.app:
+        pass
+    assert ([], []) == (scene.app.workers, threads_of("orders"))
+
+
+def test_the_workers_share_the_time(scene: Scene) -> None:
+    """All workers are told at the same time to stop, and have the app's timeout together."""
+    app = App(scene.broker, timeout=5)
+    hold = Hold()
+    for channel in ("billing", "shipping"):
+        app.handler("orders", channel)(hold.stay)
+    app.__enter__()
+    scene.orders.put(b"order")
+    hold.begun(2)
+    call = Call(lambda: app.__exit__(None, None, None))
+    scene.clock.until_waiting("stop() of worker")
+    for worker in app.workers:
+        assert worker._crew is not None
+        assert worker._crew.desk.stopping
+    scene.clock.until_supervised(5)
+    scene.clock.until_waiting("the supervisor of a worker", 4)
+    scene.clock.advance(5)
+    assert call.result() is None
+    hold.let_go()
+    until_ended("orders")
+
+
+def test_ctrl_c_at_the_end_of_a_block_goes_on(scene: Scene) -> None:
+    """`KeyboardInterrupt` while the workers stop makes it immediate and is not swallowed."""
+    hold = Hold()
+    for channel in ("billing", "shipping"):
+        scene.declare(hold.stay, channel)
+
+    def interrupt() -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        scene.clock.until_waiting("stop() of worker")
+        signal.pthread_kill(main, signal.SIGINT)
+
+    call = Call(interrupt)
+    with pytest.raises(KeyboardInterrupt), scene.app:
+        scene.orders.put(b"order")
+        hold.begun(2)
+    call.result()
+    assert ([], [1, 1]) == (
+        scene.app.workers,
+        [channel.depth for channel in scene.orders.channels.values()],
+    )
+    hold.let_go()
+    until_ended("orders")
+
+
+def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
+    """When the stop of one worker raises, the others are stopped all the same."""
+    scene = Scene(patience=0.01)
+    begun = threading.Semaphore(0)
+    over = threading.Event()
+    waiters: list[Waiter[Any]] = [Waiter(), Waiter()]
+    left = waiters.copy()
+
+    def wait(_message: Message[Any]) -> None:
+        bell = left.pop().bell
+        begun.release()
+        while not over.is_set():
+            with contextlib.suppress(ClockStandsStill):
+                scene.clock.wait(bell, None, "a handler")
+
+    for channel in ("billing", "shipping"):
+        scene.declare(wait, channel)
+    with pytest.raises(ClockStandsStill, match="stop"), scene.app:
+        scene.orders.put(b"order")
+        assert begun.acquire(timeout=PATIENCE)
+        assert begun.acquire(timeout=PATIENCE)
+    over.set()
+    for waiter in waiters:
+        waiter.ring()
+    until_ended("orders")
+    assert [] == scene.app.workers
+
+
+# A block in a loop
+
+
+@in_loop
+async def test_a_block_in_a_loop() -> None:
+    """In `async with` coroutine functions run in the loop, plain ones in threads."""
+    scene = Scene()
+    seen: list[Any] = []
+
+    async def note(_message: Message[Any]) -> None:
+        seen.append(threading.current_thread() is threading.main_thread())
+
+    scene.declare(note)
+    scene.declare(nothing, "shipping")
+    async with scene.app as app:
+        assert app is scene.app
+        workers = app.workers
+        scene.orders.put(b"order")
+        for worker in workers:
+            assert await worker.join_async()
+    assert ([True], [], []) == (seen, app.workers, threads_of("orders"))
+    assert [False, False] == [worker.running for worker in workers]
+
+
+@in_loop
+async def test_a_block_that_is_cancelled_at_its_end_is_over_at_once() -> None:
+    """When the end of an `async with` is cancelled no handler has any more time."""
+    scene = Scene()
+    hold = Hold()
+    for channel in ("billing", "shipping"):
+        scene.declare(hold.stay_async, channel)
+
+    async def block() -> None:
+        async with scene.app:
+            scene.orders.put(b"order")
+            await turns()
+
+    task = asyncio.ensure_future(block())
+    await turns(15)
+    workers = scene.app.workers
+    assert [True, True] == [worker.running for worker in workers]
+    task.cancel()
+    assert isinstance(await outcome(task), asyncio.CancelledError)
+    for worker in workers:
+        await worker.stop_async()
+    assert ([], [1, 1]) == (
+        scene.app.workers,
+        [channel.depth for channel in scene.orders.channels.values()],
+    )
+
+
+# Running
+
+
+def test_run_ends_with_stop(scene: Scene) -> None:
+    """A handler may stop the app; `run` then ends, its workers stopped."""
+    scene.declare(lambda _: scene.app.stop())
+    scene.orders.put(b"order")
+    scene.app.run()
+    assert ([], 0) == (scene.app.workers, scene.orders.channel("billing").depth)
+
+
+def test_a_stop_before_the_run_ends_it(scene: Scene) -> None:
+    """An app that was stopped before it runs ends at once, and can be run again."""
+    scene.declare(lambda _: scene.app.stop())
+    scene.app.stop()
+    scene.app.run()
+    call = Call(scene.app.run)
+    scene.orders.put(b"order")
+    assert call.result() is None
+
+
+def test_a_stop_more_does_not_end_the_next_run(scene: Scene) -> None:
+    """Two handlers that both stop the app end one run."""
+    hold = Hold()
+
+    def stop(message: Message[Any]) -> None:
+        hold.stay(message)
+        scene.app.stop()
+
+    scene.declare(stop, concurrency=2)
+    scene.orders.put_many(range(2))
+    call = Call(scene.app.run)
+    hold.begun(2)
+    hold.let_go()
+    assert call.result() is None
+    call = Call(scene.app.run)
+    scene.clock.until_waiting("get() on", 3)
+    scene.orders.put(2)
+    hold.begun(1)
+    assert call.result() is None
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_run_ends_with_a_signal(scene: Scene, number: signal.Signals) -> None:
+    """SIGINT and SIGTERM end `run`, which returns, and handlers at work may end."""
+    hold = Hold()
+    seen: list[Any] = []
+
+    def work(message: Message[Any]) -> None:
+        hold.stay(message)
+        seen.append(message.body)
+
+    scene.declare(work)
+    scene.orders.put(b"order")
+
+    def end() -> None:
+        hold.begun(1)
+        scene.send(number)
+        scene.clock.until_waiting("stop() of worker")
+        hold.let_go()
+
+    call = Call(end)
+    scene.app.run()
+    call.result()
+    assert [b"order"] == seen
+
+
+def test_a_second_signal_is_immediate(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """A second signal takes the time from the handlers at work, and `run` returns."""
+    hold = Hold()
+    for channel in ("billing", "shipping"):
+        scene.declare(hold.stay, channel)
+    scene.orders.put(b"order")
+
+    def end() -> None:
+        hold.begun(2)
+        scene.send(signal.SIGINT)
+        scene.clock.until_waiting("stop() of worker")
+        scene.send(signal.SIGTERM)
+
+    call = Call(end)
+    scene.app.run()
+    call.result()
+    assert [1, 1] == [channel.depth for channel in scene.orders.channels.values()]
+    assert "a second signal: the handlers at work were left behind" == caplog.messages[-1]
+    assert 3 == len(caplog.records)
+    hold.let_go()
+    until_ended("orders")
+
+
+def test_two_signals_at_once_are_immediate(scene: Scene) -> None:
+    """A second signal before the workers have been told to stop is no error either."""
+    hold = Hold()
+
+    def interrupt_twice(message: Message[Any]) -> None:
+        app._caught(signal.SIGINT, frame)
+        app._caught(signal.SIGINT, frame)
+        hold.stay(message)
+
+    app = scene.app
+    frame: FrameType | None = None
+    scene.declare(interrupt_twice)
+    scene.orders.put(b"order")
+    app.run()
+    assert 1 == scene.orders.channel("billing").depth
+    hold.let_go()
+    until_ended("orders")
+
+
+def test_the_next_run_counts_signals_anew(scene: Scene) -> None:
+    """After a run that a signal has ended, the first signal of the next is a first one."""
+    scene.declare(lambda _: scene.send(signal.SIGTERM))
+    for body in range(3):
+        scene.orders.put(body)
+        scene.app.run()
+    assert [] == scene.app.workers
+
+
+def test_run_elsewhere_leaves_the_signals_alone(scene: Scene) -> None:
+    """In another thread `run` catches no signals, and ends with `stop`."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    during: list[Any] = []
+
+    def note(_message: Message[Any]) -> None:
+        during.extend(signal.getsignal(number) for number in SIGNALS)
+        scene.app.stop()
+
+    scene.declare(note)
+    scene.orders.put(b"order")
+    assert Call(scene.app.run).result() is None
+    assert before == during
+
+
+def test_run_restores_the_signals_when_it_fails(scene: Scene) -> None:
+    """When a worker cannot be started the signals are what they were, which the scene checks."""
+    scene.declare(nothing)
+    scene.orders.channel("billing").close()
+    with pytest.raises(Closed):
+        scene.app.run()

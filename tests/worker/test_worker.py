@@ -1,0 +1,1247 @@
+"""Workers: what both kinds of handlers get, and how a worker ends in each state it can be in."""
+
+import asyncio
+import atexit
+import functools
+import importlib.util
+import logging
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from aio.loops import in_loop, outcome, turns
+from helpers import PATIENCE, Call, bodies
+
+import nsqlite
+from nsqlite import (
+    Backoff,
+    ClockStandsStill,
+    Closed,
+    Consumer,
+    Drop,
+    InvalidOption,
+    Kind,
+    Message,
+    Requeue,
+    State,
+    TakeOver,
+    TooManyConsumers,
+    Topic,
+    Worker,
+)
+from nsqlite.options import SECOND
+from nsqlite.worker import Verdict
+from nsqlite.worker import worker as module
+from nsqlite.worker.tasks import Tasks
+from nsqlite.worker.threads import Threads
+from worker.scenes import (
+    KINDS,
+    Clock,
+    Failure,
+    Hold,
+    NotingAsync,
+    NotingConsumer,
+    Watch,
+    failing,
+    nothing,
+    of_kind,
+    threads_of,
+    until_ended,
+)
+
+ROOT: Final = Path(nsqlite.__file__).parent.parent
+
+Come = Callable[[Message[Any]], Any]
+
+
+class Scene:
+    """A topic, its channel, a clock and an observer."""
+
+    def __init__(self, clock: Clock | None = None, **options: Any) -> None:
+        self.clock = clock or Clock()
+        self.topic = Topic("orders", clock=self.clock, **options)
+        self.channel = self.topic.channel("billing")
+        self.watch = Watch()
+        self.topic.observe(self.watch)
+
+    def worker(self, kind: str, work: Come, **options: Any) -> Worker:
+        return Worker(self.channel, of_kind(kind, work), **options)
+
+    def holding(self, kind: str, hold: Hold, **options: Any) -> Worker:
+        return Worker(self.channel, hold.handler(kind), **options)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many messages are ready, in flight and deferred."""
+        stats = self.channel.stats()
+        return stats.depth, stats.in_flight_count, stats.deferred_count
+
+    @property
+    def attempts(self) -> list[tuple[Any, int]]:
+        """The messages that are ready, and how often each was delivered."""
+        return [(info.body, info.attempts) for info in self.channel.peek()]
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """Give a scene, and check at the end what must always hold."""
+    made = Scene()
+    yield made
+    made.topic._check()
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def run(program: str, *, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+    """Run a program in a fresh interpreter."""
+    return subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        text=True,
+        timeout=timeout,
+    )
+
+
+# What becomes of messages
+
+
+@each_kind
+def test_messages_are_handled_in_their_order(scene: Scene, kind: str) -> None:
+    """One slot handles all messages, one after the other, and finishes each."""
+    seen: list[Any] = []
+    scene.topic.put_many(range(20))
+    with scene.worker(kind, lambda message: seen.append(message.body)) as worker:
+        assert worker.join(PATIENCE)
+    assert (list(range(20)), (0, 0, 0)) == (seen, scene.counts)
+
+
+@each_kind
+def test_a_failed_message_comes_again(scene: Scene, kind: str) -> None:
+    """A message whose handler raised is deferred by 90 s, and the worker backs off for 2."""
+    seen: list[int] = []
+
+    def fail_once(message: Message[Any]) -> None:
+        seen.append(message.attempts)
+        if message.attempts == 1:
+            raise Failure
+
+    with scene.worker(kind, fail_once):
+        scene.topic.put(b"order")
+        assert Kind.REQUEUED == scene.watch.until(Kind.REQUEUED).kind
+        scene.clock.until_supervised(2)
+        scene.clock.advance(89.9)
+        assert ([1], (0, 0, 1)) == (seen, scene.counts)
+        scene.clock.advance(0.1)
+        scene.watch.until(Kind.FINISHED)
+    assert [1, 2] == seen
+
+
+@each_kind
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize(
+    ("verdict", "kind_of_event", "counts"),
+    [
+        (Requeue(5, backoff=False), Kind.REQUEUED, (0, 0, 1)),
+        (Requeue(), Kind.REQUEUED, (0, 0, 1)),
+        (Drop("too old"), Kind.FINISHED, (0, 0, 0)),
+    ],
+)
+def test_a_verdict_is_obeyed(
+    scene: Scene,
+    kind: str,
+    verdict: Verdict,
+    kind_of_event: Kind,
+    counts: tuple[int, int, int],
+    *,
+    raised: bool,
+) -> None:
+    """A verdict that a handler raises or returns decides what becomes of its message."""
+
+    def decide(_message: Message[Any]) -> Verdict:
+        if raised:
+            raise verdict
+        return verdict
+
+    with scene.worker(kind, decide):
+        scene.topic.put(b"order")
+        scene.watch.until(kind_of_event)
+    assert counts == scene.counts
+
+
+@each_kind
+def test_a_message_that_is_taken_over_counts_until_it_is_answered(scene: Scene, kind: str) -> None:
+    """A message taken over leaves its slot free and fills the window until another answers it."""
+    taken: queue.SimpleQueue[Message[Any]] = queue.SimpleQueue()
+
+    def take(message: Message[Any]) -> TakeOver:
+        taken.put(message)
+        return TakeOver()
+
+    with scene.worker(kind, take, concurrency=2) as worker:
+        scene.topic.put_many([1, 2, 3])
+        messages = [taken.get(timeout=PATIENCE) for _ in range(2)]
+        assert (True, (1, 2, 0)) == (taken.empty(), scene.counts)
+        Call(messages[0].fin).result()
+        third = taken.get(timeout=PATIENCE)
+        assert 3 == third.body
+        messages[1].req(1)
+        third.fin()
+        assert (0, 0, 1) == scene.counts
+        assert worker.running
+
+
+@each_kind
+def test_a_handler_may_answer_itself(scene: Scene, kind: str) -> None:
+    """A message that its handler answered is left as it is."""
+    with scene.worker(kind, lambda message: message.req(7)):
+        scene.topic.put(b"order")
+        scene.watch.until(Kind.REQUEUED)
+    [info] = scene.channel.deferred()
+    assert 7 == info.due
+
+
+@each_kind
+def test_a_message_that_times_out_under_its_handler_comes_again(
+    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler that takes too long is told of in the log, and its message is handled again."""
+    hold = Hold()
+    with scene.holding(kind, hold):
+        scene.topic.put(b"order")
+        hold.begun(1)
+        scene.clock.advance(60)
+        assert [(b"order", 1)] == scene.attempts
+        hold.let_go()
+        hold.begun(1)
+        scene.watch.until(Kind.FINISHED)
+    assert 1 == len(caplog.records)
+    assert caplog.messages[0].endswith("(timed out); its work may be done twice")
+
+
+@each_kind
+def test_the_fifth_failure_ends_in_the_dead_letters_at_once(scene: Scene, kind: str) -> None:
+    """A message is handled five times, and the fifth failure moves it with no time passing."""
+    dead = Topic("orders.dead", clock=scene.clock)
+    seen: list[int] = []
+
+    def fail(message: Message[Any]) -> None:
+        seen.append(message.attempts)
+        raise Failure(len(seen))
+
+    scene.topic.put("bad")
+    with scene.worker(kind, fail, requeue_delay=0, backoff=None, dead_letter=dead) as worker:
+        assert worker.join(PATIENCE)
+    [letter] = bodies(dead.channel("redrive"))
+    assert ([1, 2, 3, 4, 5], 0) == (seen, scene.clock.monotonic_ns())
+    assert ("bad", "orders", "billing", 5, "Failure(5)") == (
+        letter.body,
+        letter.topic,
+        letter.channel,
+        letter.attempts,
+        letter.error,
+    )
+
+
+@each_kind
+def test_a_dead_letter_can_be_driven_back(scene: Scene, kind: str) -> None:
+    """What was given up, mended and put back is handled by the same worker."""
+    dead = Topic("orders.dead", clock=scene.clock)
+    letters = dead.channel("redrive")
+    mended = threading.Event()
+
+    def work(_message: Message[Any]) -> None:
+        if not mended.is_set():
+            raise Failure
+
+    scene.topic.put("bad")
+    with scene.worker(kind, work, max_attempts=1, backoff=None, dead_letter=dead) as worker:
+        assert worker.join(PATIENCE)
+        mended.set()
+        assert 1 == nsqlite.redrive(letters, scene.topic)
+        assert worker.join(PATIENCE)
+    assert (0, (0, 0, 0)) == (letters.depth, scene.counts)
+
+
+@each_kind
+def test_a_message_with_too_many_attempts_is_not_handled(scene: Scene, kind: str) -> None:
+    """A message that arrives with a third attempt where two are allowed is given up unseen."""
+    seen: list[Any] = []
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    scene.topic.put(b"order")
+    with Consumer(scene.channel) as consumer:
+        for _ in range(2):
+            consumer.get(timeout=0).req()
+    options: dict[str, Any] = {"on_give_up": lambda *given: told.put(given)}
+    with scene.worker(kind, seen.append, max_attempts=2, **options):
+        message, error = told.get(timeout=PATIENCE)
+        scene.watch.until(Kind.FINISHED)
+    assert ([], 3, None) == (seen, message.attempts, error)
+
+
+# Backoff
+
+
+@each_kind
+def test_the_reference_trace(scene: Scene, kind: str) -> None:
+    """Good good good bad bad good good, five at a time, gives what NSQ's clients send."""
+
+    def work(message: Message[Any]) -> None:
+        if message.body == "bad":
+            raise Failure
+
+    handler = of_kind(kind, work)
+    plan = Worker(scene.channel, handler, concurrency=5, backoff=Backoff(multiplier=0.01))._plan
+    consumer: NotingConsumer | NotingAsync
+    crew: Threads | Tasks
+    if kind == "plain":
+        consumer = NotingConsumer(scene.channel, plan.window)
+        crew = Threads(plan, consumer)
+    else:
+        consumer = NotingAsync(scene.channel, plan.window)
+        crew = Tasks(plan, consumer)
+    crew.start()
+    calls = consumer.noted(1)
+    for body, count, moment in (
+        ("good", 1, None),
+        ("good", 1, None),
+        ("good", 1, None),
+        ("bad", 2, 0.02),
+        ("bad", 2, 0.06),
+        ("good", 2, 0.08),
+        ("good", 2, None),
+    ):
+        scene.topic.put(body)
+        calls += consumer.noted(count)
+        if moment is not None:
+            scene.clock.until_supervised(moment)
+            scene.clock.advance(moment - scene.clock.monotonic_ns() / SECOND)
+            calls += consumer.noted(1)
+    crew.desk.stop(60 * SECOND)
+    crew.wait()
+    trace = (
+        "RDY 5, FIN, FIN, FIN, RDY 0, REQ, RDY 1, RDY 0, REQ, RDY 1, RDY 0, FIN, RDY 1, RDY 5, FIN"
+    )
+    assert trace.replace("REQ", "REQ 90") == ", ".join(calls)
+    assert [] == consumer.rest()
+
+
+@each_kind
+def test_in_backoff_a_worker_takes_nothing(scene: Scene, kind: str) -> None:
+    """While a worker waits in backoff what is put stays ready; then a probe takes one message."""
+    hold = Hold()
+
+    async def work_async(message: Message[Any]) -> None:
+        if message.body == "bad":
+            raise Failure
+        await hold.stay_async(message)
+
+    def work(message: Message[Any]) -> None:
+        if message.body == "bad":
+            raise Failure
+        hold.stay(message)
+
+    handler = work if kind == "plain" else work_async
+    with Worker(scene.channel, handler, concurrency=3):
+        scene.topic.put("bad")
+        scene.watch.until(Kind.REQUEUED)
+        scene.topic.put_many([1, 2, 3])
+        assert [(1, 0), (2, 0), (3, 0)] == scene.attempts
+        scene.clock.until_supervised(2)
+        scene.clock.advance(2)
+        assert [1] == hold.begun(1)
+        assert [(2, 0), (3, 0)] == scene.attempts
+        hold.let_go()
+        assert {2, 3} == set(hold.begun(2))
+
+
+# Long handlers
+
+
+@each_kind
+def test_a_long_handler_keeps_its_message(kind: str) -> None:
+    """With `auto_touch` a message is touched in time, up to the longest; then it times out."""
+    scene = Scene(msg_timeout=10, max_msg_timeout=25)
+    hold = Hold()
+    moments = []
+    with scene.holding(kind, hold, auto_touch=True):
+        scene.topic.put(b"order")
+        hold.begun(1)
+        for moment in (5, 10, 15, 20):
+            scene.clock.until_supervised(moment)
+            scene.clock.advance(moment - scene.clock.monotonic_ns() / SECOND)
+            scene.watch.until(Kind.TOUCHED)
+            moments.append(scene.clock.monotonic_ns() // SECOND)
+        assert (0, 1, 0) == scene.counts
+        scene.clock.advance(5)
+        assert [(b"order", 1)] == scene.attempts
+        hold.let_go()
+        scene.watch.until(Kind.FINISHED)
+    assert [5, 10, 15, 20] == moments
+
+
+@each_kind
+def test_by_default_nothing_is_touched(scene: Scene, kind: str) -> None:
+    """Without `auto_touch` a message times out under a long handler."""
+    hold = Hold()
+    with scene.holding(kind, hold):
+        scene.topic.put(b"order")
+        hold.begun(1)
+        for _ in range(12):
+            scene.clock.advance(5)
+        assert (1, 0, 0) == scene.counts
+        hold.let_go()
+        scene.watch.until(Kind.FINISHED)
+
+
+@each_kind
+def test_a_worker_can_have_its_own_time_out(scene: Scene, kind: str) -> None:
+    """With `msg_timeout` the worker's messages time out after that."""
+    hold = Hold()
+    with scene.holding(kind, hold, msg_timeout=3):
+        scene.topic.put(b"order")
+        hold.begun(1)
+        scene.clock.advance(3)
+        assert (1, 0, 0) == scene.counts
+        hold.let_go()
+        scene.watch.until(Kind.FINISHED)
+
+
+# Concurrency
+
+
+@each_kind
+def test_so_many_messages_at_a_time(scene: Scene, kind: str) -> None:
+    """As many handlers work at a time as were asked for; the rest stays ready, attempts unburnt."""
+    hold = Hold()
+    scene.topic.put_many(range(5))
+    with scene.holding(kind, hold, concurrency=3) as worker:
+        assert {0, 1, 2} == set(hold.begun(3))
+        assert ([(3, 0), (4, 0)], True) == (scene.attempts, hold.nobody())
+        hold.let_go()
+        assert worker.join(PATIENCE)
+
+
+@each_kind
+def test_one_slow_handler_delays_nobody_else(scene: Scene, kind: str) -> None:
+    """While one message is worked on for long all others are handled."""
+    hold = Hold()
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    async def work_async(message: Message[Any]) -> None:
+        if message.body == "slow":
+            await hold.stay_async(message)
+        seen.put(message.body)
+
+    def work(message: Message[Any]) -> None:
+        if message.body == "slow":
+            hold.stay(message)
+        seen.put(message.body)
+
+    with Worker(scene.channel, work if kind == "plain" else work_async, concurrency=2):
+        scene.topic.put("slow")
+        hold.begun(1)
+        scene.topic.put_many(range(50))
+        assert list(range(50)) == [seen.get(timeout=PATIENCE) for _ in range(50)]
+        hold.let_go()
+        assert "slow" == seen.get(timeout=PATIENCE)
+
+
+@each_kind
+def test_a_slot_may_take_more_at_a_time(scene: Scene, kind: str) -> None:
+    """With `prefetch=2` a slot takes three messages at a time and works on one."""
+    hold = Hold()
+    scene.topic.put_many(range(5))
+    with scene.holding(kind, hold, prefetch=2) as worker:
+        assert [0] == hold.begun(1)
+        assert (True, (2, 3, 0)) == (hold.nobody(), scene.counts)
+        hold.let_go()
+        assert worker.join(PATIENCE)
+        assert [1, 2, 3, 4] == hold.begun(4)
+
+
+@each_kind
+@pytest.mark.parametrize("prefetch", [0, 5])
+def test_the_window_can_be_smaller(scene: Scene, kind: str, prefetch: int) -> None:
+    """With `max_in_flight=2` a worker of four slots holds two messages."""
+    hold = Hold()
+    scene.topic.put_many(range(4))
+    options = {"concurrency": 4, "prefetch": prefetch, "max_in_flight": 2}
+    with scene.holding(kind, hold, **options) as worker:
+        hold.begun(1)
+        if not prefetch:
+            hold.begun(1)
+        assert (2, 2, 0) == scene.counts
+        hold.let_go()
+        assert worker.join(PATIENCE)
+
+
+# Stopping, in each state
+
+
+@each_kind
+def test_a_new_worker_can_be_stopped(scene: Scene, kind: str) -> None:
+    """A worker that was not started has nothing to stop, and can be started afterwards."""
+    worker = scene.worker(kind, nothing)
+    worker.stop()
+    asyncio.run(worker.stop_async())
+    assert not worker.running
+    with worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+
+
+@each_kind
+@pytest.mark.parametrize("timeout", [0, 30])
+def test_an_idle_worker_stops(scene: Scene, kind: str, timeout: float) -> None:
+    """A worker that waits for messages ends at once, with all its threads."""
+    worker = scene.worker(kind, nothing, concurrency=4).start()
+    worker.stop(timeout)
+    assert (False, [], 0) == (
+        worker.running,
+        threads_of("orders"),
+        scene.channel.stats().client_count,
+    )
+
+
+@each_kind
+def test_a_working_worker_stops_when_its_handlers_have_ended(scene: Scene, kind: str) -> None:
+    """A stop waits for the handlers at work, whose messages are finished; no others are taken."""
+    hold = Hold()
+    scene.topic.put_many(range(3))
+    worker = scene.holding(kind, hold, concurrency=2).start()
+    hold.begun(2)
+    call = Call(worker.stop)
+    scene.clock.until_waiting("stop() of worker")
+    assert worker.running
+    hold.let_go()
+    assert call.result() is None
+    assert (False, [(2, 0)]) == (worker.running, scene.attempts)
+
+
+@each_kind
+def test_a_handler_that_does_not_end_is_not_waited_for(
+    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the time is over the handler is told of by name and age; its message is at the head."""
+    hold = Hold()
+    scene.topic.put_many(range(2))
+    worker = scene.holding(kind, hold, name="bills").start()
+    hold.begun(1)
+    scene.clock.advance(5)
+    call = Call(lambda: worker.stop(10))
+    scene.clock.until_supervised(15)
+    scene.clock.advance(10)
+    assert call.result() is None
+    assert (False, [(0, 1), (1, 0)]) == (worker.running, scene.attempts)
+    name, fate = {
+        "plain": ("Hold.stay", "left behind"),
+        "coroutine": ("Hold.stay_async", "cancelled"),
+    }[kind]
+    assert caplog.messages[0].startswith(f"bills: {name} on message ")
+    assert caplog.messages[0].endswith(f" has not ended after 15 s and is {fate} in bills-1")
+    hold.let_go()
+    until_ended("bills")
+
+
+@each_kind
+def test_a_worker_in_backoff_stops(scene: Scene, kind: str) -> None:
+    """A worker that waits in backoff ends at once."""
+    worker = scene.worker(kind, failing).start()
+    scene.topic.put(b"order")
+    scene.watch.until(Kind.REQUEUED)
+    scene.clock.until_supervised(2)
+    worker.stop()
+    assert (False, (0, 0, 1)) == (worker.running, scene.counts)
+
+
+@each_kind
+@pytest.mark.parametrize("works", [False, True])
+def test_a_probing_worker_stops(scene: Scene, kind: str, *, works: bool) -> None:
+    """A worker whose probe waits for a message, or is worked on, ends."""
+    hold = Hold()
+
+    async def work_async(message: Message[Any]) -> None:
+        if message.body == "bad":
+            raise Failure
+        await hold.stay_async(message)
+
+    def work(message: Message[Any]) -> None:
+        if message.body == "bad":
+            raise Failure
+        hold.stay(message)
+
+    worker = Worker(scene.channel, work if kind == "plain" else work_async).start()
+    scene.topic.put("bad")
+    scene.clock.until_supervised(2)
+    scene.clock.advance(2)
+    if works:
+        scene.topic.put("probe")
+        hold.begun(1)
+        call = Call(worker.stop)
+        scene.clock.until_waiting("stop() of worker")
+        hold.let_go()
+        call.result()
+    worker.stop()
+    assert (False, (0, 0, 1)) == (worker.running, scene.counts)
+
+
+@each_kind
+def test_what_was_prefetched_goes_back(scene: Scene, kind: str) -> None:
+    """Messages that were taken and not begun are at the head again, their attempts counted."""
+    hold = Hold()
+    scene.topic.put_many(range(4))
+    worker = scene.holding(kind, hold, prefetch=2).start()
+    hold.begun(1)
+    call = Call(worker.stop)
+    scene.clock.until_waiting("stop() of worker")
+    hold.let_go()
+    call.result()
+    assert [(1, 1), (2, 1), (3, 0)] == scene.attempts
+
+
+@each_kind
+def test_a_handler_may_stop_its_worker(scene: Scene, kind: str) -> None:
+    """A `stop` in a handler returns at once; the handler's own message is finished."""
+    worker = scene.worker(kind, lambda _: worker.stop(), concurrency=2).start()
+    scene.topic.put(b"order")
+    scene.watch.until(Kind.FINISHED)
+    worker.stop()
+    assert (False, (0, 0, 0)) == (worker.running, scene.counts)
+
+
+def test_a_coroutine_handler_may_await_the_stop_of_its_worker(scene: Scene) -> None:
+    """A `stop_async` in a handler does not wait for the handler itself."""
+
+    async def stop(_message: Message[Any]) -> None:
+        await worker.stop_async()
+
+    worker = Worker(scene.channel, stop).start()
+    scene.topic.put(b"order")
+    scene.watch.until(Kind.FINISHED)
+    worker.stop()
+    assert (False, (0, 0, 0)) == (worker.running, scene.counts)
+
+
+@each_kind
+def test_a_worker_can_be_stopped_twice(scene: Scene, kind: str) -> None:
+    """A second stop does nothing."""
+    worker = scene.worker(kind, nothing).start()
+    worker.stop()
+    worker.stop(0)
+    asyncio.run(worker.stop_async())
+    assert not worker.running
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["close", "delete"])
+def test_the_end_of_its_channel_ends_a_worker(scene: Scene, kind: str, how: str) -> None:
+    """When the channel is closed or deleted an idle worker ends by itself."""
+    worker = scene.worker(kind, nothing, concurrency=2).start()
+    scene.topic.put(b"order")
+    scene.watch.until(Kind.FINISHED)
+    getattr(scene.channel, how)()
+    crew = worker._crew
+    assert crew is not None
+    crew.wait()
+    worker.stop()
+    assert (False, []) == (worker.running, threads_of("orders"))
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["close", "delete"])
+def test_handlers_may_end_after_their_channel(
+    scene: Scene, kind: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler at work when its channel ends has the time that a stop gives it."""
+    hold = Hold()
+    worker = scene.holding(kind, hold, concurrency=2).start()
+    scene.topic.put(b"order")
+    hold.begun(1)
+    getattr(scene.channel, how)()
+    call = Call(worker.stop)
+    scene.clock.until_waiting("stop() of worker")
+    assert worker.running
+    caplog.clear()
+    hold.let_go()
+    call.result()
+    assert (False, 1) == (worker.running, len(caplog.records))
+    assert caplog.messages[0].endswith("(unknown); its work may be done twice")
+
+
+@each_kind
+def test_a_drained_channel_ends_its_worker(scene: Scene, kind: str) -> None:
+    """A worker handles what is left in a channel that drains, and ends with it."""
+    seen: list[Any] = []
+    scene.topic.put_many(range(5))
+    scene.channel.close(drain=True)
+    with scene.worker(kind, lambda message: seen.append(message.body)) as worker:
+        crew = worker._crew
+        assert crew is not None
+        crew.wait()
+    assert ([0, 1, 2, 3, 4], True) == (seen, scene.channel.closed)
+
+
+def interrupt(clock: Clock, number: signal.Signals) -> None:
+    """Send a signal to the main thread when it waits for the end of a worker."""
+    clock.until_waiting("stop() of worker")
+    main = threading.main_thread().ident
+    assert main is not None
+    signal.pthread_kill(main, number)
+
+
+@each_kind
+def test_ctrl_c_makes_a_stop_immediate(
+    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`KeyboardInterrupt` in a stop goes on, and the handlers at work are not waited for."""
+    hold = Hold()
+    worker = scene.holding(kind, hold).start()
+    scene.topic.put(b"order")
+    hold.begun(1)
+    call = Call(lambda: interrupt(scene.clock, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        worker.stop()
+    call.result()
+    worker.stop()
+    assert (False, [(b"order", 1)], 1) == (worker.running, scene.attempts, len(caplog.records))
+    hold.let_go()
+    until_ended("orders")
+
+
+def test_a_signal_in_the_middle_of_a_call_may_stop(scene: Scene) -> None:
+    """A signal handler that strikes while its thread holds the lock stops without waiting."""
+    worker = scene.worker("plain", nothing).start()
+    with scene.topic._guard.lock:
+        worker.stop()
+        assert worker.running
+    worker.stop()
+    assert not worker.running
+
+
+def test_a_stop_on_a_clock_that_stands_still_is_told_so() -> None:
+    """When handlers wait on a clock that nobody moves, a stop raises, and the rest is immediate."""
+    scene = Scene(Clock(patience=0.01))
+    shelf = Consumer(Topic("shelf", clock=scene.clock).channel("empty"))
+    begun = threading.Event()
+
+    def wait(_message: Message[Any]) -> None:
+        begun.set()
+        while not shelf.closed:
+            try:
+                shelf.get(timeout=3600)
+            except (ClockStandsStill, Closed):
+                pass
+
+    worker = scene.worker("plain", wait).start()
+    scene.topic.put(b"order")
+    assert begun.wait(PATIENCE)
+    with pytest.raises(ClockStandsStill) as info:
+        worker.stop()
+    assert "stop() of worker 'orders:billing'" == info.value.waiter
+    worker.stop()
+    shelf.close()
+    until_ended("orders")
+    assert (False, [(b"order", 1)]) == (worker.running, scene.attempts)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), None, "1", True])
+def test_a_timeout_that_is_none_stops_nothing(scene: Scene, timeout: Any) -> None:
+    """A timeout that is no number of seconds is refused, and the worker goes on."""
+    with scene.worker("plain", nothing) as worker:
+        for stop in (worker.stop, worker.begin_stop):
+            with pytest.raises(InvalidOption):
+                stop(timeout)
+        with pytest.raises(InvalidOption):
+            asyncio.run(worker.stop_async(timeout))
+        assert worker.running
+
+
+# Stopping in asyncio
+
+
+@in_loop
+async def test_a_worker_in_a_loop() -> None:
+    """`async with` starts a worker whose tasks run in this loop, and stops it."""
+    scene = Scene()
+    threads = threading.active_count()
+    tasks = asyncio.all_tasks()
+    loops: list[object] = []
+
+    async def note(message: Message[Any]) -> None:
+        await asyncio.sleep(0)
+        loops.append((message.body, asyncio.get_running_loop()))
+
+    async with Worker(scene.channel, note, concurrency=2) as worker:
+        scene.topic.put_many(range(3))
+        assert await worker.join_async()
+        assert (True, threads) == (worker.running, threading.active_count())
+    loop = asyncio.get_running_loop()
+    assert [(0, loop), (1, loop), (2, loop)] == loops
+    assert (False, tasks) == (worker.running, asyncio.all_tasks())
+
+
+@in_loop
+async def test_a_plain_handler_beside_a_loop() -> None:
+    """`async with` a plain handler works in threads, which are joined at the end."""
+    scene = Scene()
+    async with scene.worker("plain", nothing, concurrency=3) as worker:
+        scene.topic.put_many(range(3))
+        assert await worker.join_async()
+    assert (False, []) == (worker.running, threads_of("orders"))
+
+
+@in_loop
+async def test_stop_in_its_own_loop_does_not_wait() -> None:
+    """A `stop` in the loop of the handlers returns at once; they end when the loop goes round."""
+    scene = Scene()
+    worker = scene.worker("coroutine", nothing).start()
+    await turns()
+    worker.stop()
+    assert worker.running
+    await worker.stop_async()
+    assert not worker.running
+
+
+@in_loop
+async def test_stop_async_waits_for_handlers() -> None:
+    """A `stop_async` lets the loop go on until the handlers at work have ended."""
+    scene = Scene()
+    hold = Hold()
+    worker = scene.holding("coroutine", hold).start()
+    scene.topic.put(b"order")
+    await turns()
+    stopping = asyncio.ensure_future(worker.stop_async())
+    await turns()
+    assert not stopping.done()
+    hold.let_go()
+    await stopping
+    assert (False, (0, 0, 0)) == (worker.running, scene.counts)
+
+
+@in_loop
+async def test_a_cancelled_stop_is_immediate() -> None:
+    """When a `stop_async` is cancelled the handlers at work have no more time."""
+    scene = Scene()
+    hold = Hold()
+    worker = scene.holding("coroutine", hold).start()
+    scene.topic.put(b"order")
+    await turns()
+    stopping = asyncio.ensure_future(worker.stop_async())
+    await turns()
+    stopping.cancel()
+    assert isinstance(await outcome(stopping), asyncio.CancelledError)
+    await worker.stop_async()
+    assert (False, [(b"order", 1)]) == (worker.running, scene.attempts)
+
+
+# Joining
+
+
+@each_kind
+def test_join_raises_the_first_error(scene: Scene, kind: str) -> None:
+    """`join(raise_first=True)` raises what a handler raised, without waiting for the rest."""
+    hold = Hold()
+
+    async def work_async(message: Message[Any]) -> None:
+        await hold.stay_async(message)
+        failing(message)
+
+    def work(message: Message[Any]) -> None:
+        hold.stay(message)
+        failing(message)
+
+    scene.topic.put("bad")
+    with Worker(scene.channel, work if kind == "plain" else work_async) as worker:
+        call = Call(lambda: worker.join(raise_first=True))
+        scene.clock.until_waiting("join() of worker")
+        hold.let_go()
+        error = call.result()
+        assert isinstance(error, Failure)
+        assert ("bad",) == error.args
+        with pytest.raises(Failure):
+            worker.join(raise_first=True)
+
+
+@each_kind
+def test_join_without_an_error_is_the_channels(scene: Scene, kind: str) -> None:
+    """`join` waits until all is done, and is True then whether or not errors were asked for."""
+    scene.topic.put_many(range(5))
+    with scene.worker(kind, nothing) as worker:
+        assert worker.join(raise_first=True)
+        assert worker.join()
+
+
+@each_kind
+def test_join_ends_with_its_timeout(scene: Scene, kind: str) -> None:
+    """`join` is False when its timeout passes first."""
+    hold = Hold()
+    with scene.holding(kind, hold) as worker:
+        scene.topic.put(b"order")
+        hold.begun(1)
+        call = Call(lambda: worker.join(2, raise_first=True))
+        scene.clock.until_waiting("join() of worker 'orders:billing'")
+        scene.clock.advance(2)
+        assert call.result() is False
+        assert not worker.join(0)
+        hold.let_go()
+
+
+@each_kind
+def test_join_of_a_closed_channel_raises(scene: Scene, kind: str) -> None:
+    """`join` raises `Closed` when its channel is over."""
+    with scene.worker(kind, nothing) as worker:
+        scene.channel.close()
+        with pytest.raises(Closed):
+            worker.join()
+
+
+def test_join_of_a_worker_that_was_not_started(scene: Scene) -> None:
+    """Before the start there is no error to raise, and `join` is the channel's."""
+    assert scene.worker("plain", nothing).join(raise_first=True)
+
+
+def test_join_takes_a_timeout_only(scene: Scene) -> None:
+    """A timeout that is no number of seconds is refused."""
+    worker = scene.worker("plain", nothing)
+    with pytest.raises(InvalidOption):
+        worker.join(-1)
+    with pytest.raises(InvalidOption):
+        asyncio.run(worker.join_async(-1))
+
+
+@in_loop
+async def test_join_async_raises_the_first_error() -> None:
+    """`join_async(raise_first=True)` raises what a handler raised."""
+    scene = Scene()
+    async with scene.worker("coroutine", failing) as worker:
+        scene.topic.put("bad")
+        joining = asyncio.ensure_future(worker.join_async(raise_first=True))
+        assert isinstance(await outcome(joining), Failure)
+
+
+@in_loop
+async def test_join_async_ends_with_its_timeout() -> None:
+    """`join_async` is False when its timeout passes first."""
+    scene = Scene()
+    hold = Hold()
+    async with scene.holding("coroutine", hold) as worker:
+        scene.topic.put(b"order")
+        joining = asyncio.ensure_future(worker.join_async(2))
+        await turns()
+        scene.clock.advance(2)
+        assert await joining is False
+        hold.let_go()
+        assert await worker.join_async() is True
+
+
+def test_a_clock_that_stands_still_is_told_to_who_joins() -> None:
+    """Who joins what cannot end is told so; the worker's threads go on."""
+    scene = Scene(Clock(patience=0.01))
+    with scene.worker("plain", nothing) as worker:
+        scene.topic.put(b"late", delay=60)
+        with pytest.raises(ClockStandsStill) as info:
+            worker.join()
+        assert "join() of worker 'orders:billing'" == info.value.waiter
+        assert 60 == info.value.next_deadline
+        scene.clock.advance(60)
+        scene.watch.until(Kind.FINISHED)
+
+
+# Handlers
+
+
+class Bill:
+    """Handlers that are no functions."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.seen: list[Any] = []
+
+    def plain(self, extra: str, message: Message[Any]) -> None:
+        self.seen.append((extra, message.body))
+
+    async def coroutine(self, extra: str, message: Message[Any]) -> None:
+        self.plain(extra, message)
+
+
+class PlainBill(Bill):
+    """An object that is called."""
+
+    def __call__(self, message: Message[Any]) -> None:
+        self.plain("called", message)
+
+
+class AwaitedBill(Bill):
+    """An object that is called and awaited."""
+
+    async def __call__(self, message: Message[Any]) -> None:
+        self.plain("awaited", message)
+
+
+@each_kind
+def test_objects_and_partials_are_handlers(scene: Scene, kind: str) -> None:
+    """An object that can be called, and a partial of a method, handle messages."""
+    bill = PlainBill(kind) if kind == "plain" else AwaitedBill(kind)
+    extra = "called" if kind == "plain" else "awaited"
+    for handler in (bill, functools.partial(bill), functools.partial(getattr(bill, kind), extra)):
+        scene.topic.put(b"order")
+        with Worker(scene.channel, handler) as worker:
+            assert worker.join(PATIENCE, raise_first=True)
+    assert [(extra, b"order")] * 3 == bill.seen
+
+
+def test_a_coroutine_that_nobody_awaits_is_a_failure(scene: Scene) -> None:
+    """A plain function that returns a coroutine has not worked: its message is not lost."""
+
+    async def work(_body: bytes) -> None: ...
+
+    with Worker(scene.channel, lambda message: work(message.body)) as worker:
+        scene.topic.put(b"order")
+        with pytest.raises(TypeError, match="returned an awaitable"):
+            worker.join(PATIENCE, raise_first=True)
+        scene.watch.until(Kind.REQUEUED)
+
+
+@each_kind
+def test_middleware_stands_around_the_handler(scene: Scene, kind: str) -> None:
+    """A worker's middleware is called around its handler, and its verdicts count."""
+    log = logging.getLogger("shop")
+    told: list[float] = []
+    around = (
+        nsqlite.worker.logged(log),
+        nsqlite.worker.timed(lambda _message, seconds: told.append(seconds), scene.clock),
+    )
+    with scene.worker(kind, lambda _: Drop(), middleware=around) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    assert [0.0] == told
+
+
+# Making and starting
+
+
+BAD: Final[dict[str, tuple[Any, ...]]] = {
+    "concurrency": (0, -1, 1.5, True, None),
+    "max_attempts": (-1, 65536, 1.5, True, None),
+    "backoff": (1, "exponential", Backoff),
+    "dead_letter": ("orders.dead", 1),
+    "on_give_up": ("print", 1),
+    "requeue_delay": (-1, 3601, float("nan"), True, None),
+    "max_requeue_delay": (-1, 3601, float("nan"), True, None),
+    "msg_timeout": (0, -1, 901, float("nan"), True),
+    "prefetch": (-1, 1.5, True, None),
+    "max_in_flight": (0, -1, 1.5, True),
+}
+"""What each option refuses."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [(option, value) for option, values in BAD.items() for value in values]
+)
+def test_a_bad_option_is_refused(scene: Scene, option: str, value: Any) -> None:
+    """An option of the wrong kind or out of its range is named in the error."""
+    options = {option: value}
+    with pytest.raises(InvalidOption) as info:
+        Worker(scene.channel, nothing, **options)
+    assert (option, value) == (info.value.option, info.value.value)
+
+
+def test_a_worker_needs_a_channel_and_a_handler(scene: Scene) -> None:
+    """What is no channel, and what cannot be called, is refused."""
+    wrong: Any = scene.topic
+    with pytest.raises(InvalidOption) as info:
+        Worker(wrong, nothing)
+    assert "channel" == info.value.option
+    wrong = b"handler"
+    with pytest.raises(InvalidOption) as info:
+        Worker(scene.channel, wrong)
+    assert "handler" == info.value.option
+
+
+@each_kind
+def test_a_worker_is_used_once(scene: Scene, kind: str) -> None:
+    """A worker that was started cannot be started again, whether it runs or not."""
+    worker = scene.worker(kind, nothing)
+    with worker, pytest.raises(Closed) as info:
+        worker.start()
+    assert "worker 'orders:billing' is started already" == str(info.value)
+    with pytest.raises(Closed):
+        worker.start()
+
+
+@each_kind
+def test_a_worker_of_a_closed_channel_does_not_start(scene: Scene, kind: str) -> None:
+    """A start on a channel that is over raises, and leaves nothing."""
+    worker = scene.worker(kind, nothing)
+    scene.channel.close()
+    with pytest.raises(Closed):
+        worker.start()
+    assert not worker.running
+    worker.stop()
+
+
+@each_kind
+def test_a_worker_without_a_place_can_be_started_later(kind: str) -> None:
+    """A start that finds `max_channel_consumers` raises; it can be tried again."""
+    scene = Scene(max_channel_consumers=1)
+    worker = scene.worker(kind, nothing)
+    with Consumer(scene.channel), pytest.raises(TooManyConsumers):
+        worker.start()
+    with worker:
+        assert worker.running
+
+
+def test_a_worker_shows_its_state(scene: Scene) -> None:
+    """The repr shows the name, the handler and whether it runs."""
+    worker = Worker(scene.channel, nothing, name="bills")
+    shown = [repr(worker)]
+    with worker:
+        shown.append(repr(worker))
+    shown.append(repr(worker))
+    states = ("new", "running", "stopped")
+    assert [f"<Worker 'bills' of nothing {state}>" for state in states] == shown
+
+
+def test_a_worker_that_ended_by_itself_is_forgotten(scene: Scene) -> None:
+    """A worker whose channel ended is no more among those that the end of the program stops."""
+    first = scene.worker("plain", nothing).start()
+    scene.channel.delete()
+    crew = first._crew
+    assert crew is not None
+    crew.wait()
+    assert first in module._running
+    with Worker(Topic("parcels").channel("packing"), nothing) as second:
+        assert {second} == module._running
+
+
+# Programs that end
+
+
+@each_kind
+def test_what_still_runs_is_told_of_and_stopped(
+    scene: Scene, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the end of the interpreter a worker that runs is a warning, one that ended is not."""
+    ended = scene.worker(kind, nothing, name="ended").start()
+    ended.stop()
+    worker = scene.worker(kind, nothing).start()
+    module._running.add(ended)
+    module._stop_all()
+    text = "worker 'orders:billing' still runs at the end of the program"
+    assert [("nsqlite", logging.WARNING, text)] == caplog.record_tuples
+    assert not worker.running
+    module._running.clear()
+
+
+@each_kind
+def test_a_worker_that_was_forgotten_is_not_waited_for(scene: Scene, kind: str) -> None:
+    """What the child of a fork does has a worker that does not run, and can be stopped."""
+    worker = scene.worker(kind, nothing).start()
+    crew = worker._crew
+    assert crew is not None
+    module._forget_all()
+    worker.stop()
+    assert (False, set()) == (worker.running, module._running)
+    crew.desk.stop(0)
+    crew.wait()
+
+
+RUNNING: Final = """
+import asyncio, threading, nsqlite
+begun = threading.Event()
+topic = nsqlite.Topic("orders")
+channel = topic.channel("billing")
+{handler}
+worker = nsqlite.Worker(channel, handle, concurrency=2).start()
+topic.put(b"order")
+begun.wait(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "fate"),
+    [
+        ("def handle(message): begun.set(); threading.Event().wait()", "left behind"),
+        ("async def handle(message): begun.set(); await asyncio.Event().wait()", "cancelled"),
+        ("async def handle(message): begun.set(); threading.Event().wait()", "cancelled"),
+    ],
+)
+def test_a_program_that_ends_says_what_still_runs(handler: str, fate: str) -> None:
+    """A worker that runs at the end of the interpreter is told of on stderr, and ends."""
+    done = run(RUNNING.format(handler=handler))
+    assert (0, "") == (done.returncode, done.stdout)
+    first, *rest = done.stderr.splitlines()
+    assert "worker 'orders:billing' still runs at the end of the program" == first
+    text = rf"orders:billing: handle on message \w+ has not ended after .* s and is {fate} in .*-\d"
+    assert re.fullmatch(text, rest[-1])
+
+
+def test_a_program_that_ends_with_an_idle_worker_says_so() -> None:
+    """An idle worker at the end of the interpreter is told of in one line."""
+    done = run(
+        "import nsqlite\n"
+        "channel = nsqlite.Topic('orders').channel('billing')\n"
+        "worker = nsqlite.Worker(channel, print).start()\n"
+    )
+    text = "worker 'orders:billing' still runs at the end of the program\n"
+    assert (0, "", text) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_program_that_stopped_its_workers_says_nothing() -> None:
+    """A program whose workers were stopped ends without a word."""
+    done = run(
+        "import nsqlite\n"
+        "channel = nsqlite.Topic('orders').channel('billing')\n"
+        "with nsqlite.Worker(channel, print): pass\n"
+    )
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_has_no_worker() -> None:
+    """A child ends as usual although its parent has a worker, and its stop does not wait."""
+    done = run(
+        "import os, nsqlite, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "channel = nsqlite.Topic('orders').channel('billing')\n"
+        "with nsqlite.Worker(channel, print) as worker:\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        print(os.waitpid(child, 0)[1], worker.running)\n"
+        "    else:\n"
+        "        assert not worker.running\n"
+    )
+    assert (0, "0 True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_a_system_without_fork_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no fork, as on Windows, the module loads all the same."""
+    monkeypatch.delattr(os, "register_at_fork", raising=False)
+    spec = importlib.util.spec_from_file_location("nsqlite.worker.worker", module.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    atexit.unregister(again._stop_all)
+    assert again.Worker is not Worker
+
+
+def test_a_message_is_whole_when_its_worker_is_gone(scene: Scene) -> None:
+    """What a handler keeps of a message can be read after the worker's end."""
+    kept: list[Message[Any]] = []
+    with scene.worker("plain", kept.append) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    [message] = kept
+    assert (b"order", State.FINISHED) == (message.body, message.state)
