@@ -561,3 +561,24 @@ def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
         assert topic._guard.run(channel._receive, consumer, waiter) is None
         assert [1] == [info.attempts for info in channel.peek()]
     assert waiter.message is None
+
+
+def test_a_get_that_races_with_close_gets_nothing() -> None:
+    """A get that waits for the lock while its consumer is closed raises Closed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2"])
+    consumer.get().req()  # opens the gate
+    begun = threading.Event()
+
+    def get() -> Any:
+        begun.set()
+        return consumer.get(timeout=0)
+
+    with topic._guard.lock:
+        call = Call(get)
+        assert begun.wait(PATIENCE)
+        consumer.close()
+    assert isinstance(call.result(), Closed)
+    assert (2, 0) == (channel.depth, channel.in_flight_count)

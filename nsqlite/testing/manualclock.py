@@ -162,16 +162,18 @@ class ManualClock:
 
     def _stand(self, sleep: _Sleep) -> bool:
         while self._elapsed < sleep.due:
-            if self.autojump and self._alone() and self.advance_to_next() is not None:
-                patience = 0.0
-            else:
-                patience = self.patience
+            patience = 0.0 if self.autojump and self._jump() else self.patience
             stood = self._elapsed
             if sleep.bell.acquire(timeout=patience):
                 return not sleep.over
             if patience and self._elapsed == stood and self._alone():
                 raise ClockStandsStill(sleep.who, self._ahead())
         return False
+
+    def _jump(self) -> bool:
+        """Move on to the next deadline if nobody else is left to do anything; say whether."""
+        with self._moving:  # one at a time: who comes second finds those awake whom the first woke
+            return self._alone() and self.advance_to_next() is not None
 
     # Moving it
 

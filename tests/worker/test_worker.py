@@ -38,6 +38,7 @@ from nsqlite import (
     Worker,
 )
 from nsqlite.options import SECOND
+from nsqlite.testing import ManualClock
 from nsqlite.worker import Verdict
 from nsqlite.worker import worker as module
 from nsqlite.worker.tasks import Tasks
@@ -1245,3 +1246,20 @@ def test_a_message_is_whole_when_its_worker_is_gone(scene: Scene) -> None:
         assert worker.join(PATIENCE)
     [message] = kept
     assert (b"order", State.FINISHED) == (message.body, message.state)
+
+
+def test_a_clock_that_jumps_by_itself_misses_no_retry() -> None:
+    """With autojump a test of retries runs through all of them, each at its moment."""
+    clock = ManualClock(autojump=True, patience=PATIENCE)
+    topic: Topic[bytes] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    moments: list[float] = []
+
+    def fail(_message: Message[bytes]) -> None:
+        moments.append(clock.monotonic_ns() / 10**9)
+        raise ValueError
+
+    topic.put(b"1")
+    with Worker(channel, fail, concurrency=2, backoff=None) as worker:
+        assert worker.join()
+    assert [0, 90, 270, 540, 900] == moments
