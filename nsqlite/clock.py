@@ -167,6 +167,9 @@ SYSTEM: Final = SystemClock()
 """The clock of every topic that was given no other."""
 
 
+_CLOCK: Final = ("resolution", "monotonic_ns", "time_ns", "wait", "alarm", "attach")
+
+
 def checked_clock(given: object) -> Clock:
     """Return the clock that was given, or the system's if it is None.
 
@@ -175,6 +178,6 @@ def checked_clock(given: object) -> Clock:
     """
     if given is None:
         return SYSTEM
-    if not all(hasattr(given, name) for name in ("monotonic_ns", "time_ns", "wait", "attach")):
+    if not all(hasattr(given, name) for name in _CLOCK):
         raise InvalidOption("clock", given, "a Clock, as nsqlite.testing.ManualClock is")
     return cast("Clock", given)

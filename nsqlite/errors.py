@@ -163,6 +163,8 @@ class WindowFull(Empty):
         self.max_in_flight = max_in_flight
 
     def __str__(self) -> str:
+        if self.max_in_flight == 0:
+            return f"the window of the consumer of channel {self.channel!r} is 0: rdy() opens it"
         return (
             f"the consumer of channel {self.channel!r} holds max_in_flight={self.max_in_flight}"
             " messages: fin() or req() one first"
@@ -193,11 +195,11 @@ class Full(NSQLiteError, queue.Full):
 
 
 class Closed(NSQLiteError):
-    """The consumer, channel, topic or broker is over.
+    """The consumer, channel, topic or broker is over, or a worker was used already.
 
     Attributes:
         what: which one, in words.
-        how: ``"closed"`` or ``"deleted"``.
+        how: ``"closed"``, ``"deleted"``; of a worker ``"started already"`` or ``"stopped"``.
     """
 
     def __init__(self, what: str, how: str = "closed") -> None:
@@ -213,17 +215,22 @@ class Reentered(NSQLiteError):
     """A signal handler or destructor called in the middle of another call of its own thread.
 
     Calls that need no answer (``put``, ``fin``, ``req``, ``touch``, ``close``, ...) are made as
-    soon as the interrupted call is done; those that must answer at once raise this.
+    soon as the interrupted call is done; those that must answer at once raise this.  So does a
+    call that would wait for the end of who makes it, as a handler that joins its worker.
 
     Attributes:
         call: the name of the refused call.
+        instead: what to do instead, in words; None for a call inside another call.
     """
 
-    def __init__(self, call: str) -> None:
-        super().__init__(call)
+    def __init__(self, call: str, instead: str | None = None) -> None:
+        super().__init__(call, instead)
         self.call = call
+        self.instead = instead
 
     def __str__(self) -> str:
+        if self.instead is not None:
+            return f"{self.call}() would wait here for its own end: {self.instead}"
         return (
             f"{self.call}() was called by a signal handler or destructor inside another call on the"
             " same topic, and cannot answer there: set a flag and call it later"

@@ -27,7 +27,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.errors import NSQLiteError, Reentered
-from nsqlite.lock import make_section
+from nsqlite.lock import insist, make_section
 from nsqlite.observe import Event, Observer
 
 E = TypeVar("E", bound=NSQLiteError)
@@ -154,7 +154,10 @@ class Guard:
                 or self.broken
                 or self._logs
             ):
-                self.settle()
+                if self.rung:
+                    insist(self.settle)  # or somebody would sleep on
+                else:
+                    self.settle()
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
         """Make an operation like `run`, or, inside another one, as soon as that is done.
@@ -330,10 +333,20 @@ class Guard:
                 try:
                     sleeper.wake()
                 except Exception:
-                    log.exception("%r could not be woken", sleeper)
+                    if self._wakes(sleeper):
+                        raise  # what a signal has thrown in
         finally:
             if mine:
                 self._waking = False
+
+    def _wakes(self, sleeper: Remote) -> bool:
+        """Say whether one can be woken at a second try; what fails twice is the loop's fault."""
+        try:
+            sleeper.wake()
+        except Exception:
+            log.exception("%r could not be woken", sleeper)
+            return False
+        return True
 
     def ring_joiners(self) -> None:
         """Wake the joins whose condition has come true.  The lock is held."""
@@ -355,19 +368,41 @@ class Guard:
 
 
 def run_both(one: Guard, other: Guard, operation: Callable[[], R]) -> R:
-    """Make an operation alone under two locks, taken in the order of their creation.
+    """Make an operation alone under two locks.
+
+    It never waits for one while it holds the other.  A fixed order would not do: a signal handler
+    may want the first one while its thread holds the second.
 
     Raises:
         Reentered: the calling thread is inside another operation of one of them.
     """
     if one is other:
         return one.run(operation)
-    first, second = sorted((one, other), key=lambda guard: guard.lock.order)
     if (one.busy and one.lock.owned()) or (other.busy and other.lock.owned()):
         raise Reentered(operation.__name__.strip("_"))
     try:
-        with first.lock, second.lock:
-            return first.perform(second.perform, operation)
+        while (done := _attempt(one, other, operation)) is None:
+            one, other = other, one  # wait for the one that was taken, holding neither
+        return done[0]
     finally:
-        first.settle()
-        second.settle()
+        insist(one.settle)
+        insist(other.settle)
+
+
+def _attempt(one: Guard, other: Guard, operation: Callable[[], R]) -> tuple[R] | None:
+    """Make an operation under two locks if the second is free; else change nothing."""
+    with one.lock:
+        if other.lock.owned():  # by this thread, so it need not wait
+            with other.lock:
+                return (one.perform(other.perform, operation),)
+        try:
+            if other.lock.attempt():
+                return (one.perform(other.perform, operation),)
+        finally:
+            insist(partial(_give_back, other))
+    return None
+
+
+def _give_back(guard: Guard) -> None:
+    if guard.lock.owned():
+        guard.lock.__exit__()

@@ -73,12 +73,16 @@ class Section:
         def owned(self) -> bool:
             """Return whether the calling thread holds the lock."""
 
+        def attempt(self) -> bool:
+            """Take the lock if it is free; who does so sees to it that `__exit__` is called."""
+
     def _renew(self) -> None:
         """Begin with a new lock, as if nobody had ever held it."""
         lock = threading.RLock()
         cls: Any = type(self)
         cls.__enter__ = lock.acquire
         cls.__exit__ = lock.__exit__
+        cls.attempt = staticmethod(partial(lock.acquire, blocking=False))
         cls.owned = lock._is_owned  # type: ignore[attr-defined]  # typeshed hides it
 
 

@@ -132,7 +132,7 @@ class Publisher(Unique, Generic[T]):
                 insist(guard.settle)
             raise
         if handed:
-            guard.settle()
+            insist(guard.settle)
         else:
             self._send([record], size, delay, timeout)
         return prefix + suffix

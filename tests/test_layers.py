@@ -47,6 +47,8 @@ LAYERS: Final = (
     ("aio",),
     ("worker.backoff", "worker.verdict"),
     ("worker.deadletter", "worker.middleware"),
+    ("worker.pace",),
+    ("worker.judge",),
     ("worker.desk",),
     ("worker.threads", "worker.tasks"),
     ("worker.worker",),

@@ -71,8 +71,10 @@ class Lookout:
             return
         try:
             self._loop.call_soon_threadsafe(self._look)
-        except RuntimeError:  # it is closed; who comes next to wait for this channel forgets it
-            self._over = True
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._over = True  # who comes next to wait for this channel forgets it
             self._call_off()
 
     def _look(self) -> None:

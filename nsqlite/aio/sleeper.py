@@ -9,6 +9,7 @@ goes on to the next.
 Next: aio/lookout.py
 """
 
+import asyncio
 from asyncio import AbstractEventLoop, Future, get_running_loop
 from asyncio import _get_running_loop as running_loop  # None where there is none, in C
 from collections.abc import Callable
@@ -69,7 +70,9 @@ class Sleeper(Waiter[T]):
             return
         try:
             self.loop.call_soon_threadsafe(self._go_on)
-        except RuntimeError:  # it is closed
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
             self.gone = True
             self._give_up(self)
 
@@ -94,7 +97,9 @@ class Sleeper(Waiter[T]):
             if moment is not None:
                 alarm = self._clock.alarm(self.loop, moment, self.wake)
                 if self._clock.monotonic_ns() >= moment:
-                    return  # another thread has just moved a manual clock
+                    # It has come already, or another thread has just moved a manual clock.
+                    await asyncio.sleep(0)
+                    return
             await self._future
         finally:
             self._future = None

@@ -109,7 +109,10 @@ class App:
         """Work until SIGINT or SIGTERM comes, or `stop` is called; then stop the workers.
 
         A second signal makes that immediate.  The signals are caught if this is called in the main
-        thread, and are afterwards what they were.
+        thread, and are afterwards what they were.  It ends by itself when all workers have ended.
+
+        Raises:
+            BaseException: what a handler raised that is no `Exception`, like `SystemExit`.
         """
         self._asked = 0
         with ExitStack() as stack:
@@ -118,7 +121,19 @@ class App:
                     before = signal.signal(number, self._caught)
                     stack.callback(signal.signal, number, before)
             stack.enter_context(self)
+            for worker in self.workers:
+                if not worker.running:
+                    self._hear_of_an_end()
             self._bell.acquire()
+            broken = [worker.broken for worker in self.workers if worker.broken is not None]
+        if broken:
+            raise broken[0]
+
+    def _hear_of_an_end(self) -> None:
+        """End `run` if a worker broke, or none is left."""
+        workers = self.workers
+        if any(worker.broken for worker in workers) or not any(w.running for w in workers):
+            ring(self._bell)
 
     def stop(self) -> None:
         """Have `run` come to its end; it does not wait for that."""
@@ -136,6 +151,7 @@ class App:
         self.workers = [make() for make in self._made]
         try:
             for worker in self.workers:
+                worker.when_over = self._hear_of_an_end
                 worker.start()
         except BaseException:
             self._stop(0)

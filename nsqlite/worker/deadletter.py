@@ -16,7 +16,7 @@ from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.consumer import Consumer
-from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption
+from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFlight
 from nsqlite.message import Message
 from nsqlite.options import SECOND, seconds
 from nsqlite.topic import Topic
@@ -71,8 +71,9 @@ def redrive(
     """Put dead letters back into the channels where they failed, each in one step.
 
     They begin anew there: with a new id, and no attempts.  It takes what is ready when it is
-    called, and blocks until it is done; what it does not put back stays, in its order.  A letter
-    whose topic or channel does not exist or is closed stays too, and is logged.
+    called, and blocks until it is done, for at most `max_msg_timeout`; what it does not put back
+    stays, in its order.  A letter whose topic or channel does not exist or is closed stays too, and
+    is logged.
 
     Args:
         dead: a channel of the dead-letter topic.
@@ -84,12 +85,16 @@ def redrive(
         How many were put back.
 
     Raises:
-        InvalidOption: the rate is not above 0.
+        InvalidOption: the rate is not above 0, or another argument of the wrong kind.
         InvalidMessage: a body is no `DeadLetter`; those before it were put back.
         Closed: the dead-letter channel is closed or deleted.
     """
+    if not isinstance(home, Broker | Topic):
+        raise InvalidOption("home", home, "a Broker or a Topic")
+    if not callable(where):
+        raise InvalidOption("where", where, "a function of one DeadLetter")
     pause = 0 if rate is None else round(SECOND / _rate(rate))
-    with Consumer(dead) as consumer:
+    with Consumer(dead, msg_timeout=dead.options.max_msg_timeout) as consumer:
         return _redrive_each(consumer, home, where, pause)
 
 
@@ -137,8 +142,8 @@ def _send_home(
         return False
     try:
         consumer.move(message, channel, body=letter.body)
-    except Closed as closed:
-        log.warning("a dead letter stays: %s", closed)
+    except (Closed, InvalidMessage, NotInFlight) as problem:
+        log.warning("a dead letter stays: %s", problem)
         return False
     return True
 
@@ -146,13 +151,3 @@ def _send_home(
 def _rest(clock: Clock, pause: int) -> None:
     """Wait so many nanoseconds."""
     clock.wait(Waiter[Any]().bell, pause, "redrive()")
-
-
-def require_topic(name: str, topic: object) -> None:
-    """Check that a dead-letter topic is a topic.
-
-    Raises:
-        InvalidOption: it is not.
-    """
-    if topic is not None and not isinstance(topic, Topic):
-        raise InvalidOption(name, topic, "a Topic or None")

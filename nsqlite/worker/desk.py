@@ -1,8 +1,6 @@
-"""What a worker decides: what becomes of each message, how fast it goes on, and how it ends.
+"""A worker's slots and its supervisor: what begins, what is touched, and how all of it ends.
 
-The rule: a message that a handler got is answered once, whatever the handler did; a change of the
-window comes before the answer that caused it (NSQ client §4); handlers, callbacks and log records
-run under no lock.
+The rule: whatever happens, every slot comes to an end or is told of, and what is left goes back.
 
 It knows no thread and no loop.  The slots (threads.py, tasks.py) bring it messages and results; one
 supervisor acts here when a moment has come and sleeps until the next.
@@ -11,48 +9,20 @@ Next: worker/threads.py
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-import attrs
-
-from nsqlite.channel import Channel
 from nsqlite.clock import NEVER
-from nsqlite.errors import Closed, Full, NotInFlight, shown
+from nsqlite.errors import shown
 from nsqlite.getting import Getting
 from nsqlite.lock import make_section
-from nsqlite.message import FINISHED, Message, State
+from nsqlite.message import Message, State
 from nsqlite.options import SECOND
-from nsqlite.topic import Topic
-from nsqlite.worker.backoff import Backoff, BackoffState, Gate, Signal
-from nsqlite.worker.deadletter import letter_of
-from nsqlite.worker.middleware import Handler
-from nsqlite.worker.verdict import Drop, Requeue, TakeOver, Verdict
+from nsqlite.worker.judge import Judge, Plan
+from nsqlite.worker.middleware import name_of
 
 log: Final = logging.getLogger("nsqlite")
-
-GiveUp = Callable[[Message[Any], BaseException | None], object]
-"""Told of a message that is given up, and of its last error if its handler was called."""
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """What a worker was told to do; its fields are those of `Worker`."""
-
-    channel: Channel[Any]
-    handler: Handler
-    name: str
-    concurrency: int
-    max_attempts: int
-    backoff: Backoff | None
-    dead_letter: Topic[Any] | None
-    on_give_up: GiveUp | None
-    requeue_delay: float
-    max_requeue_delay: float
-    prefetch: int
-    window: int
-    auto_touch: bool
 
 
 class Slot:
@@ -61,21 +31,23 @@ class Slot:
     Attributes:
         name: the worker's and a number; that of its thread or task.
         message: what it works on, None while it waits.
+        begun: since when.
         touchable: whether another touch would give it more time.
         over: whether it takes no more.
     """
 
-    __slots__ = ("message", "name", "over", "touchable")
+    __slots__ = ("begun", "message", "name", "over", "touchable")
 
     def __init__(self, name: str) -> None:
         """Begin without a message."""
         self.name: Final = name
         self.message: Message[Any] | None = None
+        self.begun = 0
         self.touchable = True
         self.over = False
 
 
-class Desk:
+class Desk(Judge):
     """A worker's decisions.
 
     Threads: any, but for `act`, which is the supervisor's.
@@ -86,44 +58,39 @@ class Desk:
         slots: where they are worked on.
         fate: what becomes of a handler that has not ended in time, in a word or two.
         error: the first error that a handler raised, None so far.
+        broken: what ended the worker though no handler should raise it.
+        when_over: called when the worker has come to its end.
         stopping: whether it takes no more messages.
         ring: wakes the supervisor; made by who runs it.
     """
 
     __slots__ = (
         "_asleep_until",
-        "_backoff",
         "_ended",
         "_half",
         "_lock",
         "_now",
-        "_probe_at",
         "_stop_at",
-        "consumer",
-        "error",
+        "broken",
         "fate",
-        "plan",
-        "ring",
         "slots",
         "stopping",
+        "when_over",
     )
 
     def __init__(self, plan: Plan, consumer: Getting[Any], fate: str) -> None:
         """Begin with free slots."""
+        super().__init__(plan, consumer)
         self.fate: Final = fate
-        self.plan: Final = plan
-        self.consumer: Final = consumer
         self.slots: Final[Sequence[Slot]] = [
             Slot(f"{plan.name}-{number}") for number in range(1, plan.concurrency + 1)
         ]
-        self.error: BaseException | None = None
+        self.broken: BaseException | None = None
+        self.when_over: Callable[[], object] = lambda: None
         self.stopping = False
-        self.ring: Callable[[], object] = lambda: None
         self._now: Final = consumer._now
         self._half: Final = consumer.msg_timeout // 2
-        self._lock: Final = make_section(rank=2)  # guards the four below; nothing is called inside
-        self._backoff: Final = BackoffState(plan.backoff or Backoff(max_duration=0))
-        self._probe_at = NEVER
+        self._lock: Final = make_section(rank=2)  # guards the two below; nothing is called inside
         self._stop_at = NEVER
         self._ended = False
         self._asleep_until = 0
@@ -133,8 +100,10 @@ class Desk:
     def begin(self, slot: Slot, message: Message[Any]) -> bool:
         """Take note of a message; return whether its handler is to be called."""
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
+        slot.begun = self._now()
         if self.stopping or (self.plan.prefetch and message not in message._tick):
-            slot.message = None  # put back at the end, or its time went by in the slot's own queue
+            slot.message = None
+            self.put_back([message])  # unless its time went by in the slot's own queue
             return False
         if self.plan.auto_touch:
             slot.touchable = True
@@ -142,7 +111,7 @@ class Desk:
                 self.ring()
         most = self.plan.max_attempts
         if most and message.attempts > most:
-            self._give_up(message, None)
+            self.give_up(message, None)
             slot.message = None
             return False
         return True
@@ -151,30 +120,14 @@ class Desk:
         """Answer a message whose handler returned."""
         message = slot.message
         assert message is not None
-        if result is None:
-            self._finish(message)
-        elif isinstance(result, Verdict):
-            self._follow(message, result)
-        elif isinstance(result, type) and issubclass(result, Verdict):
-            self._follow(message, result())  # as `raise` does with a class
-        elif isinstance(result, Awaitable):
-            if isinstance(result, Coroutine):
-                result.close()  # else Python warns that nobody awaited it
-            name = name_of(self.plan.handler)
-            self.failed(slot, TypeError(f"{name} is a plain function and returned an awaitable"))
-        else:
-            self._finish(message)
+        self.judge(message, result)
         slot.message = None
 
     def failed(self, slot: Slot, error: BaseException) -> None:
         """Answer a message whose handler raised."""
         message = slot.message
         assert message is not None
-        if isinstance(error, Verdict):
-            self._follow(message, error)
-        else:
-            self._remember(error)
-            self._retry(message, error)
+        self.judge_error(message, error)
         slot.message = None
 
     def broke(self, slot: Slot, error: BaseException) -> None:
@@ -189,160 +142,38 @@ class Desk:
                 shown(error),
                 message.id,
             )
-            self._remember(error)
+            self.remember(error)
+            self.broken = error
             self.stop(NEVER)  # before another slot can take it
-            self._answer(lambda: self.consumer.req(message), message)
+            self.answer(lambda: self.consumer.req(message), message)
             slot.message = None
         self.stop(0)
 
+    def put_back(self, messages: list[Message[Any]]) -> None:
+        """Put back what a slot has got and not begun, attempts as before; takes the lock."""
+        if messages:
+            self.consumer._guard.call(self.consumer._return, messages)
+
     def is_swift(self) -> bool:
         """Return whether a success has no other consequence than that its message is finished."""
-        return self._backoff.level == 0 and self.plan.prefetch == 0 and not self.stopping
+        return self._pace.level == 0 and self.plan.prefetch == 0 and not self.stopping
 
     def leave(self, slot: Slot) -> None:
         """Take note that a slot takes no more."""
         slot.over = True
         self.ring()
 
-    # What becomes of a message
-
-    def _finish(self, message: Message[Any]) -> None:
-        if self._backoff.level and message.state in (State.IN_FLIGHT, State.FINISHED):
-            self._signal(Signal.RESUME)
-        self._answer(lambda: self.consumer.fin(message), message)
-
-    def _follow(self, message: Message[Any], verdict: Verdict) -> None:
-        """Do what a handler decided."""
-        if isinstance(verdict, Requeue):
-            delay = self._delay(message) if verdict.delay is None else verdict.delay
-            self._signal(Signal.BACK_OFF if verdict.backoff else Signal.GO_ON)
-            self._answer(lambda: self.consumer.req(message, delay), message)
-        elif isinstance(verdict, Drop):
-            log.info("%s: message %s: %s", self.plan.name, message.id, verdict)
-            self._finish(message)
-        else:
-            assert isinstance(verdict, TakeOver)
-            self._signal(Signal.RESUME)  # its handler did not fail
-
-    def _retry(self, message: Message[Any], error: BaseException) -> None:
-        """Requeue a message whose handler failed, or give it up."""
-        last = 0 < self.plan.max_attempts <= message.attempts
-        if last and message.state is State.IN_FLIGHT:
-            self._give_up(message, error)
-            return
-        delay = self._delay(message)
-        log.warning(
-            "%s: %s failed on message %s, attempt %d; the next in %g s",
-            self.plan.name,
-            name_of(self.plan.handler),
-            message.id,
-            message.attempts,
-            delay,
-            exc_info=error,
-        )
-        self._signal(Signal.BACK_OFF)
-        self._answer(lambda: self.consumer.req(message, delay), message)
-
-    def _delay(self, message: Message[Any]) -> float:
-        """Return a requeue's delay in seconds: longer each time (NSQ client §5)."""
-        return min(self.plan.requeue_delay * message.attempts, self.plan.max_requeue_delay)
-
-    def _give_up(self, message: Message[Any], error: BaseException | None) -> None:
-        """Move a message to the dead letters, or finish it."""
-        self._signal(Signal.RESUME if error is None else Signal.BACK_OFF)
-        log.error(
-            "%s: message %s is given up after %d attempts",
-            self.plan.name,
-            message.id,
-            message.attempts,
-            exc_info=error,
-        )
-        if self.plan.on_give_up is not None:
-            try:
-                self.plan.on_give_up(message, error)
-            except Exception:
-                log.exception("%s: on_give_up failed on message %s", self.plan.name, message.id)
-        if self.plan.dead_letter is None:
-            self._answer(lambda: self.consumer.fin(message), message)
-            return
-        letter = letter_of(message, self.plan.channel, "" if error is None else shown(error))
-        try:
-            self.consumer.move(message, self.plan.dead_letter, body=letter)
-        except (Full, Closed) as problem:
-            log.error("%s: message %s cannot be moved: %s", self.plan.name, message.id, problem)  # noqa: TRY400 - its text tells all
-            self._answer(lambda: self.consumer.req(message, self._delay(message)), message)
-        except NotInFlight as late:
-            self._too_late(late, message)
-
-    def _answer(self, answer: Callable[[], object], message: Message[Any]) -> None:
-        try:
-            answer()
-        except NotInFlight as late:
-            self._too_late(late, message)
-
-    def _too_late(self, late: NotInFlight, message: Message[Any]) -> None:
-        """Tell that an answer found nothing to answer, unless the handler answered itself."""
-        if late.reason != "answered":
-            log.warning("%s: %s; its work may be done twice", self.plan.name, str(late))
-        elif message.state is not FINISHED:
-            log.debug("%s: message %s was answered by its handler", self.plan.name, message.id)
-
-    def _remember(self, error: BaseException) -> None:
-        """Keep the first error for who joins."""
-        if self.error is None:
-            self.error = error
-            self.ring_joiners()
-
-    def ring_joiners(self) -> None:
-        """Let those look who wait for this worker; takes the topic's lock."""
-        guard = self.consumer._guard
-        guard.call(guard.ring_joiners)
-
-    # How fast it goes on
-
-    def _signal(self, signal: Signal) -> None:
-        """Take a result into account: change the window if it says so."""
-        state = self._backoff
-        if state.level == 0 and signal is not Signal.BACK_OFF:
-            return
-        with self._lock:
-            before = state.gate
-            wait = state.signal(signal)
-            if wait is not None:
-                self._probe_at = self._now() + round(wait * SECOND)
-            changed = state.gate is not before
-        if changed:
-            self._set_window()
-            log.info("%s: backoff %d, %s", self.plan.name, state.level, state.gate)
-        if wait is not None:
-            self.ring()
-
-    def _set_window(self) -> None:
-        """Have the consumer's window be what the backoff allows; takes the topic's lock."""
-        windows = {Gate.OPEN: self.plan.window, Gate.SHUT: 0, Gate.PROBE: 1}
-        while True:
-            gate = self._backoff.gate
-            self.consumer.rdy(windows[gate])
-            if gate is self._backoff.gate:  # else another thread has changed it meanwhile
-                return
-
     # For the supervisor
 
     def act(self) -> int | None:
         """Do what is due; return the moment until when there is nothing to do, None at the end."""
         now = self._now()
-        with self._lock:
-            probe = now >= self._probe_at
-            if probe:
-                self._probe_at = NEVER
-                self._backoff.probe()
-        if probe:
-            self._set_window()
+        self._pace.act(now)
         if self.stopping and (now >= self._stop_at or all(slot.over for slot in self.slots)):
             self.end()
             return None
         self._asleep_until = NEVER  # a message that comes while this looks rings
-        moment = min(self._probe_at, self._stop_at)
+        moment = min(self._pace.probe_at, self._stop_at)
         if self.plan.auto_touch:
             moment = min(moment, self._touch(now))
         self._asleep_until = moment
@@ -357,7 +188,7 @@ class Desk:
                 continue
             due = message._tick.due
             if now >= due - self._half:
-                self._answer(partial(self.consumer.touch, message), message)
+                self.answer(partial(self.consumer.touch, message), message)
                 if message._tick.due == due:  # max_msg_timeout allows no more
                     slot.touchable = False
                     continue
@@ -396,14 +227,8 @@ class Desk:
                     self.plan.name,
                     name_of(self.plan.handler),
                     message.id,
-                    (now - message._delivered) / SECOND,
+                    (now - slot.begun) / SECOND,
                     self.fate,
                     slot.name,
                 )
         self.consumer.close()
-
-
-def name_of(handler: Handler) -> str:
-    """Return what a person calls a handler."""
-    name: str = getattr(handler, "__qualname__", "") or type(handler).__qualname__
-    return name

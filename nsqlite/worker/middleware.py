@@ -9,16 +9,17 @@ function for a plain one, a coroutine function for a coroutine function.
                 return next(message)
         return handle
 
-Next: worker/desk.py
+Next: worker/pace.py
 """
 
 import inspect
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial, wraps
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nsqlite.clock import SYSTEM, Clock
+from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
 from nsqlite.options import SECOND
 from nsqlite.worker.verdict import Verdict
@@ -27,6 +28,9 @@ Handler: TypeAlias = Callable[[Message[Any]], Any]
 """Works on one message; a coroutine function is awaited."""
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
+
+_MIDDLEWARE: Final = "_nsqlite_middleware"
+"""Marks what is no handler, though it can be called."""
 
 
 def is_coroutine(handler: object) -> bool:
@@ -37,10 +41,36 @@ def is_coroutine(handler: object) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 
+def name_of(handler: Handler) -> str:
+    """Return what a person calls a handler."""
+    name: str = getattr(handler, "__qualname__", "") or type(handler).__qualname__
+    return name
+
+
+def is_generator(handler: object) -> bool:
+    """Return whether a call of a handler would only make a generator."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    return any(kind(handler) for kind in kinds)
+
+
 def wrap(handler: Handler, middleware: Iterable[Middleware]) -> Handler:
-    """Return a handler with middleware around it, the first one outermost."""
-    for around in reversed(list(middleware)):
-        handler = around(handler)
+    """Return a handler with middleware around it, the first one outermost.
+
+    Raises:
+        InvalidOption: it is not several functions, or one of them returns no handler.
+    """
+    given: Any = middleware
+    if callable(given) or not isinstance(given, Iterable):
+        raise InvalidOption("middleware", given, "several functions of a handler")
+    for around in reversed(list(given)):
+        if not callable(around):
+            raise InvalidOption("middleware", around, "a function of a handler")
+        made: Any = around(handler)
+        if not callable(made) or hasattr(made, _MIDDLEWARE):
+            raise InvalidOption("middleware", around, "a function that returns a handler")
+        handler = made
     return handler
 
 
@@ -50,7 +80,12 @@ def logged(logger: logging.Logger, level: int = logging.INFO) -> Middleware:
     Args:
         logger: where.
         level: the level of both records; that of a failure is an error's.
+
+    Raises:
+        InvalidOption: the logger is none.
     """
+    if not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+        raise InvalidOption("logger", logger, "a logging.Logger")
 
     def around(next: Handler) -> Handler:  # noqa: A002 - the word for it
         def begin(message: Message[Any]) -> None:
@@ -66,6 +101,7 @@ def logged(logger: logging.Logger, level: int = logging.INFO) -> Middleware:
 
         return _between(next, begin, end)
 
+    setattr(around, _MIDDLEWARE, True)
     return around
 
 
@@ -75,7 +111,12 @@ def timed(report: Callable[[Message[Any], float], object], clock: Clock = SYSTEM
     Args:
         report: called with the message and the seconds.
         clock: what to measure by.
+
+    Raises:
+        InvalidOption: the report is no function.
     """
+    if not callable(report):
+        raise InvalidOption("report", report, "a function of a message and seconds")
 
     def around(next: Handler) -> Handler:  # noqa: A002 - the word for it
         begun: dict[Message[Any], int] = {}
@@ -88,6 +129,7 @@ def timed(report: Callable[[Message[Any], float], object], clock: Clock = SYSTEM
 
         return _between(next, begin, end)
 
+    setattr(around, _MIDDLEWARE, True)
     return around
 
 

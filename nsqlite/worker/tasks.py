@@ -12,22 +12,30 @@ Next: worker/worker.py
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 from nsqlite.aio.consumer import Consumer
+from nsqlite.aio.publish import until
 from nsqlite.aio.sleeper import Sleeper
-from nsqlite.clock import NEVER
+from nsqlite.clock import NEVER, Clock
 from nsqlite.errors import Closed
+from nsqlite.guard import Guard
 from nsqlite.message import Message
 from nsqlite.waiter import wait_until
-from nsqlite.worker.desk import Desk, Plan, Slot
+from nsqlite.worker.desk import Desk, Slot
+from nsqlite.worker.judge import Plan
 
 log: Final = logging.getLogger("nsqlite")
 
 _ROUNDS: Final = 5
 """How often the loop goes round for handlers that were cancelled."""
 
-_GRACE: Final = 1.0
+GRACE: Final = 1.0
+"""Real seconds that a loop has which does not come to its end."""
+
+_serving: ContextVar["Tasks | None"] = ContextVar("nsqlite_serving", default=None)
 """Real seconds that a loop has to come round when the time of its handlers is over."""
 
 
@@ -38,7 +46,17 @@ class Tasks:
         desk: what they act on.
     """
 
-    __slots__ = ("_consumer", "_handler", "_loop", "_main", "_over", "_tasks", "_thread", "desk")
+    __slots__ = (
+        "_consumer",
+        "_gone",
+        "_handler",
+        "_loop",
+        "_main",
+        "_over",
+        "_tasks",
+        "_thread",
+        "desk",
+    )
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make what `start` begins."""
@@ -50,6 +68,7 @@ class Tasks:
         self._main: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: threading.Thread | None = None
+        self._gone = False
 
     def start(self) -> None:
         """Begin, in the running loop or a thread's own."""
@@ -68,7 +87,11 @@ class Tasks:
             self._main = self._loop.create_task(self._supervise())
 
     def _run(self) -> None:
-        asyncio.run(self._supervise())
+        try:
+            asyncio.run(self._supervise())
+        finally:
+            self._gone = True
+            self.desk.ring_joiners()
 
     def is_inside(self) -> bool:
         """Return whether the caller would keep the loop from coming to its end."""
@@ -78,8 +101,8 @@ class Tasks:
             return threading.current_thread() is self._thread
 
     def is_slot(self) -> bool:
-        """Return whether the running task is one of these, which the end would wait for."""
-        return asyncio.current_task() in self._tasks
+        """Return whether this is called by a handler, or by a task that one has begun."""
+        return _serving.get() is self
 
     def is_over(self) -> bool:
         """Return whether all has ended that will."""
@@ -88,29 +111,41 @@ class Tasks:
     def wait(self) -> None:
         """Wait for the end; make it where the loop does not come to it."""
         desk = self.desk
-        name = desk.plan.name
-        who = f"stop() of worker {name!r}"
+        who = f"stop() of worker {desk.plan.name!r}"
         grace = 0.0
         if self._loop is None or self._loop.is_running():
-            grace = _GRACE
+            grace = GRACE
             left = desk.time_left()
             wait_until(self._consumer._guard, self._consumer._clock, self.is_over, left, who)
         if not self._over.wait(grace):
-            log.error("%s: the loop of its handlers is blocked or does not run", name)
-            desk.stop(0)
-            self._finish()
-        elif self._thread is not None and all(task.done() for task in self._tasks):
-            self._thread.join()
+            self.give_up()
+        else:
+            self.join_thread(GRACE)
+
+    def give_up(self) -> None:
+        """End it without its loop."""
+        log.error("%s: the loop of its handlers is blocked or does not run", self.desk.plan.name)
+        self.desk.stop(0)
+        self._finish()
+
+    def is_gone(self) -> bool:
+        """Return whether its loop, if it is its own, has come to its end."""
+        return self._over.is_set() and (self._gone or self._thread is None)
+
+    def join_thread(self, patience: float) -> None:
+        """Join the thread of its own loop, which waits for what the handlers left running there."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(patience)
+            if thread.is_alive():
+                name = self.desk.plan.name
+                log.error("%s: %s is left behind: its loop has not ended", name, thread.name)
 
     async def _serve(self, slot: Slot) -> None:
         desk = self.desk
-        most = 1 + desk.plan.prefetch
+        _serving.set(self)
         try:
-            while not desk.stopping:
-                for message in await self._next(most):
-                    if desk.stopping:
-                        break  # what was fetched and not begun is put back
-                    await self._work(slot, message)
+            await self._work_on(slot)
         except (asyncio.CancelledError, GeneratorExit):  # the second when its loop was closed
             desk.stop(0)  # the supervisor puts the message back
             raise
@@ -119,6 +154,15 @@ class Tasks:
             raise
         finally:
             desk.leave(slot)
+
+    async def _work_on(self, slot: Slot) -> None:
+        desk = self.desk
+        most = 1 + desk.plan.prefetch
+        while not desk.stopping:
+            batch = await self._next(most)
+            while batch and not desk.stopping:
+                await self._work(slot, batch.pop(0))
+            desk.put_back(batch)
 
     async def _next(self, most: int) -> list[Message[Any]]:
         """Wait for messages; return none where there is a reason to look again."""
@@ -154,13 +198,10 @@ class Tasks:
             self._consumer._guard, self._consumer._clock, lambda _sleeper: self._finish()
         )
         desk.ring = sleeper.wake
-        self._tasks = [
-            self._loop.create_task(self._serve(slot), name=slot.name) for slot in desk.slots
-        ]
+        for slot in desk.slots:
+            self._tasks.append(self._loop.create_task(self._serve(slot), name=slot.name))
         try:
-            while (moment := desk.act()) is not None:
-                await sleeper.sleep(None if moment == NEVER else moment)
-                sleeper.listen()
+            await self._watch(sleeper)
         finally:
             sleeper.end()
             desk.stop(0)
@@ -170,11 +211,17 @@ class Tasks:
             finally:
                 self._finish()
 
+    async def _watch(self, sleeper: Sleeper[Any]) -> None:
+        while (moment := self.desk.act()) is not None:
+            await sleeper.sleep(None if moment == NEVER else moment)
+            sleeper.listen()
+
     def _finish(self) -> None:
         """Leave the channel, and tell who waits for the end."""
         self.desk.end()
         self._over.set()
         self.desk.ring_joiners()
+        self.desk.when_over()
 
     async def _cancel(self) -> None:
         """Cancel what has not ended, and let the loop go round so that it can."""
@@ -191,3 +238,11 @@ class Tasks:
             if not task.done():
                 name = task.get_name()
                 log.error("%s: %s was cancelled and goes on", self.desk.plan.name, name)
+
+
+async def soon(guard: Guard, clock: Clock, done: Callable[[], bool]) -> bool:
+    """Wait `GRACE` real seconds for a condition; see `until`."""
+    try:
+        return await asyncio.wait_for(until(guard, clock, done, None), GRACE)
+    except TimeoutError:
+        return done()

@@ -15,7 +15,8 @@ from nsqlite.consumer import Consumer
 from nsqlite.errors import ClockStandsStill, Closed
 from nsqlite.message import Message
 from nsqlite.waiter import wait_until
-from nsqlite.worker.desk import Desk, Plan, Slot
+from nsqlite.worker.desk import Desk, Slot
+from nsqlite.worker.judge import Plan
 
 
 class Threads:
@@ -68,20 +69,24 @@ class Threads:
                 thread.join()
 
     def _serve(self, slot: Slot) -> None:
-        desk = self.desk
-        most = 1 + desk.plan.prefetch
         try:
-            while not desk.stopping:
-                for message in self._next(most):
-                    following: Message[Any] | None = message
-                    while following is not None and not desk.stopping:
-                        following = self._work(slot, following)
-                    # what was fetched and not begun is put back when the worker ends
+            self._work_on(slot)
         except BaseException as error:
-            desk.broke(slot, error)
+            self.desk.broke(slot, error)
             raise  # to threading.excepthook
         finally:
-            desk.leave(slot)
+            self.desk.leave(slot)
+
+    def _work_on(self, slot: Slot) -> None:
+        desk = self.desk
+        most = 1 + desk.plan.prefetch
+        while not desk.stopping:
+            batch = self._next(most)
+            while batch and not desk.stopping:
+                following: Message[Any] | None = batch.pop(0)
+                while following is not None:
+                    following = self._work(slot, following)
+            desk.put_back(batch)
 
     def _next(self, most: int) -> list[Message[Any]]:
         """Wait for messages; return none where there is a reason to look again."""
@@ -111,16 +116,19 @@ class Threads:
         return None
 
     def _supervise(self) -> None:
-        clock = self._clock
         try:
-            while (moment := self.desk.act()) is not None:
-                nap = None if moment == NEVER else max(0, moment - clock.monotonic_ns())
-                try:
-                    clock.wait(self._bell, nap, "the supervisor of a worker")
-                except ClockStandsStill:
-                    pass  # for who waits for this worker
+            self._watch()
         finally:
             self._finish()
+
+    def _watch(self) -> None:
+        clock = self._clock
+        while (moment := self.desk.act()) is not None:
+            nap = None if moment == NEVER else max(0, moment - clock.monotonic_ns())
+            try:
+                clock.wait(self._bell, nap, "the supervisor of a worker")
+            except ClockStandsStill:
+                pass  # for who waits for this worker
 
     def _finish(self) -> None:
         """Leave the channel, and tell who waits for the end."""
@@ -128,6 +136,11 @@ class Threads:
         self.desk.end()
         self._over.set()
         self.desk.ring_joiners()
+        self.desk.when_over()
+
+    def is_gone(self) -> bool:
+        """Return whether nothing is left to wait for but the threads' last instructions."""
+        return self._over.is_set()
 
     def is_over(self) -> bool:
         """Return whether all has ended that will."""

@@ -12,7 +12,7 @@ Next: worker/app.py
 import atexit
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -20,20 +20,46 @@ from nsqlite import aio
 from nsqlite.aio.publish import until
 from nsqlite.channel import Channel
 from nsqlite.consumer import Consumer
-from nsqlite.errors import Closed, InvalidOption
+from nsqlite.errors import Closed, InvalidOption, Reentered
+from nsqlite.getting import Getting
+from nsqlite.lock import make_section
 from nsqlite.options import seconds, timeout_ns, whole
 from nsqlite.topic import Topic
 from nsqlite.waiter import wait_until
 from nsqlite.worker.backoff import Backoff
-from nsqlite.worker.deadletter import require_topic
-from nsqlite.worker.desk import GiveUp, Plan, name_of
-from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, wrap
-from nsqlite.worker.tasks import Tasks
+from nsqlite.worker.judge import GiveUp, Plan
+from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, is_generator, name_of, wrap
+from nsqlite.worker.tasks import GRACE, Tasks, soon
 from nsqlite.worker.threads import Threads
 
 log: Final = logging.getLogger("nsqlite")
 
 _DEFAULT_BACKOFF: Final = Backoff()
+
+
+def _check_kinds(
+    channel: Any, handler: Any, *, backoff: Any, dead_letter: Any, on_give_up: Any, name: Any
+) -> None:
+    """Check what is no number.
+
+    Raises:
+        InvalidOption: one of them is of the wrong kind.
+    """
+    if not isinstance(channel, Channel):
+        raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
+    if not callable(handler) or is_generator(handler):
+        raise InvalidOption("handler", handler, "a function of one message, no generator")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise InvalidOption("backoff", backoff, "a Backoff or None")
+    if dead_letter is not None and not isinstance(dead_letter, Topic):
+        raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
+    if dead_letter is not None and dead_letter._guard is channel._guard:
+        raise InvalidOption("dead_letter", dead_letter, "another topic than the channel's")
+    if on_give_up is not None and (not callable(on_give_up) or is_coroutine(on_give_up)):
+        expected = "a plain function of a message and an error"
+        raise InvalidOption("on_give_up", on_give_up, expected)
+    if name is not None and not isinstance(name, str):
+        raise InvalidOption("name", name, "a str or None")
 
 
 class Worker:
@@ -48,13 +74,15 @@ class Worker:
     the loop that is running when the worker is started, else in a loop of its own.
 
     As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.  A
-    worker is used once.  After a fork the child has no worker.
+    worker is used once.  After a fork the child has none; it may start it anew, or `stop` it, which
+    lets go of the parent's messages there.
 
     Threads: any, for all methods.
 
     Attributes:
         channel: where its messages come from.
         name: what log records, threads and tasks call it.
+        when_over: called when it has come to its end, however that came; by a thread of its own.
     """
 
     def __init__(
@@ -87,7 +115,8 @@ class Worker:
             backoff: how it slows down when handlers fail; None for not at all.
             dead_letter: where messages go that are given up, as `DeadLetter`; without it they are
                 finished.
-            on_give_up: called with a message that is given up, and its error or None.
+            on_give_up: a plain function, called with a message that is given up, and its error or
+                None: before it is finished, or after it was moved to the dead letters.
             requeue_delay: seconds of delay for each attempt that a failed message had.
             max_requeue_delay: the longest such delay, in seconds.
             msg_timeout: seconds until a message that is not answered is delivered again; None for
@@ -103,15 +132,14 @@ class Worker:
         Raises:
             InvalidOption: an argument is of the wrong kind or out of its range.
         """
-        if not isinstance(channel, Channel):
-            raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
-        if not callable(handler):
-            raise InvalidOption("handler", handler, "a function of one message")
-        if backoff is not None and not isinstance(backoff, Backoff):
-            raise InvalidOption("backoff", backoff, "a Backoff or None")
-        require_topic("dead_letter", dead_letter)
-        if on_give_up is not None and not callable(on_give_up):
-            raise InvalidOption("on_give_up", on_give_up, "a function of a message and an error")
+        _check_kinds(
+            channel,
+            handler,
+            backoff=backoff,
+            dead_letter=dead_letter,
+            on_give_up=on_give_up,
+            name=name,
+        )
         seconds("requeue_delay", requeue_delay, 0, 3600)
         seconds("max_requeue_delay", max_requeue_delay, 0, 3600)
         whole("max_attempts", max_attempts, 0, 65535)
@@ -138,7 +166,10 @@ class Worker:
             window=window,
             auto_touch=auto_touch,
         )
+        self.when_over: Callable[[], object] = lambda: None
+        self._used = False
         self._crew: Threads | Tasks | None = None
+        self._ghost: Getting[Any] | None = None  # a parent's consumer, in the child of a fork
 
     # Its life
 
@@ -149,26 +180,31 @@ class Worker:
             Closed: the channel is closed or deleted, or the worker was started before.
             TooManyConsumers: the channel has `max_channel_consumers` already.
         """
-        if self._crew is not None:
+        with _starting:
+            used, self._used = self._used, True
+        if used:
             raise Closed(f"worker {self.name!r}", "started already")
-        crew: Threads | Tasks
-        if is_coroutine(self._plan.handler):
-            consumer = aio.Consumer(
-                self.channel, max_in_flight=self._plan.window, msg_timeout=self._msg_timeout
-            )
-            crew = Tasks(self._plan, consumer)
-        else:
-            threads_consumer = Consumer(
-                self.channel, max_in_flight=self._plan.window, msg_timeout=self._msg_timeout
-            )
-            crew = Threads(self._plan, threads_consumer)
-        self._crew = crew
+        try:
+            crew = self._crew = self._make_crew()
+        except BaseException:
+            self._used = False  # it could not even begin
+            raise
+        crew.desk.when_over = self.when_over
         for worker in _running.copy():
             if not worker.running:
                 _running.discard(worker)
         _running.add(self)
         crew.start()
         return self
+
+    def _make_crew(self) -> Threads | Tasks:
+        """Join the channel with a consumer of the right kind."""
+        window, msg_timeout = self._plan.window, self._msg_timeout
+        if is_coroutine(self._plan.handler):
+            tasks = aio.Consumer(self.channel, max_in_flight=window, msg_timeout=msg_timeout)
+            return Tasks(self._plan, tasks)
+        threads = Consumer(self.channel, max_in_flight=window, msg_timeout=msg_timeout)
+        return Threads(self._plan, threads)
 
     def stop(self, timeout: float = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.
@@ -189,7 +225,7 @@ class Worker:
         """
         self.begin_stop(timeout)
         crew = self._crew
-        if crew is None or crew.is_inside() or self.channel._guard.lock.owned():
+        if crew is None or crew.is_inside() or self._holds_a_lock():
             return
         try:
             crew.wait()
@@ -203,6 +239,14 @@ class Worker:
         limit = seconds("timeout", timeout)
         if self._crew is not None:
             self._crew.desk.stop(limit)
+        elif self._ghost is not None:
+            self._ghost.close()
+
+    def _holds_a_lock(self) -> bool:
+        """Return whether the calling thread is inside a call that the worker may wait for."""
+        dead = self._plan.dead_letter
+        guards = [self.channel._guard] + ([] if dead is None else [dead._guard])
+        return any(guard.lock.owned() for guard in guards)
 
     async def stop_async(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and await the end instead of blocking the loop.
@@ -217,13 +261,24 @@ class Worker:
         if crew is None or (isinstance(crew, Tasks) and crew.is_slot()):
             return
         try:
-            await until(self.channel._guard, self.channel._clock, crew.is_over, None)
+            await self._await_end(crew)
         except BaseException:
             crew.desk.stop(0)
             raise
+        _running.discard(self)
+
+    async def _await_end(self, crew: Threads | Tasks) -> None:
+        guard, clock = self.channel._guard, self.channel._clock
+        moment = clock.monotonic_ns() + crew.desk.time_left()
+        over = await until(guard, clock, crew.is_over, moment) or await soon(
+            guard, clock, crew.is_over
+        )
+        if not over and isinstance(crew, Tasks) and not crew.is_inside():
+            crew.give_up()  # its loop is blocked
         if isinstance(crew, Threads):
             crew.wait()  # no longer than they need to end
-        _running.discard(self)
+        else:
+            crew.join_thread(GRACE if await soon(guard, clock, crew.is_gone) else 0)
 
     @property
     def running(self) -> bool:
@@ -269,33 +324,49 @@ class Worker:
             False if the timeout passed first.
 
         Raises:
-            Closed: the channel was closed or deleted meanwhile.
+            Closed: the channel was closed or deleted meanwhile, or the worker stopped before.
             InvalidOption: the timeout is negative or no finite number.
+            Reentered: called by a handler, or in the loop in which the handlers run.
         """
+        crew = self._crew
+        if crew is not None and crew.is_inside():
+            raise Reentered("join", "await join_async(), outside of the worker's handlers")
         limit = timeout_ns(timeout)
-        channel = self.channel
-        done = self._done_or_failed if raise_first else channel._done
+        done = self._failed if raise_first else self._done
         who = f"join() of worker {self.name!r}"
-        over = wait_until(channel._guard, channel._clock, done, limit, who)
+        over = wait_until(self.channel._guard, self.channel._clock, done, limit, who)
         return self._joined(over, raise_first=raise_first)
 
     async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
         """Wait like `join`, and let the loop go on."""
+        crew = self._crew
+        if isinstance(crew, Tasks) and crew.is_slot():
+            raise Reentered("join_async", "call it outside of the worker's handlers")
         limit = timeout_ns(timeout)
-        done = self._done_or_failed if raise_first else self.channel._done
+        done = self._failed if raise_first else self._done
         clock = self.channel._clock
         moment = None if limit is None else clock.monotonic_ns() + limit
         over = await until(self.channel._guard, clock, done, moment)
         return self._joined(over, raise_first=raise_first)
 
-    def _done_or_failed(self) -> bool:
-        return self._error() is not None or self.channel._done()
+    def _done(self) -> bool:
+        return self.channel._done() or (self._crew is not None and self._crew.is_over())
+
+    def _failed(self) -> bool:
+        return self._error() is not None or self._done()
 
     def _joined(self, over: bool, *, raise_first: bool) -> bool:
         error = self._error()
         if raise_first and error is not None:
             raise error
+        if over and not self.channel._done():
+            raise Closed(f"worker {self.name!r}", "stopped")
         return self.channel._joined(over)
+
+    @property
+    def broken(self) -> BaseException | None:
+        """What ended it though no handler should raise it, like `SystemExit`; None if nothing."""
+        return None if self._crew is None else self._crew.desk.broken
 
     def _error(self) -> BaseException | None:
         return None if self._crew is None else self._crew.desk.error
@@ -307,12 +378,15 @@ class Worker:
 
 
 _running: Final[set[Worker]] = set()
+_starting: Final = make_section(rank=2)  # guards `Worker._used`; nothing is called inside
 
 
 def _forget_all() -> None:
     """In the child of a fork: the threads and loops of the workers are gone."""
     for worker in _running:
-        worker._crew = None
+        crew, worker._crew = worker._crew, None
+        worker._ghost = None if crew is None else crew.desk.consumer
+        worker._used = False
     _running.clear()
 
 

@@ -305,20 +305,20 @@ def test_a_failure_to_wake_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_a_signal_throws_into_a_waking() -> None:
-    """Who was being woken when a signal struck is woken again by the next call."""
-    guard = Guard()
-    seen: list[int] = []
+    """Who was being woken when a signal struck is woken all the same, and the exception goes on."""
+    for thrown in (KeyboardInterrupt, ZeroDivisionError):
+        guard = Guard()
+        seen: list[int] = []
 
-    def wake() -> None:
-        seen.append(len(seen))
-        if len(seen) == 1:
-            raise KeyboardInterrupt
+        def wake(seen: list[int] = seen, thrown: type[BaseException] = thrown) -> None:
+            seen.append(len(seen))
+            if len(seen) == 1:
+                raise thrown
 
-    with pytest.raises(KeyboardInterrupt):
-        ring(guard, Remote(wake))
-    assert (True, 1) == (guard.alert, len(guard.rung))
-    guard.run(lambda: None)
-    assert ([0, 1], 0) == (seen, len(guard.rung))
+        with pytest.raises(thrown):
+            ring(guard, Remote(wake))
+        assert [0, 1] == seen[:2]
+        assert (False, 0) == (guard.alert, len(guard.rung))
 
 
 def test_one_thread_wakes() -> None:

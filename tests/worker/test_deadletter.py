@@ -19,7 +19,7 @@ from nsqlite import (
     redrive,
 )
 from nsqlite.testing import ManualClock
-from nsqlite.worker.deadletter import letter_of, require_topic
+from nsqlite.worker.deadletter import letter_of
 
 
 def a_letter(body: object, topic: str = "orders", channel: str = "billing") -> DeadLetter:
@@ -76,16 +76,6 @@ def test_a_letter_tells_what_failed_where() -> None:
     )
     assert expected == letter
     assert letter.body is body
-
-
-@pytest.mark.parametrize("given", ["orders.dead", 1, Topic("a").channel("b")])
-def test_what_is_no_topic_takes_no_letters(given: object) -> None:
-    """A topic of dead letters is a topic or nothing."""
-    with pytest.raises(InvalidOption) as info:
-        require_topic("dead_letter", given)
-    assert "a Topic or None" == info.value.expected
-    require_topic("dead_letter", None)
-    require_topic("dead_letter", Topic("orders.dead"))
 
 
 # Putting them back

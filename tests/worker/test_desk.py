@@ -27,7 +27,8 @@ from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
 from nsqlite.worker import Verdict
 from nsqlite.worker.backoff import Gate
-from nsqlite.worker.desk import Desk, Slot, name_of
+from nsqlite.worker.desk import Desk, Slot
+from nsqlite.worker.middleware import name_of
 from worker.scenes import Disaster, Failure, NotingConsumer, failing, nothing, plan_of
 
 FAST = Backoff(multiplier=0.01)
