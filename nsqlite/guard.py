@@ -381,12 +381,17 @@ def run_both(one: Guard, other: Guard, operation: Callable[[], R]) -> R:
     if (one.busy and one.lock.owned()) or (other.busy and other.lock.owned()):
         raise Reentered(operation.__name__.strip("_"))
     try:
-        while (done := _attempt(one, other, operation)) is None:
-            one, other = other, one  # wait for the one that was taken, holding neither
-        return done[0]
+        return _attempt_until(one, other, operation)
     finally:
         insist(one.settle)
         insist(other.settle)
+
+
+def _attempt_until(one: Guard, other: Guard, operation: Callable[[], R]) -> R:
+    """Make an operation under two locks, as soon as both are free."""
+    while (done := _attempt(one, other, operation)) is None:
+        one, other = other, one  # wait for the one that was taken, holding neither
+    return done[0]
 
 
 def _attempt(one: Guard, other: Guard, operation: Callable[[], R]) -> tuple[R] | None:

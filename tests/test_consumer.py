@@ -582,3 +582,26 @@ def test_a_get_that_races_with_close_gets_nothing() -> None:
         consumer.close()
     assert isinstance(call.result(), Closed)
     assert (2, 0) == (channel.depth, channel.in_flight_count)
+
+
+def test_finish_and_get_in_one_go() -> None:
+    """A worker's thread finishes one message and gets the next, if both go the short way."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, max_in_flight=1)
+    topic.put_many([b"1", b"2", b"3"])
+    first = consumer.get()
+    second = consumer._finish_and_get(first)
+    assert second is not None
+    assert (State.FINISHED, b"2", 1) == (first.state, second.body, consumer.in_flight_count)
+    assert consumer._finish_and_get(first) is None
+    clock.advance(30)
+    topic.put(b"4")
+    consumer.rdy(2)
+    third = consumer.get()  # in a later tick, which is now the gate's
+    assert consumer._finish_and_get(second) is not None
+    assert 1 == sum(1 for _ in channel._flow.timeouts.ticks())
+    channel.empty()
+    assert consumer._finish_and_get(third) is None
+    topic._check()

@@ -70,6 +70,11 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         ),
     ),
     (
+        errors.WindowFull("billing", 0),
+        {"channel": "billing", "max_in_flight": 0},
+        "the window of the consumer of channel 'billing' is 0: rdy() opens it",
+    ),
+    (
         errors.Full("orders:billing", 2, 5),
         {"where": "orders:billing", "size": 2, "max_depth": 5},
         "orders:billing has no room for 2 more: max_depth=5",
@@ -101,11 +106,16 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
     ),
     (
         errors.Reentered("get"),
-        {"call": "get"},
+        {"call": "get", "instead": None},
         (
             "get() was called by a signal handler or destructor inside another call on the same"
             " topic, and cannot answer there: set a flag and call it later"
         ),
+    ),
+    (
+        errors.Reentered("join", "await join_async()"),
+        {"call": "join", "instead": "await join_async()"},
+        "join() would wait here for its own end: await join_async()",
     ),
     (
         errors.ClockStandsStill("get() on channel 'billing'", 2.5),

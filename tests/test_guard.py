@@ -606,3 +606,38 @@ def test_what_was_put_off_is_forgotten_after_the_lock() -> None:
 
     guard.run(nested)
     assert [False] == held
+
+
+def test_run_both_waits_for_no_lock_while_it_holds_one() -> None:
+    """While one of two locks is taken, an operation under both leaves the other one free."""
+    one, other = Guard(), Guard()
+    done: list[int] = []
+    for number in range(50):
+        begun = threading.Event()
+
+        def both(begun: threading.Event = begun, number: int = number) -> None:
+            begun.set()
+            run_both(one, other, lambda: done.append(number))
+
+        with other.lock:
+            call = Call(both)
+            assert begun.wait(PATIENCE)
+            for _ in range(20):
+                assert 1 == Call(lambda: one.run(lambda: 1)).result()
+        assert call.result() is None
+    assert list(range(50)) == done
+    assert not one.lock.owned()
+    assert not other.lock.owned()
+
+
+def test_run_both_gives_back_both_locks() -> None:
+    """What is thrown into an operation under two locks leaves both free."""
+    one, other = Guard(), Guard()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for pair in ((one, other), (other, one)):
+        with pytest.raises(ZeroDivisionError):
+            run_both(*pair, fail)
+        assert 1 == Call(lambda: one.run(lambda: other.run(lambda: 1))).result()

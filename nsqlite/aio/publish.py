@@ -13,7 +13,7 @@ from nsqlite.aio.sleeper import Sleeper
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
-from nsqlite.errors import Full
+from nsqlite.errors import Full, InvalidOption
 from nsqlite.guard import Guard
 from nsqlite.message import T
 from nsqlite.options import timeout_ns
@@ -27,7 +27,9 @@ async def put(
 ) -> str:
     """Publish a message to every channel; see `Topic.put`.
 
-    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.
+    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.  Then it
+    stands in line with the puts of threads, first come, first served; so one whose loop is stuck
+    holds up those behind it.
 
     Raises:
         InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put`.
@@ -38,6 +40,9 @@ async def put(
     limit = None if timeout is None else timeout_ns(timeout)
     try:
         return topic.put(body, delay, AT_ONCE)
+    except AttributeError:
+        _require_topic(topic)
+        raise
     except Full:
         if limit == 0:
             raise
@@ -62,12 +67,23 @@ async def put_many(
     """
     limit = None if timeout is None else timeout_ns(timeout)
     batch = batch_of(bodies)
+    _require_topic(topic)
     try:
         return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
     except Full:
         if limit == 0:
             raise
     return await _put_patiently(topic, batch, limit)
+
+
+def _require_topic(topic: Any) -> None:
+    """Check what is put to.
+
+    Raises:
+        InvalidOption: it is no topic.
+    """
+    if not isinstance(topic, Topic):
+        raise InvalidOption("topic", topic, "a Topic")
 
 
 async def _put_patiently(topic: Topic[T], batch: list[T], limit: int | None) -> list[str]:
@@ -109,12 +125,14 @@ async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None =
 
     Raises:
         Closed: it was closed or deleted meanwhile.
-        InvalidOption: the timeout is negative or no finite number.
+        InvalidOption: it is none of these, or the timeout negative or no finite number.
 
     Cancellation:
         Nothing has changed.
     """
     limit = timeout_ns(timeout)
+    if not isinstance(what, Broker | Topic | Channel):
+        raise InvalidOption("what", what, "a Topic, a Channel or a Broker")
     if not isinstance(what, Broker):
         return await _join(what, None if limit is None else what._clock.monotonic_ns() + limit)
     deadline = None if limit is None else what.clock.monotonic_ns() + limit

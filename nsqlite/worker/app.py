@@ -121,18 +121,20 @@ class App:
                     before = signal.signal(number, self._caught)
                     stack.callback(signal.signal, number, before)
             stack.enter_context(self)
-            for worker in self.workers:
-                if not worker.running:
-                    self._hear_of_an_end()
+            if self.workers:
+                self._hear_of_an_end()  # of one that came before somebody listened
             self._bell.acquire()
-            broken = [worker.broken for worker in self.workers if worker.broken is not None]
-        if broken:
-            raise broken[0]
+            broken = self._broken()
+        if broken is not None:
+            raise broken
+
+    def _broken(self) -> BaseException | None:
+        """Return what ended a worker though no handler should raise it."""
+        return next((worker.broken for worker in self.workers if worker.broken is not None), None)
 
     def _hear_of_an_end(self) -> None:
         """End `run` if a worker broke, or none is left."""
-        workers = self.workers
-        if any(worker.broken for worker in workers) or not any(w.running for w in workers):
+        if self._broken() is not None or not any(worker.running for worker in self.workers):
             ring(self._bell)
 
     def stop(self) -> None:

@@ -100,7 +100,7 @@ class Desk(Judge):
     def begin(self, slot: Slot, message: Message[Any]) -> bool:
         """Take note of a message; return whether its handler is to be called."""
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
-        slot.begun = self._now()
+        slot.begun = self._now() if self.plan.prefetch else message._delivered
         if self.stopping or (self.plan.prefetch and message not in message._tick):
             slot.message = None
             self.put_back([message])  # unless its time went by in the slot's own queue

@@ -58,7 +58,8 @@ class Drop(Verdict):
 class TakeOver(Verdict):
     """Leave the message in flight: the handler has passed it on, and it is answered elsewhere.
 
-    It counts in the worker's window until then, and times out if nobody answers.
+    It counts in the worker's window until then, of one message while the worker is backing off; and
+    it times out if nobody answers.
     """
 
     def __str__(self) -> str:

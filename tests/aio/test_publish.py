@@ -489,3 +489,19 @@ def test_a_join_of_a_closed_loop_is_forgotten() -> None:
     assert 1 == len(scene.topic._guard.joiners)
     scene.take()
     assert (NOTHING, False) == (left(scene), task.done())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda wrong: aio.put(wrong, b"1"),
+        lambda wrong: aio.put_many(wrong, [b"1"]),
+        aio.join,
+    ],
+)
+def test_what_is_no_topic(call: Any) -> None:
+    """What is put to, or joined, is checked."""
+    wrongs: list[Any] = [5, None, "orders"]
+    for wrong in wrongs:
+        with pytest.raises(InvalidOption, match="must be a Topic"):
+            asyncio.run(call(wrong))

@@ -1,9 +1,11 @@
 """Signals and destructors that come in at any moment: no lock stays held, nothing is lost."""
 
+import asyncio
 import gc
 import random
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +16,7 @@ import pytest
 from helpers import Call, TellingClock
 
 import nsqlite
-from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic
+from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic, aio
 from nsqlite.clock import SYSTEM
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import Tick, TimerWheel
@@ -301,6 +303,38 @@ def test_a_struck_put_leaves_nobody_asleep() -> None:
     assert len(got) == len(set(got))
     topic.close()
     assert [None] * 3 == [call.result() for call in calls]
+
+
+def test_a_struck_put_leaves_no_task_asleep() -> None:
+    """A message that an interrupted put brought to an event loop is got without another call."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    numbers = iter(range(10**9))
+    chance = random.Random(2)
+    got: list[int] = []
+    waits = threading.Semaphore(0)
+
+    async def consume() -> None:
+        consumer = aio.Consumer(channel)
+        while True:
+            waits.release()
+            try:
+                message = await consumer.get()
+            except nsqlite.Closed:
+                return
+            got.append(message.body)
+            message.fin()
+
+    call = Call(lambda: asyncio.run(consume()))
+    strikes = 0
+    for _ in range(150):
+        assert waits.acquire(timeout=20)
+        strikes += shoot(often(lambda: topic.put(next(numbers))), chance, 0.0002)
+        assert channel.join(timeout=20), "a message lies beside a suspended task"
+    assert strikes > 75
+    assert len(got) == len(set(got))
+    topic.close()
+    assert call.result() is None
 
 
 def test_a_storm_over_blocked_threads() -> None:
