@@ -13,12 +13,12 @@ from itertools import count
 from types import TracebackType
 from typing import Any, Final, Generic, Self
 
+from nsqlite.both import run_both
 from nsqlite.channel import Channel
-from nsqlite.channelcore import SHUT
 from nsqlite.delivery import Gate
 from nsqlite.errors import InvalidMessage, InvalidOption, shown
-from nsqlite.guard import run_both
 from nsqlite.lock import make_section
+from nsqlite.member import SHUT
 from nsqlite.message import FINISHED, Message, T
 from nsqlite.options import SECOND, seconds, whole
 from nsqlite.publisher import Publisher

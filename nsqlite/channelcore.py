@@ -11,66 +11,20 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Final, Generic, Protocol
+from typing import Any, Final, Generic
 
 from nsqlite.clock import Clock
-from nsqlite.delivery import Gate, Holder
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.flow import Flow, Moved
 from nsqlite.guard import Guard
+from nsqlite.member import SHUT, Member, Parent
 from nsqlite.message import Message, Record, T, counted
 from nsqlite.names import is_ephemeral
 from nsqlite.observe import Kind
 from nsqlite.options import SECOND, Options
-from nsqlite.stats import ChannelStats, ClientStats, MessageInfo, latency_stats
+from nsqlite.stats import ChannelStats, MessageInfo, latency_stats
 from nsqlite.unique import Unique
 from nsqlite.waiter import Waiter
-
-SHUT: Final[Gate[Any]] = Gate()
-"""The gate of consumers that always go the long way."""
-
-
-class Member(Holder, Protocol):
-    """What a channel needs of a consumer.
-
-    Attributes:
-        gate: the channel's, or `SHUT`.
-        over: whether it gets nothing more.
-        window: how many messages it may hold.
-    """
-
-    gate: Gate[Any]
-    over: bool
-    window: int
-
-    @property
-    def waiters(self) -> dict[Waiter[Any], None]:
-        """Its gets that wait."""
-        ...
-
-    def stats(self) -> ClientStats:
-        """Return a snapshot."""
-        ...
-
-
-class Parent(Protocol):
-    """What a channel needs of its topic."""
-
-    def room(self) -> None:
-        """Let the first blocked put look again."""
-        ...
-
-    def handed(self) -> int:
-        """Return how many messages the topic has handed on so far."""
-        ...
-
-    def changed(self) -> None:
-        """Take note that a channel has opened, closed or gone."""
-        ...
-
-    def mint(self, body: Any) -> tuple[Record[Any], str]:
-        """Check a body, and return a record of it and its id; takes the lock."""
-        ...
 
 
 class ChannelCore(Unique, Generic[T]):

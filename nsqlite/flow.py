@@ -14,7 +14,7 @@ consumers answer.
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; guard.py tells why.
 
-Next: channelcore.py
+Next: member.py
 """
 
 from collections.abc import Callable, Sequence

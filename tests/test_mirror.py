@@ -14,6 +14,7 @@ ELSEWHERE: Final = {
     "__main__.py": "test_main.py",  # the same
     "_version.py": "test_init.py",  # one constant, which the package shows
     "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
+    "member.py": "test_channelcore.py",  # nothing but protocols
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names

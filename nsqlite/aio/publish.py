@@ -27,8 +27,8 @@ async def put(
 ) -> str:
     """Publish a message to every channel; see `Topic.put`.
 
-    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.  Then it
-    stands in line with the puts of threads, first come, first served; so one whose loop is stuck
+    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.  Then
+    it stands in line with the puts of threads, first come, first served; so one whose loop is stuck
     holds up those behind it.
 
     Raises:

@@ -10,11 +10,11 @@ Next: worker/desk.py
 
 import logging
 from collections.abc import (
-    AsyncIterator,
+    AsyncGenerator,
     Awaitable,
     Callable,
     Coroutine,
-    Iterator,
+    Generator,
 )
 from typing import Any, Final
 
@@ -87,7 +87,7 @@ class Judge:
             self._follow(message, result)
         elif isinstance(result, type) and issubclass(result, Verdict):
             self._follow_class(message, result)
-        elif isinstance(result, Awaitable | Iterator | AsyncIterator):
+        elif isinstance(result, Awaitable | Generator | AsyncGenerator):
             if isinstance(result, Coroutine):
                 result.close()  # else Python warns that nobody awaited it
             name, kind = name_of(self.plan.handler), type(result).__name__

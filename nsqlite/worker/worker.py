@@ -68,7 +68,8 @@ class Worker:
     A handler is called with the `Message`.  When it returns, the message is finished.  When it
     raises an `Exception`, the message is requeued with a delay, `requeue_delay` times its attempts,
     and the worker backs off.  It can decide otherwise: see `nsqlite.Requeue`, `Drop` and
-    `TakeOver`; or answer the message itself.
+    `TakeOver`; or answer the message itself.  What is no `Exception`, like `SystemExit`, ends the
+    worker; the message is requeued.
 
     A plain function runs in threads of the worker's own.  A coroutine function runs in tasks: in
     the loop that is running when the worker is started, else in a loop of its own.

@@ -13,6 +13,7 @@ import nsqlite
 from aio.loops import Elsewhere, LastMoment, abandoned, begin, in_loop, outcome, traces, turns
 from nsqlite import Closed, Full, InvalidMessage, InvalidOption, Topic, aio
 from nsqlite.options import WhenFull
+from nsqlite.testing import ManualClock
 
 
 class Scene:
@@ -505,3 +506,15 @@ def test_what_is_no_topic(call: Any) -> None:
     for wrong in wrongs:
         with pytest.raises(InvalidOption, match="must be a Topic"):
             asyncio.run(call(wrong))
+
+
+def test_an_error_of_the_topics_own_goes_on() -> None:
+    """An AttributeError from within a put is not taken for a topic that is none."""
+
+    class Broken(ManualClock):
+        def _time_ns(self) -> int:
+            raise AttributeError("broken")
+
+    topic = Topic("orders", clock=Broken())
+    with pytest.raises(AttributeError, match="broken"):
+        asyncio.run(aio.put(topic, b"1"))

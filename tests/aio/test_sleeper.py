@@ -11,6 +11,8 @@ import pytest
 from helpers import PATIENCE, Call
 
 from aio.loops import Elsewhere, abandoned, begin, in_loop, outcome, turns
+from nsqlite import Topic
+from nsqlite.aio.lookout import Lookout
 from nsqlite.aio.sleeper import Sleeper
 from nsqlite.clock import SYSTEM, Alarm, Loop
 from nsqlite.guard import Guard
@@ -356,3 +358,31 @@ def test_the_systems_alarm_is_the_loops() -> None:
     SYSTEM.alarm(loop, now - 1000 * SECOND, print).cancel()
     assert 0 < delays[0] <= 1000
     assert [0.0] == delays[1:]
+
+
+class Struck(asyncio.SelectorEventLoop):
+    """A loop into whose calls from other threads a signal handler throws a RuntimeError."""
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        raise RuntimeError
+
+
+def test_a_runtime_error_is_no_closed_loop() -> None:
+    """What a signal handler throws into the waking of an open loop goes on, whatever it is."""
+    scene = Scene()
+    topic = Topic("orders", clock=scene.clock)
+    channel = topic.channel("billing")
+
+    async def make() -> tuple[Sleeper[Any], Lookout]:
+        loop = asyncio.get_running_loop()
+        return scene.sleeper(), Lookout(channel._flow, topic._guard, scene.clock, loop)
+
+    loop = Struck()
+    try:
+        sleeper, lookout = loop.run_until_complete(make())
+        for wake in (sleeper.wake, lookout.wake):
+            with pytest.raises(RuntimeError):
+                wake()
+    finally:
+        loop.close()
+    assert [] == scene.given_up
