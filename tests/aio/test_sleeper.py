@@ -5,7 +5,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from helpers import PATIENCE, Call
@@ -360,13 +360,6 @@ def test_the_systems_alarm_is_the_loops() -> None:
     assert [0.0] == delays[1:]
 
 
-class Struck(asyncio.SelectorEventLoop):
-    """A loop into whose calls from other threads a signal handler throws a RuntimeError."""
-
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        raise RuntimeError
-
-
 def test_a_runtime_error_is_no_closed_loop() -> None:
     """What a signal handler throws into the waking of an open loop goes on, whatever it is."""
     scene = Scene()
@@ -377,7 +370,11 @@ def test_a_runtime_error_is_no_closed_loop() -> None:
         loop = asyncio.get_running_loop()
         return scene.sleeper(), Lookout(channel._flow, topic._guard, scene.clock, loop)
 
-    loop = Struck()
+    def strike(*_: Any) -> NoReturn:
+        raise RuntimeError
+
+    loop = asyncio.new_event_loop()
+    loop.call_soon_threadsafe = strike  # type: ignore[method-assign]  # as a signal handler would
     try:
         sleeper, lookout = loop.run_until_complete(make())
         for wake in (sleeper.wake, lookout.wake):
