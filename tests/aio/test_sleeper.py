@@ -373,8 +373,8 @@ def test_a_runtime_error_is_no_closed_loop() -> None:
     def strike(*_: Any) -> NoReturn:
         raise RuntimeError
 
-    loop = asyncio.new_event_loop()
-    loop.call_soon_threadsafe = strike  # type: ignore[method-assign]  # as a signal handler would
+    loop: Any = asyncio.new_event_loop()
+    loop.call_soon_threadsafe = strike
     try:
         sleeper, lookout = loop.run_until_complete(make())
         for wake in (sleeper.wake, lookout.wake):
