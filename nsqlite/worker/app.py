@@ -121,8 +121,7 @@ class App:
                     before = signal.signal(number, self._caught)
                     stack.callback(signal.signal, number, before)
             stack.enter_context(self)
-            if self.workers:
-                self._hear_of_an_end()  # of one that came before somebody listened
+            self._hear_of_an_end()  # of one that came before somebody listened
             self._bell.acquire()
             broken = self._broken()
         if broken is not None:
@@ -133,8 +132,9 @@ class App:
         return next((worker.broken for worker in self.workers if worker.broken is not None), None)
 
     def _hear_of_an_end(self) -> None:
-        """End `run` if a worker broke, or none is left."""
-        if self._broken() is not None or not any(worker.running for worker in self.workers):
+        """End `run` if a worker broke, or all have ended."""
+        workers = self.workers
+        if self._broken() is not None or (workers and all(w._is_over() for w in workers)):
             ring(self._bell)
 
     def stop(self) -> None:
@@ -182,8 +182,11 @@ class App:
                 raise
             log.warning("a second signal: the handlers at work were left behind")
         finally:
-            self.workers = []
-            self._bell.acquire(blocking=False)  # a stop more is none for the next run
+            self._forget()
+
+    def _forget(self) -> None:
+        self.workers = []
+        self._bell.acquire(blocking=False)  # a stop more is none for the next run
 
     def _stop_each(self, timeout: float) -> None:
         for worker in self.workers:
@@ -212,4 +215,4 @@ class App:
                 worker.begin_stop(0)
             raise
         finally:
-            self.workers = []
+            self._forget()

@@ -89,6 +89,8 @@ def redrive(
         InvalidMessage: a body is no `DeadLetter`; those before it were put back.
         Closed: the dead-letter channel is closed or deleted.
     """
+    if not isinstance(dead, Channel):
+        raise InvalidOption("dead", dead, "what Topic.channel(name) returns")
     if not isinstance(home, Broker | Topic):
         raise InvalidOption("home", home, "a Broker or a Topic")
     if not callable(where):

@@ -21,13 +21,13 @@ from typing import Any, Final
 import attrs
 
 from nsqlite.channel import Channel
-from nsqlite.errors import Closed, Full, NotInFlight, shown
+from nsqlite.errors import Closed, Full, InvalidOption, NotInFlight, shown
 from nsqlite.getting import Getting
 from nsqlite.message import FINISHED, Message, State
 from nsqlite.topic import Topic
 from nsqlite.worker.backoff import Backoff, Signal
 from nsqlite.worker.deadletter import letter_of
-from nsqlite.worker.middleware import Handler, name_of
+from nsqlite.worker.middleware import Handler, is_coroutine, is_generator, name_of
 from nsqlite.worker.pace import Pace
 from nsqlite.worker.verdict import Drop, Requeue, TakeOver, Verdict
 
@@ -54,6 +54,31 @@ class Plan:
     prefetch: int
     window: int
     auto_touch: bool
+
+
+def check_kinds(
+    channel: Any, handler: Any, *, backoff: Any, dead_letter: Any, on_give_up: Any, name: Any
+) -> None:
+    """Check what a worker is given that is no number.
+
+    Raises:
+        InvalidOption: one of them is of the wrong kind.
+    """
+    if not isinstance(channel, Channel):
+        raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
+    if not callable(handler) or is_generator(handler):
+        raise InvalidOption("handler", handler, "a function of one message, no generator")
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise InvalidOption("backoff", backoff, "a Backoff or None")
+    if dead_letter is not None and not isinstance(dead_letter, Topic):
+        raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
+    if dead_letter is not None and dead_letter._guard is channel._guard:
+        raise InvalidOption("dead_letter", dead_letter, "another topic than the channel's")
+    if on_give_up is not None and (not callable(on_give_up) or is_coroutine(on_give_up)):
+        expected = "a plain function of a message and an error"
+        raise InvalidOption("on_give_up", on_give_up, expected)
+    if name is not None and not isinstance(name, str):
+        raise InvalidOption("name", name, "a str or None")
 
 
 class Judge:
@@ -179,7 +204,7 @@ class Judge:
             self._tell_given_up(message, error)
             self.answer(lambda: self.consumer.fin(message), message)
             return
-        text = self._unmoved.pop(message.id, "") if error is None else shown(error)
+        text = self._unmoved.get(message.id, "") if error is None else shown(error)
         letter = letter_of(message, self.plan.channel, text)
         try:
             self.consumer.move(message, self.plan.dead_letter, body=letter)
@@ -190,6 +215,7 @@ class Judge:
         except NotInFlight as late:
             self._too_late(late, message)
         else:
+            self._unmoved.pop(message.id, None)
             self._tell_given_up(message, error)
 
     def _tell_given_up(self, message: Message[Any], error: BaseException | None) -> None:

@@ -51,8 +51,9 @@ def is_generator(handler: object) -> bool:
     """Return whether a call of a handler would only make a generator."""
     while isinstance(handler, partial):
         handler = handler.func
+    call = getattr(type(handler), "__call__", None)  # noqa: B004 - its kind is asked, not whether
     kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    return any(kind(handler) for kind in kinds)
+    return any(kind(handler) or kind(call) for kind in kinds)
 
 
 def wrap(handler: Handler, middleware: Iterable[Middleware]) -> Handler:
@@ -74,11 +75,13 @@ def wrap(handler: Handler, middleware: Iterable[Middleware]) -> Handler:
     return handler
 
 
-def logged(logger: logging.Logger, level: int = logging.INFO) -> Middleware:
+def logged(
+    logger: logging.Logger | logging.LoggerAdapter[Any], level: int = logging.INFO
+) -> Middleware:
     """Log each message before and after it is handled.
 
     Args:
-        logger: where.
+        logger: where; an adapter is as good.
         level: the level of both records; that of a failure is an error's.
 
     Raises:

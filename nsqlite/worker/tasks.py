@@ -36,7 +36,7 @@ GRACE: Final = 1.0
 """Real seconds that a loop has which does not come to its end."""
 
 _serving: ContextVar["Tasks | None"] = ContextVar("nsqlite_serving", default=None)
-"""Real seconds that a loop has to come round when the time of its handlers is over."""
+"""Whose handler runs, in its task and in those that it has begun."""
 
 
 class Tasks:
@@ -95,6 +95,8 @@ class Tasks:
 
     def is_inside(self) -> bool:
         """Return whether the caller would keep the loop from coming to its end."""
+        if self.is_slot():  # also in a thread that a handler awaits
+            return True
         try:
             return asyncio.get_running_loop() is self._loop
         except RuntimeError:

@@ -59,6 +59,10 @@ class Threads:
         """Return whether the calling thread is one of these."""
         return threading.current_thread() in self._threads
 
+    def is_slot(self) -> bool:
+        """Return whether this is called by a handler."""
+        return self.is_inside()
+
     def wait(self) -> None:
         """Wait for the end, of which the supervisor makes sure; join the threads that ended."""
         who = f"stop() of worker {self.desk.plan.name!r}"
@@ -137,10 +141,6 @@ class Threads:
         self._over.set()
         self.desk.ring_joiners()
         self.desk.when_over()
-
-    def is_gone(self) -> bool:
-        """Return whether nothing is left to wait for but the threads' last instructions."""
-        return self._over.is_set()
 
     def is_over(self) -> bool:
         """Return whether all has ended that will."""

@@ -20,46 +20,21 @@ from nsqlite import aio
 from nsqlite.aio.publish import until
 from nsqlite.channel import Channel
 from nsqlite.consumer import Consumer
-from nsqlite.errors import Closed, InvalidOption, Reentered
+from nsqlite.errors import Closed, Reentered
 from nsqlite.getting import Getting
 from nsqlite.lock import make_section
 from nsqlite.options import seconds, timeout_ns, whole
 from nsqlite.topic import Topic
 from nsqlite.waiter import wait_until
 from nsqlite.worker.backoff import Backoff
-from nsqlite.worker.judge import GiveUp, Plan
-from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, is_generator, name_of, wrap
+from nsqlite.worker.judge import GiveUp, Plan, check_kinds
+from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, name_of, wrap
 from nsqlite.worker.tasks import GRACE, Tasks, soon
 from nsqlite.worker.threads import Threads
 
 log: Final = logging.getLogger("nsqlite")
 
 _DEFAULT_BACKOFF: Final = Backoff()
-
-
-def _check_kinds(
-    channel: Any, handler: Any, *, backoff: Any, dead_letter: Any, on_give_up: Any, name: Any
-) -> None:
-    """Check what is no number.
-
-    Raises:
-        InvalidOption: one of them is of the wrong kind.
-    """
-    if not isinstance(channel, Channel):
-        raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
-    if not callable(handler) or is_generator(handler):
-        raise InvalidOption("handler", handler, "a function of one message, no generator")
-    if backoff is not None and not isinstance(backoff, Backoff):
-        raise InvalidOption("backoff", backoff, "a Backoff or None")
-    if dead_letter is not None and not isinstance(dead_letter, Topic):
-        raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
-    if dead_letter is not None and dead_letter._guard is channel._guard:
-        raise InvalidOption("dead_letter", dead_letter, "another topic than the channel's")
-    if on_give_up is not None and (not callable(on_give_up) or is_coroutine(on_give_up)):
-        expected = "a plain function of a message and an error"
-        raise InvalidOption("on_give_up", on_give_up, expected)
-    if name is not None and not isinstance(name, str):
-        raise InvalidOption("name", name, "a str or None")
 
 
 class Worker:
@@ -133,7 +108,7 @@ class Worker:
         Raises:
             InvalidOption: an argument is of the wrong kind or out of its range.
         """
-        _check_kinds(
+        check_kinds(
             channel,
             handler,
             backoff=backoff,
@@ -200,6 +175,9 @@ class Worker:
 
     def _make_crew(self) -> Threads | Tasks:
         """Join the channel with a consumer of the right kind."""
+        if self._ghost is not None:
+            self._ghost.close()
+            self._ghost = None
         window, msg_timeout = self._plan.window, self._msg_timeout
         if is_coroutine(self._plan.handler):
             tasks = aio.Consumer(self.channel, max_in_flight=window, msg_timeout=msg_timeout)
@@ -259,7 +237,7 @@ class Worker:
         """
         self.begin_stop(timeout)
         crew = self._crew
-        if crew is None or (isinstance(crew, Tasks) and crew.is_slot()):
+        if crew is None or crew.is_slot():
             return
         try:
             await self._await_end(crew)
@@ -276,7 +254,7 @@ class Worker:
         )
         if not over and isinstance(crew, Tasks) and not crew.is_inside():
             crew.give_up()  # its loop is blocked
-        if isinstance(crew, Threads):
+        elif isinstance(crew, Threads):
             crew.wait()  # no longer than they need to end
         else:
             crew.join_thread(GRACE if await soon(guard, clock, crew.is_gone) else 0)
@@ -341,7 +319,7 @@ class Worker:
     async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
         """Wait like `join`, and let the loop go on."""
         crew = self._crew
-        if isinstance(crew, Tasks) and crew.is_slot():
+        if crew is not None and crew.is_slot():
             raise Reentered("join_async", "call it outside of the worker's handlers")
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
@@ -351,7 +329,11 @@ class Worker:
         return self._joined(over, raise_first=raise_first)
 
     def _done(self) -> bool:
-        return self.channel._done() or (self._crew is not None and self._crew.is_over())
+        return self.channel._done() or self._is_over()
+
+    def _is_over(self) -> bool:
+        """Return whether it was started and has ended."""
+        return self._crew is not None and self._crew.is_over()
 
     def _failed(self) -> bool:
         return self._error() is not None or self._done()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from helpers import PATIENCE
 
-from nsqlite import Channel, Consumer, Event, Kind, Message, aio
+from nsqlite import Channel, Consumer, Event, Kind, Message, Topic, aio
 from nsqlite.answers import SAME, Answers
 from nsqlite.clock import Alarm, Loop
 from nsqlite.options import SECOND
@@ -205,6 +205,45 @@ def nothing(_message: Message[Any]) -> None:
 def plan_of(channel: Channel[Any], handler: Handler = nothing, **options: Any) -> Any:
     """Return the plan of a worker with these options."""
     return Worker(channel, handler, **options)._plan
+
+
+class OneThread:
+    """A channel, a worker's plan for it and a consumer that notes, for tests in one thread."""
+
+    def __init__(self, options: dict[str, Any] | None = None, **plan: Any) -> None:
+        self.clock = ManualClock()
+        self.topic: Topic[Any] = Topic("orders", clock=self.clock, **(options or {}))
+        self.channel = self.topic.channel("billing")
+        self.plan = plan_of(self.channel, plan.pop("handler", nothing), **plan)
+        self.consumer = NotingConsumer(self.channel, self.plan.window)
+        self.rings: list[None] = []
+
+    def ring(self) -> None:
+        """Note that the supervisor was woken."""
+        self.rings.append(None)
+
+    def burn(self, attempts: int, body: object = b"order") -> None:
+        """Put a message, and deliver it so many times."""
+        self.topic.put(body)
+        with Consumer(self.channel) as consumer:
+            for _ in range(attempts):
+                consumer.get(timeout=0).req()
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic_ns() / SECOND
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many messages are ready, in flight and deferred."""
+        stats = self.channel.stats()
+        return stats.depth, stats.in_flight_count, stats.deferred_count
+
+    @property
+    def delay(self) -> float | None:
+        """The delay of the only deferred message."""
+        [info] = self.channel.deferred()
+        return info.due
 
 
 def threads_of(name: str) -> list[threading.Thread]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -424,3 +425,134 @@ def test_run_restores_the_signals_when_it_fails(scene: Scene) -> None:
     scene.orders.channel("billing").close()
     with pytest.raises(Closed):
         scene.app.run()
+
+
+def test_run_ends_when_all_workers_have(scene: Scene) -> None:
+    """When the channels of all handlers are over `run` ends by itself, not before."""
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping")
+    call = Call(scene.app.run)
+    scene.clock.until_waiting("get() on", 2)
+    first, second = scene.app.workers
+    scene.orders.channel("billing").delete()
+    assert first._crew is not None
+    first._crew.wait()
+    assert second.running
+    scene.orders.channel("shipping").close()
+    assert (None, []) == (call.result(), scene.app.workers)
+
+
+def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:
+    """An app without handlers has no workers that could end, so nothing rings `run` but a stop."""
+    with scene.app as app:
+        app._hear_of_an_end()
+        rung = [not app._bell.locked()]
+        app.stop()
+        rung.append(not app._bell.locked())
+    assert [False, True] == rung
+
+
+def test_run_ends_when_its_workers_ended_at_once(scene: Scene) -> None:
+    """A `run` on channels that are drained already when it looks ends by itself."""
+    scene.declare(nothing)
+    scene.orders.put(b"order")
+    scene.orders.channel("billing").close(drain=True)
+    scene.app.run()
+    assert 0 == scene.orders.stats().depth
+
+
+def test_a_worker_that_ends_before_the_next_has_begun_ends_no_run(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While workers are not started yet they have not ended, though no other may be running."""
+    start = threading.Thread.start
+
+    def start_and_wait(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "orders:billing-supervisor":
+            thread.join(PATIENCE)
+
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping")
+    scene.orders.put(b"last")
+    scene.orders.channel("billing").close(drain=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_and_wait)
+        scene.app.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(scene.app.__exit__)
+        assert [False, True] == [worker.running for worker in scene.app.workers]
+        assert scene.app._bell.locked()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_raises_what_broke_a_worker(
+    scene: Scene, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`SystemExit` in a handler ends the run, which raises it when all workers are stopped."""
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+
+    def leave(_message: Message[Any]) -> None:
+        raise SystemExit(3)
+
+    scene.declare(of_kind(kind, leave))
+    scene.declare(nothing, "shipping")
+    scene.orders.put(b"order")
+    with pytest.raises(SystemExit) as info:
+        scene.app.run()
+    assert (3, []) == (info.value.code, scene.app.workers)
+    assert 1 == scene.orders.channel("billing").depth
+    until_ended("orders")
+    del info
+    gc.collect()  # so that asyncio tells of the task now, not at the end of all tests
+
+
+def test_a_failure_ends_no_run(scene: Scene) -> None:
+    """What a handler raises that is an `Exception` is no reason to end."""
+    scene.declare(failing)
+    scene.app.handler("parcels", "packing")(lambda _: scene.app.stop())
+    scene.orders.put(b"bad")
+    call = Call(scene.app.run)
+    scene.clock.until_waiting("get() on channel 'packing'")
+    scene.clock.until_supervised(2)
+    assert [True, True] == [worker.running for worker in scene.app.workers]
+    scene.broker.topic("parcels").put(b"stop")
+    assert call.result() is None
+
+
+def test_a_worker_that_breaks_in_a_block_is_left_to_who_wrote_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block goes on when a worker breaks, which can be asked for; the next run begins anew."""
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+
+    def leave(_message: Message[Any]) -> None:
+        raise SystemExit(3)
+
+    scene.declare(leave)
+    with scene.app as app:
+        [worker] = app.workers
+        scene.orders.put(b"order")
+        assert worker._crew is not None
+        worker._crew.wait()
+        assert isinstance(worker.broken, SystemExit)
+    assert app._bell.locked()
+
+
+@in_loop
+async def test_a_block_in_a_loop_does_not_end_the_next_run() -> None:
+    """What the end of an `async with` tells of its workers is forgotten with them."""
+    scene = Scene()
+    scene.declare(nothing)
+    async with scene.app as app:
+        app.stop()
+    assert ([], True) == (app.workers, app._bell.locked())
+
+
+def test_a_worker_that_ends_late_does_not_end_the_next_run(scene: Scene) -> None:
+    """A worker of a block that is over already says nothing about a run."""
+    scene.declare(nothing)
+    with scene.app as app:
+        [worker] = app.workers
+    worker.when_over()
+    assert app._bell.locked()

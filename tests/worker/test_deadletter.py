@@ -172,6 +172,69 @@ def test_what_another_takes_is_left_to_it() -> None:
     assert [] == scene.left()
 
 
+def test_a_letter_that_its_home_does_not_take_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """A letter that is refused by the topic where it came from stays, and others come back."""
+    scene = Scene(a_letter(b"too long", "stored"), a_letter(2))
+    scene.broker.topic("stored", max_msg_size=3).channel("billing")
+    assert 1 == redrive(scene.dead, scene.broker)
+    assert ([2], [b"too long"]) == (bodies(scene.billing), scene.left())
+    assert (1, True) == (
+        len(caplog.messages),
+        caplog.messages[0].startswith("a dead letter stays: "),
+    )
+
+
+def test_a_letter_that_times_out_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """When a choice takes longer than a letter has, that letter stays, and others come back."""
+    scene = Scene(a_letter(1), a_letter(2))
+
+    def choose(letter: DeadLetter) -> bool:
+        if letter.body == 1:
+            scene.clock.advance(scene.dead.options.max_msg_timeout)
+        return True
+
+    assert 1 == redrive(scene.dead, scene.broker, where=choose)
+    assert 1 == len(caplog.messages)
+    assert "a dead letter stays: " == caplog.messages[0][:21]
+    assert "ID not in flight (timed out)" in caplog.messages[0]
+    assert 1 == len(scene.left())
+
+
+def test_a_letter_may_take_long_to_choose() -> None:
+    """A letter is held for `max_msg_timeout`, not for the shorter time of the channel."""
+    scene = Scene(a_letter(1))
+    options = scene.dead.options
+    assert options.msg_timeout < options.max_msg_timeout
+
+    def choose(_letter: DeadLetter) -> bool:
+        scene.clock.advance(options.max_msg_timeout - 0.001)
+        return True
+
+    assert 1 == redrive(scene.dead, scene.broker, where=choose)
+    assert ([1], []) == (bodies(scene.billing), scene.left())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("dead", "orders.dead", "what Topic.channel(name) returns"),
+        ("dead", Topic("orders.dead"), "what Topic.channel(name) returns"),
+        ("home", "orders", "a Broker or a Topic"),
+        ("home", Topic("orders").channel("billing"), "a Broker or a Topic"),
+        ("where", 1, "a function of one DeadLetter"),
+        ("where", None, "a function of one DeadLetter"),
+    ],
+)
+def test_what_cannot_be_driven_back_is_refused(option: str, value: object, expected: str) -> None:
+    """An argument of the wrong kind is named in the error, and nothing is put back."""
+    scene = Scene(a_letter(1))
+    given: dict[str, Any] = {"dead": scene.dead, "home": scene.broker, option: value}
+    with pytest.raises(InvalidOption) as info:
+        redrive(given.pop("dead"), given.pop("home"), **given)
+    assert (option, value, expected) == (info.value.option, info.value.value, info.value.expected)
+    assert [1] == scene.left()
+
+
 def test_a_closed_channel_gives_no_letters() -> None:
     """From a closed channel of dead letters nothing can be put back."""
     scene = Scene(a_letter(1))

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,6 +64,34 @@ class Blocked:
         self.free = threading.Event()
 
     async def __call__(self, _message: Message[Any]) -> None:
+        self.begun.set()
+        self.free.wait(PATIENCE)
+
+
+class Waiting(Blocked):
+    """A coroutine handler that waits for a thread, which nobody can cancel."""
+
+    async def __call__(self, _message: Message[Any]) -> None:
+        await asyncio.to_thread(self._wait)
+
+    def _wait(self) -> None:
+        self.begun.set()
+        self.free.wait(PATIENCE)
+
+
+class Stubborn(Blocked):
+    """A coroutine handler that leaves a task which ends when it is told to, and no other way."""
+
+    async def __call__(self, _message: Message[Any]) -> None:
+        self.task = asyncio.create_task(self._stay())
+
+    async def _stay(self) -> None:
+        over = asyncio.get_running_loop().run_in_executor(None, self._wait)
+        while not self.free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.shield(over)
+
+    def _wait(self) -> None:
         self.begun.set()
         self.free.wait(PATIENCE)
 
@@ -139,6 +168,54 @@ def test_a_loop_of_their_own_knows_who_is_inside() -> None:
     inside.append(scene.crew.is_inside())
     scene.stop()
     assert [True, True, True, False] == inside
+
+
+def test_what_a_handler_begins_is_a_slots_too() -> None:
+    """Tasks that a handler has begun and threads that it awaits are of its crew; nobody else is."""
+    found: list[bool] = []
+
+    def note() -> None:
+        found.append(scene.crew.is_slot())
+
+    async def note_async() -> None:
+        note()
+
+    async def work(_message: Message[Any]) -> None:
+        await asyncio.create_task(note_async())
+        await asyncio.gather(note_async())
+        await asyncio.to_thread(note)
+
+    scene = Scene(work)
+    scene.crew.start()
+    scene.topic.put(b"order")
+    scene.consumer.noted(2)
+    note()
+    scene.stop()
+    assert [True, True, True, False] == found
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="no eager tasks before 3.12")
+@in_loop
+async def test_eager_tasks_are_a_slots_too() -> None:
+    """In a loop of eager tasks those that a handler has begun are of its crew; none else."""
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
+    found: list[bool] = []
+
+    async def note() -> None:
+        found.append(scene.crew.is_slot())
+
+    async def work(_message: Message[Any]) -> None:
+        await asyncio.create_task(note())
+
+    scene = Scene(work)
+    scene.topic.put(b"order")
+    scene.crew.start()
+    await asyncio.create_task(note())
+    await turns()
+    scene.crew.desk.stop(60 * SECOND)
+    await scene.until_over()
+    assert [False, True] == sorted(found)
+    assert 0 == scene.channel.depth
 
 
 @in_loop
@@ -313,20 +390,60 @@ async def test_a_supervisor_that_is_cancelled_twice_tells_all_the_same() -> None
 # Loops that do not come round
 
 
-def test_a_handler_that_blocks_its_loop_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
-    """Who waits for a blocked loop waits no longer than a second more, and is told why."""
-    blocked = Blocked()
-    scene = Scene(blocked)
-    scene.crew.start()
-    scene.topic.put(b"order")
-    assert blocked.begun.wait(PATIENCE)
-    scene.stop(0)
-    assert (True, [1]) == (scene.crew.is_over(), scene.attempts)
-    text = "orders:billing: the loop of its handlers is blocked or does not run"
-    assert (text, 2) == (caplog.messages[0], len(caplog.records))
-    assert "Blocked on message" in caplog.messages[1]
-    blocked.free.set()
-    until_ended("orders:billing")
+def test_a_loop_that_does_not_end_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
+    """Who waits for such a loop waits no longer than a second more, and is told why."""
+    blocked, waiting, stubborn = Blocked(), Waiting(), Stubborn()
+    scenes = {
+        name: Scene(handler, name=name)
+        for name, handler in (("blocked", blocked), ("waiting", waiting), ("stubborn", stubborn))
+    }
+    for scene in scenes.values():
+        scene.crew.start()
+        scene.topic.put(b"order")
+    for begun in (blocked.begun, waiting.begun, stubborn.begun):
+        assert begun.wait(PATIENCE)
+    calls = [Call(partial(scene.stop, 0)) for scene in scenes.values()]
+    assert [None, None, None] == [call.result() for call in calls]
+    assert [True, True, True] == [scene.crew.is_over() for scene in scenes.values()]
+    assert ([1], [1], []) == tuple(scene.attempts for scene in scenes.values())
+    told = {name: [text for text in caplog.messages if text.startswith(name)] for name in scenes}
+    assert "blocked: the loop of its handlers is blocked or does not run" == told["blocked"][0]
+    assert told["blocked"][1].startswith("blocked: Blocked on message ")
+    assert told["waiting"][0].startswith("waiting: Waiting on message ")
+    assert "waiting: waiting-loop is left behind: its loop has not ended" == told["waiting"][1]
+    assert ["stubborn: stubborn-loop is left behind: its loop has not ended"] == told["stubborn"]
+    for name, left in (("blocked", blocked), ("waiting", waiting), ("stubborn", stubborn)):
+        left.free.set()
+        until_ended(name)
+
+
+def test_a_loop_elsewhere_that_does_not_end_is_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who awaits the end of such a loop waits no longer than a second more, and is told why."""
+    blocked, waiting, stubborn = Blocked(), Waiting(), Stubborn()
+    left = {"blocked": blocked, "waiting": waiting, "stubborn": stubborn}
+    workers = []
+    for name, handler in left.items():
+        topic: Topic[bytes] = Topic("orders", clock=Clock())
+        workers.append(Worker(topic.channel("billing"), handler, name=name).start())
+        topic.put(b"order")
+    for handler in left.values():
+        assert handler.begun.wait(PATIENCE)
+
+    async def stop() -> None:
+        await asyncio.gather(*(worker.stop_async(0) for worker in workers))
+
+    asyncio.run(stop())
+    assert [False, False, False] == [worker.running for worker in workers]
+    assert [1, 1, 0] == [worker.channel.depth for worker in workers]
+    told = {name: [text for text in caplog.messages if text.startswith(name)] for name in left}
+    assert "blocked: the loop of its handlers is blocked or does not run" == told["blocked"][0]
+    assert "waiting: waiting-loop is left behind: its loop has not ended" == told["waiting"][1]
+    assert ["stubborn: stubborn-loop is left behind: its loop has not ended"] == told["stubborn"]
+    for name, handler in left.items():
+        handler.free.set()
+        until_ended(name)
 
 
 def test_a_loop_that_does_not_run_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from nsqlite import (
     InvalidOption,
     Kind,
     Message,
+    Reentered,
     Requeue,
     State,
     TakeOver,
@@ -599,7 +600,7 @@ def test_a_probing_worker_stops(scene: Scene, kind: str, *, works: bool) -> None
 
 @each_kind
 def test_what_was_prefetched_goes_back(scene: Scene, kind: str) -> None:
-    """Messages that were taken and not begun are at the head again, their attempts counted."""
+    """Messages that were taken and not begun are at the head again, attempts as before."""
     hold = Hold()
     scene.topic.put_many(range(4))
     worker = scene.holding(kind, hold, prefetch=2).start()
@@ -608,7 +609,36 @@ def test_what_was_prefetched_goes_back(scene: Scene, kind: str) -> None:
     scene.clock.until_waiting("stop() of worker")
     hold.let_go()
     call.result()
-    assert [(1, 1), (2, 1), (3, 0)] == scene.attempts
+    assert [(1, 0), (2, 0), (3, 0)] == scene.attempts
+
+
+@each_kind
+def test_what_was_prefetched_does_not_wait_for_the_handlers(scene: Scene, kind: str) -> None:
+    """A slot that finds its worker stopped puts back what it has, though others are at work."""
+    hold = Hold()
+
+    async def work_async(message: Message[Any]) -> None:
+        if message.body == 0:
+            await hold.stay_async(message)
+        else:
+            worker.begin_stop()
+
+    def work(message: Message[Any]) -> None:
+        if message.body == 0:
+            hold.stay(message)
+        else:
+            worker.begin_stop()
+
+    handler = work if kind == "plain" else work_async
+    worker = Worker(scene.channel, handler, concurrency=2, prefetch=2).start()
+    scene.topic.put(0)
+    hold.begun(1)
+    scene.topic.put_many([1, 2, 3])
+    scene.watch.until(Kind.RETURNED)
+    assert worker.running
+    hold.let_go()
+    worker.stop()
+    assert [(2, 0), (3, 0)] == scene.attempts
 
 
 @each_kind
@@ -674,10 +704,11 @@ def test_handlers_may_end_after_their_channel(
     scene.clock.until_waiting("stop() of worker")
     assert worker.running
     caplog.clear()
-    hold.let_go()
-    call.result()
+    with caplog.at_level(logging.INFO, "nsqlite"):
+        hold.let_go()
+        call.result()
     assert (False, 1) == (worker.running, len(caplog.records))
-    assert caplog.messages[0].endswith("(unknown); its work may be done twice")
+    assert caplog.messages[0].endswith(" was thrown away meanwhile")
 
 
 @each_kind
@@ -830,6 +861,26 @@ async def test_stop_async_waits_for_handlers() -> None:
     assert (False, (0, 0, 0)) == (worker.running, scene.counts)
 
 
+def test_a_plain_handler_may_await_the_stop_of_its_worker(scene: Scene) -> None:
+    """A `stop_async` in a plain handler does not wait for the handler itself either."""
+    worker = scene.worker("plain", lambda _: asyncio.run(worker.stop_async())).start()
+    scene.topic.put(b"order")
+    scene.watch.until(Kind.FINISHED)
+    worker.stop()
+    assert (False, (0, 0, 0)) == (worker.running, scene.counts)
+
+
+@in_loop
+async def test_stop_async_joins_the_thread_of_a_loop_elsewhere() -> None:
+    """A `stop_async` of a worker with a loop of its own leaves no thread of it."""
+    scene = Scene()
+    worker = await asyncio.to_thread(scene.worker("coroutine", nothing).start)
+    scene.topic.put(b"order")
+    assert await worker.join_async()
+    await worker.stop_async()
+    assert (False, []) == (worker.running, threads_of("orders"))
+
+
 @in_loop
 async def test_a_cancelled_stop_is_immediate() -> None:
     """When a `stop_async` is cancelled the handlers at work have no more time."""
@@ -907,6 +958,101 @@ def test_join_of_a_closed_channel_raises(scene: Scene, kind: str) -> None:
             worker.join()
 
 
+@each_kind
+def test_join_in_a_handler_is_refused(scene: Scene, kind: str) -> None:
+    """A handler that would join its own worker is told so, and what to do instead."""
+    told: list[BaseException] = []
+
+    def join(_message: Message[Any]) -> None:
+        try:
+            worker.join()
+        except Reentered as error:
+            told.append(error)
+
+    with scene.worker(kind, join) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    text = "await join_async(), outside of the worker's handlers"
+    assert [f"join() would wait here for its own end: {text}"] == [str(error) for error in told]
+
+
+@each_kind
+def test_join_async_in_a_handler_is_refused(scene: Scene, kind: str) -> None:
+    """A handler that would await its own worker is told so, and what to do instead."""
+    told: list[BaseException] = []
+
+    async def join_async(_message: Message[Any]) -> None:
+        try:
+            await worker.join_async()
+        except Reentered as error:
+            told.append(error)
+
+    def join(message: Message[Any]) -> None:
+        asyncio.run(join_async(message))
+
+    handler = join if kind == "plain" else join_async
+    with Worker(scene.channel, handler) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    text = "call it outside of the worker's handlers"
+    assert [f"join_async() would wait here for its own end: {text}"] == [str(e) for e in told]
+
+
+@in_loop
+async def test_join_in_the_loop_of_the_handlers_is_refused() -> None:
+    """A join that would block the loop in which the handlers run raises, at once."""
+    scene = Scene()
+    async with scene.worker("coroutine", nothing) as worker:
+        with pytest.raises(Reentered):
+            worker.join()
+
+
+def test_join_in_a_thread_that_a_handler_awaits_is_refused(scene: Scene) -> None:
+    """A thread for which a handler waits cannot wait for the handler."""
+    told: list[str] = []
+
+    def join() -> None:
+        try:
+            worker.join()
+        except Reentered as error:
+            told.append(error.call)
+
+    async def work(_message: Message[Any]) -> None:
+        await asyncio.to_thread(join)
+
+    with Worker(scene.channel, work) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    assert ["join"] == told
+
+
+@each_kind
+def test_join_of_a_worker_that_stops_raises(scene: Scene, kind: str) -> None:
+    """Who waits for messages that nobody handles any more is told so when the worker stops."""
+    scene.topic.put(b"late", delay=60)
+    worker = scene.worker(kind, nothing).start()
+    call = Call(worker.join)
+    scene.clock.until_waiting("join() of worker")
+    worker.stop()
+    error = call.result()
+    assert isinstance(error, Closed)
+    assert ("worker 'orders:billing'", "stopped") == (error.what, error.how)
+    assert "worker 'orders:billing' is stopped" == str(error)
+    with pytest.raises(Closed):
+        worker.join(raise_first=True)
+    with pytest.raises(Closed):
+        asyncio.run(worker.join_async())
+
+
+@each_kind
+def test_join_of_a_worker_that_stopped_when_all_was_done(scene: Scene, kind: str) -> None:
+    """When nothing is left in the channel it does not matter that the worker has stopped."""
+    with scene.worker(kind, nothing) as worker:
+        scene.topic.put(b"order")
+        assert worker.join(PATIENCE)
+    assert worker.join()
+
+
 def test_join_of_a_worker_that_was_not_started(scene: Scene) -> None:
     """Before the start there is no error to raise, and `join` is the channel's."""
     assert scene.worker("plain", nothing).join(raise_first=True)
@@ -959,6 +1105,72 @@ def test_a_clock_that_stands_still_is_told_to_who_joins() -> None:
         scene.watch.until(Kind.FINISHED)
 
 
+# Its end
+
+
+@each_kind
+@pytest.mark.parametrize("how", ["stop", "close", "break"])
+def test_who_asked_is_told_of_its_end(
+    scene: Scene, kind: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`when_over` is called when the worker has ended, however that came, by another thread."""
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def leave(_message: Message[Any]) -> None:
+        raise SystemExit(3)
+
+    worker = scene.worker(kind, leave)
+    worker.when_over = lambda: told.put((worker.running, threading.current_thread()))
+    worker.start()
+    if how == "break":
+        scene.topic.put(b"order")
+    elif how == "close":
+        scene.channel.close()
+    else:
+        worker.begin_stop()
+    running, thread = told.get(timeout=PATIENCE)
+    assert (False, False) == (running, thread is threading.current_thread())
+    worker.stop()
+    until_ended("orders:billing")
+
+
+@each_kind
+def test_what_broke_a_worker_can_be_asked_for(
+    scene: Scene, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`broken` is what ended the worker and is no `Exception`; None before and for a failure."""
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+    error = SystemExit(3)
+
+    def work(message: Message[Any]) -> None:
+        if message.body == "exit":
+            raise error
+        raise Failure
+
+    worker = scene.worker(kind, work, backoff=None)
+    broken: list[BaseException | None] = [worker.broken]
+    worker.start()
+    scene.topic.put("bad")
+    scene.watch.until(Kind.REQUEUED)
+    broken.append(worker.broken)
+    scene.topic.put("exit")
+    crew = worker._crew
+    assert crew is not None
+    crew.wait()
+    broken.append(worker.broken)
+    assert [None, None, error] == broken
+    assert ([("exit", 1)], False) == (scene.attempts, worker.running)
+
+
+@each_kind
+def test_a_worker_that_stopped_is_not_broken(scene: Scene, kind: str) -> None:
+    """A stop is no reason to raise anything."""
+    with scene.worker(kind, nothing) as worker:
+        pass
+    assert worker.broken is None
+
+
 # Handlers
 
 
@@ -1009,7 +1221,7 @@ def test_a_coroutine_that_nobody_awaits_is_a_failure(scene: Scene) -> None:
 
     with Worker(scene.channel, lambda message: work(message.body)) as worker:
         scene.topic.put(b"order")
-        with pytest.raises(TypeError, match="returned an awaitable"):
+        with pytest.raises(TypeError, match="returned a coroutine, which nobody runs"):
             worker.join(PATIENCE, raise_first=True)
         scene.watch.until(Kind.REQUEUED)
 
@@ -1037,7 +1249,9 @@ BAD: Final[dict[str, tuple[Any, ...]]] = {
     "max_attempts": (-1, 65536, 1.5, True, None),
     "backoff": (1, "exponential", Backoff),
     "dead_letter": ("orders.dead", 1),
-    "on_give_up": ("print", 1),
+    "on_give_up": ("print", 1, asyncio.sleep, functools.partial(asyncio.sleep)),
+    "name": (1, b"bills"),
+    "middleware": (None, 1, nothing, nsqlite.worker.logged),
     "requeue_delay": (-1, 3601, float("nan"), True, None),
     "max_requeue_delay": (-1, 3601, float("nan"), True, None),
     "msg_timeout": (0, -1, 901, float("nan"), True),
@@ -1068,6 +1282,44 @@ def test_a_worker_needs_a_channel_and_a_handler(scene: Scene) -> None:
     with pytest.raises(InvalidOption) as info:
         Worker(scene.channel, wrong)
     assert "handler" == info.value.option
+
+
+async def steps(_message: Message[Any]) -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("handler", [steps, functools.partial(steps)])
+def test_a_generator_is_no_handler(scene: Scene, handler: Any) -> None:
+    """A function of which a call does nothing but make a generator is refused."""
+    with pytest.raises(InvalidOption) as info:
+        Worker(scene.channel, handler)
+    expected = ("handler", handler, "a function of one message, no generator")
+    assert expected == (info.value.option, info.value.value, info.value.expected)
+
+
+def test_dead_letters_do_not_come_to_their_own_topic(scene: Scene) -> None:
+    """The dead letters of a channel do not go to its own topic, where they would come again."""
+    with pytest.raises(InvalidOption) as info:
+        Worker(scene.channel, nothing, dead_letter=scene.topic)
+    expected = ("dead_letter", scene.topic, "another topic than the channel's")
+    assert expected == (info.value.option, info.value.value, info.value.expected)
+
+
+@each_kind
+def test_of_two_threads_that_start_a_worker_one_does(scene: Scene, kind: str) -> None:
+    """When two threads start a worker at the same time one is told that it was started."""
+    for _ in range(20):
+        worker = scene.worker(kind, nothing)
+        together = threading.Barrier(2)
+
+        def start(worker: Worker = worker, together: threading.Barrier = together) -> Worker:
+            together.wait(PATIENCE)
+            return worker.start()
+
+        results = [call.result() for call in [Call(start), Call(start)]]
+        worker.stop()
+        assert {Worker, Closed} == {type(result) for result in results}
+        assert 0 == scene.channel.stats().client_count
 
 
 @each_kind
@@ -1226,6 +1478,61 @@ def test_the_child_of_a_fork_has_no_worker() -> None:
     assert (0, "0 True\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_the_child_of_a_fork_may_let_go_of_what_its_parent_has() -> None:
+    """A stop in the child puts back there, and only there, what the parent has in flight."""
+    done = run(
+        "import os, threading, nsqlite, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "begun, free = threading.Event(), threading.Event()\n"
+        "def handle(message):\n"
+        "    begun.set(); free.wait(20)\n"
+        "topic = nsqlite.Topic('orders')\n"
+        "channel = topic.channel('billing')\n"
+        "worker = nsqlite.Worker(channel, handle).start()\n"
+        "topic.put(b'order'); begun.wait(20)\n"
+        "def stats():\n"
+        "    found = channel.stats()\n"
+        "    return found.depth, found.in_flight_count, found.client_count\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(os.waitpid(child, 0)[1], stats(), worker.running)\n"
+        "    free.set(); worker.stop()\n"
+        "    print(stats())\n"
+        "else:\n"
+        "    assert stats() == (0, 1, 1), stats()\n"
+        "    worker.stop()\n"
+        "    assert stats() == (1, 0, 0), stats()\n"
+    )
+    assert (0, "0 (0, 1, 1) True\n(0, 0, 0)\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("word", ["", "async "])
+def test_the_child_of_a_fork_may_start_its_worker_anew(word: str) -> None:
+    """In the child the worker has not been started, and can be, once."""
+    done = run(
+        "import os, nsqlite, warnings\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "topic = nsqlite.Topic('orders')\n"
+        "channel = topic.channel('billing')\n"
+        f"{word}def handle(message): print(message.body, flush=True)\n"
+        "with nsqlite.Worker(channel, handle) as worker:\n"
+        "    child = os.fork()\n"
+        "    if child:\n"
+        "        print(os.waitpid(child, 0)[1], worker.running)\n"
+        "    else:\n"
+        "        worker.start()\n"
+        "        topic.put('order')\n"
+        "        assert worker.join(20)\n"
+        "        try:\n"
+        "            worker.start()\n"
+        "        except nsqlite.Closed:\n"
+        "            print('once', flush=True)\n"
+    )
+    assert (0, "order\nonce\n0 True\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
 def test_a_system_without_fork_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no fork, as on Windows, the module loads all the same."""
     monkeypatch.delattr(os, "register_at_fork", raising=False)
@@ -1263,3 +1570,14 @@ def test_a_clock_that_jumps_by_itself_misses_no_retry() -> None:
     with Worker(channel, fail, concurrency=2, backoff=None) as worker:
         assert worker.join()
     assert [0, 90, 270, 540, 900] == moments
+
+
+def test_a_child_that_starts_it_anew_lets_go_of_its_parents_consumer() -> None:
+    """In the child of a fork a start puts the parent's consumer, whose threads are gone, out."""
+    topic: Topic[bytes] = Topic("orders")
+    channel = topic.channel("billing", max_channel_consumers=1)
+    worker = Worker(channel, lambda _message: None)
+    worker._ghost = nsqlite.Consumer(channel)  # as after a fork
+    with worker:
+        assert 1 == channel.stats().client_count
+    assert worker._ghost is None
