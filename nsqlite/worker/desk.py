@@ -32,19 +32,32 @@ class Slot:
         name: the worker's and a number; that of its thread or task.
         message: what it works on, None while it waits.
         begun: since when.
+        fetched: what it has got beyond that; `stop` takes it away.
         touchable: whether another touch would give it more time.
         over: whether it takes no more.
     """
 
-    __slots__ = ("begun", "message", "name", "over", "touchable")
+    __slots__ = ("begun", "fetched", "message", "name", "over", "touchable")
 
     def __init__(self, name: str) -> None:
         """Begin without a message."""
         self.name: Final = name
         self.message: Message[Any] | None = None
         self.begun = 0
+        self.fetched: list[Message[Any]] = []
         self.touchable = True
         self.over = False
+
+    def next(self) -> Message[Any] | None:
+        """Take the next of what was fetched; each goes to the slot or to who stops, not to both."""
+        try:
+            return self.fetched.pop(0)
+        except IndexError:
+            return None
+
+    def rest(self) -> list[Message[Any]]:
+        """Take all that is left of what was fetched."""
+        return list(iter(self.next, None))
 
 
 class Desk(Judge):
@@ -103,7 +116,8 @@ class Desk(Judge):
         slot.begun = self._now() if self.plan.prefetch else message._delivered
         if self.stopping or (self.plan.prefetch and message not in message._tick):
             slot.message = None
-            self.put_back([message])  # unless its time went by in the slot's own queue
+            # Unless its time went by in the slot's own queue:
+            self.put_back([message, *slot.rest()] if self.stopping else [message])
             return False
         if self.plan.auto_touch:
             slot.touchable = True
@@ -150,7 +164,7 @@ class Desk(Judge):
         self.stop(0)
 
     def put_back(self, messages: list[Message[Any]]) -> None:
-        """Put back what a slot has got and not begun, attempts as before; takes the lock."""
+        """Put back what was got and not begun, attempts as before; takes the topic's lock."""
         if messages:
             self.consumer._guard.call(self.consumer._return, messages)
 
@@ -206,6 +220,8 @@ class Desk(Judge):
                 self._stop_at = moment
             self.stopping = True
         self.consumer._guard.call(self.consumer.channel._retire, self.consumer)
+        for slot in self.slots:
+            self.put_back(slot.rest())
         self.ring()
 
     def time_left(self) -> int:

@@ -102,7 +102,8 @@ class Judge:
         self.error: BaseException | None = None
         self.ring: Callable[[], object] = lambda: None
         self._pace: Final = Pace(plan.name, plan.backoff, plan.window, consumer)
-        self._unmoved: Final[dict[str, str]] = {}  # last errors, while the dead letters are full
+        # last errors, by id, while the dead letters have no room
+        self._unmoved: Final[dict[str, BaseException | None]] = {}
 
     def judge(self, message: Message[Any], result: object) -> None:
         """Answer a message whose handler returned."""
@@ -204,12 +205,13 @@ class Judge:
             self._tell_given_up(message, error)
             self.answer(lambda: self.consumer.fin(message), message)
             return
-        text = self._unmoved.get(message.id, "") if error is None else shown(error)
+        error = error or self._unmoved.get(message.id)
+        text = "" if error is None else shown(error)
         letter = letter_of(message, self.plan.channel, text)
         try:
             self.consumer.move(message, self.plan.dead_letter, body=letter)
         except (Full, Closed) as problem:
-            self._unmoved[message.id] = text
+            self._unmoved[message.id] = error
             log.error("%s: message %s cannot be moved: %s", self.plan.name, message.id, problem)  # noqa: TRY400 - its text tells all
             self.answer(lambda: self.consumer.req(message, self._delay(message)), message)
         except NotInFlight as late:

@@ -161,10 +161,9 @@ class Tasks:
         desk = self.desk
         most = 1 + desk.plan.prefetch
         while not desk.stopping:
-            batch = await self._next(most)
-            while batch and not desk.stopping:
-                await self._work(slot, batch.pop(0))
-            desk.put_back(batch)
+            slot.fetched = await self._next(most)
+            while (message := slot.next()) is not None:
+                await self._work(slot, message)
 
     async def _next(self, most: int) -> list[Message[Any]]:
         """Wait for messages; return none where there is a reason to look again."""

@@ -85,12 +85,11 @@ class Threads:
         desk = self.desk
         most = 1 + desk.plan.prefetch
         while not desk.stopping:
-            batch = self._next(most)
-            while batch and not desk.stopping:
-                following: Message[Any] | None = batch.pop(0)
+            slot.fetched = self._next(most)
+            while (message := slot.next()) is not None:
+                following: Message[Any] | None = message
                 while following is not None:
                     following = self._work(slot, following)
-            desk.put_back(batch)
 
     def _next(self, most: int) -> list[Message[Any]]:
         """Wait for messages; return none where there is a reason to look again."""

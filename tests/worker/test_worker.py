@@ -1581,3 +1581,26 @@ def test_a_child_that_starts_it_anew_lets_go_of_its_parents_consumer() -> None:
     with worker:
         assert 1 == channel.stats().client_count
     assert worker._ghost is None
+
+
+def test_what_was_fetched_is_free_as_soon_as_the_worker_stops() -> None:
+    """Prefetched messages go back at once, in their order, though a handler is still at work."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    begun, gate = threading.Event(), threading.Event()
+
+    def handle(_message: Message[int]) -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+
+    topic.put_many(range(4))
+    worker = Worker(channel, handle, prefetch=3).start()
+    try:
+        assert begun.wait(PATIENCE)
+        worker.begin_stop(PATIENCE)
+        assert [(1, 0), (2, 0), (3, 0)] == [(info.body, info.attempts) for info in channel.peek()]
+        assert 1 == channel.in_flight_count
+    finally:
+        gate.set()
+        worker.stop()
+    assert 0 == channel.in_flight_count
