@@ -127,7 +127,7 @@ def timed(report: Callable[[Message[Any], float], object], clock: Clock = SYSTEM
         def begin(message: Message[Any]) -> None:
             begun[message] = clock.monotonic_ns()
 
-        def end(message: Message[Any], error: BaseException | None) -> None:  # noqa: ARG001
+        def end(message: Message[Any], error: BaseException | None) -> None:  # noqa: ARG001 - an end's
             report(message, (clock.monotonic_ns() - begun.pop(message)) / SECOND)
 
         return _between(next, begin, end)

@@ -332,7 +332,7 @@ async def test_a_handler_that_ignores_it_is_told_of() -> None:
 
     async def ignore(_message: Message[Any]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(PATIENCE)
+            await free.wait()
         await free.wait()
 
     class Handler(logging.Handler):
