@@ -86,7 +86,9 @@ class Broker(Unique):
         check_name("topic", name)
         make_options(self.options, **options)
         topic = self._topics.get(name)
-        if topic is None or topic._over is not None or self._closed:
+        if self._closed:
+            raise Closed("the broker")
+        if topic is None or topic.deleted:
             topic = self._add(Topic(name, home=self, **options))
         require_same(topic.options, options, f"topic {name!r}")
         return topic

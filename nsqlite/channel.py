@@ -71,15 +71,15 @@ class Channel(ChannelCore[T]):
 
     def peek(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the first `n` ready messages, the next one first."""
-        return self._guard.run(self._peek, min(whole("n", n, 0), maxsize))
+        return self._guard.run(self._peek, _at_most(n))
 
     def in_flight(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the `n` messages in flight that time out first."""
-        return self._guard.run(self._in_flight, min(whole("n", n, 0), maxsize))
+        return self._guard.run(self._in_flight, _at_most(n))
 
     def deferred(self, n: int = 10) -> list[MessageInfo]:
         """Return a snapshot of the `n` deferred messages that are due first."""
-        return self._guard.run(self._list_deferred, min(whole("n", n, 0), maxsize))
+        return self._guard.run(self._list_deferred, _at_most(n))
 
     def __repr__(self) -> str:
         """Show its name and state."""
@@ -173,3 +173,8 @@ class Channel(ChannelCore[T]):
     def _check(self) -> None:
         """Check what must always hold; takes the lock."""
         self._guard.run(self._check_all)
+
+
+def _at_most(n: int) -> int:
+    """Check how many messages to show, and return a number that `islice` takes."""
+    return min(whole("n", n, 0), maxsize)

@@ -175,11 +175,9 @@ class ChannelCore(Unique, Generic[T]):
         now = flow.sweep()
         if waiter is not None:
             waiter.listen()
-            message = waiter.message
+            message = waiter.message = waiter.held()
             if message is not None:
-                if message in message._tick:
-                    return message
-                waiter.message = None  # it timed out or was taken back on the way
+                return message
         self._require_member(member)
         if flow.ready and not flow.paused and not member.is_full():
             if waiter is not None:
@@ -195,8 +193,7 @@ class ChannelCore(Unique, Generic[T]):
         self._flow.sweep()
         self._flow.line.leave(waiter)
         self._flow.feed()
-        message = waiter.message
-        return message if message is not None and message in message._tick else None
+        return waiter.held()
 
     def _abandon(self, waiter: Waiter[T]) -> None:
         """End a wait that was interrupted; what it was handed was never delivered."""

@@ -264,7 +264,7 @@ class Consumer(Getting[T]):
                     nap = left
             if not self._clock.wait(waiter.bell, nap, self._who):
                 slept += nap or 0
-            elif (message := waiter.message) is not None and message in message._tick:
+            elif (message := waiter.held()) is not None:
                 return message
             message = guard.run(receive, self, waiter)
             if message is not None:

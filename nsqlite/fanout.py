@@ -206,7 +206,7 @@ class FanOut(Generic[T]):
     # Handing on
 
     def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
-        """Return where messages that were judged go; nothing has changed."""
+        """Return where messages that were judged go, and tell of them; no queue has changed."""
         if self._guard.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)

@@ -44,6 +44,11 @@ class Waiter(Generic[T]):
             bell.acquire()
         self.bell: Bell = bell
 
+    def held(self) -> Message[T] | None:
+        """Return what it was handed, unless that timed out or was taken back on the way."""
+        message = self.message
+        return message if message is not None and message in message._tick else None
+
     def ring(self) -> None:
         """Wake the sleeper.  Runs no user code; the topic's lock is held."""
         ring(self.bell)

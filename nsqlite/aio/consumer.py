@@ -197,9 +197,9 @@ class Consumer(Getting[T]):
             if message is None:
                 lookout.set()
                 await waiter.sleep(deadline)
-                message = waiter.message
-            if message is not None and message in message._tick:
-                return message  # else its time went by while the loop was busy
+                message = waiter.held()  # none if its time went by while the loop was busy
+            if message is not None:
+                return message
 
     def _abandon(self, waiter: Sleeper[T]) -> None:
         """Give up a wait; what it was handed goes to the next.  Any thread; takes the lock."""

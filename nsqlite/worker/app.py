@@ -189,10 +189,13 @@ class App:
         self._bell.acquire(blocking=False)  # a stop more is none for the next run
 
     def _stop_each(self, timeout: float) -> None:
-        for worker in self.workers:
-            worker.begin_stop(timeout)
+        self._begin_stop(timeout)
         for worker in self.workers:
             worker.stop(timeout)
+
+    def _begin_stop(self, timeout: float) -> None:
+        for worker in self.workers:
+            worker.begin_stop(timeout)
 
     async def __aenter__(self) -> Self:
         """Start the workers; coroutine functions run in this loop."""
@@ -206,13 +209,11 @@ class App:
     ) -> None:
         """Stop the workers, all at the same time, and let the loop go on meanwhile."""
         try:
-            for worker in self.workers:
-                worker.begin_stop(self._timeout)
+            self._begin_stop(self._timeout)
             for worker in self.workers:
                 await worker.stop_async(self._timeout)
         except BaseException:
-            for worker in self.workers:
-                worker.begin_stop(0)
+            self._begin_stop(0)
             raise
         finally:
             self._forget()
