@@ -35,6 +35,11 @@ from nsqlite.errors import (
     NotInFlight,
     NSQLiteError,
     Reentered,
+    StoreDamaged,
+    StoreError,
+    StoreForeign,
+    StoreFull,
+    StoreInUse,
     TooManyConsumers,
     WindowFull,
 )
@@ -53,7 +58,8 @@ from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqlite import aio, testing, worker
+    from nsqlite import aio, store, testing, worker
+    from nsqlite.store import SQLite
     from nsqlite.worker import (
         App,
         Backoff,
@@ -95,7 +101,13 @@ __all__ = [
     "Observer",
     "Reentered",
     "Requeue",
+    "SQLite",
     "State",
+    "StoreDamaged",
+    "StoreError",
+    "StoreForeign",
+    "StoreFull",
+    "StoreInUse",
     "TakeOver",
     "TimerWheel",
     "TooManyConsumers",
@@ -108,6 +120,7 @@ __all__ = [
     "__version__",
     "aio",
     "redrive",
+    "store",
     "testing",
     "worker",
 ]
@@ -118,10 +131,12 @@ _LAZY = {
     "DeadLetter": "worker",
     "Drop": "worker",
     "Requeue": "worker",
+    "SQLite": "store",
     "TakeOver": "worker",
     "Worker": "worker",
     "aio": "",
     "redrive": "worker",
+    "store": "",
     "testing": "",
     "worker": "",
 }

@@ -98,7 +98,7 @@ class Answers(Unique, Generic[T]):
         self.requeued = 0
         self.over = False
         self.waiters: Final[dict[Waiter[Any], None]] = {}
-        standard = self.msg_timeout == self._flow.msg_timeout
+        standard = self.msg_timeout == self._flow.msg_timeout and self._flow.shelf is None
         self.gate: Gate[Any] = self._flow.gate if standard else SHUT
         with _numbering:
             self.client_id: Final = next(_numbers)
@@ -165,7 +165,9 @@ class Answers(Unique, Generic[T]):
         except (KeyError, AttributeError):
             empty = None  # stale, or no message at all: the long way tells
         if empty is None:
-            self._guard.call(self._flow.finish, self, [message])
+            shelf = self._flow.shelf
+            if shelf is None or not shelf.finish(self, message):
+                self._guard.call(self._flow.finish, self, [message])
         else:
             self._guard.call(self._flow.clear_away, empty)
 
@@ -229,7 +231,7 @@ class Answers(Unique, Generic[T]):
             raise InvalidOption("to", to, "a Topic or a Channel")
         flow = self._flow
         self._guard.run(flow.require, self, message)
-        publish, name = to.prepare(message.body if body is SAME else body, (flow, [message]))
+        publish, conclude = to.prepare(message.body if body is SAME else body, (flow, [message]))
 
         def move() -> None:
             flow.sweep()
@@ -238,7 +240,7 @@ class Answers(Unique, Generic[T]):
             flow.finish(self, [message])
 
         run_both(self._guard, to._guard, move)
-        return name
+        return conclude()
 
     # Leaving
 

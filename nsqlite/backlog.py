@@ -26,6 +26,7 @@ from nsqlite.guard import Guard
 from nsqlite.message import Owner, Record, T
 from nsqlite.observe import Event, Kind
 from nsqlite.options import SECOND, Options, seconds
+from nsqlite.shelf import Shelf
 from nsqlite.timerwheel import Tick, TimerWheel
 
 
@@ -50,20 +51,26 @@ class Backlog(Generic[T]):
         limit: how many may be ready, None for any number.
         when_full: what happens to one more.
         room: called when there is more room.
+        beyond: how many more are ready, behind these, in a store's file alone.
+        reserved: for how many more, which are just being stored, there must be room.
+        shelf: what the store keeps of this, None without one.
     """
 
     __slots__ = (
         "_clock",
         "_guard",
         "_now",
+        "beyond",
         "deferred",
         "dropped_count",
         "due",
         "limit",
         "names",
         "ready",
+        "reserved",
         "resolution",
         "room",
+        "shelf",
         "when_full",
     )
 
@@ -98,11 +105,22 @@ class Backlog(Generic[T]):
         self.ready: Final[deque[Record[T]]] = deque()
         self.deferred: Final[TimerWheel[Deferral[T]]] = TimerWheel(resolution)
         self.due = NEVER
+        self.beyond = 0
+        self.reserved = 0
+        self.shelf: Shelf | None = None
         self.dropped_count = 0
 
     def is_idle(self) -> bool:
         """Return whether there is nothing."""
-        return not (self.ready or self.deferred)
+        return not (self.ready or self.beyond or self.deferred)
+
+    def depth(self) -> int:
+        """Return how many are ready."""
+        return len(self.ready) + self.beyond
+
+    def total(self) -> int:
+        """Return how many messages there are."""
+        return self.depth() + len(self.deferred)
 
     def judge(self, count: int) -> Full | None:
         """Judge whether so many more fit in, or what is too much may be dropped.
@@ -114,7 +132,7 @@ class Backlog(Generic[T]):
             Full: there is no use in waiting.
         """
         limit = self.limit
-        if limit is None or len(self.ready) + count <= limit:
+        if limit is None or self.depth() + self.reserved + count <= limit:
             return None
         if count > limit or self.when_full == "raise":
             raise self._guard.refuse(self._full(count))
@@ -128,7 +146,7 @@ class Backlog(Generic[T]):
         """Return whether a put of so many messages need not wait for room here."""
         if self.limit is None or self.when_full != "wait":
             return True
-        return len(self.ready) + count <= self.limit
+        return self.depth() + self.reserved + count <= self.limit
 
     # Coming in
 
@@ -145,9 +163,9 @@ class Backlog(Generic[T]):
     def accepted(self, count: int) -> None:
         """Do what follows when the topic has appended so many records to `ready`."""
         self.feed()
-        if self.limit is None or len(self.ready) <= self.limit:
+        if self.limit is None or self.depth() <= self.limit:
             return
-        excess = min(len(self.ready) - self.limit, count)
+        excess = min(self.depth() - self.limit, count, len(self.ready))
         if self.when_full == "drop oldest":
             self._drop([self.ready[i] for i in range(excess)], self.ready.popleft)
         else:  # "drop newest", since the other policies let nothing in beyond the limit
@@ -212,13 +230,26 @@ class Backlog(Generic[T]):
         """Drop all messages; return how many they were."""
         self.sweep()
         trash = self._guard.trash
-        count = len(self.ready)
+        count = self.depth()
         trash.extend(self.ready)
+        self.beyond = 0
         self.ready.clear()
         deferred = self.deferred.clear()
         trash.extend(deferred)
         self._set_due(NEVER)
         return count + len(deferred)
+
+    def end(self, how: str) -> int:
+        """Drop all messages for ever, but for those that a store keeps of what is only closed.
+
+        Returns:
+            How many were thrown away.
+        """
+        if how == "deleted" or self.shelf is None:
+            return self.clear()
+        self.shelf.put_away()
+        self.clear()
+        return 0
 
     # Telling
 
@@ -231,6 +262,8 @@ class Backlog(Generic[T]):
         count: int = 1,
     ) -> None:
         """Tell that something happened, if anybody listens."""
+        if self.shelf is not None:
+            self.shelf.hear(kind, record, due)
         if not self._guard.watched:
             return
         wall = self._clock.time_ns()

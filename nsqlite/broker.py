@@ -4,25 +4,69 @@ The rule: there is one topic under a name, and no two messages of a broker have 
 
 The broker's lock guards its names alone and is never held while a topic does something.
 
-Next: aio/__init__.py
+Next: store/__init__.py
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, Unpack
+from typing import Any, Final, Protocol, Self, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
-from nsqlite.errors import Closed
+from nsqlite.errors import Closed, InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.names import check_name
 from nsqlite.observe import Observer, all_observers
 from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
 from nsqlite.stats import BrokerStats
-from nsqlite.topic import Topic
+from nsqlite.topic import Home, Topic
 from nsqlite.unique import Unique
+
+
+class Keeper(Protocol):
+    """What a broker needs of an open store."""
+
+    @property
+    def health(self) -> str:
+        """``"OK"``, or ``"NOK - "`` and why it could not be written last."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """Return the topics that it has and that were not asked for yet."""
+        ...
+
+    def topic(
+        self,
+        name: str,
+        home: Home,
+        add: Callable[[Topic[Any]], Topic[Any]],
+        **options: Unpack[TopicOptions],
+    ) -> Topic[Any]:
+        """Make a topic that is kept, and make it one of the broker's by `add`."""
+        ...
+
+    def flush(self) -> None:
+        """Write all that it has not heard yet; blocks."""
+        ...
+
+    def close(self) -> None:
+        """Write everything and close it; blocks."""
+        ...
+
+    def forsake(self) -> None:
+        """Close it, without waiting for that."""
+        ...
+
+
+class Store(Protocol):
+    """What a broker needs of a store, which keeps what it has on a disk; `nsqlite.SQLite` is one."""
+
+    def open(self, factory: GuidFactory) -> Keeper:
+        """Open it; the ids that it has seen are not given again."""
+        ...
 
 
 class Broker(Unique):
@@ -42,18 +86,22 @@ class Broker(Unique):
         *,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
+        store: Store | None = None,
         **options: Unpack[TopicOptions],
     ) -> None:
-        """Make a broker without topics.
+        """Make a broker, with the topics of its store or without any.
 
         Args:
             clock: what its topics take the time from; the system's by default.
             observers: who hears of the events of all topics from the first on.
+            store: what keeps its messages, as `nsqlite.SQLite("jobs.db")`; None has them in memory
+                alone.
             options: see `nsqlite.options.TopicOptions`.
 
         Raises:
-            InvalidOption: an option is unknown or out of its range, an observer no function or the
-                clock no clock.
+            InvalidOption: an option is unknown or out of its range, an observer no function, the
+                clock no clock or the store no store.
+            StoreError: the store cannot be opened.
         """
         self.options: Final = make_options(DEFAULTS, **options)
         self.clock: Final = checked_clock(clock)
@@ -64,6 +112,9 @@ class Broker(Unique):
         self._observers: tuple[Observer, ...] = all_observers(observers)
         self._made = 0  # topics since the deleted ones were forgotten; a rough count will do
         self._closed = False
+        self._keeper: Final = None if store is None else _opened(store, self.factory)
+        if self._keeper is not None:
+            weakref.finalize(self, self._keeper.forsake)
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -82,6 +133,7 @@ class Broker(Unique):
             InvalidOption: an option is out of its range, or the topic exists and has another value;
                 nothing has changed.
             Closed: the broker is closed.
+            StoreError: its store cannot be read or written.
         """
         check_name("topic", name)
         make_options(self.options, **options)
@@ -89,9 +141,14 @@ class Broker(Unique):
         if self._closed:
             raise Closed("the broker")
         if topic is None or topic.deleted:
-            topic = self._add(Topic(name, home=self, **options))
+            topic = self._make(name, options)
         require_same(topic.options, options, f"topic {name!r}")
         return topic
+
+    def _make(self, name: str, options: TopicOptions) -> Topic[Any]:
+        if self._keeper is None:
+            return self._add(Topic(name, home=self, **options))
+        return self._keeper.topic(name, self, self._add, **options)
 
     def _add(self, new: Topic[Any]) -> Topic[Any]:
         """Own a topic that was made, unless there is one of its name; return whichever it is."""
@@ -114,8 +171,14 @@ class Broker(Unique):
 
     @property
     def topics(self) -> Mapping[str, Topic[Any]]:
-        """The topics by name: a read-only copy of the moment."""
+        """The topics by name: a read-only copy of the moment.
+
+        Those of the store that nobody has asked for get the broker's options.
+        """
         self._forget_deleted()
+        if self._keeper is not None and not self._closed:
+            for name in self._keeper.names():
+                self.topic(name)
         return MappingProxyType(self._topics.copy())
 
     def _forget_deleted(self) -> None:
@@ -159,6 +222,7 @@ class Broker(Unique):
         topics = self.topics
         return BrokerStats(
             version=__version__,
+            health=self.health,
             start_time=self._start_time,
             topics=tuple(topics[name].stats() for name in sorted(topics)),
         )
@@ -186,13 +250,36 @@ class Broker(Unique):
     def close(self, *, drain: bool = False) -> int:
         """Close every topic; see `Topic.close`.  No topic can be got or created any more.
 
+        With a store nothing is thrown away: all is written, and the store is closed.  With `drain`
+        it stays open until the next `close`.
+
         Returns:
             How many messages were thrown away; they are logged as a warning.
+
+        Raises:
+            StoreError: something could not be written.
         """
         with self._lock:
             self._closed = True
             topics = list(self._topics.values())
-        return sum(topic.close(drain=drain) for topic in topics)
+        thrown = sum(topic.close(drain=drain) for topic in topics)
+        if self._keeper is not None and not drain:
+            self._keeper.close()
+        return thrown
+
+    @property
+    def health(self) -> str:
+        """``"OK"``, or ``"NOK - "`` and why the store could not be written last, as nsqd has it."""
+        return "OK" if self._keeper is None else self._keeper.health
+
+    def flush(self) -> None:
+        """Have all that happened so far written to the store, if there is one; blocks.
+
+        Raises:
+            StoreError: it could not be written; it is tried again.
+        """
+        if self._keeper is not None:
+            self._keeper.flush()
 
     def __enter__(self) -> Self:
         """Begin a block that closes it."""
@@ -215,3 +302,17 @@ class Broker(Unique):
         """Check what must always hold, in all topics."""
         for topic in self.topics.values():
             topic._check()
+
+
+def _opened(store: object, factory: GuidFactory) -> Keeper:
+    """Return the keeper of a store.
+
+    Raises:
+        InvalidOption: it is no store.
+        StoreError: it cannot be opened.
+    """
+    opened = getattr(store, "open", None)
+    if not callable(opened):
+        raise InvalidOption("store", store, 'a store, as nsqlite.SQLite("jobs.db") is')
+    keeper: Keeper = opened(factory)
+    return keeper

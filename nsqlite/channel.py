@@ -5,7 +5,7 @@ The rule: whoever calls a method here holds no lock; what they do under it is in
 Next: fanout.py
 """
 
-from collections.abc import Sized
+from collections.abc import Callable
 from sys import maxsize
 
 from nsqlite.channelcore import ChannelCore
@@ -37,23 +37,23 @@ class Channel(ChannelCore[T]):
     @property
     def depth(self) -> int:
         """How many messages are ready; those in flight or deferred do not count."""
-        return self._count(self._flow.ready)
+        return self._count(self._flow.depth)
 
     @property
     def in_flight_count(self) -> int:
         """How many messages are delivered and not yet answered."""
-        return self._count(self._flow.timeouts)
+        return self._count(self._flow.timeouts.__len__)
 
     @property
     def deferred_count(self) -> int:
         """How many messages wait for their time."""
-        return self._count(self._flow.deferred)
+        return self._count(self._flow.deferred.__len__)
 
-    def _count(self, messages: Sized) -> int:
+    def _count(self, count: Callable[[], int]) -> int:
         """Count some of the messages; takes the lock."""
         self.advance()
         with self._guard.lock:
-            return len(messages)
+            return count()
 
     @property
     def paused(self) -> bool:

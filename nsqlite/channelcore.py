@@ -85,13 +85,13 @@ class ChannelCore(Unique, Generic[T]):
 
     # What comes by another way than from the topic
 
-    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], str]:
-        """Return a function that puts a body here alone, and the id; see `Publisher.prepare`.
+    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
+        """Return what puts a body here alone, and what returns its id; see `Publisher.prepare`.
 
         It takes the lock; the function it returns expects it.
         """
         record, name = self._parent.mint(body)
-        return lambda: self._admit(record, moved), name
+        return lambda: self._admit(record, moved), lambda: name
 
     def _admit(self, record: Record[T], moved: Moved) -> None:
         if not self._is_open:
@@ -291,7 +291,7 @@ class ChannelCore(Unique, Generic[T]):
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
         flow = self._flow
-        count = flow.clear()
+        count = flow.end(how)
         self._over = how
         if self._handed_at_end is None:
             self._handed_at_end = self._parent.handed()
@@ -316,7 +316,8 @@ class ChannelCore(Unique, Generic[T]):
         handed = self._parent.handed() if self._handed_at_end is None else self._handed_at_end
         return ChannelStats(
             channel_name=self.name,
-            depth=len(flow.ready),
+            depth=flow.depth(),
+            backend_depth=flow.beyond,
             in_flight_count=len(flow.timeouts),
             deferred_count=len(flow.deferred),
             message_count=handed - self._handed_before,

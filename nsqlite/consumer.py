@@ -111,7 +111,13 @@ class Consumer(Getting[T]):
                     tick[message] = None
                     del ready[0]
                     return message
-        return self._wait(limit)
+        shelf = self._flow.shelf
+        if shelf is None:
+            return self._wait(limit)
+        known = shelf.deliver(self)
+        got = self._wait(limit) if known is None else known
+        shelf.settle([got])
+        return got
 
     def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
         """Finish a message and return the next one, in one go; for a worker's threads.
@@ -186,6 +192,8 @@ class Consumer(Getting[T]):
         except BaseException:
             insist(partial(self._guard.run, self._return, batch))
             raise
+        if self._flow.shelf is not None:
+            self._flow.shelf.settle(batch)
         return batch
 
     def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
@@ -208,6 +216,7 @@ class Consumer(Getting[T]):
         """Wait for a message for so many nanoseconds; takes the lock."""
         channel = self.channel
         if limit == 0:
+            self._fetch()
             return self._get_now()
         if self._lock.owned():
             raise Reentered("get")
@@ -229,6 +238,11 @@ class Consumer(Getting[T]):
         if message is None:
             raise self._nothing()
         return message
+
+    def _fetch(self) -> None:
+        """Have something in memory if there is something in the store; takes the lock."""
+        while self._is_short() and self._flow.shelf is not None:
+            self._flow.shelf.fetch()
 
     def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
         """Stand in line and sleep until the waiter was handed a message, or its time is over."""

@@ -110,6 +110,10 @@ class Delivery(Backlog[T]):
         """Return whether nothing is ready, in flight or deferred."""
         return not self.timeouts and super().is_idle()
 
+    def total(self) -> int:
+        """Return how many messages there are."""
+        return super().total() + len(self.timeouts)
+
     # Time
 
     def next_due(self) -> int:
@@ -239,7 +243,7 @@ class Delivery(Backlog[T]):
                 waiter.bell.release()  # itself, since a function begins where a signal may strike
             except RuntimeError:  # it was rung already
                 pass
-        if self._guard.watched:
+        if self._guard.watched or self.shelf is not None:
             self.emit(Kind.DELIVERED, counted(message), owner, tick.due)
         if self.limit is not None:
             self.room()

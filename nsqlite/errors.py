@@ -14,6 +14,11 @@ catch, ours is one of those too.
     |   `-- WindowFull                    nothing now: answer something first
     |-- Full               (queue.Full)   nothing now: a bounded queue has no room
     |-- Closed                            over: consumer, channel, topic or broker
+    |-- StoreError                        the disk: what a store could not do
+    |   |-- StoreFull                     the disk: make room, then go on
+    |   |-- StoreInUse                    not here: another process has it, or this is a fork's child
+    |   |-- StoreForeign                  fix your call: not a file of this version of nsqlite
+    |   `-- StoreDamaged                  the disk: the file is damaged, get your backup
     |-- Reentered                         not here: called inside another call of the same thread
     `-- ClockStandsStill                  a test waits on a clock that nobody moves
 
@@ -209,6 +214,49 @@ class Closed(NSQLiteError):
 
     def __str__(self) -> str:
         return f"{self.what} is {self.how}"
+
+
+class StoreError(NSQLiteError):
+    """A store could not be opened, read or written; the call has changed nothing.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"store {self.where}: {self.problem}"
+
+
+class StoreFull(StoreError):
+    """There is no room on the disk; when there is again, the store goes on by itself."""
+
+
+class StoreForeign(StoreError):
+    """The file is none of nsqlite's, or was written by a later version."""
+
+
+class StoreDamaged(StoreError):
+    """The file is damaged: what is read from it cannot be trusted."""
+
+
+class StoreInUse(StoreError):
+    """The file has an owner already, and it is not this process.
+
+    Attributes:
+        where: the store's file.
+        pid: the number of the owner's process, None if it is not known.
+    """
+
+    def __init__(self, where: str, pid: int | None, problem: str) -> None:
+        super().__init__(where, problem)
+        self.args = (where, pid, problem)
+        self.pid = pid
 
 
 class Reentered(NSQLiteError):

@@ -34,7 +34,7 @@ class Plan(Generic[T]):
 
     Attributes:
         targets: the queues that get them.
-        rest: where those that are ready at once go.
+        rest: where those that are ready at once go, but for what a store keeps.
         records: these.
         deferrals: those that are not due yet.
         due: when they are.
@@ -53,7 +53,7 @@ class Plan(Generic[T]):
     ) -> None:
         """Note it."""
         self.targets: Final = targets
-        self.rest: Final = iter([flow.ready for flow in targets])
+        self.rest: Final = iter([flow.ready for flow in targets if flow.shelf is None])
         self.records: Final = records
         self.deferrals: Final = deferrals
         self.due: Final = due
@@ -119,7 +119,7 @@ class FanOut(Generic[T]):
 
     def depth(self) -> int:
         """Return how many messages the topic holds, the deferred ones too, as in nsqd."""
-        return len(self.held.ready) + len(self.held.deferred)
+        return self.held.depth() + len(self.held.deferred)
 
     def set_paths(self, *, closing: bool) -> None:
         """Decide how a put hands a record on while all is calm; the long way is always right."""

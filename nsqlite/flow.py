@@ -128,6 +128,8 @@ class Flow(Delivery[T]):
         if self._guard.watched or self.latency is not None:
             for message in self.leaving:
                 self._finished(message)
+        elif self.shelf is not None:
+            self.shelf.finished(self.leaving)
         self.leaving = ()
 
     def mend(self) -> None:
@@ -141,6 +143,19 @@ class Flow(Delivery[T]):
             now = self._now()
             self.latency.insert(self._clock.time_ns() - message.timestamp, now)
         self.emit(Kind.FINISHED, counted(message), message._consumer)
+
+    def take_back(self, message: Message[T]) -> None:
+        """Have a message in flight again that was finished by a move which has failed."""
+        now = self.sweep()
+        owner: Holder = message._consumer
+        tick = self.timeouts.tick(max(message._tick.due, now))
+        # One piece, up to the call that follows:
+        owner.allowed -= 1
+        message._tick = tick
+        tick[message] = None
+        self._lower(tick.due)
+        self.emit(Kind.RETURNED, message._record, owner)
+        self.emit(Kind.DELIVERED, counted(message), owner, tick.due)
 
     def requeue(self, owner: Holder, message: Message[T], delay: int) -> None:
         """Make a message ready again, or deferred."""
@@ -164,7 +179,7 @@ class Flow(Delivery[T]):
             tick[deferral] = None  # one piece with the line above
             self._lower(tick.due)
         self.clear_away(old)
-        if self._guard.watched:
+        if self._guard.watched or self.shelf is not None:
             self.emit(Kind.REQUEUED, again, owner, due)
             if due is not None:
                 self.emit(Kind.DEFERRED, again, None, due)

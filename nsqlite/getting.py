@@ -9,6 +9,7 @@ How a consumer waits is another matter: a thread sleeps (consumer.py), a task is
 Next: consumer.py
 """
 
+from collections import deque
 from itertools import repeat, starmap
 from typing import Final
 
@@ -35,7 +36,8 @@ class Getting(Answers[T]):
         super().__init__(channel, max_in_flight, msg_timeout, requeue_delay)
         self._clock: Final = channel._clock
         self._now: Final = channel._clock.monotonic_ns
-        self._ready: Final = self._flow.ready
+        # What a store keeps goes another way.
+        self._ready: Final = self._flow.ready if self._flow.shelf is None else deque()
         self._who: Final = f"get() on {channel._title}"
 
     def _patience(self, linger: float) -> int:
@@ -50,6 +52,11 @@ class Getting(Answers[T]):
             raise InvalidOption("linger", linger, expected)
         return patience
 
+    def _is_short(self) -> bool:
+        """Say whether nothing is in memory of what it could have."""
+        flow = self._flow
+        return flow.beyond > 0 and not (flow.ready or flow.paused or self.is_full())
+
     def _grab(self, batch: list[Message[T]], n: int) -> None:
         """Add what is ready now to a batch, up to `n`; takes the lock."""
         self._guard.run(self._grab_ready, batch, n)
@@ -60,7 +67,7 @@ class Getting(Answers[T]):
         self.channel._require_member(self)
         if flow.paused:
             return
-        ready = self._ready
+        ready = flow.ready
         room = min(n - len(batch), len(ready), self.allowed - self.delivered)
         if flow.special or self._guard.watched:
             batch.extend(flow.deliver(self, now) for _ in range(room))
@@ -81,6 +88,8 @@ class Getting(Answers[T]):
         # One piece: the call that follows files each message as it takes its record from the queue.
         self.delivered += room
         file(moves)
+        if flow.shelf is not None:
+            flow.shelf.delivered(fresh)
 
     def _return(self, batch: list[Message[T]]) -> None:
         """Give back a batch that never reached its caller."""

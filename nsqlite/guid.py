@@ -56,6 +56,17 @@ class GuidFactory:
         self._next = 0  # in blocks since the epoch; guarded by the lock
         self._lock = make_section(rank=2)
 
+    def start_after(self, identity: int) -> None:
+        """Give no id up to one that was given before, by another factory.
+
+        Args:
+            identity: the number that the id's 16 characters are.
+        """
+        block = ((identity >> 22) + 1) * BLOCKS
+        with self._lock:
+            if self._next < block:  # noqa: PLR1730 - see the class: no call here
+                self._next = block
+
     def block(self, now: int) -> tuple[str, list[str], int]:
         """Take a block of the tick of `now`, or of the first later one that is free.
 

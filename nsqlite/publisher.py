@@ -68,11 +68,15 @@ class Publisher(Unique, Generic[T]):
         self._lock: Final = self._guard.lock
         self._longest_delay: Final = options.max_req_timeout
         self._max_size: Final = options.max_msg_size
-        self._fan: Final[FanOut[T]] = FanOut(name, options, clock, self._guard)
+        self._fan: Final = self._make_fan()
         self._bytes = 0  # the sum of the lengths of the bytes bodies accepted
         self._unused = 0  # ids taken for messages that were not, or not yet, accepted
         self._draining = False
         self._over: str | None = None
+
+    def _make_fan(self) -> FanOut[T]:
+        """Return what hands the messages on."""
+        return FanOut(self.name, self.options, self._clock, self._guard)
 
     def put(self, body: T, delay: float | None = None, timeout: float | None = None) -> str:
         """Publish a message to every channel.
@@ -136,6 +140,25 @@ class Publisher(Unique, Generic[T]):
         else:
             self._send([record], size, delay, timeout)
         return prefix + suffix
+
+    def post(
+        self,
+        bodies: list[T],
+        delay: float | None,
+        told: Callable[[], object],  # noqa: ARG002 - for a topic that a store keeps
+    ) -> Callable[[], list[str]]:
+        """Begin a put that does not wait for room nor, where a store keeps the topic, for the disk.
+
+        Args:
+            bodies: as for `put_many`.
+            delay: as for `put`.
+            told: called when the put is done, by any thread; not called without a store.
+
+        Returns:
+            What then returns the ids, or raises what `put` raises.
+        """
+        names = self.put_many(bodies, delay=delay, timeout=AT_ONCE)
+        return lambda: names
 
     def put_many(
         self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
@@ -320,8 +343,8 @@ class Publisher(Unique, Generic[T]):
         [record], [name] = self._mint([body])
         return record, name
 
-    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], str]:
-        """Return a function that publishes a body under the lock, and the id; for `Consumer.move`.
+    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
+        """Return what publishes a body under the lock, and what then returns its id; for a move.
 
         Whatever strikes then, the messages that are moved leave their channel if the body is put.
 
@@ -330,7 +353,7 @@ class Publisher(Unique, Generic[T]):
         """
         record, name = self.mint(body)
         size = self._size(body, None)
-        return lambda: self._try_last([record], size, None, moved), name
+        return lambda: self._try_last([record], size, None, moved), lambda: name
 
     def _accepted_count(self) -> int:
         """Return how many messages were accepted so far."""

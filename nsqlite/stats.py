@@ -3,7 +3,7 @@
 The rule: a snapshot is taken in one piece under the topic's lock and never changes; `to_dict` has
 nsqd's keys in nsqd's order and nothing else.
 
-Next: backlog.py
+Next: shelf.py
 """
 
 from collections import Counter
@@ -97,7 +97,7 @@ class ChannelStats:
     Attributes:
         channel_name: its name.
         depth: messages ready to be delivered; those in flight and deferred are not counted.
-        backend_depth: how many of them are on disk: 0 in memory.
+        backend_depth: how many of them are in the store's file alone, 0 without a store.
         in_flight_count: messages delivered and not yet answered.
         deferred_count: messages that wait for their time.
         message_count: messages received from the topic; redeliveries are not counted.
@@ -160,7 +160,7 @@ class TopicStats:
         topic_name: its name.
         channels: its channels, sorted by name.
         depth: messages that it holds itself, being paused or without channels.
-        backend_depth: how many of them are on disk: 0 in memory.
+        backend_depth: how many of them are in the store's file alone, 0 without a store.
         message_count: messages published.  A put that a signal handler threw out of may be counted
             though it put nothing.
         message_bytes: the sum of the lengths of their bytes bodies.
@@ -206,7 +206,7 @@ class BrokerStats:
 
     Attributes:
         version: of nsqlite.
-        health: ``"OK"``; there is no disk to fail.
+        health: ``"OK"``, or ``"NOK - "`` and why the store could not be written last.
         start_time: when it was made, in whole seconds since the epoch.
         topics: its topics, sorted by name.
     """

@@ -44,12 +44,16 @@ class TopicCore(Publisher[T]):
         self._require_open()
         channel = self._channels.get(name)
         if channel is None:
-            channel = Channel((self.name, name), options, self._clock, self._guard, self)
+            channel = self._make_channel(name, options)
             self._clock.attach(channel)
             self._channels[name] = channel
             channel._flow.emit(Kind.CREATED)
             self.changed()
         return channel
+
+    def _make_channel(self, name: str, options: Options) -> Channel[T]:
+        """Return a new channel."""
+        return Channel((self.name, name), options, self._clock, self._guard, self)
 
     # For the channels, under the lock
 
@@ -138,7 +142,7 @@ class TopicCore(Publisher[T]):
 
     def _throw_away(self) -> int:
         """Drop what the topic holds, since no channel will ever get it; return how much it was."""
-        thrown = self._fan.held.clear()
+        thrown = self._fan.held.end("closed")
         if thrown:
             self._fan.held.emit(Kind.EMPTIED, count=thrown)
             self._log_thrown(thrown)
@@ -166,7 +170,7 @@ class TopicCore(Publisher[T]):
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
         self._over = how
-        count = self._fan.held.clear() + self._shut_channels(how)
+        count = self._fan.held.end(how) + self._shut_channels(how)
         if how == "deleted":
             self._channels.clear()
         self.changed()
@@ -215,6 +219,7 @@ class TopicCore(Publisher[T]):
             topic_name=self.name,
             channels=tuple(channel._stats() for channel in channels),
             depth=self._fan.depth(),
+            backend_depth=self._fan.held.beyond,
             message_count=self._accepted_count(),
             message_bytes=self._bytes,
             paused=self._fan.paused,

@@ -1,0 +1,131 @@
+"""The clerk: a store's one thread.
+
+The rule: it sleeps until somebody rings, or until what it was told to expect is due; it never
+polls.  How long things may be late is real time, as the disk is real.
+
+Next: store/sqlite.py
+"""
+
+import logging
+import threading
+from typing import Final, Protocol
+
+from nsqlite.clock import SYSTEM, ring
+from nsqlite.errors import Closed, StoreError
+
+log: Final = logging.getLogger("nsqlite")
+
+AGAIN: Final = 1_000_000_000
+"""Nanoseconds until what has failed is tried again."""
+
+
+class Work(Protocol):
+    """What the clerk does."""
+
+    def commit(self) -> None:
+        """Write what is reserved."""
+        ...
+
+    def fetch_wanted(self) -> None:
+        """Read what is wanted."""
+        ...
+
+    def flush(self) -> None:
+        """Write what may be late."""
+        ...
+
+    def upkeep(self) -> bool:
+        """Keep the store small; return whether there is more to do."""
+        ...
+
+    def finish(self) -> None:
+        """Write all and close the store."""
+        ...
+
+
+class Clerk:
+    """A thread that writes what nobody waits for, and reads ahead.
+
+    Threads: any may call `ring`, `expect`, `stop` and `wait`; also a signal handler.
+    """
+
+    __slots__ = ("_bell", "_due", "_late", "_problem", "_stopping", "_thread", "_work", "name")
+
+    def __init__(self, work: Work, name: str, late: int) -> None:
+        """Begin unstarted.
+
+        Args:
+            work: what it does.
+            name: its thread's.
+            late: how late it may flush, in nanoseconds.
+        """
+        self.name: Final = name
+        self._work: Final = work
+        self._late: Final = late
+        self._bell: Final = threading.Lock()
+        self._bell.acquire()
+        self._due: int | None = None
+        self._stopping = False
+        self._problem: Exception | None = None
+        self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Have it look now; takes no lock."""
+        ring(self._bell)
+
+    def expect(self, *, at_once: bool = False) -> None:
+        """Have it flush, now or when that is due; takes no lock."""
+        if at_once or self._due is None:
+            self._due = SYSTEM.monotonic_ns() + (0 if at_once else self._late)
+            ring(self._bell)
+
+    def stop(self) -> None:
+        """Have it finish; takes no lock."""
+        self._stopping = True
+        ring(self._bell)
+
+    def wait(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            StoreError: something could not be written.
+        """
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+            problem, self._problem = self._problem, None
+            if problem is not None:
+                raise problem
+
+    def _run(self) -> None:
+        while not self._stopping:
+            due = self._due
+            left = None if due is None else max(0, due - SYSTEM.monotonic_ns())
+            SYSTEM.wait(self._bell, left, self.name)
+            try:
+                self._look()
+            except Exception as problem:
+                self._due = SYSTEM.monotonic_ns() + AGAIN
+                if not isinstance(problem, Closed):
+                    log.exception("%s failed, and tries again", self.name)
+        try:
+            self._work.finish()
+        except Exception as problem:
+            self._problem = problem
+            if not isinstance(problem, StoreError):
+                log.exception("%s failed", self.name)
+
+    def _look(self) -> None:
+        work = self._work
+        work.commit()
+        work.fetch_wanted()
+        due = self._due
+        if due is None or SYSTEM.monotonic_ns() < due:
+            return
+        self._due = None  # before it flushes: what is expected from now on comes after
+        work.flush()
+        if work.upkeep():
+            self.expect()

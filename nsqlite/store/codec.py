@@ -1,0 +1,159 @@
+"""Codecs: how a body that is not bytes becomes bytes, and comes back.
+
+The rule: a consumer gets what comes back from the bytes, also while the message has never been out
+of memory; so what a codec does to a body is seen at once and not after a restart.
+
+`bytes` need no codec.  A dead letter is kept by any codec that keeps its body.
+
+Next: store/schema.py
+"""
+
+import json
+import pickle
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from nsqlite.errors import InvalidMessage, InvalidOption, shown
+
+LETTER: Final = "letter"
+"""The name under which dead letters are kept."""
+
+
+@attrs.frozen
+class Codec:
+    """Two functions of your own, and the name under which the store knows them.
+
+    Attributes:
+        name: 1 to 32 characters; kept with each body, so that nothing else reads it.
+        encode: makes bytes of a body; what it raises fails the put.
+        decode: makes the body of the bytes.
+    """
+
+    name: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+def _to_json(body: Any) -> bytes:
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _to_pickle(body: Any) -> bytes:
+    return pickle.dumps(body, protocol=5)
+
+
+KNOWN: Final = {
+    "json": Codec("json", _to_json, json.loads),
+    "pickle": Codec("pickle", _to_pickle, pickle.loads),
+}
+"""The codecs that have a name of their own."""
+
+
+@attrs.frozen
+class Undecodable:
+    """The body of a message that its codec cannot make any more.
+
+    It is delivered like any other, so that nothing is lost and a worker makes a dead letter of it.
+
+    Attributes:
+        codec: the name of the codec that made the bytes.
+        data: the bytes.
+        problem: why they cannot be read, in words.
+    """
+
+    codec: str
+    data: bytes
+    problem: str
+
+
+def checked_codec(given: object) -> Codec | None:
+    """Return the codec that was given, by name or as itself.
+
+    Raises:
+        InvalidOption: it is neither.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Codec):
+        if 1 <= len(given.name) <= 32 and given.name not in (*KNOWN, LETTER):
+            return given
+        expected = f"of 1 to 32 characters and none of {', '.join(KNOWN)}, {LETTER}"
+        raise InvalidOption("the name of a codec", given.name, expected)
+    if isinstance(given, str) and given in KNOWN:
+        return KNOWN[given]
+    expected = f"one of {', '.join(map(repr, KNOWN))}, or an nsqlite.store.Codec"
+    raise InvalidOption("codec", given, expected)
+
+
+class Coder:
+    """Bodies to bytes and back, with the codec that a store was given.
+
+    Threads: any; the codec is called without a lock.
+    """
+
+    __slots__ = ("_codec",)
+
+    def __init__(self, codec: Codec | None) -> None:
+        """Take the codec, None if only bytes are to be kept."""
+        self._codec: Final = codec
+
+    def encode(self, body: Any) -> tuple[Any, bytes, str | None]:
+        """Return a body as it will come back, its bytes, and the name of what made them.
+
+        Raises:
+            InvalidMessage: it cannot be kept; nothing has changed.
+        """
+        if body.__class__ is bytes:
+            return body, body, None
+        if is_letter(body):
+            return self._encode_letter(body)
+        codec = self._codec
+        if codec is None:
+            kind = type(body).__name__
+            problem = f"a store without a codec keeps bytes, not {kind}: give it codec='json'"
+            raise InvalidMessage(problem)
+        try:
+            data = codec.encode(body)
+            back = codec.decode(data)
+        except Exception as error:
+            problem = f"codec {codec.name!r} cannot keep {shown(body)}: {shown(error)}"
+            raise InvalidMessage(problem) from error
+        if not isinstance(data, bytes):
+            problem = f"codec {codec.name!r} made {type(data).__name__} of a body, not bytes"
+            raise InvalidMessage(problem)
+        return back, data, codec.name
+
+    def decode(self, name: str | None, data: bytes) -> Any:
+        """Return the body that these bytes are; an `Undecodable` if that cannot be."""
+        if name is None:
+            return data
+        codec = self._codec
+        try:
+            if name == LETTER:
+                return self._decode_letter(data)
+            if codec is not None and codec.name == name:
+                return codec.decode(data)
+        except Exception as error:
+            return Undecodable(name, data, shown(error))
+        return Undecodable(name, data, f"the store was opened without codec={name!r}")
+
+    def _encode_letter(self, letter: Any) -> tuple[Any, bytes, str | None]:
+        body, data, name = self.encode(letter.body)
+        fields = attrs.asdict(letter, recurse=False, filter=lambda field, _: field.name != "body")
+        head = json.dumps({"codec": name, **fields}).encode()
+        return attrs.evolve(letter, body=body), head + b"\n" + data, LETTER
+
+    def _decode_letter(self, data: bytes) -> Any:
+        from nsqlite.worker.deadletter import DeadLetter  # noqa: PLC0415 - loads all of the workers
+
+        head, _, rest = data.partition(b"\n")
+        fields = json.loads(head)
+        return DeadLetter(body=self.decode(fields.pop("codec"), rest), **fields)
+
+
+def is_letter(body: object) -> bool:
+    """Say whether a body is a dead letter, without loading the workers."""
+    kind = type(body)
+    return kind.__name__ == "DeadLetter" and kind.__module__ == "nsqlite.worker.deadletter"

@@ -1,0 +1,182 @@
+"""How a topic that is kept hands its messages on: to every channel, once, also to those asleep.
+
+The rule: what was stored goes to each shelf that there is when it is shown, and a shelf takes it
+once, whatever a signal throws in between.
+
+A channel of the file that nobody has asked for yet sleeps: its shelf counts what it gets, and the
+messages lie in the file.
+
+Everything here expects the topic's lock.
+
+Next: store/channel.py
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from nsqlite.clock import Clock
+from nsqlite.fanout import FanOut, Plan
+from nsqlite.guard import Guard
+from nsqlite.message import Record, T
+from nsqlite.backlog import Deferral
+from nsqlite.options import Options
+from nsqlite.store.cabinet import Cabinet
+from nsqlite.store.shelf import Shelf
+
+
+class KeptFanOut(FanOut[T]):
+    """The messages of a topic that is kept on their way to its channels.
+
+    Attributes:
+        cabinet: the shelves.
+    """
+
+    __slots__ = ("_awake", "_read", "cabinet")
+
+    def __init__(
+        self,
+        name: str,
+        options: Options,
+        clock: Clock,
+        guard: Guard,
+        cabinet: Cabinet,
+        read: Callable[[], list[Record[T]]],
+    ) -> None:
+        """Begin without channels in memory.
+
+        Args:
+            name: the topic's.
+            options: what holds for it.
+            clock: what it takes the time from.
+            guard: the topic's lock.
+            cabinet: the shelves.
+            read: returns what the topic holds in the file alone.
+        """
+        super().__init__(name, options, clock, guard)
+        self.cabinet: Final = cabinet
+        self._read: Final = read
+        self._awake: tuple[Shelf, ...] = ()
+        self.held.shelf = cabinet.held
+        cabinet.held.flow = self.held
+
+    def is_flowing(self) -> bool:
+        """Return whether messages are handed on at once."""
+        return not self.paused and bool(self.flows or self.cabinet.shelves)
+
+    def is_bounded(self) -> bool:
+        """Return True: a put may have to wait, if only for the disk."""
+        return True
+
+    def set_paths(self, *, closing: bool) -> None:
+        """See `FanOut`; the short path is right for channels that are kept, awake and unbounded."""
+        guard = self._guard
+        awake = tuple(flow.shelf for flow in self.flows)
+        self._awake = tuple(shelf for shelf in self.cabinet.shelves.values() if shelf in awake)
+        calm = (
+            not (closing or self.paused or any(flow.limit is not None for flow in self.flows))
+            and len(self._awake) == len(self.flows) == len(self.cabinet.shelves) > 0
+        )
+        guard.short_path = self._show_one if calm else None
+        guard.waiting_path = None
+
+    def _show_one(self, record: Record[T]) -> None:
+        """Show a message that was stored to the channels."""
+        name = record[2] + record[3]
+        for shelf in self._awake:
+            flow = shelf.flow
+            if flow.beyond or len(flow.ready) >= shelf.capacity:
+                shelf.take([record], awake=True)
+            else:
+                shelf.top = shelf.cursor = name  # one piece with the next line
+                flow.ready.append(record)
+        held = self.cabinet.held
+        held.since = held.top = name
+
+    def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
+        """See `FanOut`; what had a delay stays apart, even if that is over by now."""
+        plan = super().plan(records, due)
+        if due is None or plan.deferrals:
+            return plan
+        deferrals = [Deferral(record) for record in records]
+        return Plan(plan.targets, [], deferrals, due, plan.kept)
+
+    def complete(self) -> None:
+        """See `FanOut`."""
+        cabinet = self.cabinet
+        held = cabinet.held
+        flowing = self.is_flowing()
+        if self.records:
+            records = list(self.records)
+            if flowing:
+                self._hand_to_shelves(records)
+            else:
+                held.take(records, awake=True)
+        if self.later is not None:
+            later = [deferral.record for deferral in self.later.deferrals]
+            if flowing:
+                self._count_later(later)
+            else:
+                held.take_later(later, awake=True)
+        super().complete()
+
+    def _hand_to_shelves(self, records: list[Record[T]]) -> None:
+        held = self.cabinet.held
+        flows = self.flows
+        for shelf in self.cabinet.shelves.values():
+            shelf.take(records, awake=shelf.flow in flows)
+        last = records[-1][2] + records[-1][3]
+        if last > held.top:
+            held.since = held.top = last
+
+    def _count_later(self, records: list[Record[T]]) -> None:
+        held = self.cabinet.held
+        flows = self.flows
+        for shelf in self.cabinet.shelves.values():
+            shelf.take_later(records, awake=shelf.flow in flows)
+        last = records[-1][2] + records[-1][3]
+        if last > held.top:
+            held.since = held.top = last
+
+    def hand_on(self) -> None:
+        """See `FanOut`; what lies in the file alone stays there, and is counted elsewhere."""
+        held = self.held
+        shelf = self.cabinet.held
+        if self.is_flowing() and shelf.since < shelf.top:
+            held.sweep()
+            beyond = held.beyond
+            flows = self.flows
+            for other in self.cabinet.shelves.values():
+                other.take_over(shelf, beyond, awake=other.flow in flows)
+                if other.flow not in flows:
+                    other.asleep += len(held.ready) + len(held.deferred)
+            passing = [flow for flow in flows if flow.shelf is None]
+            if beyond and passing:
+                self._hand_to_passing([flow.ready for flow in passing])
+            for tick in list(held.deferred.ticks()):
+                self._hand_on_later(tick)
+            self._hand_on_due(list(held.ready))
+            # One piece:
+            self.kept -= beyond
+            held.beyond = 0
+            shelf.since = shelf.top
+            for flow in flows:
+                flow.feed()
+        self.room()
+
+    def _hand_to_passing(self, readies: list[deque[Record[T]]]) -> None:
+        """Hand on to ephemeral channels what the topic held in the file: the one read under a lock."""
+        records = self._read()
+        for ready in readies:
+            ready.extend(records)
+
+    def _hand_on_due(self, records: list[Record[T]]) -> None:
+        """Hand on what has fallen due while it was held."""
+        rest: list[deque[Record[T]]] = [flow.ready for flow in self.flows]
+        self.rest = iter(rest)
+        # One piece, up to the call that follows:
+        self.kept -= len(records)
+        self.records = records
+        self.held.ready.clear()
+        FanOut.complete(self)
+

@@ -1,0 +1,526 @@
+"""The keeper: between the topics of a broker and a store.
+
+The rule: whoever holds the keeper's lock writes, and writes for all who have reserved by then; so
+puts that come together share one commit.  A thread that puts writes itself unless another is
+writing; the store's own thread (clerk.py) writes for who must not block, and what may be late.
+
+Locks: `reading` before `lock` before a topic's; never the other way.  No topic's lock is held while
+the store is written.
+
+Next: store/clerk.py
+"""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from typing import Any, Final, Unpack
+
+from nsqlite.clock import Clock
+from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
+from nsqlite.guid import GuidFactory
+from nsqlite.lock import make_section
+from nsqlite.message import Message, Record
+from nsqlite.names import is_ephemeral
+from nsqlite.options import TopicOptions
+from nsqlite.store.clerk import Clerk
+from nsqlite.store.codec import Coder
+from nsqlite.store.letter import Letter
+from nsqlite.store.shelf import Shelf, record_of
+from nsqlite.store.store import GONE, Batch, Found, Row, Storage, StoredTopic
+from nsqlite.store.terms import Terms
+from nsqlite.store.topic import KeptTopic
+from nsqlite.topic import Home, Topic
+
+
+class Keeper:
+    """What keeps the topics of one broker in one store.
+
+    Threads: any.
+
+    Attributes:
+        where: the store in words.
+        lock: held by whoever writes.
+        busy: somebody is writing.
+        queue: the letters that were reserved and are not settled.
+        now_shown: what was reserved is shown at once, and written later.
+        counts: deliveries are counted before `get` returns.
+        sync_every: of so many changes the store hears at once.
+        mem_queue_size: how many ready messages of a channel are held in memory.
+    """
+
+    def __init__(self, where: str, storage: Storage, terms: Terms, factory: GuidFactory) -> None:
+        """Begin with what is in the store, and start its thread.
+
+        Args:
+            where: the store in words.
+            storage: the store, open and not loaded.
+            terms: what was agreed on.
+            factory: where the broker's ids come from.
+        """
+        self.where: Final = where
+        self._storage: Final = storage
+        self._terms: Final = terms
+        self._coder: Final = Coder(terms.codec)
+        self.now_shown: Final = terms.sync == "interval"
+        self.counts: Final = terms.attempts == "durable"
+        self.sync_every: Final = terms.sync_every
+        self.mem_queue_size: Final = terms.mem_queue_size
+        self._reading: Final = make_section(rank=0)
+        self.lock: Final = make_section(rank=0, forked=self._abandon)
+        self._making: Final = make_section(rank=-1)
+        self.busy = False
+        self.queue: Final[deque[Letter]] = deque()
+        self._told: Final[deque[Letter]] = deque()
+        self._adopted: Final[deque[Letter]] = deque()
+        self._dirty: Final[dict[KeptTopic[Any], None]] = {}
+        self._wanted: Final[dict[Shelf, KeptTopic[Any]]] = {}
+        self._problem: NSQLiteError | None = None
+        self._over: Callable[[], NSQLiteError] | None = None
+        self._pid: Final = os.getpid()
+        stored = storage.load()
+        self._stored: Final = {topic.name: topic for topic in stored}
+        numbers = [channel.number for topic in stored for channel in topic.channels]
+        self._topics: Final = count(1 + max((topic.number for topic in stored), default=0))
+        self._channels: Final = count(1 + max(numbers, default=0))
+        factory.start_after(max((topic.last for topic in stored), default=0))
+        self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
+        self._clerk.start()
+
+    # For the broker
+
+    def names(self) -> Iterable[str]:
+        """Return the topics that are kept and were not asked for yet."""
+        return list(self._stored)
+
+    def topic(
+        self, name: str, home: Home, add: Callable[[Topic[Any]], Topic[Any]],
+        **options: Unpack[TopicOptions],
+    ) -> Topic[Any]:
+        """Make a topic, with what is kept of it.
+
+        Args:
+            name: its name.
+            home: the broker.
+            add: makes it one of the broker's, or returns the one that is there.
+            options: what is to differ from the broker's options.
+        """
+        if is_ephemeral(name):
+            return add(Topic(name, home=home, **options))
+        self.require_open()
+        with self._making:
+            stored = self._stored.get(name)
+            fresh = stored is None
+            if stored is None:
+                stored = StoredTopic(number=next(self._topics), name=name)
+            topic: KeptTopic[Any] = KeptTopic(name, stored, self, home, **options)
+            made = add(topic)
+            self._stored.pop(name, None)
+        if fresh and made is topic:
+            self.stir(topic)
+            self.confirm()
+        return made
+
+    @property
+    def health(self) -> str:
+        """``"OK"``, or ``"NOK - "`` and why the store could not be written last."""
+        return "OK" if self._problem is None else f"NOK - {self._problem}"
+
+    def close(self) -> None:
+        """Have everything written, and close the store; a second call does nothing.
+
+        Raises:
+            StoreError: something could not be written, or the store not be closed.
+        """
+        if self._over is None:
+            self._over = partial(Closed, f"the broker of {self.where}")
+            self._clerk.stop()
+        self._clerk.wait()
+
+    def forsake(self) -> None:
+        """Close it without waiting: nobody can use it any more."""
+        if self._over is None:
+            self._over = partial(Closed, f"the broker of {self.where}")
+            self._clerk.stop()
+
+    def finish(self) -> None:
+        """Write all that is left and close the store; the clerk's last work."""
+        try:
+            self.flush()
+        finally:
+            with self._reading, self.lock:
+                self._storage.close()
+
+    def _abandon(self) -> None:
+        """In the child of a fork: the parent keeps the store."""
+        if self._over is None:
+            problem = f"process {self._pid} has it, of which this is a fork: open another file here"
+            self._over = partial(StoreInUse, self.where, self._pid, problem)
+            self._storage.abandon()
+
+    # For the topics
+
+    def require_open(self) -> None:
+        """Check that the store can be used.
+
+        Raises:
+            StoreInUse: this is the child of a fork.
+            Closed: the broker is.
+            StoreError: too much is waiting to be written that cannot be.
+        """
+        if self._over is not None:
+            raise self._over()
+        if self.now_shown and len(self.queue) >= 2 * self.sync_every:
+            self.flush()
+
+    def encode(self, body: Any) -> tuple[Any, bytes, str | None]:
+        """See `Coder`."""
+        return self._coder.encode(body)
+
+    def record(self, found: Found) -> Record[Any]:
+        """Return what was read as a record."""
+        return record_of(found, self._coder.decode)
+
+    def next_channel(self) -> int:
+        """Return a number that no channel has."""
+        return next(self._channels)
+
+    def stir(self, topic: KeptTopic[Any], *, at_once: bool = False) -> None:
+        """Take note that there is something to be written; takes no lock."""
+        self._dirty[topic] = None
+        self._clerk.expect(at_once=at_once)
+
+    def want(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
+        """Have a page read soon; takes no lock."""
+        self._wanted[shelf] = topic
+        self._clerk.ring()
+
+    def hurry(self) -> None:
+        """Have what is reserved written soon; takes no lock."""
+        self._clerk.ring()
+
+    def confirm(self) -> None:
+        """Have written what was decided so far; in an event loop, soon.
+
+        Raises:
+            StoreError: it could not be written; it is tried again.
+        """
+        if self._over is not None or self.lock.owned() or in_loop():
+            self._clerk.expect(at_once=True)
+        else:
+            self.flush()
+
+    # Writing
+
+    def write(self, letter: Letter) -> None:
+        """Have a letter written and shown; blocks.
+
+        Raises:
+            StoreError: it could not be written; nothing has changed.
+        """
+        if self.now_shown:
+            if len(self.queue) >= self.sync_every:
+                self._clerk.expect(at_once=True)
+            return
+        if letter.moved is not None and in_loop():
+            self._adopt(letter)
+            return
+        try:
+            with self.lock:
+                if not letter.settled:
+                    self._commit()
+            letter.topic.show()
+            if self._told:
+                self.tell()
+        except BaseException:
+            self._adopt(letter)
+            raise
+        if letter.error is not None:
+            self._undo(letter)
+            raise letter.error
+
+    def write_row(self, number: int, row: Row) -> None:
+        """Write a message; the lock is held.
+
+        Raises:
+            StoreError: it could not be written; nothing has changed.
+        """
+        try:
+            self._storage.write_rows(number, [row])
+        except StoreError as error:
+            self._problem = error
+            raise
+        self._problem = None
+
+    def put_first(self, letter: Letter) -> None:
+        """Have a letter written and shown before all others; the lock is held."""
+        self.queue.appendleft(letter)
+        self._adopt(letter)
+
+    def _adopt(self, letter: Letter) -> None:
+        """Leave a letter to the clerk."""
+        self._adopted.append(letter)
+        self._clerk.ring()
+
+    def commit(self) -> None:
+        """Write what is reserved, and what the clerk was left; takes the locks."""
+        if self.queue and not self.now_shown:
+            with self.lock:
+                self._commit()
+        self.tell()
+        while self._adopted:
+            letter = self._adopted.popleft()
+            letter.topic.show()
+            if letter.error is not None:
+                self._undo(letter)
+
+    def tell(self) -> None:
+        """Show and tell those who did not block; takes topics' locks."""
+        while self._told:
+            letter = self._told.popleft()
+            letter.topic.show()
+            assert letter.told is not None
+            try:
+                letter.told()
+            except RuntimeError:  # its loop is closed
+                pass
+
+    def _undo(self, letter: Letter) -> None:
+        """Have what a refused letter was to finish in flight again."""
+        moved, letter.moved = letter.moved, None
+        if moved is not None:
+            flow, messages = moved
+            for message in messages:
+                flow._guard.call(flow.take_back, message)
+
+    def _commit(self) -> None:
+        """Write the letters of the queue; the lock is held."""
+        try:
+            self.busy = True
+            self._write_queue()
+        finally:
+            self.busy = False
+
+    def _write_queue(self) -> None:
+        letters = self._unsettled()
+        if any(letter.moved is not None or not letter.topic.cabinet.written for letter in letters):
+            try:
+                self._flush()
+            except StoreError:  # of which each letter was told
+                pass
+            return
+        if len(letters) == 1:
+            self._write_each(letters)
+        elif letters:
+            try:
+                self._write_rows(_rows_of(letters))
+            except StoreError:
+                self._write_each(letters)
+        self._settle(letters)
+
+    def _unsettled(self) -> list[Letter]:
+        """Return the letters that are to be written; refuse those of topics that are no more."""
+        letters = list(self.queue)
+        for letter in letters:
+            if letter.topic.cabinet.deleted and not letter.settled:
+                letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
+        return [letter for letter in letters if not letter.settled]
+
+    def _write_each(self, letters: list[Letter]) -> None:
+        """Write letters one by one, so that each fails for itself."""
+        for letter in letters:
+            if letter.error is None:
+                try:
+                    self._write_rows([(letter.topic.cabinet.number, letter.rows)])
+                except StoreError as error:
+                    letter.error = error
+
+    def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
+        try:
+            if len(rows) == 1:
+                self._storage.write_rows(*rows[0])
+            elif rows:
+                self._storage.write(Batch(rows=rows))
+        except StoreError as error:
+            self._problem = error
+            raise
+        self._problem = None
+
+    def _settle(self, letters: list[Letter]) -> None:
+        """Take note of what became of letters, and take them out of the queue."""
+        for letter in letters:
+            if letter.told is not None:
+                self._told.append(letter)
+            letter.topic.settle_letter(letter)
+        queue = self.queue
+        while queue and queue[0].settled:
+            queue.popleft()
+
+    # What may be late
+
+    def flush(self) -> None:
+        """Write all that the store has not heard yet; takes the locks.
+
+        Raises:
+            StoreError: it could not be written; it is tried again.
+        """
+        try:
+            with self.lock:
+                self._flush()
+        finally:
+            self.tell()
+
+    def _flush(self) -> None:
+        """Write an account of every topic that has changed, then the queue, in one transaction."""
+        batch = Batch()
+        topics = self._account(batch)
+        letters = self._unsettled()
+        batch.rows = _rows_of(letters)
+        if self.now_shown:
+            batch.rows = without(batch)
+        try:
+            if topics or letters:
+                self._storage.write(batch)
+        except BaseException as error:
+            for topic in topics:
+                self._restore(topic, batch)
+            if isinstance(error, StoreError):
+                self._problem = error
+                self._refuse(letters, error)
+            raise
+        self._problem = None
+        for topic in topics:
+            topic.cabinet.written = True
+        self._settle(letters)
+
+    def _account(self, batch: Batch) -> list[KeptTopic[Any]]:
+        """Take the accounts of the topics that have changed."""
+        topics = [topic for topic in list(self._dirty) if not topic._guard.lock.owned()]
+        for topic in topics:
+            del self._dirty[topic]
+            guard = topic._guard
+            with guard.lock:
+                guard.perform(topic.cabinet.account, batch)
+        return topics
+
+    def _restore(self, topic: KeptTopic[Any], batch: Batch) -> None:
+        guard = topic._guard
+        with guard.lock:
+            guard.perform(topic.cabinet.restore, batch)
+        self.stir(topic)
+
+    def _refuse(self, letters: list[Letter], error: StoreError) -> None:
+        """Refuse letters that are not shown yet."""
+        if not self.now_shown:
+            for letter in letters:
+                letter.error = letter.error or error
+            self._settle(letters)
+
+    def settle(self, topic: KeptTopic[Any], shelf: Shelf, messages: list[Message[Any]]) -> None:
+        """Have deliveries counted, if they are to be; blocks.
+
+        Raises:
+            StoreError: they could not be; the messages are back in the queue, as they were.
+        """
+        if not shelf.counted or shelf.number is None:
+            return
+        try:
+            with self.lock:
+                if self.now_shown:
+                    self._flush()
+                copies = [(int(message.id, 16), message.attempts) for message in messages]
+                self._storage.write_attempts(topic.cabinet.number, shelf.number, copies)
+        except BaseException as error:
+            if isinstance(error, StoreError):
+                self._problem = error
+            topic._guard.call(_give_back, messages)
+            raise
+
+    # Reading
+
+    def fetch(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
+        """Read the next page of a shelf into memory; blocks.
+
+        Raises:
+            StoreError: it cannot be read; nothing has changed.
+            StoreInUse: this is the child of a fork.
+            Closed: the broker is.
+        """
+        guard = topic._guard
+        self.require_open()
+        with self._reading:
+            if self.now_shown:
+                self.flush()
+            with guard.lock:
+                plan = guard.perform(shelf.page)
+            if plan is not None:
+                after, upto, limit, emptied = plan
+                number = topic.cabinet.number
+                found = self._storage.read(number, shelf.number, after, upto, limit)
+                records = [self.record(one) for one in found]
+                with guard.lock:
+                    guard.perform(shelf.arrive, records, upto, limit, emptied)
+        guard.settle()
+
+    def fetch_wanted(self) -> None:
+        """Read the pages that are wanted."""
+        while self._wanted:
+            shelf, topic = self._wanted.popitem()
+            self.fetch(topic, shelf)
+
+    def read_all(self, topic: int, shelf: Shelf) -> list[Found]:
+        """Return what a shelf has in the file in order; takes no lock of the keeper."""
+        after, upto = int(shelf.since, 16), int(shelf.top, 16)
+        return self._storage.read(topic, shelf.number, after, upto, -1)
+
+    def read_apart(self, topic: int, shelf: Shelf) -> list[Found]:
+        """Return what a shelf has in the file apart."""
+        if self.now_shown:
+            self.flush()
+        return self._storage.read_apart(topic, shelf.number, int(shelf.since, 16))
+
+    # Upkeep
+
+    def upkeep(self) -> bool:
+        """Do a little of what keeps the store small; return whether there is more to do."""
+        self._storage.copy_log()
+        with self.lock:
+            return self._storage.tidy()
+
+
+def in_loop() -> bool:
+    """Say whether the calling thread runs an event loop, which must not be blocked."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+def _give_back(messages: list[Message[Any]]) -> None:
+    for message in reversed(messages):
+        flow = message._consumer.channel._flow
+        flow.give_back(message, message._record)
+        flow.feed()
+
+
+def _rows_of(letters: list[Letter]) -> list[tuple[int, list[Row]]]:
+    """Return what is to be written of letters, by topic."""
+    rows: dict[int, list[Row]] = {}
+    for letter in letters:
+        if letter.error is None:
+            rows.setdefault(letter.topic.cabinet.number, []).extend(letter.rows)
+    return list(rows.items())
+
+
+def without(batch: Batch) -> list[tuple[int, list[Row]]]:
+    """Return the rows of a batch but for those that every channel has done with already."""
+    holders = {topic.number: len(topic.channels) for topic in batch.topics}
+    done: dict[tuple[int, int], int] = {}
+    for number, channel, copies in batch.copies:
+        for identity, copy in copies.items():
+            if copy is GONE and channel is not None:
+                done[number, identity] = done.get((number, identity), 0) + 1
+    return [
+        (number, [row for row in rows if done.get((number, row[0]), 0) < holders.get(number, 1)])
+        for number, rows in batch.rows
+    ]

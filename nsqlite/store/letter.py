@@ -1,0 +1,104 @@
+"""One put on its way into a store and then to the channels.
+
+The rule: it is reserved, stored and shown, in this order; or it is refused, and nobody has seen it.
+
+    reserved --written--> settled --_show--> in the channels
+                |
+                `--failed--> settled, with an error --_show--> as if it had never been
+
+Next: store/shelf.py
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from nsqlite.backlog import Backlog
+from nsqlite.errors import NSQLiteError
+from nsqlite.flow import Moved
+from nsqlite.message import Record
+from nsqlite.store.cabinet import Cabinet
+from nsqlite.store.store import Row
+
+if TYPE_CHECKING:
+    Base = list[Record[Any]]
+else:
+    Base = list
+
+
+class Sender(Protocol):
+    """What a letter needs of its topic."""
+
+    @property
+    def cabinet(self) -> Cabinet:
+        """What the store keeps of it."""
+        ...
+
+    def settle_letter(self, letter: "Letter") -> None:
+        """Take note that a letter is written or refused."""
+        ...
+
+    def show(self) -> None:
+        """Show what is settled, and cancel what was refused; takes the lock."""
+        ...
+
+
+class Letter(Base):
+    """The messages of one put; as a list, what was asked for, whose length counts.
+
+    Attributes:
+        topic: where they are put.
+        drafts: the bodies as they will come back, their bytes, and what made these.
+        only: the number of the only channel that they are meant for.
+        records: the messages, once they are reserved.
+        rows: what is to be written of them.
+        names: their ids.
+        size: the sum of the lengths of their bytes.
+        due: until when they wait, on the clock's monotonic scale.
+        bounded: the queues in which room is spoken for.
+        moved: what is finished by this.
+        settled: it is written, or refused.
+        error: why it was refused.
+        shown: the channels have it, or it is cancelled.
+        told: called once it is settled and shown, for who does not block; in any thread.
+    """
+
+    __slots__ = (
+        "bounded",
+        "drafts",
+        "due",
+        "error",
+        "moved",
+        "names",
+        "only",
+        "records",
+        "rows",
+        "settled",
+        "shown",
+        "size",
+        "told",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        topic: Sender,
+        drafts: list[tuple[Any, bytes, str | None]],
+        told: Callable[[], object] | None = None,
+        only: int | None = None,
+    ) -> None:
+        """Begin as what is not reserved yet."""
+        super().__init__(drafts)  # type: ignore[arg-type]  # only their number counts
+        self.topic: Final = topic
+        self.drafts: Final = drafts
+        self.told: Final = told
+        self.only: Final = only
+        self.records: list[Record[Any]] = []
+        self.rows: list[Row] = []
+        self.names: list[str] = []
+        self.size = 0
+        self.due: int | None = None
+        self.bounded: tuple[Backlog[Any], ...] = ()
+        self.moved: Moved | None = None
+        self.settled = False
+        self.error: NSQLiteError | None = None
+        self.shown = False

@@ -1,0 +1,389 @@
+"""A shelf: the part of a queue that lies in the store, and what the store is still to hear of it.
+
+The rule: a message of the queue is in memory, or `beyond`: in the file alone, with a higher id than
+every one that came into memory in order.  What has happened to those in memory is noted by id, the
+last thing alone; so notes can be written late, together, and twice.
+
+Everything here but `fetch` and `settle` expects the topic's lock.
+
+Next: store/cabinet.py
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol
+
+from nsqlite.clock import Clock
+from nsqlite.guard import Guard
+from nsqlite.message import FINISHED, Message, Record, counted, was_delivered
+from nsqlite.observe import Kind
+from nsqlite.store.store import GONE, Copy, as_ids, name_of
+
+NOTED: Final = (Kind.DELIVERED, Kind.RETURNED, Kind.REQUEUED)
+"""What is noted with its attempts."""
+
+PAGE: Final = 1000
+"""The most messages that are read at a time."""
+
+
+class Librarian(Protocol):
+    """What a shelf needs of the keeper."""
+
+    def stir(self, *, unheld: bool = False, at_once: bool = False) -> None:
+        """Take note that there is something to be written of the topic; takes no lock.
+
+        Args:
+            unheld: there may now be messages that nobody holds.
+            at_once: it is much.
+        """
+        ...
+
+    def is_of(self, office: object) -> bool:
+        """Say whether this keeper keeps it."""
+        ...
+
+    def want(self, shelf: "Shelf") -> None:
+        """Have the next page read soon; takes no lock."""
+        ...
+
+    def fetch(self, shelf: "Shelf") -> None:
+        """Read the next page."""
+        ...
+
+    def settle(self, shelf: "Shelf", messages: list[Message[Any]]) -> None:
+        """Have deliveries counted in the store, if they are to be."""
+        ...
+
+
+class Shelf:
+    """What the store keeps of a channel, or of what the topic itself holds.
+
+    Attributes:
+        number: the channel's; None for the topic's own.
+        name: the channel's.
+        since: the id up to which it holds nothing.
+        top: the highest id that it was given.
+        counted: deliveries are counted in the store by `settle`, before `get` returns.
+        cursor: the highest id of those that came into memory in order.
+        flow: the queue in memory; None while nobody has asked for the channel, or it is closed.
+        asleep: how many messages it holds that the queue in memory knows nothing of.
+        most: how many of the notes are to be written at once.
+        notes: what became of messages, by id, and the store has not heard yet.
+        paused: whether the channel is paused.
+        capacity: how many ready messages are held in memory.
+        wanted: the next page is to be read.
+        emptied: how often it was.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_guard",
+        "_librarian",
+        "_lock",
+        "_now",
+        "asleep",
+        "capacity",
+        "counted",
+        "cursor",
+        "emptied",
+        "flow",
+        "most",
+        "name",
+        "notes",
+        "number",
+        "paused",
+        "since",
+        "top",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        number: int | None,
+        name: str,
+        librarian: Librarian,
+        clock: Clock,
+        guard: Guard,
+        since: str,
+    ) -> None:
+        """Begin empty and asleep."""
+        self._guard: Final = guard
+        self._lock: Final = guard.lock
+        self._now: Final = clock.monotonic_ns
+        self.number: Final = number
+        self.name: Final = name
+        self._librarian: Final = librarian
+        self._clock: Final = clock
+        self.since = self.top = self.cursor = since
+        self.flow: Any = None  # a Backlog, or of a channel a Flow
+        self.asleep = 0
+        self.capacity = 0
+        self.counted = False
+        self.most = 0
+        self.notes: dict[str, Copy] = {}
+        self.paused = False
+        self.wanted = False
+        self.emptied = 0
+
+    def total(self) -> int:
+        """Return how many messages it holds."""
+        flow = self.flow
+        if flow is None:
+            return self.asleep
+        return self.asleep + flow.total()
+
+    def is_of(self, office: object) -> bool:
+        """Say whether this keeper keeps it."""
+        return self._librarian.is_of(office)
+
+    # From the topic
+
+    def take(self, records: list[Record[Any]], *, awake: bool) -> None:
+        """Take messages that are ready, in order, behind all others.  May be made twice.
+
+        Args:
+            records: the messages.
+            awake: whether the queue in memory takes any.
+        """
+        fresh = records if records[0][2] + records[0][3] > self.top else self._fresh(records)
+        if not fresh:
+            return
+        last = fresh[-1][2] + fresh[-1][3]
+        count = len(fresh)
+        flow = self.flow
+        if flow is None or not awake:
+            self.top = last  # one piece with the next line
+            self.asleep += count
+        elif flow.beyond or len(flow.ready) + count > self.capacity:
+            self.top = last  # one piece with the next line
+            flow.beyond += count
+            self.look()
+        else:
+            self.top = self.cursor = last  # one piece with the next line
+            flow.ready.extend(fresh)
+
+    def _fresh(self, records: list[Record[Any]]) -> list[Record[Any]]:
+        return [record for record in records if record[2] + record[3] > self.top]
+
+    def take_later(self, records: list[Record[Any]], *, awake: bool) -> None:
+        """Count messages that are not due yet; the queue in memory has them.  May be made twice."""
+        fresh = self._fresh(records)
+        if fresh:
+            count = 0 if awake else len(fresh)
+            last = fresh[-1][2] + fresh[-1][3]
+            self.top = last  # one piece with the next line
+            self.asleep += count
+
+    def take_over(self, other: "Shelf", count: int, *, awake: bool) -> None:
+        """Take so many messages that the topic has held in the file.  May be made twice."""
+        top = other.top
+        if self.top >= top:
+            return
+        flow = self.flow
+        if flow is None or not awake:
+            self.top = top  # one piece with the next line
+            self.asleep += count
+        else:
+            self.top = top  # one piece with the next line
+            flow.beyond += count
+            self.look()
+
+    # What happens
+
+    def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
+        """See `nsqlite.shelf.Shelf`."""
+        if record is not None:
+            if kind is Kind.DELIVERED:
+                if self.counted:
+                    self.notes.pop(record[2] + record[3], None)
+                else:
+                    self._note(record, (record[4], None))
+                self.look()
+            elif kind in (Kind.FINISHED, Kind.DROPPED):
+                self._note(record, GONE)
+            elif kind is Kind.REQUEUED:
+                self._note(record, (record[4], None if due is None else self.wall(due)))
+            elif kind is Kind.RETURNED:
+                self._note(record, (record[4], None))
+        elif kind is Kind.EMPTIED:
+            self.forget()
+        elif kind in (Kind.PAUSED, Kind.UNPAUSED):
+            self.paused = kind is Kind.PAUSED
+            self._librarian.stir()
+
+    def _note(self, record: Record[Any], copy: Copy) -> None:
+        notes = self.notes
+        if not notes:
+            self._librarian.stir()
+        notes[record[2] + record[3]] = copy
+        if len(notes) == self.most:
+            self._librarian.stir(at_once=True)
+
+    def delivered(self, messages: Iterable[Message[Any]]) -> None:
+        """See `nsqlite.shelf.Shelf`."""
+        if self.counted:
+            for message in messages:
+                self.notes.pop(message.id, None)
+        else:
+            for message in messages:
+                self._note(counted(message), (message.attempts, None))
+        self.look()
+
+    def finished(self, messages: Iterable[Message[Any]]) -> None:
+        """See `nsqlite.shelf.Shelf`."""
+        if not self.notes:
+            self._librarian.stir()
+        self.notes.update(dict.fromkeys([message.id for message in messages], GONE))
+
+    def deliver(self, owner: Any) -> Message[Any] | None:
+        """See `nsqlite.shelf.Shelf`."""
+        with self._lock:
+            flow = self.flow
+            notes = self.notes
+            now = self._now()
+            message: Message[Any] = Message()
+            if (
+                flow is None
+                or now >= flow.gate.fresh
+                or len(ready := flow.ready) <= (self.capacity // 2 if flow.beyond else 0)
+                or owner.delivered >= owner.allowed
+                or owner.over
+                or owner.msg_timeout != flow.msg_timeout
+                or self._guard.wary
+                or not notes
+            ):
+                return None
+            record = ready[0]
+            if self.counted:
+                notes.pop(record[2] + record[3], None)
+            message._record = record
+            message._consumer = owner
+            message._tick = tick = flow.gate.tick
+            message._delivered = now
+            # One piece, up to the end:
+            if not self.counted:
+                notes[record[2] + record[3]] = (record[4] + 1, None)
+            owner.delivered += 1
+            tick[message] = None
+            del ready[0]
+        return message
+
+    def finish(self, owner: Any, message: Message[Any]) -> bool:
+        """See `nsqlite.shelf.Shelf`."""
+        flow = self.flow
+        if flow is None or not was_delivered(message):
+            return False
+        gate = flow.gate
+        with self._lock:
+            notes = self.notes
+            tick = message._tick
+            if not (
+                gate.quiet
+                and message in tick
+                and message._consumer is owner
+                and notes
+                and not self._guard.alert
+                and (len(tick) > 1 or tick is gate.tick)
+            ):
+                return False
+            record = message._record
+            # One piece, up to the end:
+            del tick[message]
+            message._outcome = FINISHED
+            owner.allowed += 1
+            notes[record[2] + record[3]] = GONE
+        return True
+
+    def wall(self, due: int) -> int:
+        """Return a moment of the monotonic scale as nanoseconds since the epoch."""
+        return self._clock.time_ns() + due - self._clock.monotonic_ns()
+
+    def forget(self) -> None:
+        """Hold nothing of what it was given so far."""
+        self.notes = {}
+        self.since = self.cursor = self.top
+        self.asleep = 0
+        self.emptied += 1
+        self._librarian.stir(unheld=True)
+
+    def put_away(self) -> None:
+        """See `nsqlite.shelf.Shelf`."""
+        self.asleep = self.total()
+        self.flow = None
+        self._librarian.stir()
+
+    # Reading
+
+    def look(self) -> None:
+        """Have a page read if little is left in memory."""
+        flow = self.flow
+        if flow is None or not flow.beyond or self.wanted or self.number is None:
+            return
+        if len(flow.ready) <= self.capacity // 2:
+            self.wanted = True
+            self._librarian.want(self)
+
+    def fetch(self) -> None:
+        """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
+        self._librarian.fetch(self)
+
+    def settle(self, messages: list[Message[Any]]) -> None:
+        """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
+        self._librarian.settle(self, messages)
+
+    def page(self) -> tuple[int, int, int, int] | None:
+        """Return what is to be read: after and up to which id, how many, and for `arrive`.
+
+        None if nothing is.
+        """
+        self.wanted = False
+        flow = self.flow
+        if flow is None or not flow.beyond:
+            return None
+        room = min(PAGE, self.capacity - len(flow.ready))
+        if room <= 0:
+            return None
+        return int(self.cursor, 16), int(self.top, 16), room, self.emptied
+
+    def arrive(
+        self, records: list[Record[Any]], upto: int, limit: int, emptied: int
+    ) -> None:
+        """Take a page into memory."""
+        flow = self.flow
+        if flow is None or self.emptied != emptied or not flow.beyond:
+            return
+        count = len(records)
+        cursor = records[-1][2] + records[-1][3] if count == limit else name_of(upto)
+        if count < limit and cursor == self.top:
+            left = 0  # that was all
+        else:
+            left = max(1, flow.beyond - count)
+        # One piece, up to the call that follows:
+        self.cursor = cursor
+        flow.beyond = left
+        flow.ready.extend(records)
+        flow.feed()
+        self.look()
+
+    # Writing
+
+    def unwritten(self) -> dict[int, Copy]:
+        """Return what the store has not heard yet, and begin anew."""
+        notes, self.notes = self.notes, {}
+        return as_ids(notes)
+
+    def restore(self, copies: dict[int, Copy]) -> None:
+        """Note again what could not be written, but for what has changed since."""
+        notes = {name_of(identity): copy for identity, copy in copies.items()}
+        self.notes = {**notes, **self.notes}
+        self._librarian.stir()
+
+
+Decode = Callable[[str | None, bytes], Any]
+"""Makes a body of the bytes that a codec has made."""
+
+
+def record_of(found: tuple[int, int, int | None, str | None, bytes, int], decode: Decode) -> Record[Any]:
+    """Return a message that was found in the store as a record."""
+    identity, timestamp, _, codec, data, attempts = found
+    name = name_of(identity)
+    return decode(codec, data), timestamp, name[:13], name[13:], attempts

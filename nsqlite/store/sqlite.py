@@ -1,0 +1,74 @@
+"""`nsqlite.SQLite`: a broker's messages in one SQLite file.
+
+The rule: a file has one owner at a time, and this object is only the way to open it.
+
+Next: aio/__init__.py
+"""
+
+import os
+from typing import Final, Unpack
+
+from nsqlite.errors import InvalidOption
+from nsqlite.guid import GuidFactory
+from nsqlite.store.keeper import Keeper
+from nsqlite.store.sqlitefile import SQLiteFile
+from nsqlite.store.terms import StoreOptions, agree
+
+
+class SQLite:
+    """Where a broker keeps its messages: `Broker(store=SQLite("jobs.db"))`.
+
+        >>> import nsqlite, tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     path = f"{directory}/jobs.db"
+        ...     with nsqlite.Broker(store=SQLite(path)) as broker:
+        ...         id = broker.topic("orders").put(b"order 1")
+        ...     with nsqlite.Broker(store=SQLite(path)) as broker:
+        ...         consumer = nsqlite.Consumer(broker.topic("orders").channel("billing"))
+        ...         consumer.get(timeout=0).body
+        b'order 1'
+
+    Attributes:
+        path: where the file is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> None:
+        """Say where, and how; nothing is opened yet.
+
+        Args:
+            path: the file, which is made if it is not there.  Beside it lie `-wal` and `-shm`, which
+                SQLite removes when the broker is closed, and `-owner`.
+            options: see `nsqlite.store.StoreOptions`.
+
+        Raises:
+            InvalidOption: an option is unknown or out of its range, or the path no path of a file.
+        """
+        try:
+            given = os.fspath(path)
+        except TypeError:
+            given = ""
+        if not isinstance(given, str) or not given or given == ":memory:":
+            raise InvalidOption("path", path, "the path of a file")
+        self.path: Final = given
+        self._terms: Final = agree(options)
+
+    def open(self, factory: GuidFactory) -> Keeper:
+        """Open the file; for `Broker`.
+
+        Raises:
+            StoreInUse: it has an owner already.
+            StoreForeign: it is none of nsqlite's, or a later version's.
+            StoreDamaged: it is damaged.
+            StoreError: it cannot be opened or written.
+        """
+        path = os.path.abspath(self.path)  # noqa: PTH100 - a text is what SQLite takes
+        file = SQLiteFile(path, full=self._terms.sync == "full")
+        try:
+            return Keeper(path, file, self._terms, factory)
+        except BaseException:
+            file.close()
+            raise
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"<SQLite {self.path!r}>"

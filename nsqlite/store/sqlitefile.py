@@ -1,0 +1,480 @@
+"""A store in one SQLite file.
+
+The rule: SQLite's transactions are the only way in which the file changes.
+
+Three connections: one writes, one reads pages, one copies the write-ahead log into the file; so
+none waits for another.
+
+Next: store/shelf.py
+"""
+
+import ctypes
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import itemgetter
+from typing import Any, Final
+
+from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
+from nsqlite.lock import insist, make_section
+from nsqlite.store.owner import Owner
+from nsqlite.store.schema import MARK, VERSION, create, create_topic, upgrade
+from nsqlite.store.store import GONE, Batch, Copy, Found, Row, StoredChannel, StoredTopic
+
+PAGE: Final = 2048
+"""Bytes in a page of a new file: a commit of a small message writes one page."""
+
+LOG_LIMIT: Final = 4 << 20
+"""Bytes of the write-ahead log from which on it is copied into the file."""
+
+SWEPT: Final = 1000
+"""How many messages are looked at in one step of forgetting those that nobody holds."""
+
+SPARE: Final = 1000
+"""How many free pages are kept for messages to come."""
+
+VACUUMED: Final = 500
+"""How many free pages are given back in one step."""
+
+PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
+
+COPY: Final = (
+    "INSERT INTO copy VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
+    " attempts = excluded.attempts, due = excluded.due"
+)
+
+_FOUND: Final = """
+SELECT m.id, m.timestamp, coalesce(c.due, m.due), m.codec, m.data, coalesce(c.attempts, 0)
+FROM message_{0} m LEFT JOIN copy c ON c.id = m.id AND c.channel = :channel
+"""
+
+READY: Final = _FOUND + (
+    "WHERE m.id > :after AND m.id <= :upto AND m.due IS NULL AND m.only IS NULL"
+    " AND coalesce(c.gone, 0) = 0 AND c.due IS NULL ORDER BY m.id LIMIT :limit"
+)
+APART: Final = _FOUND + (
+    "WHERE m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
+    " AND (m.only IS NULL OR m.only = :channel) AND coalesce(c.gone, 0) = 0"
+)
+REQUEUED: Final = _FOUND.replace("LEFT JOIN", "JOIN") + (
+    "WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after"
+    " AND m.due IS NULL AND m.only IS NULL AND c.gone = 0"
+)
+
+UNHELD: Final = """
+NOT EXISTS (
+    SELECT 1 FROM channel h WHERE h.topic = {0} AND h.since < message_{0}.id
+    AND (message_{0}.only IS NULL OR message_{0}.only = h.number)
+    AND NOT EXISTS (SELECT 1 FROM copy g WHERE g.id = message_{0}.id AND g.channel = h.number AND g.gone)
+)
+"""
+
+PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
+    sqlite3.SQLITE_FULL: (StoreFull, "the disk is full: make room, and it goes on by itself"),
+    sqlite3.SQLITE_CORRUPT: (StoreDamaged, "it is damaged: restore it from a backup"),
+    sqlite3.SQLITE_NOTADB: (StoreForeign, "it is no SQLite file"),
+    sqlite3.SQLITE_CANTOPEN: (StoreError, "it cannot be opened: look at its directory"),
+    sqlite3.SQLITE_READONLY: (StoreError, "it cannot be written: look at its and its directory's permissions"),
+    sqlite3.SQLITE_BUSY: (StoreError, "another program has locked it"),
+}
+"""What SQLite's errors mean to users."""
+
+
+class _Puts(dict[int, str]):
+    """What puts a message into a topic's table, by its number."""
+
+    def __missing__(self, number: int) -> str:
+        """Make it."""
+        statement = self[number] = PUT.format(number)
+        return statement
+
+
+def told(where: str, error: sqlite3.Error) -> StoreError:
+    """Return SQLite's error as one of ours."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    kind, text = PROBLEMS.get(code, (StoreError, "it cannot be used"))
+    return kind(where, f"{text} ({error})")
+
+
+class SQLiteFile:
+    """An open file; see `Storage`."""
+
+    def __init__(self, path: str, *, full: bool) -> None:
+        """Open a file, or make it.
+
+        Args:
+            path: where it is.
+            full: whether what is written is to survive a loss of power.
+
+        Raises:
+            StoreInUse: it has an owner already.
+            StoreForeign: it is none of nsqlite's, or a later version's.
+            StoreDamaged: it is damaged.
+            StoreError: it cannot be opened or written.
+        """
+        self._path: Final = path
+        self._holders: dict[int, dict[int, int]] = {}  # by topic: its channels, with their `since`
+        self._unheld: dict[int, int] = {}  # topics to be swept, with the id from which on
+        self._gone: list[int] = []  # topics that were deleted and are not swept yet
+        self._restart = False
+        self._puts: Final = _Puts()
+        self._reading: Final = make_section(rank=3)
+        self._owner = Owner(path)
+        try:
+            with self._telling():
+                self._writer = self._connect()
+                self._prepare(full=full)
+                self._reader = self._connect()
+                self._reader.execute("PRAGMA query_only = 1")
+                self._copier = self._connect()
+        except BaseException:
+            self._owner.release()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+
+    def _prepare(self, *, full: bool) -> None:
+        writer = self._writer
+        [mark] = writer.execute("PRAGMA application_id").fetchone()
+        [version] = writer.execute("PRAGMA user_version").fetchone()
+        [tables] = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if mark != MARK and (tables or mark or version):
+            raise StoreForeign(self._path, "it is a SQLite file, but none of nsqlite's")
+        if version > VERSION:
+            problem = f"a later nsqlite wrote it (version {version}; this one knows {VERSION})"
+            raise StoreForeign(self._path, problem)
+        if not tables:
+            writer.execute(f"PRAGMA page_size = {PAGE}")
+            writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        [mode] = writer.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(self._path, f"SQLite cannot keep a write-ahead log here, only {mode!r}")
+        writer.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+        writer.execute("PRAGMA wal_autocheckpoint = 0")
+        if not tables:
+            self._in_one(partial(create, writer))
+        elif version < VERSION:
+            self._in_one(partial(upgrade, writer, version))
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise told(self._path, error) from error
+
+    def _in_one(self, write: Callable[[], None]) -> None:
+        """Write in one transaction, whatever is thrown in between."""
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            write()
+            writer.execute("COMMIT")
+        except BaseException:
+            insist(self._roll_back)
+            raise
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    # Reading
+
+    def load(self) -> list[StoredTopic]:
+        """See `Storage`."""
+        with self._telling():
+            rows = self._writer.execute(
+                "SELECT number, name, paused, handed, last, held, unheld, gone FROM topic"
+                " ORDER BY number"
+            ).fetchall()
+            topics = []
+            for number, name, paused, handed, last, held, unheld, gone in rows:
+                if gone:
+                    self._gone.append(number)
+                    continue
+                if unheld:
+                    self._unheld[number] = 0
+                topic = StoredTopic(
+                    number=number,
+                    name=name,
+                    paused=bool(paused),
+                    handed=handed,
+                    last=last,
+                    held=held,
+                )
+                self._load_channels(topic)
+                topics.append(topic)
+            return topics
+
+    def _load_channels(self, topic: StoredTopic) -> None:
+        """Fill in the channels, and count what was put after the last account."""
+        number = topic.number
+        for row in self._writer.execute(
+            "SELECT number, name, paused, since, held FROM channel WHERE topic = ? ORDER BY number",
+            (number,),
+        ):
+            channel, name, paused, since, held = row
+            topic.channels.append(
+                StoredChannel(
+                    number=channel, name=name, paused=bool(paused), since=since, held=held
+                )
+            )
+        self._holders[number] = {channel.number: channel.since for channel in topic.channels}
+        late: Counter[int | None] = Counter()
+        for identity, only in self._writer.execute(
+            f"SELECT id, only FROM message_{number} WHERE id > ? ORDER BY id", (topic.last,)
+        ):
+            topic.last = identity
+            late[only] += 1
+        for channel in topic.channels:
+            channel.held += late[None] + late[channel.number]
+        if topic.paused or not topic.channels:
+            topic.held += late[None]
+        else:
+            topic.handed = topic.last
+            topic.held = 0
+
+    def read(
+        self, topic: int, channel: int | None, after: int, upto: int, limit: int
+    ) -> list[Found]:
+        """See `Storage`."""
+        with self._telling():
+            values = {"channel": channel, "after": after, "upto": upto, "limit": limit}
+            with self._reading:
+                return self._reader.execute(READY.format(topic), values).fetchall()
+
+    def read_apart(self, topic: int, channel: int | None, after: int) -> list[Found]:
+        """See `Storage`."""
+        with self._telling():
+            values = {"channel": channel, "after": after}
+            with self._reading:
+                found = self._reader.execute(APART.format(topic), values).fetchall()
+                if channel is not None:
+                    found += self._reader.execute(REQUEUED.format(topic), values).fetchall()
+            return sorted(found, key=itemgetter(0))
+
+    # Writing
+
+    def write_rows(self, number: int, rows: list[Row]) -> None:
+        """See `Storage`."""
+        if len(rows) == 1:
+            try:
+                self._writer.execute(self._puts[number], rows[0])
+            except sqlite3.Error as error:
+                raise told(self._path, error) from error
+            return
+        with self._telling():
+            self._in_one(partial(self._put, number, rows))
+
+    def _put(self, number: int, rows: list[Row]) -> None:
+        self._writer.executemany(self._puts[number], rows)
+
+    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:  # noqa: ARG002 - Storage's
+        """See `Storage`."""
+        rows = [(identity, channel, attempts, None) for identity, attempts in copies]
+        with self._telling():
+            if len(rows) == 1:
+                self._writer.execute(COPY, rows[0])
+            else:
+                self._in_one(partial(self._writer.executemany, COPY, rows))
+
+    def write(self, batch: Batch) -> None:
+        """See `Storage`."""
+        with self._telling():
+            self._in_one(partial(self._write, batch))
+        for topic in batch.topics:
+            self._holders[topic.number] = {one.number: one.since for one in topic.channels}
+        for number in batch.unheld:
+            self._unheld[number] = 0
+        for number in batch.gone_topics:
+            self._holders.pop(number, None)
+            self._unheld.pop(number, None)
+            self._gone.append(number)
+
+    def _write(self, batch: Batch) -> None:
+        writer = self._writer
+        holders = self._holders.copy()
+        for number in batch.gone_topics:
+            writer.execute("UPDATE topic SET gone = 1 WHERE number = ?", (number,))
+            writer.execute("DELETE FROM channel WHERE topic = ?", (number,))
+        for _, number in batch.gone_channels:
+            writer.execute("DELETE FROM channel WHERE number = ?", (number,))
+        for topic in batch.topics:
+            self._write_topic(topic)
+            holders[topic.number] = {one.number: one.since for one in topic.channels}
+        for number in batch.unheld:
+            writer.execute("UPDATE topic SET unheld = 1 WHERE number = ?", (number,))
+        for number, rows in batch.rows:
+            writer.executemany(self._puts[number], rows)
+        gone: dict[int, Counter[int]] = {}
+        for number, channel, copies in batch.copies:
+            done = [identity for identity, copy in copies.items() if copy is GONE]
+            if channel is None:
+                self._forget(number, Counter(done), 1)
+                continue
+            gone.setdefault(number, Counter()).update(done)
+            self._write_copies(channel, copies, [] if len(holders[number]) == 1 else done)
+        for number, counts in gone.items():
+            self._forget(number, counts, len(holders[number]))
+
+    def _write_topic(self, topic: StoredTopic) -> None:
+        writer = self._writer
+        known = writer.execute(
+            "UPDATE topic SET paused = ?, handed = ?, last = ?, held = ? WHERE number = ?",
+            (topic.paused, topic.handed, topic.last, topic.held, topic.number),
+        )
+        if not known.rowcount:
+            writer.execute(
+                "INSERT INTO topic (number, name, paused, handed, last, held)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    topic.number,
+                    topic.name,
+                    topic.paused,
+                    topic.handed,
+                    topic.last,
+                    topic.held,
+                ),
+            )
+            create_topic(writer, topic.number)
+        writer.executemany(
+            "INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
+            " paused = excluded.paused, since = excluded.since, held = excluded.held",
+            [
+                (one.number, topic.number, one.name, one.paused, one.since, one.held)
+                for one in topic.channels
+            ],
+        )
+
+    def _write_copies(self, channel: int, copies: dict[int, Copy], done: list[int]) -> None:
+        kept = [
+            (identity, channel, *copy) for identity, copy in copies.items() if copy is not GONE
+        ]
+        if kept:
+            self._writer.executemany(COPY, kept)
+        if done:
+            self._writer.executemany(
+                "INSERT INTO copy VALUES (?, ?, 0, NULL, 1) ON CONFLICT DO UPDATE SET"
+                " due = NULL, gone = 1",
+                [(identity, channel) for identity in done],
+            )
+
+    def _forget(self, number: int, counts: Counter[int], holders: int) -> None:
+        """Delete the messages that nobody holds any more, of those that somebody had done with."""
+        writer = self._writer
+        all_done = [(identity,) for identity, count in counts.items() if count >= holders]
+        writer.executemany(f"DELETE FROM message_{number} WHERE id = ?", all_done)
+        writer.executemany("DELETE FROM copy WHERE id = ?", all_done)
+        some_done = [(identity,) for identity, count in counts.items() if count < holders]
+        if some_done:
+            writer.executemany(
+                f"DELETE FROM message_{number} WHERE id = ? AND {UNHELD.format(number)}",
+                some_done,
+            )
+            writer.executemany(
+                "DELETE FROM copy WHERE id = ?1 AND NOT EXISTS"
+                f" (SELECT 1 FROM message_{number} WHERE id = ?1)",
+                some_done,
+            )
+
+    # Upkeep
+
+    def copy_log(self) -> None:
+        """See `Storage`."""
+        try:
+            size = os.stat(f"{self._path}-wal").st_size
+        except OSError:
+            return
+        if size >= LOG_LIMIT:
+            with self._telling():
+                self._copier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._restart = True
+
+    def tidy(self) -> bool:
+        """See `Storage`."""
+        with self._telling():
+            if self._restart:
+                self._restart = False
+                self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            if self._unheld:
+                self._in_one(self._sweep)
+            elif self._gone:
+                self._in_one(self._sweep_gone)
+            else:
+                return self._vacuum()
+        return True
+
+    def _sweep(self) -> None:
+        """Forget some messages that nobody holds."""
+        number, start = next(iter(self._unheld.items()))
+        writer = self._writer
+        [handed] = writer.execute(
+            "SELECT handed FROM topic WHERE number = ?", (number,)
+        ).fetchone()
+        rows = writer.execute(
+            f"SELECT id FROM message_{number} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+            (start, handed, SWEPT),
+        ).fetchall()
+        self._delete(number, rows, f"id = ? AND {UNHELD.format(number)}")
+        if len(rows) < SWEPT:
+            writer.execute("UPDATE topic SET unheld = 0 WHERE number = ?", (number,))
+            del self._unheld[number]
+        else:
+            self._unheld[number] = rows[-1][0]
+
+    def _sweep_gone(self) -> None:
+        """Forget some messages of a topic that was deleted, or at last the topic."""
+        number = self._gone[0]
+        writer = self._writer
+        rows = writer.execute(f"SELECT id FROM message_{number} LIMIT ?", (SWEPT,)).fetchall()
+        if rows:
+            self._delete(number, rows, "id = ?")
+        else:
+            writer.execute(f"DROP TABLE message_{number}")
+            writer.execute("DELETE FROM topic WHERE number = ?", (number,))
+            del self._gone[0]
+
+    def _delete(self, number: int, rows: list[Any], condition: str) -> None:
+        self._writer.executemany(f"DELETE FROM message_{number} WHERE {condition}", rows)
+        self._writer.executemany(
+            "DELETE FROM copy WHERE id = ?1 AND NOT EXISTS"
+            f" (SELECT 1 FROM message_{number} WHERE id = ?1)",
+            rows,
+        )
+
+    def _vacuum(self) -> bool:
+        """Give some of the free pages back if they are many."""
+        [free] = self._writer.execute("PRAGMA freelist_count").fetchone()
+        [pages] = self._writer.execute("PRAGMA page_count").fetchone()
+        if free <= max(SPARE, pages // 4):
+            return False
+        self._writer.execute(f"PRAGMA incremental_vacuum({VACUUMED})").fetchall()
+        return True
+
+    # The end
+
+    def close(self) -> None:
+        """See `Storage`."""
+        try:
+            with self._telling():
+                self._copier.close()
+                self._reader.close()
+                self._writer.close()  # the last one copies the log into the file and removes it
+        finally:
+            self._owner.release()
+
+    def abandon(self) -> None:
+        """See `Storage`."""
+        self._owner.abandon()
+        for connection in (self._writer, self._reader, self._copier):
+            # To close it would copy the log and remove it; so it must outlive the interpreter.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
