@@ -4,7 +4,7 @@ The rule: there is one topic under a name, and no two messages of a broker have 
 
 The broker's lock guards its names alone and is never held while a topic does something.
 
-Next: store/__init__.py
+Next: aio/__init__.py
 """
 
 import weakref
@@ -62,7 +62,7 @@ class Keeper(Protocol):
 
 
 class Store(Protocol):
-    """What a broker needs of a store, which keeps what it has on a disk; `nsqlite.SQLite` is one."""
+    """What a broker needs of a store, which keeps its messages; `nsqlite.SQLite` is one."""
 
     def open(self, factory: GuidFactory) -> Keeper:
         """Open it; the ids that it has seen are not given again."""

@@ -116,7 +116,8 @@ class Consumer(Getting[T]):
             return self._wait(limit)
         known = shelf.deliver(self)
         got = self._wait(limit) if known is None else known
-        shelf.settle([got])
+        if shelf.counted:
+            shelf.settle([got])
         return got
 
     def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
@@ -192,8 +193,9 @@ class Consumer(Getting[T]):
         except BaseException:
             insist(partial(self._guard.run, self._return, batch))
             raise
-        if self._flow.shelf is not None:
-            self._flow.shelf.settle(batch)
+        shelf = self._flow.shelf
+        if shelf is not None and shelf.counted:
+            shelf.settle(batch)
         return batch
 
     def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:

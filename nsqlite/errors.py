@@ -15,10 +15,10 @@ catch, ours is one of those too.
     |-- Full               (queue.Full)   nothing now: a bounded queue has no room
     |-- Closed                            over: consumer, channel, topic or broker
     |-- StoreError                        the disk: what a store could not do
-    |   |-- StoreFull                     the disk: make room, then go on
-    |   |-- StoreInUse                    not here: another process has it, or this is a fork's child
+    |   |-- StoreFull                     the disk: make room, and it goes on by itself
     |   |-- StoreForeign                  fix your call: not a file of this version of nsqlite
-    |   `-- StoreDamaged                  the disk: the file is damaged, get your backup
+    |   |-- StoreDamaged                  the disk: the file is damaged, get your backup
+    |   `-- StoreInUse                    not here: another process has it, or you are its fork
     |-- Reentered                         not here: called inside another call of the same thread
     `-- ClockStandsStill                  a test waits on a clock that nobody moves
 

@@ -42,10 +42,12 @@ def seconds(
     Raises:
         InvalidOption: it is no finite number, or out of the range.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        enough = low < value if above else low <= value
-        if enough and value <= high and value != _INFINITY:
-            return max(round(min(value, LONGEST) * SECOND), 1 if above else 0)
+    kind = value.__class__
+    if kind is int or kind is float or (kind is not bool and isinstance(value, int | float)):
+        number: float = value  # type: ignore[assignment]  # as the line above found
+        enough = low < number if above else low <= number
+        if enough and number <= high and number != _INFINITY:
+            return max(round(min(number, LONGEST) * SECOND), 1 if above else 0)
     start = f"above {low:g}" if above else f"at least {low:g}"
     end = "" if high > LONGEST else f" and at most {high:g}"
     raise InvalidOption(option, value, f"a finite number of seconds, {start}{end}")

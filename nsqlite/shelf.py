@@ -16,7 +16,13 @@ from nsqlite.observe import Kind
 
 
 class Shelf(Protocol):
-    """The part of a queue that lies in a store."""
+    """The part of a queue that lies in a store.
+
+    Attributes:
+        counted: the store counts each delivery before `get` returns; see `settle`.
+    """
+
+    counted: bool
 
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
         """Take note of what happened to the queue or to a message of it.
@@ -70,7 +76,7 @@ class Shelf(Protocol):
         ...
 
     def settle(self, messages: list[Message[Any]]) -> None:
-        """Have deliveries counted in the store, if it counts each before `get` returns; blocks.
+        """Have deliveries counted in the store; blocks.
 
         Raises:
             StoreError: it cannot be written; the messages are back in the queue, as they were.

@@ -29,7 +29,7 @@ LAYERS: Final = (
     ("message",),
     ("waiter",),
     ("line", "latency"),
-    ("stats",),
+    ("stats", "shelf"),
     ("backlog",),
     ("delivery",),
     ("flow",),
@@ -56,6 +56,15 @@ LAYERS: Final = (
     ("worker.worker",),
     ("worker.app",),
     ("worker",),
+    ("store.store", "store.codec", "store.schema", "store.owner"),
+    ("store.terms", "store.sqlitefile", "store.shelf"),
+    ("store.cabinet",),
+    ("store.letter", "store.fanout"),
+    ("store.channel",),
+    ("store.topic", "store.clerk"),
+    ("store.keeper",),
+    ("store.sqlite",),
+    ("store",),
     ("testing.manualclock",),
     ("testing",),
     ("cli", "cli.demo"),
@@ -70,6 +79,7 @@ LATE: Final = "a type checker must know what is loaded when it is first asked fo
 
 ALLOWED: Final = {
     ("", "aio"): LATE,
+    ("", "store"): LATE,
     ("", "testing"): LATE,
     ("", "worker"): LATE,
     ("message", "typing_extensions"): "only a type checker needs the default of a type variable",
@@ -78,7 +88,7 @@ ALLOWED: Final = {
 
 CORE_NEEDS: Final = {"attrs", "sortedcontainers"}
 
-STARTERS: Final = {"worker.threads", "worker.tasks"}
+STARTERS: Final = {"worker.threads", "worker.tasks", "store.clerk"}
 """The modules that may start threads."""
 
 LOOPS: Final = {"aio", "worker"}
@@ -184,13 +194,15 @@ def test_the_core_needs_two_packages() -> None:
 
 
 def test_the_rest_needs_no_more() -> None:
-    """What is not of the core imports the standard library, and the workers one of the two."""
+    """What is not of the core imports the standard library, and some one of the two."""
     foreign = {
         (name.partition(".")[0], module.partition(".")[0])
         for name in set(MODULES) - CORE
         for module in others(name)
     }
-    assert {("worker", "attrs")} == {f for f in foreign if f[1] not in sys.stdlib_module_names}
+    assert {("store", "attrs"), ("worker", "attrs")} == {
+        f for f in foreign if f[1] not in sys.stdlib_module_names
+    }
 
 
 def test_one_module_knows_the_time() -> None:
@@ -216,7 +228,7 @@ def named(name: str) -> set[str]:
 
 
 def test_no_thread_is_started() -> None:
-    """Only the workers' crews name a thread to be started, and nothing a timer or a pool."""
+    """Only the workers' crews and the store's clerk name a thread, and nothing a timer or a pool."""
     assert sorted(STARTERS) == sorted(name for name in MODULES if "Thread" in named(name))
     others_ = {"Timer", "start_new_thread", "ThreadPoolExecutor", "to_thread", "run_in_executor"}
     assert [] == [name for name in MODULES if named(name) & others_]

@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.flow import Moved
-from nsqlite.guard import Guard
 from nsqlite.member import Parent
 from nsqlite.message import T
 from nsqlite.observe import Kind
@@ -39,8 +38,8 @@ class Desk(Parent, Protocol):
 class KeptChannel(Channel[T]):
     """A channel of a topic that a store keeps; see `nsqlite.Channel`.
 
-    `close` throws nothing away: what it holds, and what is put afterwards, is there when the file is
-    opened again.
+    `close` throws nothing away: what it holds, and what is put afterwards, is there when the file
+    is opened again.
     """
 
     __slots__ = ("_desk", "_shelf")
@@ -50,12 +49,11 @@ class KeptChannel(Channel[T]):
         names: tuple[str, str],
         options: Options,
         clock: Clock,
-        guard: Guard,
         desk: Desk,
         shelf: Shelf,
     ) -> None:
         """Begin with what is on the shelf; see `Channel`."""
-        super().__init__(names, options, clock, guard, desk)
+        super().__init__(names, options, clock, shelf.guard, desk)
         self._desk: Final = desk
         self._shelf: Final = shelf
         self._flow.shelf = shelf

@@ -5,7 +5,7 @@ of memory; so what a codec does to a body is seen at once and not after a restar
 
 `bytes` need no codec.  A dead letter is kept by any codec that keeps its body.
 
-Next: store/schema.py
+Next: store/terms.py
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import Any, Final
 import attrs
 
 from nsqlite.errors import InvalidMessage, InvalidOption, shown
+
+_LONGEST: Final = 32
 
 LETTER: Final = "letter"
 """The name under which dead letters are kept."""
@@ -77,9 +79,9 @@ def checked_codec(given: object) -> Codec | None:
     if given is None:
         return None
     if isinstance(given, Codec):
-        if 1 <= len(given.name) <= 32 and given.name not in (*KNOWN, LETTER):
+        if 1 <= len(given.name) <= _LONGEST and given.name not in (*KNOWN, LETTER):
             return given
-        expected = f"of 1 to 32 characters and none of {', '.join(KNOWN)}, {LETTER}"
+        expected = f"of 1 to {_LONGEST} characters and none of {', '.join(KNOWN)}, {LETTER}"
         raise InvalidOption("the name of a codec", given.name, expected)
     if isinstance(given, str) and given in KNOWN:
         return KNOWN[given]

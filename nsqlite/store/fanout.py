@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from nsqlite.backlog import Deferral
 from nsqlite.clock import Clock
 from nsqlite.fanout import FanOut, Plan
-from nsqlite.guard import Guard
 from nsqlite.message import Record, T
-from nsqlite.backlog import Deferral
 from nsqlite.options import Options
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.shelf import Shelf
@@ -30,32 +29,16 @@ class KeptFanOut(FanOut[T]):
 
     Attributes:
         cabinet: the shelves.
+        read: returns what the topic holds in the file alone.
     """
 
-    __slots__ = ("_awake", "_read", "cabinet")
+    __slots__ = ("_awake", "cabinet", "read")
 
-    def __init__(
-        self,
-        name: str,
-        options: Options,
-        clock: Clock,
-        guard: Guard,
-        cabinet: Cabinet,
-        read: Callable[[], list[Record[T]]],
-    ) -> None:
-        """Begin without channels in memory.
-
-        Args:
-            name: the topic's.
-            options: what holds for it.
-            clock: what it takes the time from.
-            guard: the topic's lock.
-            cabinet: the shelves.
-            read: returns what the topic holds in the file alone.
-        """
-        super().__init__(name, options, clock, guard)
+    def __init__(self, name: str, options: Options, clock: Clock, cabinet: Cabinet) -> None:
+        """Begin without channels in memory."""
+        super().__init__(name, options, clock, cabinet.held.guard)
         self.cabinet: Final = cabinet
-        self._read: Final = read
+        self.read: Callable[[], list[Record[T]]] = list
         self._awake: tuple[Shelf, ...] = ()
         self.held.shelf = cabinet.held
         cabinet.held.flow = self.held
@@ -165,8 +148,8 @@ class KeptFanOut(FanOut[T]):
         self.room()
 
     def _hand_to_passing(self, readies: list[deque[Record[T]]]) -> None:
-        """Hand on to ephemeral channels what the topic held in the file: the one read under a lock."""
-        records = self._read()
+        """Hand on to ephemeral channels what the file has: the one read under a topic's lock."""
+        records = self.read()
         for ready in readies:
             ready.extend(records)
 
@@ -179,4 +162,3 @@ class KeptFanOut(FanOut[T]):
         self.records = records
         self.held.ready.clear()
         FanOut.complete(self)
-

@@ -7,7 +7,7 @@ writing; the store's own thread (clerk.py) writes for who must not block, and wh
 Locks: `reading` before `lock` before a topic's; never the other way.  No topic's lock is held while
 the store is written.
 
-Next: store/clerk.py
+Next: store/sqlite.py
 """
 
 import os
@@ -18,7 +18,6 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Unpack
 
-from nsqlite.clock import Clock
 from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
@@ -29,7 +28,7 @@ from nsqlite.store.clerk import Clerk
 from nsqlite.store.codec import Coder
 from nsqlite.store.letter import Letter
 from nsqlite.store.shelf import Shelf, record_of
-from nsqlite.store.store import GONE, Batch, Found, Row, Storage, StoredTopic
+from nsqlite.store.store import Batch, Found, Row, Storage, StoredTopic
 from nsqlite.store.terms import Terms
 from nsqlite.store.topic import KeptTopic
 from nsqlite.topic import Home, Topic
@@ -44,6 +43,7 @@ class Keeper:
         where: the store in words.
         lock: held by whoever writes.
         busy: somebody is writing.
+        many: there is much that should go along with the next write.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         counts: deliveries are counted before `get` returns.
@@ -64,15 +64,16 @@ class Keeper:
         self._storage: Final = storage
         self._terms: Final = terms
         self._coder: Final = Coder(terms.codec)
-        self.now_shown: Final = terms.sync == "interval"
-        self.counts: Final = terms.attempts == "durable"
-        self.sync_every: Final = terms.sync_every
-        self.mem_queue_size: Final = terms.mem_queue_size
+        self.now_shown = terms.sync == "interval"
+        self.counts = terms.attempts == "durable"
+        self.sync_every = terms.sync_every
+        self.mem_queue_size = terms.mem_queue_size
         self._reading: Final = make_section(rank=0)
-        self.lock: Final = make_section(rank=0, forked=self._abandon)
+        self.lock = make_section(rank=0, forked=self._abandon)
         self._making: Final = make_section(rank=-1)
         self.busy = False
-        self.queue: Final[deque[Letter]] = deque()
+        self.many = False
+        self.queue: deque[Letter] = deque()
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
         self._dirty: Final[dict[KeptTopic[Any], None]] = {}
@@ -96,7 +97,10 @@ class Keeper:
         return list(self._stored)
 
     def topic(
-        self, name: str, home: Home, add: Callable[[Topic[Any]], Topic[Any]],
+        self,
+        name: str,
+        home: Home,
+        add: Callable[[Topic[Any]], Topic[Any]],
         **options: Unpack[TopicOptions],
     ) -> Topic[Any]:
         """Make a topic, with what is kept of it.
@@ -162,18 +166,24 @@ class Keeper:
 
     # For the topics
 
+    @property
+    def over(self) -> bool:
+        """Whether the store cannot be used."""
+        return self._over is not None
+
+    def is_calm(self) -> bool:
+        """Return whether nobody is writing and nothing waits to be written at once."""
+        return not (self.busy or self.queue)
+
     def require_open(self) -> None:
         """Check that the store can be used.
 
         Raises:
             StoreInUse: this is the child of a fork.
             Closed: the broker is.
-            StoreError: too much is waiting to be written that cannot be.
         """
         if self._over is not None:
             raise self._over()
-        if self.now_shown and len(self.queue) >= 2 * self.sync_every:
-            self.flush()
 
     def encode(self, body: Any) -> tuple[Any, bytes, str | None]:
         """See `Coder`."""
@@ -187,10 +197,11 @@ class Keeper:
         """Return a number that no channel has."""
         return next(self._channels)
 
-    def stir(self, topic: KeptTopic[Any], *, at_once: bool = False) -> None:
+    def stir(self, topic: KeptTopic[Any], *, many: bool = False) -> None:
         """Take note that there is something to be written; takes no lock."""
         self._dirty[topic] = None
-        self._clerk.expect(at_once=at_once)
+        self.many = self.many or many
+        self._clerk.expect()
 
     def want(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
         """Have a page read soon; takes no lock."""
@@ -200,6 +211,10 @@ class Keeper:
     def hurry(self) -> None:
         """Have what is reserved written soon; takes no lock."""
         self._clerk.ring()
+
+    def confirm_soon(self) -> None:
+        """Have all written soon, by the store's thread; takes no lock."""
+        self._clerk.expect(at_once=True)
 
     def confirm(self) -> None:
         """Have written what was decided so far; in an event loop, soon.
@@ -222,7 +237,7 @@ class Keeper:
         """
         if self.now_shown:
             if len(self.queue) >= self.sync_every:
-                self._clerk.expect(at_once=True)
+                self.confirm_soon()
             return
         if letter.moved is not None and in_loop():
             self._adopt(letter)
@@ -248,7 +263,7 @@ class Keeper:
             StoreError: it could not be written; nothing has changed.
         """
         try:
-            self._storage.write_rows(number, [row])
+            self._storage.write_row(number, row)
         except StoreError as error:
             self._problem = error
             raise
@@ -305,7 +320,7 @@ class Keeper:
 
     def _write_queue(self) -> None:
         letters = self._unsettled()
-        if any(letter.moved is not None or not letter.topic.cabinet.written for letter in letters):
+        if self.many or any(_is_more(letter) for letter in letters):
             try:
                 self._flush()
             except StoreError:  # of which each letter was told
@@ -377,9 +392,7 @@ class Keeper:
         batch = Batch()
         topics = self._account(batch)
         letters = self._unsettled()
-        batch.rows = _rows_of(letters)
-        if self.now_shown:
-            batch.rows = without(batch)
+        batch.rows += _rows_of(letters)
         try:
             if topics or letters:
                 self._storage.write(batch)
@@ -397,6 +410,7 @@ class Keeper:
 
     def _account(self, batch: Batch) -> list[KeptTopic[Any]]:
         """Take the accounts of the topics that have changed."""
+        self.many = False
         topics = [topic for topic in list(self._dirty) if not topic._guard.lock.owned()]
         for topic in topics:
             del self._dirty[topic]
@@ -419,19 +433,18 @@ class Keeper:
             self._settle(letters)
 
     def settle(self, topic: KeptTopic[Any], shelf: Shelf, messages: list[Message[Any]]) -> None:
-        """Have deliveries counted, if they are to be; blocks.
+        """Have deliveries counted; blocks.
 
         Raises:
             StoreError: they could not be; the messages are back in the queue, as they were.
         """
-        if not shelf.counted or shelf.number is None:
-            return
+        assert shelf.number is not None
         try:
             with self.lock:
                 if self.now_shown:
                     self._flush()
                 copies = [(int(message.id, 16), message.attempts) for message in messages]
-                self._storage.write_attempts(topic.cabinet.number, shelf.number, copies)
+                self._storage.write_attempts(shelf.number, copies)
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
@@ -496,6 +509,11 @@ def in_loop() -> bool:
     return events is not None and events._get_running_loop() is not None
 
 
+def _is_more(letter: Letter) -> bool:
+    """Say whether a letter cannot be written by itself."""
+    return letter.moved is not None or not letter.topic.cabinet.written
+
+
 def _give_back(messages: list[Message[Any]]) -> None:
     for message in reversed(messages):
         flow = message._consumer.channel._flow
@@ -510,17 +528,3 @@ def _rows_of(letters: list[Letter]) -> list[tuple[int, list[Row]]]:
         if letter.error is None:
             rows.setdefault(letter.topic.cabinet.number, []).extend(letter.rows)
     return list(rows.items())
-
-
-def without(batch: Batch) -> list[tuple[int, list[Row]]]:
-    """Return the rows of a batch but for those that every channel has done with already."""
-    holders = {topic.number: len(topic.channels) for topic in batch.topics}
-    done: dict[tuple[int, int], int] = {}
-    for number, channel, copies in batch.copies:
-        for identity, copy in copies.items():
-            if copy is GONE and channel is not None:
-                done[number, identity] = done.get((number, identity), 0) + 1
-    return [
-        (number, [row for row in rows if done.get((number, row[0]), 0) < holders.get(number, 1)])
-        for number, rows in batch.rows
-    ]

@@ -6,7 +6,7 @@ The rule: it is reserved, stored and shown, in this order; or it is refused, and
                 |
                 `--failed--> settled, with an error --_show--> as if it had never been
 
-Next: store/shelf.py
+Next: store/fanout.py
 """
 
 from collections.abc import Callable

@@ -47,8 +47,8 @@ CREATE TABLE copy (
 ) WITHOUT ROWID;
 CREATE INDEX copy_due ON copy (channel, due) WHERE due IS NOT NULL
 """
-"""What every file has; `store.py` tells what the columns mean.  `unheld`: messages that nobody holds
-may be there.  `gone`, of a topic: it was deleted, its messages are being forgotten."""
+"""What every file has; `store.py` tells what the columns mean.  `unheld`: messages that nobody
+holds may be there.  `gone`, of a topic: it was deleted, its messages are being forgotten."""
 
 MESSAGES: Final = """
 CREATE TABLE message_{0} (

@@ -14,12 +14,15 @@ from typing import Any, Final, Protocol
 
 from nsqlite.clock import Clock
 from nsqlite.guard import Guard
-from nsqlite.message import FINISHED, Message, Record, counted, was_delivered
+from nsqlite.message import FINISHED, Message, Record, was_delivered
 from nsqlite.observe import Kind
 from nsqlite.store.store import GONE, Copy, as_ids, name_of
 
 NOTED: Final = (Kind.DELIVERED, Kind.RETURNED, Kind.REQUEUED)
 """What is noted with its attempts."""
+
+MANY: Final = 25_000
+"""So many notes go along with the next write, and do not wait for the store's own thread."""
 
 PAGE: Final = 1000
 """The most messages that are read at a time."""
@@ -28,12 +31,12 @@ PAGE: Final = 1000
 class Librarian(Protocol):
     """What a shelf needs of the keeper."""
 
-    def stir(self, *, unheld: bool = False, at_once: bool = False) -> None:
+    def stir(self, *, unheld: bool = False, many: bool = False) -> None:
         """Take note that there is something to be written of the topic; takes no lock.
 
         Args:
             unheld: there may now be messages that nobody holds.
-            at_once: it is much.
+            many: whoever writes next should write it.
         """
         ...
 
@@ -50,7 +53,7 @@ class Librarian(Protocol):
         ...
 
     def settle(self, shelf: "Shelf", messages: list[Message[Any]]) -> None:
-        """Have deliveries counted in the store, if they are to be."""
+        """Have deliveries counted in the store."""
         ...
 
 
@@ -64,9 +67,9 @@ class Shelf:
         top: the highest id that it was given.
         counted: deliveries are counted in the store by `settle`, before `get` returns.
         cursor: the highest id of those that came into memory in order.
+        guard: the topic's lock.
         flow: the queue in memory; None while nobody has asked for the channel, or it is closed.
         asleep: how many messages it holds that the queue in memory knows nothing of.
-        most: how many of the notes are to be written at once.
         notes: what became of messages, by id, and the store has not heard yet.
         paused: whether the channel is paused.
         capacity: how many ready messages are held in memory.
@@ -76,7 +79,6 @@ class Shelf:
 
     __slots__ = (
         "_clock",
-        "_guard",
         "_librarian",
         "_lock",
         "_now",
@@ -86,7 +88,7 @@ class Shelf:
         "cursor",
         "emptied",
         "flow",
-        "most",
+        "guard",
         "name",
         "notes",
         "number",
@@ -98,19 +100,26 @@ class Shelf:
 
     def __init__(
         self,
-        number: int | None,
-        name: str,
+        title: tuple[int | None, str],
         librarian: Librarian,
         clock: Clock,
         guard: Guard,
         since: str,
     ) -> None:
-        """Begin empty and asleep."""
-        self._guard: Final = guard
+        """Begin empty and asleep.
+
+        Args:
+            title: its number and name.
+            librarian: the topic.
+            clock: what it takes the time from.
+            guard: the topic's lock.
+            since: the id up to which it holds nothing.
+        """
+        self.guard: Final = guard
         self._lock: Final = guard.lock
         self._now: Final = clock.monotonic_ns
-        self.number: Final = number
-        self.name: Final = name
+        self.number: Final = title[0]
+        self.name: Final = title[1]
         self._librarian: Final = librarian
         self._clock: Final = clock
         self.since = self.top = self.cursor = since
@@ -118,7 +127,6 @@ class Shelf:
         self.asleep = 0
         self.capacity = 0
         self.counted = False
-        self.most = 0
         self.notes: dict[str, Copy] = {}
         self.paused = False
         self.wanted = False
@@ -129,7 +137,8 @@ class Shelf:
         flow = self.flow
         if flow is None:
             return self.asleep
-        return self.asleep + flow.total()
+        total: int = self.asleep + flow.total()
+        return total
 
     def is_of(self, office: object) -> bool:
         """Say whether this keeper keeps it."""
@@ -215,8 +224,8 @@ class Shelf:
         if not notes:
             self._librarian.stir()
         notes[record[2] + record[3]] = copy
-        if len(notes) == self.most:
-            self._librarian.stir(at_once=True)
+        if len(notes) == MANY:
+            self._librarian.stir(many=True)
 
     def delivered(self, messages: Iterable[Message[Any]]) -> None:
         """See `nsqlite.shelf.Shelf`."""
@@ -224,15 +233,26 @@ class Shelf:
             for message in messages:
                 self.notes.pop(message.id, None)
         else:
+            notes = self.notes
+            if not notes:
+                self._librarian.stir()
             for message in messages:
-                self._note(counted(message), (message.attempts, None))
+                record = message._record
+                notes[record[2] + record[3]] = record[4] + 1, None
+            if len(notes) >= MANY:
+                self._librarian.stir(many=True)
         self.look()
 
     def finished(self, messages: Iterable[Message[Any]]) -> None:
         """See `nsqlite.shelf.Shelf`."""
-        if not self.notes:
+        notes = self.notes
+        if not notes:
             self._librarian.stir()
-        self.notes.update(dict.fromkeys([message.id for message in messages], GONE))
+        for message in messages:
+            record = message._record
+            notes[record[2] + record[3]] = GONE
+        if len(notes) >= MANY:
+            self._librarian.stir(many=True)
 
     def deliver(self, owner: Any) -> Message[Any] | None:
         """See `nsqlite.shelf.Shelf`."""
@@ -248,8 +268,8 @@ class Shelf:
                 or owner.delivered >= owner.allowed
                 or owner.over
                 or owner.msg_timeout != flow.msg_timeout
-                or self._guard.wary
-                or not notes
+                or self.guard.wary
+                or not 0 < len(notes) < MANY
             ):
                 return None
             record = ready[0]
@@ -261,7 +281,7 @@ class Shelf:
             message._delivered = now
             # One piece, up to the end:
             if not self.counted:
-                notes[record[2] + record[3]] = (record[4] + 1, None)
+                notes[record[2] + record[3]] = record[4] + 1, None
             owner.delivered += 1
             tick[message] = None
             del ready[0]
@@ -280,8 +300,8 @@ class Shelf:
                 gate.quiet
                 and message in tick
                 and message._consumer is owner
-                and notes
-                and not self._guard.alert
+                and 0 < len(notes) < MANY
+                and not self.guard.alert
                 and (len(tick) > 1 or tick is gate.tick)
             ):
                 return False
@@ -344,19 +364,15 @@ class Shelf:
             return None
         return int(self.cursor, 16), int(self.top, 16), room, self.emptied
 
-    def arrive(
-        self, records: list[Record[Any]], upto: int, limit: int, emptied: int
-    ) -> None:
+    def arrive(self, records: list[Record[Any]], upto: int, limit: int, emptied: int) -> None:
         """Take a page into memory."""
         flow = self.flow
         if flow is None or self.emptied != emptied or not flow.beyond:
             return
         count = len(records)
         cursor = records[-1][2] + records[-1][3] if count == limit else name_of(upto)
-        if count < limit and cursor == self.top:
-            left = 0  # that was all
-        else:
-            left = max(1, flow.beyond - count)
+        all_read = count < limit and cursor == self.top
+        left = 0 if all_read else max(1, flow.beyond - count)
         # One piece, up to the call that follows:
         self.cursor = cursor
         flow.beyond = left
@@ -371,6 +387,13 @@ class Shelf:
         notes, self.notes = self.notes, {}
         return as_ids(notes)
 
+    def strike_out(self, pending: dict[str, tuple[bytes, int]]) -> None:
+        """Take out what this is done with and the store has never seen, there and here."""
+        notes = self.notes
+        for name in [name for name, copy in notes.items() if copy is GONE and name in pending]:
+            del pending[name]
+            del notes[name]
+
     def restore(self, copies: dict[int, Copy]) -> None:
         """Note again what could not be written, but for what has changed since."""
         notes = {name_of(identity): copy for identity, copy in copies.items()}
@@ -382,7 +405,9 @@ Decode = Callable[[str | None, bytes], Any]
 """Makes a body of the bytes that a codec has made."""
 
 
-def record_of(found: tuple[int, int, int | None, str | None, bytes, int], decode: Decode) -> Record[Any]:
+def record_of(
+    found: tuple[int, int, int | None, str | None, bytes, int], decode: Decode
+) -> Record[Any]:
     """Return a message that was found in the store as a record."""
     identity, timestamp, _, codec, data, attempts = found
     name = name_of(identity)

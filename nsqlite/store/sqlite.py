@@ -2,7 +2,7 @@
 
 The rule: a file has one owner at a time, and this object is only the way to open it.
 
-Next: aio/__init__.py
+Next: testing/__init__.py
 """
 
 import os
@@ -36,20 +36,14 @@ class SQLite:
         """Say where, and how; nothing is opened yet.
 
         Args:
-            path: the file, which is made if it is not there.  Beside it lie `-wal` and `-shm`, which
-                SQLite removes when the broker is closed, and `-owner`.
+            path: the file, which is made if it is not there.  While it is open there lie beside it
+                `-wal` and `-shm`, which are SQLite's, and `-owner`.
             options: see `nsqlite.store.StoreOptions`.
 
         Raises:
             InvalidOption: an option is unknown or out of its range, or the path no path of a file.
         """
-        try:
-            given = os.fspath(path)
-        except TypeError:
-            given = ""
-        if not isinstance(given, str) or not given or given == ":memory:":
-            raise InvalidOption("path", path, "the path of a file")
-        self.path: Final = given
+        self.path: Final = _checked(path)
         self._terms: Final = agree(options)
 
     def open(self, factory: GuidFactory) -> Keeper:
@@ -72,3 +66,15 @@ class SQLite:
     def __repr__(self) -> str:
         """Show the path."""
         return f"<SQLite {self.path!r}>"
+
+
+def _checked(path: object) -> str:
+    """Return the path of a file as text.
+
+    Raises:
+        InvalidOption: it is none.
+    """
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(given, str) or given in ("", ":memory:"):
+        raise InvalidOption("path", path, "the path of a file, as text or a Path")
+    return given

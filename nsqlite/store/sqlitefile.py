@@ -9,13 +9,13 @@ Next: store/shelf.py
 """
 
 import ctypes
-import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Final
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
@@ -32,6 +32,9 @@ LOG_LIMIT: Final = 4 << 20
 
 SWEPT: Final = 1000
 """How many messages are looked at in one step of forgetting those that nobody holds."""
+
+COPIED: Final = 100_000
+"""How many messages are known to have copies; beyond it every one is looked for."""
 
 SPARE: Final = 1000
 """How many free pages are kept for messages to come."""
@@ -68,7 +71,9 @@ UNHELD: Final = """
 NOT EXISTS (
     SELECT 1 FROM channel h WHERE h.topic = {0} AND h.since < message_{0}.id
     AND (message_{0}.only IS NULL OR message_{0}.only = h.number)
-    AND NOT EXISTS (SELECT 1 FROM copy g WHERE g.id = message_{0}.id AND g.channel = h.number AND g.gone)
+    AND NOT EXISTS (
+        SELECT 1 FROM copy g WHERE g.id = message_{0}.id AND g.channel = h.number AND g.gone
+    )
 )
 """
 
@@ -77,7 +82,10 @@ PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_CORRUPT: (StoreDamaged, "it is damaged: restore it from a backup"),
     sqlite3.SQLITE_NOTADB: (StoreForeign, "it is no SQLite file"),
     sqlite3.SQLITE_CANTOPEN: (StoreError, "it cannot be opened: look at its directory"),
-    sqlite3.SQLITE_READONLY: (StoreError, "it cannot be written: look at its and its directory's permissions"),
+    sqlite3.SQLITE_READONLY: (
+        StoreError,
+        "it cannot be written: look at the permissions, its own and its directory's",
+    ),
     sqlite3.SQLITE_BUSY: (StoreError, "another program has locked it"),
 }
 """What SQLite's errors mean to users."""
@@ -90,6 +98,14 @@ class _Puts(dict[int, str]):
         """Make it."""
         statement = self[number] = PUT.format(number)
         return statement
+
+
+def runs(identities: list[int]) -> list[tuple[int, int]]:
+    """Return the first and last of each run of ids that follow upon each other, of sorted ones."""
+    edges = [0]
+    edges += [i for i in range(1, len(identities)) if identities[i] != identities[i - 1] + 1]
+    ends = [*edges[1:], len(identities)]
+    return [(identities[i], identities[j - 1]) for i, j in zip(edges, ends, strict=True) if j]
 
 
 def told(where: str, error: sqlite3.Error) -> StoreError:
@@ -119,6 +135,7 @@ class SQLiteFile:
         self._holders: dict[int, dict[int, int]] = {}  # by topic: its channels, with their `since`
         self._unheld: dict[int, int] = {}  # topics to be swept, with the id from which on
         self._gone: list[int] = []  # topics that were deleted and are not swept yet
+        self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
         self._restart = False
         self._puts: Final = _Puts()
         self._reading: Final = make_section(rank=3)
@@ -135,9 +152,7 @@ class SQLiteFile:
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self._path, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
 
     def _prepare(self, *, full: bool) -> None:
         writer = self._writer
@@ -154,7 +169,9 @@ class SQLiteFile:
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         [mode] = writer.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            raise StoreError(self._path, f"SQLite cannot keep a write-ahead log here, only {mode!r}")
+            raise StoreError(
+                self._path, f"SQLite cannot keep a write-ahead log here, only {mode!r}"
+            )
         writer.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         if not tables:
@@ -195,6 +212,8 @@ class SQLiteFile:
                 " ORDER BY number"
             ).fetchall()
             topics = []
+            if self._writer.execute("SELECT EXISTS (SELECT 1 FROM copy)").fetchone()[0]:
+                self._copied = None
             for number, name, paused, handed, last, held, unheld, gone in rows:
                 if gone:
                     self._gone.append(number)
@@ -262,28 +281,37 @@ class SQLiteFile:
 
     # Writing
 
+    def write_row(self, number: int, row: Row) -> None:
+        """See `Storage`."""
+        try:
+            self._writer.execute(self._puts[number], row)
+        except sqlite3.Error as error:
+            raise told(self._path, error) from error
+
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """See `Storage`."""
-        if len(rows) == 1:
-            try:
-                self._writer.execute(self._puts[number], rows[0])
-            except sqlite3.Error as error:
-                raise told(self._path, error) from error
-            return
         with self._telling():
             self._in_one(partial(self._put, number, rows))
 
     def _put(self, number: int, rows: list[Row]) -> None:
         self._writer.executemany(self._puts[number], rows)
 
-    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:  # noqa: ARG002 - Storage's
+    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
-        rows = [(identity, channel, attempts, None) for identity, attempts in copies]
-        with self._telling():
-            if len(rows) == 1:
-                self._writer.execute(COPY, rows[0])
+        try:
+            if len(copies) == 1:
+                identity, attempts = copies[0]
+                self._writer.execute(COPY, (identity, channel, attempts, None))
             else:
-                self._in_one(partial(self._writer.executemany, COPY, rows))
+                self._in_one(partial(self._count, channel, copies))
+        except sqlite3.Error as error:
+            raise told(self._path, error) from error
+        if self._copied is not None:
+            self._remember([identity for identity, _ in copies])
+
+    def _count(self, channel: int, copies: list[tuple[int, int]]) -> None:
+        rows = [(identity, channel, attempts, None) for identity, attempts in copies]
+        self._writer.executemany(COPY, rows)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
@@ -354,11 +382,10 @@ class SQLiteFile:
         )
 
     def _write_copies(self, channel: int, copies: dict[int, Copy], done: list[int]) -> None:
-        kept = [
-            (identity, channel, *copy) for identity, copy in copies.items() if copy is not GONE
-        ]
+        kept = [(identity, channel, *copy) for identity, copy in copies.items() if copy is not GONE]
         if kept:
             self._writer.executemany(COPY, kept)
+        self._remember([one[0] for one in kept] + done)
         if done:
             self._writer.executemany(
                 "INSERT INTO copy VALUES (?, ?, 0, NULL, 1) ON CONFLICT DO UPDATE SET"
@@ -366,12 +393,26 @@ class SQLiteFile:
                 [(identity, channel) for identity in done],
             )
 
+    def _remember(self, identities: Iterable[int]) -> None:
+        """Take note of which messages have copies, as long as they are not too many."""
+        copied = self._copied
+        if copied is not None:
+            copied.update(identities)
+            if len(copied) > COPIED:
+                self._copied = None
+
     def _forget(self, number: int, counts: Counter[int], holders: int) -> None:
         """Delete the messages that nobody holds any more, of those that somebody had done with."""
         writer = self._writer
-        all_done = [(identity,) for identity, count in counts.items() if count >= holders]
-        writer.executemany(f"DELETE FROM message_{number} WHERE id = ?", all_done)
-        writer.executemany("DELETE FROM copy WHERE id = ?", all_done)
+        all_done = sorted(identity for identity, count in counts.items() if count >= holders)
+        writer.executemany(f"DELETE FROM message_{number} WHERE id BETWEEN ? AND ?", runs(all_done))
+        copied = self._copied
+        if copied is None:
+            writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", runs(all_done))
+        else:
+            known = copied.intersection(all_done)
+            writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", runs(sorted(known)))
+            copied -= known  # if this is rolled back, the copies of what is gone stay: no harm
         some_done = [(identity,) for identity, count in counts.items() if count < holders]
         if some_done:
             writer.executemany(
@@ -389,7 +430,7 @@ class SQLiteFile:
     def copy_log(self) -> None:
         """See `Storage`."""
         try:
-            size = os.stat(f"{self._path}-wal").st_size
+            size = Path(f"{self._path}-wal").stat().st_size
         except OSError:
             return
         if size >= LOG_LIMIT:
@@ -415,9 +456,7 @@ class SQLiteFile:
         """Forget some messages that nobody holds."""
         number, start = next(iter(self._unheld.items()))
         writer = self._writer
-        [handed] = writer.execute(
-            "SELECT handed FROM topic WHERE number = ?", (number,)
-        ).fetchone()
+        [handed] = writer.execute("SELECT handed FROM topic WHERE number = ?", (number,)).fetchone()
         rows = writer.execute(
             f"SELECT id FROM message_{number} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
             (start, handed, SWEPT),
@@ -476,5 +515,3 @@ class SQLiteFile:
         for connection in (self._writer, self._reader, self._copier):
             # To close it would copy the log and remove it; so it must outlive the interpreter.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
-

@@ -110,11 +110,15 @@ class Storage(Protocol):
         """Return the topics and channels, their counts exact; called once, first."""
         ...
 
+    def write_row(self, number: int, row: Row) -> None:
+        """Write a new message of a topic: the shortest batch."""
+        ...
+
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """Write new messages of a topic, all or none: a batch of nothing else, made short."""
         ...
 
-    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
         """Write how often messages of a channel were delivered, by id; they wait for no time."""
         ...
 
@@ -122,7 +126,9 @@ class Storage(Protocol):
         """Write a batch, all or nothing."""
         ...
 
-    def read(self, topic: int, channel: int | None, after: int, upto: int, limit: int) -> list[Found]:
+    def read(
+        self, topic: int, channel: int | None, after: int, upto: int, limit: int
+    ) -> list[Found]:
         """Return messages that are ready, in the order of their ids.
 
         Args:
@@ -178,5 +184,3 @@ def as_ids(copies: dict[str, Copy]) -> dict[int, Copy]:
 def name_of(number: int) -> str:
     """Return an id in its 16 characters."""
     return f"{number:016x}"
-
-

@@ -2,7 +2,7 @@
 
 The rule: an option that was accepted is in its range.
 
-Next: store/letter.py
+Next: store/schema.py
 """
 
 from typing import Any, Final, Literal, TypedDict, get_args

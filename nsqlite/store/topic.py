@@ -5,7 +5,7 @@ written without it; then what was stored is shown to the channels under the lock
 which it was reserved.  So no disk is waited for under a lock, and nothing is delivered that was not
 stored.
 
-Next: store/keeper.py
+Next: store/clerk.py
 """
 
 from collections import deque
@@ -15,13 +15,20 @@ from typing import Any, Final, Protocol, Unpack
 
 from nsqlite.backlog import Deferral
 from nsqlite.channel import Channel
-from nsqlite.errors import Closed, InvalidMessage, InvalidOption, NSQLiteError, Reentered, StoreError
+from nsqlite.errors import (
+    Closed,
+    InvalidMessage,
+    InvalidOption,
+    NSQLiteError,
+    Reentered,
+    StoreError,
+)
 from nsqlite.fanout import FanOut
-from nsqlite.flow import Flow, Moved
+from nsqlite.flow import Moved
 from nsqlite.guid import BLOCK
 from nsqlite.lock import Section, insist
 from nsqlite.message import Message, Record, T
-from nsqlite.names import is_ephemeral
+from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import ChannelOptions, Options, TopicOptions
 from nsqlite.publisher import AT_ONCE, batch_of
 from nsqlite.stats import TopicStats
@@ -32,7 +39,6 @@ from nsqlite.store.letter import Letter
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Found, Row, StoredTopic, name_of
 from nsqlite.topic import Home, Topic
-from nsqlite.waiter import Waiter
 
 NO_LIMIT: Final = 1 << 62
 
@@ -43,6 +49,7 @@ class Office(Protocol):
     Attributes:
         lock: held by whoever writes.
         busy: somebody is writing.
+        many: there is much that should go along with the next write.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         mem_queue_size: how many ready messages of a channel are held in memory.
@@ -52,14 +59,32 @@ class Office(Protocol):
 
     lock: Section
     busy: bool
+    many: bool
     queue: deque[Letter]
     now_shown: bool
     mem_queue_size: int
     counts: bool
     sync_every: int
 
+    @property
+    def over(self) -> bool:
+        """Whether the store cannot be used."""
+        ...
+
+    def is_calm(self) -> bool:
+        """Return whether nobody is writing and nothing waits to be written at once."""
+        ...
+
     def require_open(self) -> None:
         """Check that the store can be used."""
+        ...
+
+    def flush(self) -> None:
+        """Write all that is not written; blocks."""
+        ...
+
+    def confirm_soon(self) -> None:
+        """Have all written soon, by the store's thread."""
         ...
 
     def encode(self, body: Any) -> tuple[Any, bytes, str | None]:
@@ -82,7 +107,7 @@ class Office(Protocol):
         """Return what a shelf has in the file apart."""
         ...
 
-    def stir(self, topic: "KeptTopic[Any]", *, at_once: bool = False) -> None:
+    def stir(self, topic: "KeptTopic[Any]", *, many: bool = False) -> None:
         """Take note that there is something to be written."""
         ...
 
@@ -114,10 +139,8 @@ class Office(Protocol):
         """Read a page; blocks."""
         ...
 
-    def settle(
-        self, topic: "KeptTopic[Any]", shelf: Shelf, messages: list[Message[Any]]
-    ) -> None:
-        """Have deliveries counted, if they are to be; blocks."""
+    def settle(self, topic: "KeptTopic[Any]", shelf: Shelf, messages: list[Message[Any]]) -> None:
+        """Have deliveries counted; blocks."""
         ...
 
 
@@ -158,7 +181,7 @@ class KeptTopic(Topic[T]):
         self._guard.run(self.changed)
 
     def _shelf(self, number: int | None, name: str, since: str) -> Shelf:
-        return Shelf(number, name, self, self._clock, self._guard, since)
+        return Shelf((number, name), self, self._clock, self._guard, since)
 
     def _make_fan(self) -> FanOut[T]:
         stored = self._stored
@@ -173,9 +196,9 @@ class KeptTopic(Topic[T]):
             shelf.asleep = known.held
             self._cabinet.shelves[known.name] = shelf
         self._cabinet.written = stored.last > 0 or bool(stored.channels)
-        return KeptFanOut(
-            self.name, self.options, self._clock, self._guard, self._cabinet, self._read_held
-        )
+        fan: KeptFanOut[T] = KeptFanOut(self.name, self.options, self._clock, self._cabinet)
+        fan.read = self._read_held
+        return fan
 
     def _read_held(self) -> list[Record[T]]:
         found = self._office.read_all(self._cabinet.number, self._cabinet.held)
@@ -197,7 +220,8 @@ class KeptTopic(Topic[T]):
         """See `Topic.put`; it returns when the message is stored, as `sync` says.
 
         Raises:
-            StoreError: the message could not be stored; nothing was put anywhere.
+            StoreError: the message, or with `sync="interval"` what was put before, could not be
+                stored; nothing was put anywhere.
         """
         if body.__class__ is bytes and delay is None and timeout is None:
             name = self._put_at_once(body)  # type: ignore[arg-type]  # bytes, as the line above found
@@ -215,18 +239,52 @@ class KeptTopic(Topic[T]):
             Its id; None if the long way is to be taken, and then nothing has changed.
         """
         office = self._office
-        if office.busy or office.now_shown or not 0 < len(body) <= self._max_size:
+        if office.busy or office.many or not 0 < len(body) <= self._max_size:
             return None
+        if office.now_shown:
+            return self._put_and_show(office, body)
         with office.lock:
-            if office.busy or office.queue or self._settled:
+            if self._settled or not office.is_calm():
                 return None
             try:
                 office.busy = True
-                return self._put_alone(body)
+                return self._put_alone(office, body)
             finally:
                 office.busy = False
 
-    def _put_alone(self, body: bytes) -> str | None:
+    def _put_and_show(self, office: Office, body: bytes) -> str | None:
+        """Reserve and show a message, and have it stored later; see `_put_at_once`."""
+        guard = self._guard
+        ids = self._ids
+        if not self._has_stirred(office):
+            return None
+        with self._lock:
+            now = self._wall()
+            if now >= ids.until or ids.used == BLOCK:
+                ids.renew(now)
+            push = guard.push
+            if push is None or self._settled:
+                return None
+            used = ids.used
+            ids.used = used + 1
+            prefix = ids.prefix
+            suffix = ids.suffixes[used]
+            # One piece, up to the call that follows:
+            self._bytes += len(body)
+            self._cabinet.pending[prefix + suffix] = body, now
+            push((body, now, prefix, suffix, 0))
+        return prefix + suffix
+
+    def _has_stirred(self, office: Office) -> bool:
+        """Have what is pending written in time; return whether there is room for more."""
+        count = len(self._cabinet.pending)
+        if not count:
+            office.stir(self)
+        elif count == office.sync_every:
+            office.confirm_soon()
+        return count < 2 * office.sync_every and not office.over
+
+    def _put_alone(self, office: Office, body: bytes) -> str | None:
         guard = self._guard
         ids = self._ids
         with self._lock:
@@ -244,7 +302,7 @@ class KeptTopic(Topic[T]):
         record: Record[Any] = (body, now, prefix, suffix, 0)
         row = (int(name, 16), now, None, None, None, body)
         try:
-            self._office.write_row(self._cabinet.number, row)
+            office.write_row(self._stored.number, row)
             with self._lock:
                 push = guard.push
                 if push is not None:
@@ -309,6 +367,8 @@ class KeptTopic(Topic[T]):
         if self._office.lock.owned():
             raise Reentered("put")
         self._office.require_open()
+        if self._office.now_shown and len(self._cabinet.pending) >= 2 * self._office.sync_every:
+            self._office.flush()
         drafts = []
         size = 0
         for index, body in enumerate(bodies):
@@ -477,8 +537,8 @@ class KeptTopic(Topic[T]):
         Raises:
             StoreError: it cannot be read or written.
         """
-        known = self._channels.get(name)
-        if known is not None and self._over is None:
+        check_name("channel", name)
+        if name in self._channels and self._over is None:
             return super().channel(name, **options)
         self._office.require_open()
         channel = self._wake(name, options)
@@ -487,12 +547,10 @@ class KeptTopic(Topic[T]):
 
     def _wake(self, name: str, options: ChannelOptions) -> Channel[T]:
         while True:
-            shelf = self._cabinet.shelves.get(name) if isinstance(name, str) else None
+            shelf = self._cabinet.shelves.get(name)
             if shelf is not None and name not in self._channels:
                 top = shelf.top
-                found = (
-                    self._office.read_apart(self._cabinet.number, shelf) if shelf.asleep else []
-                )
+                found = self._office.read_apart(self._cabinet.number, shelf) if shelf.asleep else []
                 self._sleeping[name] = top, [(self._office.record(one), one[2]) for one in found]
             try:
                 return super().channel(name, **options)
@@ -511,15 +569,12 @@ class KeptTopic(Topic[T]):
             self.stir()
         elif shelf.top != top:
             raise self._guard.refuse(_Stale())
-        channel: KeptChannel[T] = KeptChannel(
-            (self.name, name), options, self._clock, self._guard, self, shelf
-        )
+        channel: KeptChannel[T] = KeptChannel((self.name, name), options, self._clock, self, shelf)
         flow = channel._flow
         shelf.capacity = self._office.mem_queue_size if flow.limit is None else NO_LIMIT
         flow.beyond = max(0, shelf.asleep - len(apart))
         shelf.asleep = 0
         shelf.counted = self._office.counts
-        shelf.most = self._office.sync_every
         shelf.cursor = shelf.since
         shelf.flow = flow
         self._restore(flow, apart)
@@ -606,11 +661,11 @@ class KeptTopic(Topic[T]):
         """What the store keeps of it."""
         return self._cabinet
 
-    def stir(self, *, unheld: bool = False, at_once: bool = False) -> None:
+    def stir(self, *, unheld: bool = False, many: bool = False) -> None:
         """Take note that there is something to be written."""
         if unheld:
             self._cabinet.unheld = True
-        self._office.stir(self, at_once=at_once)
+        self._office.stir(self, many=many)
 
     def confirm(self) -> None:
         """Have written what was decided so far; in an event loop, soon."""
@@ -626,7 +681,7 @@ class KeptTopic(Topic[T]):
         self._office.fetch(self, shelf)
 
     def settle(self, shelf: Shelf, messages: list[Message[Any]]) -> None:
-        """Have deliveries counted, if they are to be; blocks."""
+        """Have deliveries counted; blocks."""
         self._office.settle(self, shelf, messages)
 
     def is_of(self, office: object) -> bool:

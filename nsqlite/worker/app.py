@@ -3,7 +3,7 @@
 The rule: the handlers' channels exist from the moment they are declared, so nothing published
 before `run` is missed; and whatever ends `run`, every worker is stopped.
 
-Next: testing/__init__.py
+Next: store/__init__.py
 """
 
 import logging
