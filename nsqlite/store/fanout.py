@@ -121,6 +121,14 @@ class KeptFanOut(FanOut[T]):
         if last > held.top:
             held.since = held.top = last
 
+    def count_alone(self, name: str) -> None:
+        """Take note of a message that went to one channel alone."""
+        held = self.cabinet.held
+        if name > held.top:
+            held.top = name
+            if self.is_flowing():
+                held.since = name
+
     def hand_on(self) -> None:
         """See `FanOut`; what lies in the file alone stays there, and is counted elsewhere."""
         held = self.held

@@ -89,6 +89,7 @@ class Keeper:
         factory.start_after(max((topic.last for topic in stored), default=0))
         self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
         self._clerk.start()
+        self._clerk.expect()  # to go on with what was being forgotten
 
     # For the broker
 
@@ -471,10 +472,11 @@ class Keeper:
             if plan is not None:
                 after, upto, limit, emptied = plan
                 number = topic.cabinet.number
-                found = self._storage.read(number, shelf.number, after, upto, limit)
-                records = [self.record(one) for one in found]
+                found = self._storage.read(number, shelf.number, after, upto, limit + 1)
+                records = [self.record(one) for one in found[:limit]]
+                more = len(found) > limit
                 with guard.lock:
-                    guard.perform(shelf.arrive, records, upto, limit, emptied)
+                    guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
         guard.settle()
 
     def fetch_wanted(self) -> None:
@@ -492,7 +494,8 @@ class Keeper:
         """Return what a shelf has in the file apart."""
         if self.now_shown:
             self.flush()
-        return self._storage.read_apart(topic, shelf.number, int(shelf.since, 16))
+        after, upto = int(shelf.since, 16), int(shelf.top, 16)
+        return self._storage.read_apart(topic, shelf.number, after, upto)
 
     # Upkeep
 

@@ -364,15 +364,23 @@ class Shelf:
             return None
         return int(self.cursor, 16), int(self.top, 16), room, self.emptied
 
-    def arrive(self, records: list[Record[Any]], upto: int, limit: int, emptied: int) -> None:
-        """Take a page into memory."""
+    def arrive(self, records: list[Record[Any]], upto: int, emptied: int, *, more: bool) -> None:
+        """Take a page into memory.
+
+        Args:
+            records: what was read.
+            upto: the id up to which was read.
+            emptied: what `page` told.
+            more: whether there was more to read.
+        """
         flow = self.flow
         if flow is None or self.emptied != emptied or not flow.beyond:
             return
         count = len(records)
-        cursor = records[-1][2] + records[-1][3] if count == limit else name_of(upto)
-        all_read = count < limit and cursor == self.top
-        left = 0 if all_read else max(1, flow.beyond - count)
+        cursor = records[-1][2] + records[-1][3] if more else name_of(upto)
+        left = max(int(more), flow.beyond - count)
+        if not more and cursor == self.top:
+            left = 0  # whatever was counted: that was all
         # One piece, up to the call that follows:
         self.cursor = cursor
         flow.beyond = left

@@ -46,7 +46,7 @@ PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
 COPY: Final = (
     "INSERT INTO copy VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
-    " attempts = excluded.attempts, due = excluded.due"
+    " attempts = excluded.attempts, due = coalesce(excluded.due, due)"
 )
 
 _FOUND: Final = """
@@ -60,11 +60,11 @@ READY: Final = _FOUND + (
 )
 APART: Final = _FOUND + (
     "WHERE m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
-    " AND (m.only IS NULL OR m.only = :channel) AND coalesce(c.gone, 0) = 0"
+    " AND (m.only = :channel OR (m.only IS NULL AND m.id <= :upto)) AND coalesce(c.gone, 0) = 0"
 )
 REQUEUED: Final = _FOUND.replace("LEFT JOIN", "JOIN") + (
     "WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after"
-    " AND m.due IS NULL AND m.only IS NULL AND c.gone = 0"
+    " AND c.id <= :upto AND m.due IS NULL AND m.only IS NULL AND c.gone = 0"
 )
 
 UNHELD: Final = """
@@ -252,13 +252,14 @@ class SQLiteFile:
         ):
             topic.last = identity
             late[only] += 1
+        flowing = bool(topic.channels) and not topic.paused
         for channel in topic.channels:
-            channel.held += late[None] + late[channel.number]
-        if topic.paused or not topic.channels:
-            topic.held += late[None]
-        else:
+            channel.held += late[channel.number] + (late[None] if flowing else 0)
+        if flowing:
             topic.handed = topic.last
             topic.held = 0
+        else:
+            topic.held += late[None]
 
     def read(
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
@@ -269,10 +270,10 @@ class SQLiteFile:
             with self._reading:
                 return self._reader.execute(READY.format(topic), values).fetchall()
 
-    def read_apart(self, topic: int, channel: int | None, after: int) -> list[Found]:
+    def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
         """See `Storage`."""
         with self._telling():
-            values = {"channel": channel, "after": after}
+            values = {"channel": channel, "after": after, "upto": upto}
             with self._reading:
                 found = self._reader.execute(APART.format(topic), values).fetchall()
                 if channel is not None:

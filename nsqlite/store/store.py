@@ -26,7 +26,9 @@ GONE: Final = None
 """The copy of a channel that has done with a message."""
 
 Copy: TypeAlias = tuple[int, int | None] | None
-"""Deliveries so far, and until when it waits (nanoseconds since the epoch); `GONE`."""
+"""Deliveries so far, and until when it waits (nanoseconds since the epoch); `GONE`.
+
+None for the latter leaves an earlier one as it is: what had to wait once stays apart."""
 
 Row: TypeAlias = tuple[int, int, int | None, int | None, str | None, bytes]
 """A message: id, timestamp, due (both in nanoseconds since the epoch), the number of the only
@@ -143,7 +145,7 @@ class Storage(Protocol):
         """
         ...
 
-    def read_apart(self, topic: int, channel: int | None, after: int) -> list[Found]:
+    def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
         """Return the messages of a channel or topic that do not come in the order of their ids.
 
         These are those that wait, or had to wait, for a time, and those meant for it alone.
@@ -152,6 +154,7 @@ class Storage(Protocol):
             topic: the topic's number.
             channel: the channel's; None for what the topic itself holds.
             after: only ids above this.
+            upto: only ids up to this, but for those meant for the channel alone.
         """
         ...
 

@@ -191,7 +191,7 @@ class KeptTopic(Topic[T]):
         self._cabinet = Cabinet(stored.number, self.name, held)
         for known in stored.channels:
             shelf = self._shelf(known.number, known.name, name_of(known.since))
-            shelf.top = held.top
+            shelf.top = held.since
             shelf.paused = known.paused
             shelf.asleep = known.held
             self._cabinet.shelves[known.name] = shelf
@@ -474,6 +474,9 @@ class KeptTopic(Topic[T]):
                 if not letter.shown:
                     self._bytes += letter.size
                 channel.show(letter)
+        fan = self._fan
+        assert isinstance(fan, KeptFanOut)
+        fan.count_alone(letter.names[0])
         letter.shown = True
 
     def _cancel(self, letter: Letter) -> None:
