@@ -12,7 +12,7 @@ Next: topiccore.py
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import repeat
-from typing import Final, Generic
+from typing import ClassVar, Final, Generic
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, InvalidMessage, Reentered
@@ -37,6 +37,9 @@ class Publisher(Unique, Generic[T]):
         name: the topic's name.
         options: what holds for it.
     """
+
+    kept: ClassVar = False
+    """Whether a store keeps it."""
 
     __slots__ = (
         "_bytes",
@@ -141,25 +144,6 @@ class Publisher(Unique, Generic[T]):
             self._send([record], size, delay, timeout)
         return prefix + suffix
 
-    def post(
-        self,
-        bodies: list[T],
-        delay: float | None,
-        told: Callable[[], object],  # noqa: ARG002 - for a topic that a store keeps
-    ) -> Callable[[], list[str]]:
-        """Begin a put that does not wait for room nor, where a store keeps the topic, for the disk.
-
-        Args:
-            bodies: as for `put_many`.
-            delay: as for `put`.
-            told: called when the put is done, by any thread; not called without a store.
-
-        Returns:
-            What then returns the ids, or raises what `put` raises.
-        """
-        names = self.put_many(bodies, delay=delay, timeout=AT_ONCE)
-        return lambda: names
-
     def put_many(
         self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
     ) -> list[str]:
@@ -199,6 +183,29 @@ class Publisher(Unique, Generic[T]):
         records, names = self._mint(batch)
         self._send(records, size, delay, timeout)
         return names
+
+    def draft(
+        self,
+        bodies: list[T],
+        told: Callable[[], object],  # noqa: ARG002 - for a topic that a store keeps
+    ) -> tuple[list[Record[T]], int, Callable[[], list[str]]]:
+        """Return what `_send` takes for bodies that were checked; for who must not block.
+
+        Args:
+            bodies: the bodies.
+            told: called when it is done, by any thread, if `hurry` says that it will be.
+
+        Returns:
+            The records, the sum of their lengths, and what then returns their ids, or raises why
+            they were not put.
+        """
+        records, names = self._mint(bodies)
+        size = sum(len(body) for body in bodies if isinstance(body, bytes))
+        return records, size, lambda: names
+
+    def hurry(self) -> bool:
+        """Have what was sent stored soon; return whether that will be told."""
+        return False
 
     def _size(self, body: T, index: int | None) -> int:
         """Check a body that is not plainly bytes; needs no lock."""

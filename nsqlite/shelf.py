@@ -8,11 +8,14 @@ of a shelf is asked where the long way is taken anyway.
 Next: backlog.py
 """
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeAlias
 
 from nsqlite.message import Message, Record
 from nsqlite.observe import Kind
+
+Told: TypeAlias = Callable[[BaseException | None], object]
+"""Hears that something was done, or why it could not be."""
 
 
 class Shelf(Protocol):
@@ -72,6 +75,15 @@ class Shelf(Protocol):
 
         Raises:
             StoreError: it cannot be read; nothing has changed.
+        """
+        ...
+
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """Have something that blocks, as `fetch`, done by the store's thread; takes no lock.
+
+        Args:
+            errand: what is to be done.
+            told: called afterwards, by that thread.
         """
         ...
 

@@ -10,16 +10,19 @@ Next: aio/publish.py
 
 from asyncio import AbstractEventLoop
 from collections.abc import AsyncIterator
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
 from nsqlite.aio.lookout import Lookout
 from nsqlite.aio.sleeper import Sleeper
+from nsqlite.aio.told import by_store
 from nsqlite.channel import Channel
 from nsqlite.errors import Closed, Empty
 from nsqlite.getting import Getting
 from nsqlite.message import Message, T
 from nsqlite.options import timeout_ns, whole
+from nsqlite.shelf import Shelf
 
 
 class Consumer(Getting[T]):
@@ -105,7 +108,14 @@ class Consumer(Getting[T]):
                     tick[message] = None
                     del ready[0]
                     return message
-        return await self._wait(limit)
+        shelf = self._flow.shelf
+        if shelf is None:
+            return await self._wait(limit)
+        known = shelf.deliver(self)
+        got = await self._wait(limit) if known is None else known
+        if shelf.counted:
+            await self._settle(shelf, [got])
+        return got
 
     async def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -142,7 +152,18 @@ class Consumer(Getting[T]):
         except BaseException:
             self._guard.call(self._return, batch)
             raise
+        shelf = self._flow.shelf
+        if shelf is not None and shelf.counted:
+            await self._settle(shelf, batch)
         return batch
+
+    async def _settle(self, shelf: Shelf, batch: list[Message[T]]) -> None:
+        """Have deliveries counted in the store."""
+        try:
+            await by_store(shelf, partial(shelf.settle, batch))
+        except BaseException:
+            self._guard.call(self._return, batch)  # does nothing to what is back already
+            raise
 
     async def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
         """Wait so many nanoseconds for a batch to fill up to `n`."""
@@ -163,6 +184,8 @@ class Consumer(Getting[T]):
     async def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
         if limit == 0:
+            while self._is_short() and (shelf := self._flow.shelf) is not None:
+                await by_store(shelf, shelf.fetch)
             return self._get_now()
         waiter: Sleeper[T] = Sleeper(self._guard, self._clock, self._abandon, self)
         lookout = self._lookout(waiter.loop)

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nsqlite.aio.sleeper import Sleeper
+from nsqlite.aio.told import Told
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.errors import Full, InvalidOption
 from nsqlite.guard import Guard
-from nsqlite.message import T
+from nsqlite.message import Record, T
 from nsqlite.options import timeout_ns
 from nsqlite.publisher import AT_ONCE, batch_of
 from nsqlite.topic import Topic
@@ -27,26 +28,28 @@ async def put(
 ) -> str:
     """Publish a message to every channel; see `Topic.put`.
 
-    It does not suspend, unless a channel is bounded with the policy "wait" and has no room.  Then
-    it stands in line with the puts of threads, first come, first served; so one whose loop is stuck
-    holds up those behind it.
+    It does not suspend, unless a channel is bounded with the policy "wait" and has no room, or a
+    store keeps the topic.  For room it stands in line with the puts of threads, first come, first
+    served; so one whose loop is stuck holds up those behind it.  The store is written by the
+    store's thread.
 
     Raises:
         InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put`.
 
     Cancellation:
-        A cancelled `put` has put nothing anywhere.
+        A cancelled `put` has put nothing anywhere; but one that waited for the store may be put.
     """
     limit = None if timeout is None else timeout_ns(timeout)
     try:
-        return topic.put(body, delay, AT_ONCE)
+        if not topic.kept:
+            return topic.put(body, delay, AT_ONCE)
     except AttributeError:
         _require_topic(topic)
         raise
     except Full:
         if limit == 0:
             raise
-    [name] = await _put_patiently(topic, [body], limit)
+    [name] = await _put_patiently(topic, [body], delay, limit)
     return name
 
 
@@ -63,17 +66,18 @@ async def put_many(
         InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put_many`.
 
     Cancellation:
-        A cancelled `put_many` has put nothing anywhere.
+        As for `put`: all of them or none.
     """
     limit = None if timeout is None else timeout_ns(timeout)
     batch = batch_of(bodies)
     _require_topic(topic)
     try:
-        return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
+        if not (topic.kept and batch):
+            return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
     except Full:
         if limit == 0:
             raise
-    return await _put_patiently(topic, batch, limit)
+    return await _put_patiently(topic, batch, delay, limit)
 
 
 def _require_topic(topic: Any) -> None:
@@ -86,18 +90,35 @@ def _require_topic(topic: Any) -> None:
         raise InvalidOption("topic", topic, "a Topic")
 
 
-async def _put_patiently(topic: Topic[T], batch: list[T], limit: int | None) -> list[str]:
-    """Publish bodies that were checked when there is room; takes the lock."""
+async def _put_patiently(
+    topic: Topic[T], batch: list[T], delay: float | None, limit: int | None
+) -> list[str]:
+    """Publish bodies when there is room, and wait until they are stored; takes the lock."""
+    told = Told()
+    records, size, conclude = topic.draft(batch, told.tell)
+    try:
+        topic._send(records, size, delay, AT_ONCE)
+    except Full:
+        if limit == 0:
+            raise
+        await _wait_for_room(topic, records, size, limit)
+    if topic.hurry():
+        await told.future
+    return conclude()
+
+
+async def _wait_for_room(
+    topic: Topic[T], records: list[Record[T]], size: int, limit: int | None
+) -> None:
+    """Publish records when there is room; takes the lock."""
     guard = topic._guard
     now = topic._now
-    records, names = topic._mint(batch)
-    size = sum(len(body) for body in batch if isinstance(body, bytes))
     deadline = None if limit is None else now() + limit
 
     def give_up(waiter: Sleeper[T]) -> None:
         guard.call(topic._fan.leave, waiter)
 
-    async def wait_for_room() -> None:
+    async def wait() -> None:
         while not guard.run(topic._try, records, size, None, waiter):
             if deadline is not None and now() >= deadline:
                 guard.run(topic._try_last, records, size, waiter)
@@ -106,11 +127,10 @@ async def _put_patiently(topic: Topic[T], batch: list[T], limit: int | None) -> 
 
     waiter: Sleeper[T] = Sleeper(guard, topic._clock, give_up)
     try:
-        await wait_for_room()
+        await wait()
     finally:
         give_up(waiter)
         waiter.end()
-    return names
 
 
 async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None = None) -> bool:

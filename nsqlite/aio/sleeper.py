@@ -6,7 +6,7 @@ told after the lock, and everything here but `wake` runs in the loop's own threa
 A loop that is closed cannot be told.  Then the call is given up for it, so that what it was handed
 goes on to the next.
 
-Next: aio/lookout.py
+Next: aio/told.py
 """
 
 import asyncio

@@ -1,17 +1,65 @@
 """A cabinet: what the store keeps of one topic, a shelf for each channel and one for the topic.
 
-The rule: an account is taken in one piece, so what it counts and what it tells of single messages
-belong together.
+The rule: an account is taken in one piece under the topic's lock, so what it counts and what it
+tells of single messages belong together; what takes long is done with it afterwards.
 
-Everything here expects the topic's lock.
+Everything of a cabinet expects the topic's lock; an account, once taken, is its taker's.
 
 Next: store/letter.py
 """
 
 from typing import Final
 
+import attrs
+
 from nsqlite.store.shelf import Shelf
-from nsqlite.store.store import Batch, Row, StoredChannel, StoredTopic
+from nsqlite.store.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic
+
+
+@attrs.define(eq=False)
+class Account:
+    """What the store has not heard yet of a topic.
+
+    Attributes:
+        topic: the topic as it is, with its channels; None if it was deleted.
+        gone_topic: its number, if it was deleted and is still in the store.
+        gone: the numbers of channels that were deleted and are still in the store.
+        unheld: there may be messages in the store that nobody holds.
+        notes: what became of messages, by id, for each shelf.
+        pending: messages that were shown and are not written, by id: body and timestamp.
+    """
+
+    topic: StoredTopic | None = None
+    gone_topic: int | None = None
+    gone: list[int] = attrs.Factory(list)
+    unheld: bool = False
+    notes: list[tuple[Shelf, dict[str, Copy]]] = attrs.Factory(list)
+    pending: dict[str, tuple[bytes, int]] = attrs.Factory(dict)
+
+    def add_to(self, batch: Batch, number: int) -> None:
+        """Add it to a batch; needs no lock."""
+        batch.gone_channels += [(number, gone) for gone in self.gone]
+        if self.gone_topic is not None:
+            batch.gone_topics.append(self.gone_topic)
+        if self.topic is None:
+            return
+        batch.topics.append(self.topic)
+        if self.unheld:
+            batch.unheld.add(number)
+        never: set[str] = set()
+        if self.pending and len(self.topic.channels) == 1:
+            for _, notes in self.notes:
+                never = {name for name in self.pending if notes.get(name, ()) is GONE}
+        rows: list[Row] = [
+            (int(name, 16), timestamp, None, None, None, body)
+            for name, (body, timestamp) in self.pending.items()
+            if name not in never
+        ]
+        if rows:
+            batch.rows.append((number, rows))
+        for shelf, notes in self.notes:
+            copies = {int(name, 16): copy for name, copy in notes.items() if name not in never}
+            batch.copies.append((number, shelf.number, copies))
 
 
 class Cabinet:
@@ -30,7 +78,6 @@ class Cabinet:
     """
 
     __slots__ = (
-        "_sent",
         "deleted",
         "gone",
         "held",
@@ -50,7 +97,6 @@ class Cabinet:
         self.shelves: Final[dict[str, Shelf]] = {}
         self.gone: list[int] = []
         self.pending: dict[str, tuple[bytes, int]] = {}
-        self._sent: dict[str, tuple[bytes, int]] = {}  # with the last account
         self.unheld = False
         self.deleted = False
         self.written = False
@@ -62,69 +108,46 @@ class Cabinet:
             self.gone.append(shelf.number)
             self.unheld = True
 
-    def account(self, batch: Batch) -> None:
-        """Add to a batch all that the store has not heard yet."""
-        self._sent = {}
-        gone, self.gone = self.gone, []
-        batch.gone_channels += [(self.number, number) for number in gone]
-        if self.deleted and not self.written:
-            return
+    def account(self) -> Account:
+        """Return all that the store has not heard yet, and begin anew."""
+        account = Account()
+        account.gone, self.gone = self.gone, []
         if self.deleted:
-            batch.gone_topics.append(self.number)
-            return
+            account.gone_topic = self.number if self.written else None
+            return account
         held = self.held
-        topic = StoredTopic(
+        account.topic = StoredTopic(
             number=self.number,
             name=self.name,
             paused=held.paused,
             handed=int(held.since, 16),
             last=int(held.top, 16),
             held=held.total(),
+            channels=[_stored(shelf) for shelf in self.shelves.values()],
         )
-        batch.topics.append(topic)
-        if self.unheld:
-            self.unheld = False
-            batch.unheld.add(self.number)
-        if held.notes:
-            batch.copies.append((self.number, None, held.unwritten()))
-        notes: list[Shelf] = []
-        for shelf in self.shelves.values():
-            assert shelf.number is not None
-            topic.channels.append(
-                StoredChannel(
-                    number=shelf.number,
-                    name=shelf.name,
-                    paused=shelf.paused,
-                    since=int(shelf.since, 16),
-                    held=shelf.total(),
-                )
-            )
-            if shelf.notes:
-                notes.append(shelf)
-        if self.pending:
-            self._account_pending(batch, notes)
-        for shelf in notes:
-            batch.copies.append((self.number, shelf.number, shelf.unwritten()))
-
-    def _account_pending(self, batch: Batch, notes: list[Shelf]) -> None:
-        """Add what is not written yet, but for what every channel has done with already."""
-        self._sent = pending = self.pending
-        self.pending = {}
-        if len(self.shelves) == 1:
-            for shelf in notes:
-                shelf.strike_out(pending)
-        rows: list[Row] = [
-            (int(name, 16), timestamp, None, None, None, body)
-            for name, (body, timestamp) in pending.items()
+        account.unheld, self.unheld = self.unheld, False
+        account.pending, self.pending = self.pending, {}
+        account.notes = [
+            (shelf, shelf.unwritten()) for shelf in (held, *self.shelves.values()) if shelf.notes
         ]
-        batch.rows.append((self.number, rows))
+        return account
 
-    def restore(self, batch: Batch) -> None:
-        """Take back from a batch that could not be written what belongs here."""
-        self.gone += [number for topic, number in batch.gone_channels if topic == self.number]
-        self.unheld = self.unheld or self.number in batch.unheld
-        self.pending = {**self._sent, **self.pending}
-        shelves = {shelf.number: shelf for shelf in (self.held, *self.shelves.values())}
-        for topic, number, copies in batch.copies:
-            if topic == self.number and number in shelves:
-                shelves[number].restore(copies)
+    def restore(self, account: Account) -> None:
+        """Take back an account that could not be written."""
+        self.gone += account.gone
+        self.unheld = self.unheld or account.unheld
+        self.pending = {**account.pending, **self.pending}
+        for shelf, notes in account.notes:
+            shelf.restore(notes)
+
+
+def _stored(shelf: Shelf) -> StoredChannel:
+    """Return a channel as it is to be kept."""
+    assert shelf.number is not None
+    return StoredChannel(
+        number=shelf.number,
+        name=shelf.name,
+        paused=shelf.paused,
+        since=int(shelf.since, 16),
+        held=shelf.total(),
+    )

@@ -26,8 +26,8 @@ class Work(Protocol):
         """Write what is reserved."""
         ...
 
-    def fetch_wanted(self) -> None:
-        """Read what is wanted."""
+    def run_errands(self) -> None:
+        """Do what it was asked to, and read what is wanted."""
         ...
 
     def flush(self) -> None:
@@ -121,7 +121,7 @@ class Clerk:
     def _look(self) -> None:
         work = self._work
         work.commit()
-        work.fetch_wanted()
+        work.run_errands()
         due = self._due
         if due is None or SYSTEM.monotonic_ns() < due:
             return

@@ -24,6 +24,8 @@ from nsqlite.lock import make_section
 from nsqlite.message import Message, Record
 from nsqlite.names import is_ephemeral
 from nsqlite.options import TopicOptions
+from nsqlite.shelf import Told
+from nsqlite.store.cabinet import Account
 from nsqlite.store.clerk import Clerk
 from nsqlite.store.codec import Coder
 from nsqlite.store.letter import Letter
@@ -77,6 +79,7 @@ class Keeper:
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
         self._dirty: Final[dict[KeptTopic[Any], None]] = {}
+        self._errands: Final[deque[tuple[Callable[[], object], Told]]] = deque()
         self._wanted: Final[dict[Shelf, KeptTopic[Any]]] = {}
         self._problem: NSQLiteError | None = None
         self._over: Callable[[], NSQLiteError] | None = None
@@ -207,6 +210,11 @@ class Keeper:
     def want(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
         """Have a page read soon; takes no lock."""
         self._wanted[shelf] = topic
+        self._clerk.ring()
+
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """Have something done by the store's thread; takes no lock."""
+        self._errands.append((errand, told))
         self._clerk.ring()
 
     def hurry(self) -> None:
@@ -390,40 +398,44 @@ class Keeper:
 
     def _flush(self) -> None:
         """Write an account of every topic that has changed, then the queue, in one transaction."""
+        accounts = self._take_accounts()
         batch = Batch()
-        topics = self._account(batch)
+        for topic, account in accounts:
+            account.add_to(batch, topic.cabinet.number)
         letters = self._unsettled()
         batch.rows += _rows_of(letters)
         try:
-            if topics or letters:
+            if accounts or letters:
                 self._storage.write(batch)
         except BaseException as error:
-            for topic in topics:
-                self._restore(topic, batch)
+            for topic, account in accounts:
+                self._restore(topic, account)
             if isinstance(error, StoreError):
                 self._problem = error
                 self._refuse(letters, error)
             raise
         self._problem = None
-        for topic in topics:
+        for topic, _ in accounts:
             topic.cabinet.written = True
         self._settle(letters)
 
-    def _account(self, batch: Batch) -> list[KeptTopic[Any]]:
+    def _take_accounts(self) -> list[tuple[KeptTopic[Any], Account]]:
         """Take the accounts of the topics that have changed."""
         self.many = False
-        topics = [topic for topic in list(self._dirty) if not topic._guard.lock.owned()]
-        for topic in topics:
-            del self._dirty[topic]
+        accounts = []
+        for topic in list(self._dirty):
             guard = topic._guard
+            if guard.lock.owned():  # this was called by a signal handler in the middle of a call
+                continue
+            del self._dirty[topic]
             with guard.lock:
-                guard.perform(topic.cabinet.account, batch)
-        return topics
+                accounts.append((topic, guard.perform(topic.cabinet.account)))
+        return accounts
 
-    def _restore(self, topic: KeptTopic[Any], batch: Batch) -> None:
+    def _restore(self, topic: KeptTopic[Any], account: Account) -> None:
         guard = topic._guard
         with guard.lock:
-            guard.perform(topic.cabinet.restore, batch)
+            guard.perform(topic.cabinet.restore, account)
         self.stir(topic)
 
     def _refuse(self, letters: list[Letter], error: StoreError) -> None:
@@ -479,8 +491,19 @@ class Keeper:
                     guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
         guard.settle()
 
-    def fetch_wanted(self) -> None:
-        """Read the pages that are wanted."""
+    def run_errands(self) -> None:
+        """Do what the clerk was asked to, and read the pages that are wanted."""
+        while self._errands:
+            errand, told = self._errands.popleft()
+            problem: BaseException | None = None
+            try:
+                errand()
+            except Exception as error:
+                problem = error
+            try:
+                told(problem)
+            except RuntimeError:  # its loop is closed
+                pass
         while self._wanted:
             shelf, topic = self._wanted.popitem()
             self.fetch(topic, shelf)

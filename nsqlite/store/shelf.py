@@ -16,7 +16,8 @@ from nsqlite.clock import Clock
 from nsqlite.guard import Guard
 from nsqlite.message import FINISHED, Message, Record, was_delivered
 from nsqlite.observe import Kind
-from nsqlite.store.store import GONE, Copy, as_ids, name_of
+from nsqlite.shelf import Told
+from nsqlite.store.store import GONE, Copy, name_of
 
 NOTED: Final = (Kind.DELIVERED, Kind.RETURNED, Kind.REQUEUED)
 """What is noted with its attempts."""
@@ -50,6 +51,10 @@ class Librarian(Protocol):
 
     def fetch(self, shelf: "Shelf") -> None:
         """Read the next page."""
+        ...
+
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """Have something done by the store's thread."""
         ...
 
     def settle(self, shelf: "Shelf", messages: list[Message[Any]]) -> None:
@@ -346,6 +351,10 @@ class Shelf:
         """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
         self._librarian.fetch(self)
 
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """See `nsqlite.shelf.Shelf`."""
+        self._librarian.send(errand, told)
+
     def settle(self, messages: list[Message[Any]]) -> None:
         """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
         self._librarian.settle(self, messages)
@@ -390,23 +399,14 @@ class Shelf:
 
     # Writing
 
-    def unwritten(self) -> dict[int, Copy]:
+    def unwritten(self) -> dict[str, Copy]:
         """Return what the store has not heard yet, and begin anew."""
         notes, self.notes = self.notes, {}
-        return as_ids(notes)
+        return notes
 
-    def strike_out(self, pending: dict[str, tuple[bytes, int]]) -> None:
-        """Take out what this is done with and the store has never seen, there and here."""
-        notes = self.notes
-        for name in [name for name, copy in notes.items() if copy is GONE and name in pending]:
-            del pending[name]
-            del notes[name]
-
-    def restore(self, copies: dict[int, Copy]) -> None:
+    def restore(self, notes: dict[str, Copy]) -> None:
         """Note again what could not be written, but for what has changed since."""
-        notes = {name_of(identity): copy for identity, copy in copies.items()}
         self.notes = {**notes, **self.notes}
-        self._librarian.stir()
 
 
 Decode = Callable[[str | None, bytes], Any]

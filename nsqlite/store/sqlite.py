@@ -12,6 +12,7 @@ from nsqlite.errors import InvalidOption
 from nsqlite.guid import GuidFactory
 from nsqlite.store.keeper import Keeper
 from nsqlite.store.sqlitefile import SQLiteFile
+from nsqlite.store.store import Storage
 from nsqlite.store.terms import StoreOptions, agree
 
 
@@ -55,12 +56,23 @@ class SQLite:
             StoreDamaged: it is damaged.
             StoreError: it cannot be opened or written.
         """
-        path = os.path.abspath(self.path)  # noqa: PTH100 - a text is what SQLite takes
-        file = SQLiteFile(path, full=self._terms.sync == "full")
+        return self._keep(self._storage(), factory)
+
+    @property
+    def _where(self) -> str:
+        """Where the file is, wherever the process goes."""
+        return os.path.abspath(self.path)  # noqa: PTH100 - a text is what SQLite takes
+
+    def _storage(self) -> Storage:
+        """Open the file alone; a seam for tests, which have a storage of theirs around it."""
+        return SQLiteFile(self._where, full=self._terms.sync == "full")
+
+    def _keep(self, storage: Storage, factory: GuidFactory) -> Keeper:
+        """Return what keeps a broker's topics in an open file."""
         try:
-            return Keeper(path, file, self._terms, factory)
+            return Keeper(self._where, storage, self._terms, factory)
         except BaseException:
-            file.close()
+            storage.close()
             raise
 
     def __repr__(self) -> str:

@@ -179,11 +179,6 @@ class Storage(Protocol):
         ...
 
 
-def as_ids(copies: dict[str, Copy]) -> dict[int, Copy]:
-    """Return copies by the number that an id's 16 characters are."""
-    return {int(name, 16): copy for name, copy in copies.items()}
-
-
 def name_of(number: int) -> str:
     """Return an id in its 16 characters."""
     return f"{number:016x}"

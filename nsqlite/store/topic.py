@@ -30,7 +30,8 @@ from nsqlite.lock import Section, insist
 from nsqlite.message import Message, Record, T
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import ChannelOptions, Options, TopicOptions
-from nsqlite.publisher import AT_ONCE, batch_of
+from nsqlite.publisher import batch_of
+from nsqlite.shelf import Told
 from nsqlite.stats import TopicStats
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
@@ -135,6 +136,10 @@ class Office(Protocol):
         """Have a page read soon."""
         ...
 
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """Have something done by the store's thread."""
+        ...
+
     def fetch(self, topic: "KeptTopic[Any]", shelf: Shelf) -> None:
         """Read a page; blocks."""
         ...
@@ -153,6 +158,8 @@ class KeptTopic(Topic[T]):
 
     Threads: as for `Topic`, but a put inside another call of the same thread raises `Reentered`.
     """
+
+    kept = True
 
     __slots__ = ("_cabinet", "_home", "_office", "_settled", "_sleeping", "_stored")
 
@@ -346,14 +353,19 @@ class KeptTopic(Topic[T]):
         self._office.write(letter)
         return letter.names
 
-    def post(
-        self, bodies: list[T], delay: float | None, told: Callable[[], object]
-    ) -> Callable[[], list[str]]:
-        """See `Publisher.post`."""
+    def draft(
+        self, bodies: list[T], told: Callable[[], object]
+    ) -> tuple[list[Record[T]], int, Callable[[], list[str]]]:
+        """See `Publisher.draft`."""
         letter = self._draft(bodies, told)
-        self._send_letter(letter, delay, AT_ONCE)
+        return letter, letter.size, partial(concluded, letter)
+
+    def hurry(self) -> bool:
+        """See `Publisher.hurry`."""
+        if self._office.now_shown:
+            return False
         self._office.hurry()
-        return lambda: concluded(letter)
+        return True
 
     def _draft(
         self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
@@ -682,6 +694,10 @@ class KeptTopic(Topic[T]):
     def fetch(self, shelf: Shelf) -> None:
         """Read a page; blocks."""
         self._office.fetch(self, shelf)
+
+    def send(self, errand: Callable[[], object], told: Told) -> None:
+        """Have something done by the store's thread."""
+        self._office.send(errand, told)
 
     def settle(self, shelf: Shelf, messages: list[Message[Any]]) -> None:
         """Have deliveries counted; blocks."""
