@@ -43,6 +43,20 @@ class Work(Protocol):
         ...
 
 
+class _Bearer(threading.Thread):
+    """The thread of a clerk."""
+
+    def __init__(self, clerk: "Clerk") -> None:
+        """Take the clerk; a daemon, since a program that forgets its broker must still end."""
+        super().__init__(target=clerk.run, name=clerk.name, daemon=True)
+        self._clerk: Final = clerk
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it does nothing unless it is asked; a manual clock need not wait for it."""
+        return self._clerk.is_at_rest()
+
+
 class Clerk:
     """A thread that writes what nobody waits for, and reads ahead.
 
@@ -67,11 +81,15 @@ class Clerk:
         self._due: int | None = None
         self._stopping = False
         self._problem: Exception | None = None
-        self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread: Final = _Bearer(self)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def is_at_rest(self) -> bool:
+        """Say whether it sleeps until somebody rings, and nobody has."""
+        return self._due is None and self._bell.locked() and not self._stopping
 
     def ring(self) -> None:
         """Have it look now; takes no lock."""
@@ -100,7 +118,8 @@ class Clerk:
             if problem is not None:
                 raise problem
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Do what there is to do until it is stopped; the thread's own."""
         while not self._stopping:
             due = self._due
             left = None if due is None else max(0, due - SYSTEM.monotonic_ns())

@@ -10,17 +10,19 @@ the store is written.
 Next: store/sqlite.py
 """
 
+import logging
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Final, Unpack
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+from nsqlite.clock import SYSTEM, ring
 from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
 from nsqlite.guid import GuidFactory
-from nsqlite.lock import make_section
+from nsqlite.lock import insist, make_section
 from nsqlite.message import Message, Record
 from nsqlite.names import is_ephemeral
 from nsqlite.options import TopicOptions
@@ -36,6 +38,15 @@ from nsqlite.store.topic import KeptTopic
 from nsqlite.topic import Home, Topic
 
 
+log: Final = logging.getLogger("nsqlite")
+
+PATIENCE: Final = 100_000
+"""Nanoseconds that a put waits for others to share its commit; a commit to the disk takes longer."""
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
 class Keeper:
     """What keeps the topics of one broker in one store.
 
@@ -44,8 +55,8 @@ class Keeper:
     Attributes:
         where: the store in words.
         lock: held by whoever writes.
-        busy: somebody is writing.
         many: there is much that should go along with the next write.
+        crowd: how many puts shared the last commit.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         counts: deliveries are counted before `get` returns.
@@ -73,8 +84,10 @@ class Keeper:
         self._reading: Final = make_section(rank=0)
         self.lock = make_section(rank=0, forked=self._abandon)
         self._making: Final = make_section(rank=-1)
-        self.busy = False
         self.many = False
+        self._is_slow: Final = terms.sync == "full"
+        self.crowd = 0
+        self._passing = False
         self.queue: deque[Letter] = deque()
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
@@ -124,6 +137,7 @@ class Keeper:
             if stored is None:
                 stored = StoredTopic(number=next(self._topics), name=name)
             topic: KeptTopic[Any] = KeptTopic(name, stored, self, home, **options)
+            topic.cabinet.written = not fresh
             made = add(topic)
             self._stored.pop(name, None)
         if fresh and made is topic:
@@ -158,8 +172,8 @@ class Keeper:
         try:
             self.flush()
         finally:
-            with self._reading, self.lock:
-                self._storage.close()
+            with self._reading:
+                self.alone(self._storage.close)
 
     def _abandon(self) -> None:
         """In the child of a fork: the parent keeps the store."""
@@ -175,9 +189,31 @@ class Keeper:
         """Whether the store cannot be used."""
         return self._over is not None
 
-    def is_calm(self) -> bool:
-        """Return whether nobody is writing and nothing waits to be written at once."""
-        return not (self.busy or self.queue)
+    def leave(self) -> None:
+        """Release the lock, if the calling thread holds it, and pass it on."""
+        if self.lock.owned():
+            self._passing = (
+                True  # a signal may strike before it is passed on; then this is repeated
+            )
+            self.lock.__exit__()
+        if self._passing:
+            self._pass_on()
+            self._passing = False
+
+    def _pass_on(self) -> None:
+        """Have the first who waits write for all who have reserved meanwhile."""
+        try:
+            ring(self.queue[0].bell)
+        except IndexError:  # somebody has written it
+            pass
+
+    def alone(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
+        """Do something while nobody else writes."""
+        try:
+            with self.lock:
+                return work(*args)
+        finally:
+            insist(self._pass_on)
 
     def require_open(self) -> None:
         """Check that the store can be used.
@@ -252,9 +288,7 @@ class Keeper:
             self._adopt(letter)
             return
         try:
-            with self.lock:
-                if not letter.settled:
-                    self._commit()
+            self._write_until(letter)
             letter.topic.show()
             if self._told:
                 self.tell()
@@ -264,6 +298,28 @@ class Keeper:
         if letter.error is not None:
             self._undo(letter)
             raise letter.error
+
+    def _write_until(self, letter: Letter) -> None:
+        """Write, or wait for who writes, until a letter is settled.
+
+        Where a commit takes long, and the last one was shared, it first waits a moment for those
+        who shared it: the last to come writes for all.
+        """
+        if self._is_slow and len(self.queue) < self.crowd:
+            SYSTEM.wait(letter.bell, PATIENCE, "put()")
+        while not letter.settled:
+            if not self._attempt():
+                letter.bell.acquire()  # rung when it is settled, or to write itself
+
+    def _attempt(self) -> bool:
+        """Write the queue if nobody else is writing, and say whether."""
+        try:
+            if not self.lock.attempt():
+                return False
+            self._commit()
+        finally:
+            insist(self.leave)
+        return True
 
     def write_row(self, number: int, row: Row) -> None:
         """Write a message; the lock is held.
@@ -291,14 +347,14 @@ class Keeper:
     def commit(self) -> None:
         """Write what is reserved, and what the clerk was left; takes the locks."""
         if self.queue and not self.now_shown:
-            with self.lock:
-                self._commit()
+            self.alone(self._commit)
         self.tell()
         while self._adopted:
             letter = self._adopted.popleft()
             letter.topic.show()
             if letter.error is not None:
                 self._undo(letter)
+                log.error("%s, of which nobody was told: %s", letter.what, letter.error)
 
     def tell(self) -> None:
         """Show and tell those who did not block; takes topics' locks."""
@@ -321,14 +377,8 @@ class Keeper:
 
     def _commit(self) -> None:
         """Write the letters of the queue; the lock is held."""
-        try:
-            self.busy = True
-            self._write_queue()
-        finally:
-            self.busy = False
-
-    def _write_queue(self) -> None:
         letters = self._unsettled()
+        self.crowd = len(letters)
         if self.many or any(_is_more(letter) for letter in letters):
             try:
                 self._flush()
@@ -378,6 +428,7 @@ class Keeper:
             if letter.told is not None:
                 self._told.append(letter)
             letter.topic.settle_letter(letter)
+            ring(letter.bell)
         queue = self.queue
         while queue and queue[0].settled:
             queue.popleft()
@@ -391,8 +442,7 @@ class Keeper:
             StoreError: it could not be written; it is tried again.
         """
         try:
-            with self.lock:
-                self._flush()
+            self.alone(self._flush)
         finally:
             self.tell()
 
@@ -453,16 +503,18 @@ class Keeper:
         """
         assert shelf.number is not None
         try:
-            with self.lock:
-                if self.now_shown:
-                    self._flush()
-                copies = [(int(message.id, 16), message.attempts) for message in messages]
-                self._storage.write_attempts(shelf.number, copies)
+            self.alone(self._count, shelf.number, messages)
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
             topic._guard.call(_give_back, messages)
             raise
+
+    def _count(self, channel: int, messages: list[Message[Any]]) -> None:
+        if self.now_shown:
+            self._flush()
+        copies = [(int(message.id, 16), message.attempts) for message in messages]
+        self._storage.write_attempts(channel, copies)
 
     # Reading
 
@@ -525,8 +577,7 @@ class Keeper:
     def upkeep(self) -> bool:
         """Do a little of what keeps the store small; return whether there is more to do."""
         self._storage.copy_log()
-        with self.lock:
-            return self._storage.tidy()
+        return self.alone(self._storage.tidy)
 
 
 def in_loop() -> bool:

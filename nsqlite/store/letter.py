@@ -9,6 +9,7 @@ The rule: it is reserved, stored and shown, in this order; or it is refused, and
 Next: store/fanout.py
 """
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -54,6 +55,7 @@ class Letter(Base):
         names: their ids.
         size: the sum of the lengths of their bytes.
         due: until when they wait, on the clock's monotonic scale.
+        bell: what its put sleeps on.
         bounded: the queues in which room is spoken for.
         moved: what is finished by this.
         settled: it is written, or refused.
@@ -63,6 +65,7 @@ class Letter(Base):
     """
 
     __slots__ = (
+        "bell",
         "bounded",
         "drafts",
         "due",
@@ -99,6 +102,14 @@ class Letter(Base):
         self.due: int | None = None
         self.bounded: tuple[Backlog[Any], ...] = ()
         self.moved: Moved | None = None
+        self.bell: Final = threading.Lock()
+        self.bell.acquire()
         self.settled = False
         self.error: NSQLiteError | None = None
         self.shown = False
+
+    @property
+    def what(self) -> str:
+        """What failed if it is refused, in words."""
+        kind = "put" if self.moved is None else "move"
+        return f"a {kind} to topic {self.topic.cabinet.name!r} has failed"

@@ -323,9 +323,9 @@ class SQLiteFile:
         for number in batch.unheld:
             self._unheld[number] = 0
         for number in batch.gone_topics:
-            self._holders.pop(number, None)
             self._unheld.pop(number, None)
-            self._gone.append(number)
+            if self._holders.pop(number, None) is not None:  # else it was known before
+                self._gone.append(number)
 
     def _write(self, batch: Batch) -> None:
         writer = self._writer
@@ -459,7 +459,8 @@ class SQLiteFile:
         writer = self._writer
         [handed] = writer.execute("SELECT handed FROM topic WHERE number = ?", (number,)).fetchone()
         rows = writer.execute(
-            f"SELECT id FROM message_{number} WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+            f"SELECT id FROM message_{number} WHERE id > ? AND (id <= ? OR only IS NOT NULL)"
+            " ORDER BY id LIMIT ?",
             (start, handed, SWEPT),
         ).fetchall()
         self._delete(number, rows, f"id = ? AND {UNHELD.format(number)}")

@@ -49,8 +49,8 @@ class Office(Protocol):
 
     Attributes:
         lock: held by whoever writes.
-        busy: somebody is writing.
         many: there is much that should go along with the next write.
+        crowd: how many puts shared the last commit.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         mem_queue_size: how many ready messages of a channel are held in memory.
@@ -59,8 +59,8 @@ class Office(Protocol):
     """
 
     lock: Section
-    busy: bool
     many: bool
+    crowd: int
     queue: deque[Letter]
     now_shown: bool
     mem_queue_size: int
@@ -72,8 +72,8 @@ class Office(Protocol):
         """Whether the store cannot be used."""
         ...
 
-    def is_calm(self) -> bool:
-        """Return whether nobody is writing and nothing waits to be written at once."""
+    def leave(self) -> None:
+        """Release the lock, if the calling thread holds it."""
         ...
 
     def require_open(self) -> None:
@@ -202,7 +202,6 @@ class KeptTopic(Topic[T]):
             shelf.paused = known.paused
             shelf.asleep = known.held
             self._cabinet.shelves[known.name] = shelf
-        self._cabinet.written = stored.last > 0 or bool(stored.channels)
         fan: KeptFanOut[T] = KeptFanOut(self.name, self.options, self._clock, self._cabinet)
         fan.read = self._read_held
         return fan
@@ -246,18 +245,17 @@ class KeptTopic(Topic[T]):
             Its id; None if the long way is to be taken, and then nothing has changed.
         """
         office = self._office
-        if office.busy or office.many or not 0 < len(body) <= self._max_size:
+        if office.many or not 0 < len(body) <= self._max_size or office.lock.owned():
             return None
         if office.now_shown:
             return self._put_and_show(office, body)
-        with office.lock:
-            if self._settled or not office.is_calm():
-                return None
-            try:
-                office.busy = True
+        try:
+            # Who must wait reserves first, so that whoever writes next writes for all who wait.
+            if office.crowd < 2 and office.lock.attempt() and not (office.queue or self._settled):
                 return self._put_alone(office, body)
-            finally:
-                office.busy = False
+        finally:
+            insist(office.leave)
+        return None
 
     def _put_and_show(self, office: Office, body: bytes) -> str | None:
         """Reserve and show a message, and have it stored later; see `_put_at_once`."""

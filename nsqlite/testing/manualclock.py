@@ -3,7 +3,7 @@
 The rule: a move stops at every deadline on its way and lets it take effect, so when `advance`
 returns everything that should have happened by then has happened.
 
-Next: __main__.py
+Next: testing/memorystorage.py
 """
 
 import threading
@@ -243,8 +243,14 @@ class ManualClock:
         return None if due == NEVER else (due - self._elapsed) / SECOND
 
     def _alone(self) -> bool:
-        """Return whether every living thread waits on this clock, and none is about to wake."""
+        """Return whether every living thread waits on this clock, and none is about to wake.
+
+        The thread of a store does not count while it has nothing to do.
+        """
         with self._lock:
             sleeps = self._sleeps.copy()
         sleeping = {thread for sleep, thread in sleeps.items() if sleep.is_sound()}
-        return all(thread.ident in sleeping for thread in threading.enumerate())
+        return all(
+            thread.ident in sleeping or getattr(thread, "at_rest", False)
+            for thread in threading.enumerate()
+        )
