@@ -114,7 +114,7 @@ class Broker(Unique):
         self._closed = False
         self._keeper: Final = None if store is None else _opened(store, self.factory)
         if self._keeper is not None:
-            weakref.finalize(self, self._keeper.forsake)
+            weakref.finalize(self, self._keeper.forsake).atexit = False
 
     @property
     def observers(self) -> tuple[Observer, ...]:

@@ -28,6 +28,14 @@ class Desk(Parent, Protocol):
         """Have written what was decided so far."""
         ...
 
+    def require_owner(self) -> None:
+        """Check that this is no child of a fork.
+
+        Raises:
+            StoreInUse: it is.
+        """
+        ...
+
     def prepare_alone(
         self, body: Any, moved: Moved, channel: "KeptChannel[Any]"
     ) -> tuple[Callable[[], None], Callable[[], str]]:
@@ -96,22 +104,26 @@ class KeptChannel(Channel[T]):
 
     def pause(self) -> None:
         """See `Channel.pause`."""
+        self._desk.require_owner()
         super().pause()
         self._desk.confirm()
 
     def unpause(self) -> None:
         """See `Channel.unpause`."""
+        self._desk.require_owner()
         super().unpause()
         self._desk.confirm()
 
     def empty(self) -> int:
         """See `Channel.empty`."""
+        self._desk.require_owner()
         count = super().empty()
         self._desk.confirm()
         return count
 
     def delete(self) -> int:
         """See `Channel.delete`."""
+        self._desk.require_owner()
         count = super().delete()
         self._desk.confirm()
         return count

@@ -10,9 +10,11 @@ the store is written.
 Next: store/sqlite.py
 """
 
+import atexit
 import logging
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -97,6 +99,7 @@ class Keeper:
         self._problem: NSQLiteError | None = None
         self._over: Callable[[], NSQLiteError] | None = None
         self._pid: Final = os.getpid()
+        self._forked = False
         stored = storage.load()
         self._stored: Final = {topic.name: topic for topic in stored}
         numbers = [channel.number for topic in stored for channel in topic.channels]
@@ -105,6 +108,7 @@ class Keeper:
         factory.start_after(max((topic.last for topic in stored), default=0))
         self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
         self._clerk.start()
+        atexit.register(self.close)  # of a broker that is never closed
         self._clerk.expect()  # to go on with what was being forgotten
 
     # For the broker
@@ -156,16 +160,23 @@ class Keeper:
         Raises:
             StoreError: something could not be written, or the store not be closed.
         """
-        if self._over is None:
-            self._over = partial(Closed, f"the broker of {self.where}")
-            self._clerk.stop()
+        self._end()
         self._clerk.wait()
 
     def forsake(self) -> None:
         """Close it without waiting: nobody can use it any more."""
         if self._over is None:
+            self._end()
+            text = f"the broker of {self.where} was forgotten, not closed"
+            warnings.warn(text, ResourceWarning, stacklevel=2)
+
+    def _end(self) -> None:
+        """Take no more, and have the clerk write what is left."""
+        if self._over is None:
             self._over = partial(Closed, f"the broker of {self.where}")
+            self.many = True  # nothing goes the short way
             self._clerk.stop()
+            atexit.unregister(self.close)
 
     def finish(self) -> None:
         """Write all that is left and close the store; the clerk's last work."""
@@ -180,9 +191,19 @@ class Keeper:
         if self._over is None:
             problem = f"process {self._pid} has it, of which this is a fork: open another file here"
             self._over = partial(StoreInUse, self.where, self._pid, problem)
+            self._forked = self.many = True
             self._storage.abandon()
 
     # For the topics
+
+    def require_owner(self) -> None:
+        """Check that this is no child of a fork.
+
+        Raises:
+            StoreInUse: it is.
+        """
+        if self._forked and self._over is not None:
+            raise self._over()
 
     @property
     def over(self) -> bool:
@@ -471,7 +492,7 @@ class Keeper:
 
     def _take_accounts(self) -> list[tuple[KeptTopic[Any], Account]]:
         """Take the accounts of the topics that have changed."""
-        self.many = False
+        self.many = self._over is not None
         accounts = []
         for topic in list(self._dirty):
             guard = topic._guard

@@ -80,6 +80,10 @@ class Office(Protocol):
         """Check that the store can be used."""
         ...
 
+    def require_owner(self) -> None:
+        """Check that this is no child of a fork."""
+        ...
+
     def flush(self) -> None:
         """Write all that is not written; blocks."""
         ...
@@ -641,22 +645,26 @@ class KeptTopic(Topic[T]):
 
     def pause(self) -> None:
         """See `Topic.pause`; it is in the store when this returns."""
+        self._office.require_owner()
         super().pause()
         self.confirm()
 
     def unpause(self) -> None:
         """See `Topic.unpause`; it is in the store when this returns."""
+        self._office.require_owner()
         super().unpause()
         self.confirm()
 
     def empty(self) -> int:
         """See `Topic.empty`; it is in the store when this returns."""
+        self._office.require_owner()
         count = super().empty()
         self.confirm()
         return count
 
     def delete(self) -> int:
         """See `Topic.delete`; it is in the store when this returns."""
+        self._office.require_owner()
         count = super().delete()
         self.confirm()
         return count
@@ -684,6 +692,10 @@ class KeptTopic(Topic[T]):
         """Have written what was decided so far; in an event loop, soon."""
         if not self._lock.owned():
             self._office.confirm()
+
+    def require_owner(self) -> None:
+        """Check that this is no child of a fork."""
+        self._office.require_owner()
 
     def want(self, shelf: Shelf) -> None:
         """Have a page read soon."""
