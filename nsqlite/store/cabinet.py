@@ -24,6 +24,7 @@ class Account:
         topic: the topic as it is, with its channels; None if it was deleted.
         gone_topic: its number, if it was deleted and is still in the store.
         gone: the numbers of channels that were deleted and are still in the store.
+        emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         notes: what became of messages, by id, for each shelf.
         pending: messages that were shown and are not written, by id: body and timestamp.
@@ -32,6 +33,7 @@ class Account:
     topic: StoredTopic | None = None
     gone_topic: int | None = None
     gone: list[int] = attrs.Factory(list)
+    emptied: list[tuple[str, str]] = attrs.Factory(list)
     unheld: bool = False
     notes: list[tuple[Shelf, dict[str, Copy]]] = attrs.Factory(list)
     pending: dict[str, tuple[bytes, int]] = attrs.Factory(dict)
@@ -46,6 +48,7 @@ class Account:
         batch.topics.append(self.topic)
         if self.unheld:
             batch.unheld.add(number)
+        batch.emptied += [(number, int(after, 16), int(upto, 16)) for after, upto in self.emptied]
         never: set[str] = set()
         if self.pending and len(self.topic.channels) == 1:
             for _, notes in self.notes:
@@ -72,6 +75,7 @@ class Cabinet:
         shelves: those of the channels, by name.
         gone: the numbers of channels that were deleted and are still in the store.
         pending: messages that were shown and are not written yet, by id: body and timestamp.
+        emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         deleted: the topic is.
         written: it is in the store, or was.
@@ -79,6 +83,7 @@ class Cabinet:
 
     __slots__ = (
         "deleted",
+        "emptied",
         "gone",
         "held",
         "name",
@@ -97,6 +102,7 @@ class Cabinet:
         self.shelves: Final[dict[str, Shelf]] = {}
         self.gone: list[int] = []
         self.pending: dict[str, tuple[bytes, int]] = {}
+        self.emptied: list[tuple[str, str]] = []
         self.unheld = False
         self.deleted = False
         self.written = False
@@ -126,6 +132,7 @@ class Cabinet:
             channels=[_stored(shelf) for shelf in self.shelves.values()],
         )
         account.unheld, self.unheld = self.unheld, False
+        account.emptied, self.emptied = self.emptied, []
         account.pending, self.pending = self.pending, {}
         account.notes = [
             (shelf, shelf.unwritten()) for shelf in (held, *self.shelves.values()) if shelf.notes
@@ -136,6 +143,7 @@ class Cabinet:
         """Take back an account that could not be written."""
         self.gone += account.gone
         self.unheld = self.unheld or account.unheld
+        self.emptied = account.emptied + self.emptied
         self.pending = {**account.pending, **self.pending}
         for shelf, notes in account.notes:
             shelf.restore(notes)

@@ -32,13 +32,16 @@ PAGE: Final = 1000
 class Librarian(Protocol):
     """What a shelf needs of the keeper."""
 
-    def stir(self, *, unheld: bool = False, many: bool = False) -> None:
+    def stir(self, *, many: bool = False) -> None:
         """Take note that there is something to be written of the topic; takes no lock.
 
         Args:
-            unheld: there may now be messages that nobody holds.
             many: whoever writes next should write it.
         """
+        ...
+
+    def emptied(self, shelf: "Shelf", before: str) -> None:
+        """Take note that a shelf was emptied, and what its `since` was before; takes no lock."""
         ...
 
     def is_of(self, office: object) -> bool:
@@ -325,10 +328,11 @@ class Shelf:
     def forget(self) -> None:
         """Hold nothing of what it was given so far."""
         self.notes = {}
+        before = self.since
         self.since = self.cursor = self.top
         self.asleep = 0
         self.emptied += 1
-        self._librarian.stir(unheld=True)
+        self._librarian.emptied(self, before)
 
     def put_away(self) -> None:
         """See `nsqlite.shelf.Shelf`."""

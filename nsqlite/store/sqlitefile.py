@@ -44,6 +44,8 @@ VACUUMED: Final = 500
 
 PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
+EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
+
 COPY: Final = (
     "INSERT INTO copy VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
     " attempts = excluded.attempts, due = coalesce(excluded.due, due)"
@@ -342,6 +344,8 @@ class SQLiteFile:
             writer.execute("UPDATE topic SET unheld = 1 WHERE number = ?", (number,))
         for number, rows in batch.rows:
             writer.executemany(self._puts[number], rows)
+        for number, after, upto in batch.emptied:
+            writer.execute(EMPTY.format(number), (after, upto))
         gone: dict[int, Counter[int]] = {}
         for number, channel, copies in batch.copies:
             done = [identity for identity, copy in copies.items() if copy is GONE]

@@ -91,6 +91,8 @@ class Batch:
         rows: new messages, by the topic's number.
         copies: what has become of messages in channels, by the numbers of topic and channel and
             then by id; what the topic itself held has None for the channel.
+        emptied: what topics held and nobody is to get: a topic's number, and after and up to which
+            id; but for messages meant for one channel alone.
         unheld: the numbers of topics in which there may be messages that nobody holds.
     """
 
@@ -99,6 +101,7 @@ class Batch:
     gone_topics: list[int] = attrs.Factory(list)
     rows: list[tuple[int, list[Row]]] = attrs.Factory(list)
     copies: list[tuple[int, int | None, dict[int, Copy]]] = attrs.Factory(list)
+    emptied: list[tuple[int, int, int]] = attrs.Factory(list)
     unheld: set[int] = attrs.Factory(set)
 
 

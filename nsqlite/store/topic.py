@@ -682,11 +682,17 @@ class KeptTopic(Topic[T]):
         """What the store keeps of it."""
         return self._cabinet
 
-    def stir(self, *, unheld: bool = False, many: bool = False) -> None:
+    def stir(self, *, many: bool = False) -> None:
         """Take note that there is something to be written."""
-        if unheld:
-            self._cabinet.unheld = True
         self._office.stir(self, many=many)
+
+    def emptied(self, shelf: Shelf, before: str) -> None:
+        """Take note that a shelf was emptied."""
+        if shelf.number is None:
+            self._cabinet.emptied.append((before, shelf.top))
+        else:
+            self._cabinet.unheld = True
+        self.stir()
 
     def confirm(self) -> None:
         """Have written what was decided so far; in an event loop, soon."""
