@@ -1,4 +1,4 @@
-"""`python -m nsqlite`: a short demonstration.
+"""`python -m nsqlite`: a short demonstration, and commands for the file of a store.
 
 The rule: bad arguments get one line and status 2, and a reader who has seen enough may leave.
 
@@ -9,10 +9,14 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from nsqlite import __version__
+from nsqlite.cli.commands import add_commands, run
 from nsqlite.cli.demo import tell
+
+INTERRUPTED: Final = 130
+"""The status of what SIGINT has ended, as shells have it."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,20 +44,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this help")
     parser.add_argument("--version", action="store_true", help="show the version")
-    options = parser.parse_args(arguments)
-    lines: Iterable[str] = tell()
-    if options.help:
-        lines = [parser.format_help().rstrip()]
-    elif options.version:
-        lines = [f"nsqlite {__version__}"]
+    add_commands(parser)
     try:
-        for line in lines:
-            print(line, flush=True)  # noqa: T201 - it is a command
+        try:
+            return _perform(parser, parser.parse_args(arguments))
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
         # Nobody reads any more.  What is left in the buffer must go somewhere when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         parser.exit(1, f"{parser.prog}: cannot write: {error.strerror}\n")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def _perform(parser: Parser, options: argparse.Namespace) -> int:
+    """Do what was asked for, and return the exit status."""
+    lines: Iterable[str] = tell()
+    if options.help:
+        lines = [parser.format_help().rstrip()]
+    elif options.version:
+        lines = [f"nsqlite {__version__}"]
+    elif options.command is not None:
+        problem = run(options)
+        if problem is not None:
+            parser.exit(1, f"{parser.prog} {options.command}: {problem}\n")
+        return 0
+    for line in lines:
+        print(line, flush=True)  # noqa: T201 - it is a command
     return 0
 
 

@@ -4,7 +4,7 @@ The rule: what it tells has happened.  Each line of the timeline is an event tha
 from a real topic, or the answer to a real call; only the headings are written by hand.  The clock
 is moved by hand, so nobody waits and the story is the same each time.
 
-Next: the end
+Next: cli/failure.py
 """
 
 from collections.abc import Callable, Iterator

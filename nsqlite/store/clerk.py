@@ -147,4 +147,4 @@ class Clerk:
         self._due = None  # before it flushes: what is expected from now on comes after
         work.flush()
         if work.upkeep():
-            self.expect()
+            self.expect(at_once=True)  # step by step, so that whoever wants to write can

@@ -550,7 +550,7 @@ class Keeper:
         guard = topic._guard
         self.require_open()
         with self._reading:
-            if self.now_shown:
+            if self.now_shown or self.many:
                 self.flush()
             with guard.lock:
                 plan = guard.perform(shelf.page)
@@ -577,9 +577,9 @@ class Keeper:
                 told(problem)
             except RuntimeError:  # its loop is closed
                 pass
-        while self._wanted:
-            shelf, topic = self._wanted.popitem()
-            self.fetch(topic, shelf)
+        wanted = list(self._wanted)  # those that are wanted meanwhile come at the next look
+        for shelf in wanted:
+            self.fetch(self._wanted.pop(shelf), shelf)
 
     def read_all(self, topic: int, shelf: Shelf) -> list[Found]:
         """Return what a shelf has in the file in order; takes no lock of the keeper."""

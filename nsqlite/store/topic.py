@@ -595,6 +595,7 @@ class KeptTopic(Topic[T]):
         shelf.cursor = shelf.since
         shelf.flow = flow
         self._restore(flow, apart)
+        shelf.look()
         return channel
 
     @property

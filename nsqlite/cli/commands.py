@@ -1,0 +1,97 @@
+"""The commands that `python -m nsqlite` has for a store's file.
+
+The rule: a command that cannot do what it was asked for says so in one line, and has status 1.
+
+Next: the end
+"""
+
+import argparse
+from typing import TYPE_CHECKING, Final
+
+from nsqlite.cli.export import export
+from nsqlite.cli.failure import CommandFailed
+from nsqlite.cli.load import load
+from nsqlite.cli.overview import inspect
+from nsqlite.errors import StoreError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+FILE: Final = "the file of a broker's store"
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Let a parser know the commands; `run` is what a parsed one does."""
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    _add_inspect(commands)
+    _add_export(commands)
+    _add_import(commands)
+
+
+def run(options: argparse.Namespace) -> str | None:
+    """Run the command that was parsed.
+
+    Returns:
+        None if it is done, else the line that says why not.
+
+    Raises:
+        OSError: stdout cannot be written.
+    """
+    try:
+        options.run(options)
+    except (CommandFailed, StoreError) as error:
+        return str(error)
+    return None
+
+
+def _add(commands: "Commands", name: str, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name, help=text, description=f"{text}.", add_help=False, allow_abbrev=False
+    )
+    command.add_argument("-h", "--help", action="help", help="show this help")
+    return command
+
+
+def _add_progress(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show how far it is; by default if stderr is a terminal and rich is installed",
+    )
+
+
+def _add_inspect(commands: "Commands") -> None:
+    command = _add(commands, "inspect", "Show what is in a file, also while it is in use")
+    command.add_argument("file", metavar="FILE", help=FILE)
+    command.add_argument("--json", action="store_true", help="as one JSON object")
+    command.set_defaults(run=_inspect)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    for line in inspect(options.file, as_json=options.json):
+        print(line)
+
+
+def _add_export(commands: "Commands") -> None:
+    command = _add(commands, "export", "Write a file as lines of JSON, also while it is in use")
+    command.add_argument("file", metavar="FILE", help=FILE)
+    command.add_argument("-o", "--out", metavar="OUT", help="a new file; stdout by default")
+    _add_progress(command)
+    command.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    export(options.file, options.out, wanted=options.progress)
+
+
+def _add_import(commands: "Commands") -> None:
+    command = _add(commands, "import", "Read lines of JSON into a file, new or not in use")
+    command.add_argument("file", metavar="FILE", help=FILE)
+    command.add_argument("-i", "--in", dest="source", metavar="IN", help="stdin by default")
+    _add_progress(command)
+    command.set_defaults(run=_import)
+
+
+def _import(options: argparse.Namespace) -> None:
+    loaded = load(options.file, options.source, wanted=options.progress)
+    print(f"{loaded.topics} topics, {loaded.channels} channels, {loaded.messages} messages")

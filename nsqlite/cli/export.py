@@ -1,0 +1,78 @@
+"""`python -m nsqlite export`: a store's file as lines of JSON.
+
+The rule: what is written is the file of one moment, whole or without its last line; and it is never
+all in memory.
+
+Next: cli/taken.py
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TextIO
+
+from nsqlite.cli.failure import CommandFailed, why
+from nsqlite.cli.lines import ChannelLine, EndLine, HeaderLine, Line, TopicLine, to_text
+from nsqlite.cli.progress import progress
+from nsqlite.cli.snapshot import Snapshot
+
+STEP: Final = 1000
+"""After so many lines the bar moves."""
+
+
+def export(path: str, out: str | None, *, wanted: bool | None) -> None:
+    """Write what is in a file.
+
+    Args:
+        path: the file.
+        out: where to write; a file that is there already is left alone.  None for stdout.
+        wanted: whether to show how far it is; None leaves it to the terminal.
+
+    Raises:
+        CommandFailed: it cannot be written; what was written of `out` is removed.
+        StoreError: the file cannot be read; the same.
+        OSError: stdout cannot be written.
+    """
+    with Snapshot(path) as snapshot, _opened(out) as file:
+        about = sum(
+            topic.held + max((channel.held for channel in topic.channels), default=0)
+            for topic in snapshot.topics
+        )
+        with progress("export", "lines", about, wanted) as tell:
+            for count, line in enumerate(lines(snapshot), 1):
+                file.write(f"{to_text(line)}\n")
+                if count % STEP == 0:
+                    tell(STEP)
+            tell(count % STEP)
+
+
+def lines(snapshot: Snapshot) -> Iterator[Line]:
+    """Go through the lines of an export."""
+    yield HeaderLine()
+    for topic in snapshot.topics:
+        yield TopicLine(topic.name, topic.paused)
+        for channel in topic.channels:
+            yield ChannelLine(topic.name, channel.name, channel.paused)
+        yield from snapshot.messages(topic)
+    yield EndLine()
+
+
+@contextmanager
+def _opened(out: str | None) -> Iterator[TextIO]:
+    """Open what is written to, and remove it if it does not become whole."""
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        with Path(out).open("x", encoding="ascii") as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                Path(out).unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        raise CommandFailed(f"{out} is there already: remove it, or name another one") from None
+    except OSError as error:
+        raise CommandFailed(f"cannot write {out}: {why(error)}") from None
