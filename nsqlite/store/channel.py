@@ -85,6 +85,7 @@ class KeptChannel(Channel[T]):
             self._shelf.asleep += not letter.shown
             return
         record = letter.records[0]
+        self._shelf.alone.add(letter.names[0])
         # One piece, up to the call that completes it:
         letter.shown = True
         self._handed_before -= 1  # it counts as one more that was handed on

@@ -111,6 +111,7 @@ class KeptFanOut(FanOut[T]):
         last = records[-1][2] + records[-1][3]
         if last > held.top:
             held.since = held.top = last
+        self._note_passing()
 
     def _count_later(self, records: list[Record[T]]) -> None:
         held = self.cabinet.held
@@ -120,6 +121,7 @@ class KeptFanOut(FanOut[T]):
         last = records[-1][2] + records[-1][3]
         if last > held.top:
             held.since = held.top = last
+        self._note_passing()
 
     def count_alone(self, name: str) -> None:
         """Take note of a message that went to one channel alone."""
@@ -151,9 +153,18 @@ class KeptFanOut(FanOut[T]):
             self.kept -= beyond
             held.beyond = 0
             shelf.since = shelf.top
+            self._note_passing()
+            shelf.stir()
             for flow in flows:
                 flow.feed()
         self.room()
+
+    def _note_passing(self) -> None:
+        """Take note that what was handed on is held by ephemeral channels alone, if it is."""
+        cabinet = self.cabinet
+        if not cabinet.shelves:
+            cabinet.unheld = True
+            cabinet.held.stir()
 
     def _hand_to_passing(self, readies: list[deque[Record[T]]]) -> None:
         """Hand on to ephemeral channels what the file has: the one read under a topic's lock."""

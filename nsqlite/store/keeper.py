@@ -102,9 +102,9 @@ class Keeper:
         self._forked = False
         stored = storage.load()
         self._stored: Final = {topic.name: topic for topic in stored}
-        numbers = [channel.number for topic in stored for channel in topic.channels]
-        self._topics: Final = count(1 + max((topic.number for topic in stored), default=0))
-        self._channels: Final = count(1 + max(numbers, default=0))
+        topics, channels = storage.highest()
+        self._topics: Final = count(topics + 1)
+        self._channels: Final = count(channels + 1)
         factory.start_after(max((topic.last for topic in stored), default=0))
         self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
         self._clerk.start()

@@ -45,10 +45,16 @@ CREATE TABLE copy (
     gone INTEGER NOT NULL,
     PRIMARY KEY (id, channel)
 ) WITHOUT ROWID;
+CREATE TABLE highest (
+    topic INTEGER NOT NULL,
+    channel INTEGER NOT NULL
+);
+INSERT INTO highest VALUES (0, 0);
 CREATE INDEX copy_due ON copy (channel, due) WHERE due IS NOT NULL
 """
 """What every file has; `store.py` tells what the columns mean.  `unheld`: messages that nobody
-holds may be there.  `gone`, of a topic: it was deleted, its messages are being forgotten."""
+holds may be there.  `gone`, of a topic: it was deleted, its messages are being forgotten.
+`highest`: the highest numbers that there ever were, since a number is never given again."""
 
 MESSAGES: Final = """
 CREATE TABLE message_{0} (

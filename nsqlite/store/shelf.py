@@ -77,6 +77,7 @@ class Shelf:
         cursor: the highest id of those that came into memory in order.
         guard: the topic's lock.
         flow: the queue in memory; None while nobody has asked for the channel, or it is closed.
+        alone: the ids of messages that it alone was given.
         asleep: how many messages it holds that the queue in memory knows nothing of.
         notes: what became of messages, by id, and the store has not heard yet.
         paused: whether the channel is paused.
@@ -90,6 +91,7 @@ class Shelf:
         "_librarian",
         "_lock",
         "_now",
+        "alone",
         "asleep",
         "capacity",
         "counted",
@@ -132,6 +134,7 @@ class Shelf:
         self._clock: Final = clock
         self.since = self.top = self.cursor = since
         self.flow: Any = None  # a Backlog, or of a channel a Flow
+        self.alone: set[str] = set()
         self.asleep = 0
         self.capacity = 0
         self.counted = False
@@ -147,6 +150,10 @@ class Shelf:
             return self.asleep
         total: int = self.asleep + flow.total()
         return total
+
+    def stir(self) -> None:
+        """Take note that there is something to be written."""
+        self._librarian.stir()
 
     def is_of(self, office: object) -> bool:
         """Say whether this keeper keeps it."""
@@ -231,7 +238,10 @@ class Shelf:
         notes = self.notes
         if not notes:
             self._librarian.stir()
-        notes[record[2] + record[3]] = copy
+        name = record[2] + record[3]
+        notes[name] = copy
+        if copy is GONE:
+            self.alone.discard(name)
         if len(notes) == MANY:
             self._librarian.stir(many=True)
 
@@ -259,6 +269,8 @@ class Shelf:
         for message in messages:
             record = message._record
             notes[record[2] + record[3]] = GONE
+        if self.alone:
+            self.alone.difference_update([message.id for message in messages])
         if len(notes) >= MANY:
             self._librarian.stir(many=True)
 
@@ -309,7 +321,7 @@ class Shelf:
                 and message in tick
                 and message._consumer is owner
                 and 0 < len(notes) < MANY
-                and not self.guard.alert
+                and not (self.guard.alert or self.alone)
                 and (len(tick) > 1 or tick is gate.tick)
             ):
                 return False
@@ -327,7 +339,8 @@ class Shelf:
 
     def forget(self) -> None:
         """Hold nothing of what it was given so far."""
-        self.notes = {}
+        self.notes = {name: GONE for name in self.alone if name > self.top}
+        self.alone = set()
         before = self.since
         self.since = self.cursor = self.top
         self.asleep = 0

@@ -234,6 +234,12 @@ class SQLiteFile:
                 topics.append(topic)
             return topics
 
+    def highest(self) -> tuple[int, int]:
+        """See `Storage`."""
+        with self._telling():
+            topic, channel = self._writer.execute("SELECT topic, channel FROM highest").fetchone()
+        return topic, channel
+
     def _load_channels(self, topic: StoredTopic) -> None:
         """Fill in the channels, and count what was put after the last account."""
         number = topic.number
@@ -377,6 +383,12 @@ class SQLiteFile:
                 ),
             )
             create_topic(writer, topic.number)
+        numbers = [one.number for one in topic.channels]
+        if not numbers or not self._holders.get(topic.number, {}).keys() >= set(numbers):
+            writer.execute(
+                "UPDATE highest SET topic = max(topic, ?), channel = max(channel, ?)",
+                (topic.number, max(numbers, default=0)),
+            )
         writer.executemany(
             "INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
             " paused = excluded.paused, since = excluded.since, held = excluded.held",

@@ -43,7 +43,7 @@ class StoredChannel:
     """A channel as it is kept.
 
     Attributes:
-        number: never that of another channel of the store at the same time.
+        number: 1 or more, and never that of another channel that the store has or had.
         name: its name.
         paused: whether it is paused.
         since: it holds no message with an id up to this.
@@ -62,7 +62,7 @@ class StoredTopic:
     """A topic as it is kept.
 
     Attributes:
-        number: never that of another topic of the store at the same time.
+        number: 1 or more, and never that of another topic that the store has or had.
         name: its name.
         paused: whether it is paused.
         handed: the id up to which its messages were handed to the channels.
@@ -113,6 +113,10 @@ class Storage(Protocol):
 
     def load(self) -> list[StoredTopic]:
         """Return the topics and channels, their counts exact; called once, first."""
+        ...
+
+    def highest(self) -> tuple[int, int]:
+        """Return the highest numbers that a topic and a channel ever had, 0 if there was none."""
         ...
 
     def write_row(self, number: int, row: Row) -> None:

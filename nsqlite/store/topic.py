@@ -594,6 +594,7 @@ class KeptTopic(Topic[T]):
         shelf.counted = self._office.counts
         shelf.cursor = shelf.since
         shelf.flow = flow
+        shelf.alone = {record[2] + record[3] for record, _ in apart if record[2] + record[3] > top}
         self._restore(flow, apart)
         shelf.look()
         return channel
