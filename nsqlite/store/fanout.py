@@ -68,7 +68,10 @@ class KeptFanOut(FanOut[T]):
         name = record[2] + record[3]
         for shelf in self._awake:
             flow = shelf.flow
-            if flow.beyond or len(flow.ready) >= shelf.capacity:
+            if flow.beyond:
+                shelf.top = name  # one piece with the next line
+                flow.beyond += 1
+            elif len(flow.ready) >= shelf.capacity:
                 shelf.take([record], awake=True)
             else:
                 shelf.top = shelf.cursor = name  # one piece with the next line

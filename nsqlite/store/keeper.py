@@ -224,9 +224,12 @@ class Keeper:
     def _pass_on(self) -> None:
         """Have the first who waits write for all who have reserved meanwhile."""
         try:
-            ring(self.queue[0].bell)
+            head = self.queue[0]
         except IndexError:  # somebody has written it
-            pass
+            return
+        ring(head.bell)
+        if head.told is not None:
+            self._clerk.ring()
 
     def alone(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
         """Do something while nobody else writes."""
@@ -306,16 +309,12 @@ class Keeper:
                 self.confirm_soon()
             return
         if letter.moved is not None and in_loop():
-            self._adopt(letter)
+            self.adopt(letter)
             return
-        try:
-            self._write_until(letter)
-            letter.topic.show()
-            if self._told:
-                self.tell()
-        except BaseException:
-            self._adopt(letter)
-            raise
+        self._write_until(letter)
+        letter.topic.show()
+        if self._told:
+            self.tell()
         if letter.error is not None:
             self._undo(letter)
             raise letter.error
@@ -358,12 +357,13 @@ class Keeper:
     def put_first(self, letter: Letter) -> None:
         """Have a letter written and shown before all others; the lock is held."""
         self.queue.appendleft(letter)
-        self._adopt(letter)
+        self.adopt(letter)
 
-    def _adopt(self, letter: Letter) -> None:
-        """Leave a letter to the clerk."""
-        self._adopted.append(letter)
-        self._clerk.ring()
+    def adopt(self, letter: Letter) -> None:
+        """Have the clerk bring a letter to its end, if it was reserved; takes no lock."""
+        if letter.rows and not letter.shown:
+            self._adopted.append(letter)
+            self._clerk.ring()
 
     def commit(self) -> None:
         """Write what is reserved, and what the clerk was left; takes the locks."""

@@ -284,7 +284,8 @@ class Shelf:
             if (
                 flow is None
                 or now >= flow.gate.fresh
-                or len(ready := flow.ready) <= (self.capacity // 2 if flow.beyond else 0)
+                or not (ready := flow.ready)
+                or (flow.beyond and not self.wanted and len(ready) <= self.capacity // 2)
                 or owner.delivered >= owner.allowed
                 or owner.over
                 or owner.msg_timeout != flow.msg_timeout

@@ -128,6 +128,10 @@ class Office(Protocol):
         """Write a message; the lock is held."""
         ...
 
+    def adopt(self, letter: Letter) -> None:
+        """Have the store's thread bring a letter to its end, if it was reserved."""
+        ...
+
     def put_first(self, letter: Letter) -> None:
         """Have a letter written and shown before all others; the lock is held."""
         ...
@@ -238,8 +242,7 @@ class KeptTopic(Topic[T]):
             if name is not None:
                 return name
         letter = self._draft([body], None)
-        self._send_letter(letter, delay, timeout)
-        self._office.write(letter)
+        self._store(letter, delay, timeout)
         return letter.names[0]
 
     def _put_at_once(self, body: bytes) -> str | None:
@@ -351,8 +354,7 @@ class KeptTopic(Topic[T]):
         if not batch:
             return super().put_many(batch)
         letter = self._draft(batch, None)
-        self._send_letter(letter, delay, timeout)
-        self._office.write(letter)
+        self._store(letter, delay, timeout)
         return letter.names
 
     def draft(
@@ -404,9 +406,17 @@ class KeptTopic(Topic[T]):
                 raise
             raise InvalidMessage(error.problem, index) from error
 
-    def _send_letter(self, letter: Letter, delay: float | None, timeout: float | None) -> None:
-        """Reserve room and ids for a letter, waiting for room if need be; takes the lock."""
-        self._send(letter, letter.size, delay, timeout)
+    def _store(self, letter: Letter, delay: float | None, timeout: float | None) -> None:
+        """Reserve, store and show a letter, waiting for room if need be; takes the locks.
+
+        A letter that a signal leaves half way is brought to its end by the store's thread.
+        """
+        try:
+            self._send(letter, letter.size, delay, timeout)
+            self._office.write(letter)
+        except BaseException:
+            self._office.adopt(letter)
+            raise
 
     def _admit(
         self,
@@ -541,7 +551,11 @@ class KeptTopic(Topic[T]):
         return publish, partial(self._conclude, letter)
 
     def _conclude(self, letter: Letter) -> str:
-        self._office.write(letter)
+        try:
+            self._office.write(letter)
+        except BaseException:
+            self._office.adopt(letter)
+            raise
         return letter.names[0]
 
     # Channels
