@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = Parser(
         prog="python -m nsqlite",
-        description="Show what nsqlite does: six messages and what becomes of them.",
+        description="Without a command: show what nsqlite does, by six messages and their fate.",
         add_help=False,
         allow_abbrev=False,
     )

@@ -262,10 +262,11 @@ class Broker(Unique):
         with self._lock:
             self._closed = True
             topics = list(self._topics.values())
-        thrown = sum(topic.close(drain=drain) for topic in topics)
-        if self._keeper is not None and not drain:
-            self._keeper.close()
-        return thrown
+        try:
+            return sum(topic.close(drain=drain) for topic in topics)
+        finally:
+            if self._keeper is not None and not drain:
+                self._keeper.close()
 
     @property
     def health(self) -> str:

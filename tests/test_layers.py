@@ -68,7 +68,11 @@ LAYERS: Final = (
     ("testing.manualclock", "testing.memorystorage", "testing.storagecontract"),
     ("testing.memorystore", "testing.faultystorage"),
     ("testing",),
-    ("cli", "cli.demo"),
+    ("cli", "cli.demo", "cli.failure", "cli.lines"),
+    ("cli.snapshot", "cli.progress"),
+    ("cli.overview", "cli.export", "cli.taken"),
+    ("cli.load",),
+    ("cli.commands",),
     ("__main__",),
 )
 """The modules from the bottom up; each imports only from layers below its own."""
@@ -195,15 +199,25 @@ def test_the_core_needs_two_packages() -> None:
 
 
 def test_the_rest_needs_no_more() -> None:
-    """What is not of the core imports the standard library, and some one of the two."""
+    """What is not of the core imports the standard library, some one of the two, the cli rich."""
     foreign = {
         (name.partition(".")[0], module.partition(".")[0])
         for name in set(MODULES) - CORE
         for module in others(name)
     }
-    assert {("store", "attrs"), ("worker", "attrs")} == {
+    assert {("cli", "attrs"), ("cli", "rich"), ("store", "attrs"), ("worker", "attrs")} == {
         f for f in foreign if f[1] not in sys.stdlib_module_names
     }
+
+
+def test_rich_is_loaded_late() -> None:
+    """Only what shows progress imports rich, and only in a function."""
+    assert ["cli.progress"] == [
+        name for name in MODULES if any(m.partition(".")[0] == "rich" for m in others(name))
+    ]
+    top = ast.Module(parsed("cli.progress").body, [])
+    top.body = [node for node in top.body if not isinstance(node, ast.FunctionDef)]
+    assert not [m for m in imported(top, "cli.progress") if m.startswith("rich")]
 
 
 def test_one_module_knows_the_time() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -42,12 +43,28 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With --help it prints how it is called and what its options do."""
     assert main([option]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith("usage: python -m nsqlite [-h] [--version]\n")
+    assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
+    assert all(f"\n    {name} " in out for name in ("inspect", "export", "import"))
     assert "--version   show the version" in out
     assert err == ""
 
 
-@pytest.mark.parametrize("arguments", [["x"], ["--bogus"], ["--vers"], ["-x", "y"], [""]])
+@pytest.mark.parametrize("name", ["x", ""])
+def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no command gets one line that names it and those there are, and status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        main([name])
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    pattern = (
+        f"python -m nsqlite: argument COMMAND: invalid choice: {name!r} \\(choose from"
+        " '?inspect'?, '?export'?, '?import'?\\); try --help\n"
+    )
+    assert re.fullmatch(pattern, err)
+
+
+@pytest.mark.parametrize("arguments", [["--bogus"], ["--vers"], ["-x", "-y"]])
 def test_bad_arguments_get_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +102,7 @@ def test_it_runs_as_a_module() -> None:
     assert (result.stdout, result.stderr, result.returncode) == (STORY, "", 0)
 
 
-@pytest.mark.parametrize("option", [(), ("--help",), ("--version",)])
+@pytest.mark.parametrize("option", [(), ("--help",), ("--version",), ("inspect", "--help")])
 def test_a_closed_pipe_is_no_error(option: tuple[str, ...]) -> None:
     """`python -m nsqlite | head -0` leaves no traceback, not even as the interpreter ends."""
     writer = closed_pipe()
@@ -96,6 +113,40 @@ def test_a_closed_pipe_is_no_error(option: tuple[str, ...]) -> None:
     finally:
         os.close(writer)
     assert (result.stderr, result.returncode) == (b"", 0)
+
+
+def test_an_export_nobody_reads_is_no_error(tmp_path: Path) -> None:
+    """`python -m nsqlite export FILE | head -1` leaves no traceback, with short and long output."""
+    path = tmp_path / "jobs.db"
+    for count in (1, 1000):
+        with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
+            broker.topic("orders").put_many([b"tea"] * count)
+        writer = closed_pipe()
+        try:
+            result = subprocess.run(  # noqa: S603 - our own files
+                (*COMMAND, "export", str(path)),
+                stdout=writer,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+        finally:
+            os.close(writer)
+        assert (result.stderr, result.returncode) == (b"", 0)
+
+
+def test_an_interrupt_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the command with the status that shells give it, and without a word."""
+
+    class Interrupted(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", Interrupted())
+    assert main([]) == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_the_core_knows_nothing_of_it() -> None:

@@ -27,6 +27,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -42,6 +43,7 @@ LARGEST: Final = (1 << 63) - 1
 """The largest number that a file keeps."""
 
 _REQUIRED: Final = object()
+_WHOLE: Final = f"a whole number from 0 to {LARGEST}"
 _ID: Final = re.compile("[0-9a-f]{16}")
 _LONGEST_CODEC: Final = 32
 
@@ -210,21 +212,17 @@ class _Fields:
 
     def take_whole(self, key: str, default: object = _REQUIRED) -> Any:
         """Take a whole number that a file can keep."""
-        expected = f"a whole number from 0 to {LARGEST}"
-        value = self.take(key, int, expected, default)
+        value = self.take(key, int, _WHOLE, default)
         if value is not None and not 0 <= value <= LARGEST:
-            raise self.wrong(key, expected, value)
+            raise self.wrong(key, _WHOLE, value)
         return value
 
     def take_name(self, key: str, kind: str) -> str:
         """Take the name of a topic or channel."""
         name: str = self.take(key, str, f"the name of a {kind}")
-        try:
-            check_name(kind, name)
-        except InvalidName as error:
-            raise BrokenLine(f"{self._where}{key}: {error}") from None
-        if is_ephemeral(name):
-            raise BrokenLine(f"{self._where}{key}: {kind} {name} is ephemeral, so no file keeps it")
+        problem = _problem_of(kind, name)
+        if problem is not None:
+            raise BrokenLine(f"{self._where}{key}: {problem}")
         return name
 
     def wrong(self, key: str, expected: str, value: object) -> BrokenLine:
@@ -235,6 +233,16 @@ class _Fields:
         """Check that all were taken."""
         if self._left:
             raise BrokenLine(f"{self._where}{next(iter(self._left))} is no key that belongs here")
+
+
+@lru_cache(1024)  # the same few names are in every line
+def _problem_of(kind: str, name: str) -> str | None:
+    """Return what is wrong with a name, None if nothing is."""
+    try:
+        check_name(kind, name)
+    except InvalidName as error:
+        return str(error)
+    return f"{kind} {name} is ephemeral, so no file keeps it" if is_ephemeral(name) else None
 
 
 def _header(fields: _Fields) -> int:

@@ -92,7 +92,7 @@ class Loader:
 
         Args:
             storage: the file, open and not loaded.
-            taken: the same.
+            taken: looks at the same.
         """
         self._storage: Final = storage
         self._taken: Final = taken
@@ -100,9 +100,10 @@ class Loader:
         self.forget()  # what is being forgotten still has its ids
         self._there: Final = {topic.name for topic in there}
         self._spans: Final = [(topic.number, taken.span(topic.number)) for topic in there]
-        self._first: Final = taken.next_topic()
+        topics, channels = storage.highest()
+        self._first: Final = topics + 1
         self._topic_numbers: Final = count(self._first)
-        self._channel_numbers: Final = count(taken.next_channel())
+        self._channel_numbers: Final = count(channels + 1)
         self._arrivals: Final[dict[str, Arrival]] = {}
         self._changed: Final[dict[str, Arrival]] = {}
         self._batch: Final[dict[int, int]] = {}  # the line of each id that is not written
@@ -325,7 +326,7 @@ def load(path: str, source: str | None, *, wanted: bool | None) -> Loaded:
                 loader = Loader(storage, taken)
                 try:
                     with progress("import", "bytes", _size(lines), wanted) as tell:
-                        loaded = _load(loader, lines, tell)
+                        loaded = _load(loader, _read(lines, source or "stdin"), tell)
                 except BaseException as error:
                     _undo(path, loader, error, is_new=is_new)
                     raise
@@ -334,7 +335,7 @@ def load(path: str, source: str | None, *, wanted: bool | None) -> Loaded:
     return loaded
 
 
-def _load(loader: Loader, lines: BinaryIO, tell: Tell) -> Loaded:
+def _load(loader: Loader, lines: Iterator[bytes], tell: Tell) -> Loaded:
     size = 0
     for number, text in enumerate(lines, 1):
         loader.take(text)
@@ -384,13 +385,21 @@ def _is_removed(path: str) -> bool:
 @contextmanager
 def _opened(source: str | None) -> Iterator[BinaryIO]:
     """Open what is read from."""
-    name = "stdin" if source is None else source
+    if source is None:
+        yield sys.stdin.buffer
+        return
     try:
-        if source is None:
-            yield sys.stdin.buffer
-        else:
-            with Path(source).open("rb") as file:
-                yield file
+        file = Path(source).open("rb")  # noqa: SIM115 - only its opening is told of here
+    except OSError as error:
+        raise CommandFailed(f"cannot read {source}: {why(error)}") from None
+    with file:
+        yield file
+
+
+def _read(lines: BinaryIO, name: str) -> Iterator[bytes]:
+    """Go through the lines of what was opened."""
+    try:
+        yield from lines
     except OSError as error:
         raise CommandFailed(f"cannot read {name}: {why(error)}") from None
 

@@ -1,7 +1,6 @@
-"""What numbers a file uses, for whoever adds to it.
+"""What a file has already, for whoever adds to it.
 
-The rule: no id is in two topics of a file, and what is new gets no number that anything old is kept
-under.
+The rule: no id is in two topics of a file.
 
 Next: cli/load.py
 """
@@ -16,7 +15,7 @@ COMMON: Final = "SELECT id FROM message_{0} WHERE id IN (SELECT value FROM json_
 
 
 class Taken:
-    """The numbers of topics, channels and messages; a context manager.
+    """The topics and ids of a file; a context manager.
 
     Every method raises `StoreError` where the file cannot be read.
     """
@@ -43,18 +42,6 @@ class Taken:
         with telling(self._path):
             [number] = self._connection.execute(query).fetchone()
         return number or 0
-
-    def next_topic(self) -> int:
-        """Return the first of the numbers above those of all topics."""
-        return 1 + self._number("SELECT max(number) FROM topic")
-
-    def next_channel(self) -> int:
-        """Return the first of the numbers above those of all channels, the deleted ones too.
-
-        Complexity: it looks at every copy.
-        """
-        channel = self._number("SELECT max(number) FROM channel")
-        return 1 + max(channel, self._number("SELECT max(channel) FROM copy"))
 
     def topics_from(self, first: int) -> list[int]:
         """Return the numbers of the topics from a number on."""

@@ -39,11 +39,10 @@ from nsqlite.store.terms import Terms
 from nsqlite.store.topic import KeptTopic
 from nsqlite.topic import Home, Topic
 
-
 log: Final = logging.getLogger("nsqlite")
 
-PATIENCE: Final = 100_000
-"""Nanoseconds that a put waits for others to share its commit; a commit to the disk takes longer."""
+PATIENCE: Final = 300_000
+"""Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -58,7 +57,7 @@ class Keeper:
         where: the store in words.
         lock: held by whoever writes.
         many: there is much that should go along with the next write.
-        crowd: how many puts shared the last commit.
+        crowded: several puts shared the last commit.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         counts: deliveries are counted before `get` returns.
@@ -88,7 +87,8 @@ class Keeper:
         self._making: Final = make_section(rank=-1)
         self.many = False
         self._is_slow: Final = terms.sync == "full"
-        self.crowd = 0
+        self.crowded = False
+        self._crowd = 0  # how many puts the last commit had
         self._passing = False
         self.queue: deque[Letter] = deque()
         self._told: Final[deque[Letter]] = deque()
@@ -325,7 +325,7 @@ class Keeper:
         Where a commit takes long, and the last one was shared, it first waits a moment for those
         who shared it: the last to come writes for all.
         """
-        if self._is_slow and len(self.queue) < self.crowd:
+        if self._is_slow and len(self.queue) < self._crowd:
             SYSTEM.wait(letter.bell, PATIENCE, "put()")
         while not letter.settled:
             if not self._attempt():
@@ -399,7 +399,8 @@ class Keeper:
     def _commit(self) -> None:
         """Write the letters of the queue; the lock is held."""
         letters = self._unsettled()
-        self.crowd = len(letters)
+        self._crowd = len(letters)
+        self.crowded = self._crowd > 1
         if self.many or any(_is_more(letter) for letter in letters):
             try:
                 self._flush()

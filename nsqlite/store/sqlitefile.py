@@ -30,6 +30,9 @@ PAGE: Final = 2048
 LOG_LIMIT: Final = 4 << 20
 """Bytes of the write-ahead log from which on it is copied into the file."""
 
+PATIENCE: Final = 5.0
+"""Seconds to wait for another program, which locks the file for a moment while it opens it."""
+
 SWEPT: Final = 1000
 """How many messages are looked at in one step of forgetting those that nobody holds."""
 
@@ -148,13 +151,15 @@ class SQLiteFile:
                 self._prepare(full=full)
                 self._reader = self._connect()
                 self._reader.execute("PRAGMA query_only = 1")
-                self._copier = self._connect()
+                self._copier = self._connect(patience=0)
         except BaseException:
             self._owner.release()
             raise
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
+    def _connect(self, patience: float = PATIENCE) -> sqlite3.Connection:
+        return sqlite3.connect(
+            self._path, timeout=patience, isolation_level=None, check_same_thread=False
+        )
 
     def _prepare(self, *, full: bool) -> None:
         writer = self._writer
@@ -460,7 +465,7 @@ class SQLiteFile:
         with self._telling():
             if self._restart:
                 self._restart = False
-                self._writer.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                self._copier.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if self._unheld:
                 self._in_one(self._sweep)
             elif self._gone:
@@ -508,12 +513,16 @@ class SQLiteFile:
 
     def _vacuum(self) -> bool:
         """Give some of the free pages back if they are many."""
-        [free] = self._writer.execute("PRAGMA freelist_count").fetchone()
+        free = self._free()
         [pages] = self._writer.execute("PRAGMA page_count").fetchone()
         if free <= max(SPARE, pages // 4):
             return False
-        self._writer.execute(f"PRAGMA incremental_vacuum({VACUUMED})").fetchall()
-        return True
+        self._writer.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")  # to its last step
+        return self._free() < free  # a file that another program has rebuilt may give none back
+
+    def _free(self) -> int:
+        count: int = self._writer.execute("PRAGMA freelist_count").fetchone()[0]
+        return count
 
     # The end
 

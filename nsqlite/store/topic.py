@@ -50,7 +50,7 @@ class Office(Protocol):
     Attributes:
         lock: held by whoever writes.
         many: there is much that should go along with the next write.
-        crowd: how many puts shared the last commit.
+        crowded: several puts shared the last commit.
         queue: the letters that were reserved and are not settled.
         now_shown: what was reserved is shown at once, and written later.
         mem_queue_size: how many ready messages of a channel are held in memory.
@@ -60,7 +60,7 @@ class Office(Protocol):
 
     lock: Section
     many: bool
-    crowd: int
+    crowded: bool
     queue: deque[Letter]
     now_shown: bool
     mem_queue_size: int
@@ -258,7 +258,8 @@ class KeptTopic(Topic[T]):
             return self._put_and_show(office, body)
         try:
             # Who must wait reserves first, so that whoever writes next writes for all who wait.
-            if office.crowd < 2 and office.lock.attempt() and not (office.queue or self._settled):
+            alone = not office.crowded and office.lock.attempt()
+            if alone and not (office.queue or self._settled):
                 return self._put_alone(office, body)
         finally:
             insist(office.leave)
