@@ -203,6 +203,10 @@ class Publisher(Unique, Generic[T]):
         size = sum(len(body) for body in bodies if isinstance(body, bytes))
         return records, size, lambda: names
 
+    def waits(self) -> bool:
+        """Return whether a put has to wait for a store."""
+        return False
+
     def hurry(self) -> bool:
         """Have what was sent stored soon; return whether that will be told."""
         return False

@@ -28,9 +28,21 @@ ROWS = {
     "memory": 1,
     "copies": 1,
     "import": 2,
+    "store": 1,
+    "durable": 1,
+    "waiting": 2,
+    "storemany": 1,
+    "interval": 1,
+    "commits": 3,
+    "shared": 1,
+    "opening": 3,
+    "stall": 6,
     "wheel": 3,
 }
 """Each row's name, and how many lines it prints."""
+
+NAMES = ", ".join([*(name for name in ROWS if name != "wheel"), "huge", "wheel"])
+"""All names; the row `huge` is measured only if it is named, and not here."""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,9 +79,9 @@ def test_chosen_rows_are_all_that_is_printed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["floor", "speed"], f"there is no row 'speed'; the rows are {', '.join(ROWS)}"),
+        (["floor", "speed"], f"there is no row 'speed'; the rows are {NAMES}"),
         (["--fast"], "unrecognized arguments: --fast"),
-        ([""], f"there is no row ''; the rows are {', '.join(ROWS)}"),
+        ([""], f"there is no row ''; the rows are {NAMES}"),
     ],
 )
 def test_bad_arguments_get_one_line(arguments: list[str], problem: str) -> None:

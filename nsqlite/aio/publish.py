@@ -41,7 +41,7 @@ async def put(
     """
     limit = None if timeout is None else timeout_ns(timeout)
     try:
-        if not topic.kept:
+        if not (topic.kept and topic.waits()):
             return topic.put(body, delay, AT_ONCE)
     except AttributeError:
         _require_topic(topic)
@@ -72,7 +72,7 @@ async def put_many(
     batch = batch_of(bodies)
     _require_topic(topic)
     try:
-        if not (topic.kept and batch):
+        if not (topic.kept and topic.waits() and batch):
             return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
     except Full:
         if limit == 0:

@@ -100,7 +100,7 @@ class Loader:
         self.forget()  # what is being forgotten still has its ids
         self._there: Final = {topic.name for topic in there}
         self._spans: Final = [(topic.number, taken.span(topic.number)) for topic in there]
-        topics, channels = storage.highest()
+        topics, channels, _ = storage.highest()
         self._first: Final = topics + 1
         self._topic_numbers: Final = count(self._first)
         self._channel_numbers: Final = count(channels + 1)

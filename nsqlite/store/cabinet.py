@@ -78,6 +78,7 @@ class Cabinet:
         emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         deleted: the topic is.
+        stirred: the store's thread expects an account.
         written: it is in the store, or was.
     """
 
@@ -90,6 +91,7 @@ class Cabinet:
         "number",
         "pending",
         "shelves",
+        "stirred",
         "unheld",
         "written",
     )
@@ -105,6 +107,7 @@ class Cabinet:
         self.emptied: list[tuple[str, str]] = []
         self.unheld = False
         self.deleted = False
+        self.stirred = False
         self.written = False
 
     def remove(self, name: str) -> None:
@@ -114,9 +117,14 @@ class Cabinet:
             self.gone.append(shelf.number)
             self.unheld = True
 
+    def noted(self) -> int:
+        """Return how much the store has not heard yet of single messages; needs no lock."""
+        return sum(len(shelf.notes) for shelf in self.shelves.copy().values())
+
     def account(self) -> Account:
         """Return all that the store has not heard yet, and begin anew."""
         account = Account()
+        self.stirred = False
         account.gone, self.gone = self.gone, []
         if self.deleted:
             account.gone_topic = self.number if self.written else None

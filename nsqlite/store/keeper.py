@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
@@ -43,6 +43,9 @@ log: Final = logging.getLogger("nsqlite")
 
 PATIENCE: Final = 300_000
 """Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
+
+SOME: Final = 100
+"""So many notes of its topic go along with a letter; it is cheaper to write them together."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -102,10 +105,10 @@ class Keeper:
         self._forked = False
         stored = storage.load()
         self._stored: Final = {topic.name: topic for topic in stored}
-        topics, channels = storage.highest()
+        topics, channels, identity = storage.highest()
         self._topics: Final = count(topics + 1)
         self._channels: Final = count(channels + 1)
-        factory.start_after(max((topic.last for topic in stored), default=0))
+        factory.start_after(max([identity, *(topic.last for topic in stored)]))
         self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
         self._clerk.start()
         atexit.register(self.close)  # of a broker that is never closed
@@ -370,8 +373,7 @@ class Keeper:
         if self.queue and not self.now_shown:
             self.alone(self._commit)
         self.tell()
-        while self._adopted:
-            letter = self._adopted.popleft()
+        for letter in _taken(self._adopted):
             letter.topic.show()
             if letter.error is not None:
                 self._undo(letter)
@@ -379,8 +381,7 @@ class Keeper:
 
     def tell(self) -> None:
         """Show and tell those who did not block; takes topics' locks."""
-        while self._told:
-            letter = self._told.popleft()
+        for letter in _taken(self._told):
             letter.topic.show()
             assert letter.told is not None
             try:
@@ -401,7 +402,7 @@ class Keeper:
         letters = self._unsettled()
         self._crowd = len(letters)
         self.crowded = self._crowd > 1
-        if self.many or any(_is_more(letter) for letter in letters):
+        if self.many or any(map(_is_more, letters)):
             try:
                 self._flush()
             except StoreError:  # of which each letter was told
@@ -515,7 +516,16 @@ class Keeper:
         if not self.now_shown:
             for letter in letters:
                 letter.error = letter.error or error
+                self._keep_moved(letter)
             self._settle(letters)
+
+    def _keep_moved(self, letter: Letter) -> None:
+        """Have nobody write that a message was finished whose move is refused."""
+        flow, messages = letter.moved or (None, [])
+        if flow is not None and isinstance(flow.shelf, Shelf):
+            guard = flow._guard
+            with guard.lock:
+                guard.perform(flow.shelf.delivered, messages)
 
     def settle(self, topic: KeptTopic[Any], shelf: Shelf, messages: list[Message[Any]]) -> None:
         """Have deliveries counted; blocks.
@@ -525,18 +535,18 @@ class Keeper:
         """
         assert shelf.number is not None
         try:
-            self.alone(self._count, shelf.number, messages)
+            self.alone(self._count, topic.cabinet.number, shelf.number, messages)
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
             topic._guard.call(_give_back, messages)
             raise
 
-    def _count(self, channel: int, messages: list[Message[Any]]) -> None:
+    def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
         if self.now_shown:
             self._flush()
         copies = [(int(message.id, 16), message.attempts) for message in messages]
-        self._storage.write_attempts(channel, copies)
+        self._storage.write_attempts(number, channel, copies)
 
     # Reading
 
@@ -551,10 +561,10 @@ class Keeper:
         guard = topic._guard
         self.require_open()
         with self._reading:
-            if self.now_shown or self.many:
-                self.flush()
             with guard.lock:
                 plan = guard.perform(shelf.page)
+            if self.now_shown or self.many:
+                self.flush()  # after the plan, so that what it counts on is in the file
             if plan is not None:
                 after, upto, limit, emptied = plan
                 number = topic.cabinet.number
@@ -567,8 +577,7 @@ class Keeper:
 
     def run_errands(self) -> None:
         """Do what the clerk was asked to, and read the pages that are wanted."""
-        while self._errands:
-            errand, told = self._errands.popleft()
+        for errand, told in _taken(self._errands):
             problem: BaseException | None = None
             try:
                 errand()
@@ -602,6 +611,16 @@ class Keeper:
         return self.alone(self._storage.tidy)
 
 
+def _taken(queue: deque[R]) -> Iterator[R]:
+    """Take out of a queue what is there, one by one; several threads may do so."""
+    while True:
+        try:
+            first = queue.popleft()
+        except IndexError:
+            return
+        yield first
+
+
 def in_loop() -> bool:
     """Say whether the calling thread runs an event loop, which must not be blocked."""
     events = sys.modules.get("asyncio.events")
@@ -609,8 +628,9 @@ def in_loop() -> bool:
 
 
 def _is_more(letter: Letter) -> bool:
-    """Say whether a letter cannot be written by itself."""
-    return letter.moved is not None or not letter.topic.cabinet.written
+    """Say whether there is more to be written than a letter, or with it."""
+    cabinet = letter.topic.cabinet
+    return letter.moved is not None or not cabinet.written or cabinet.noted() >= SOME
 
 
 def _give_back(messages: list[Message[Any]]) -> None:

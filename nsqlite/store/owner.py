@@ -9,6 +9,7 @@ Next: store/sqlitefile.py
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,8 +59,9 @@ class Owner:
         self._handle: int | None = None
         while self._handle is None:
             self._handle = self._take()
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # if the disk is full, nobody learns who has it
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
 
     def _take(self) -> int | None:
         """Return the locked file; None if it was removed meanwhile."""

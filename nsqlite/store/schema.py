@@ -47,14 +47,16 @@ CREATE TABLE copy (
 ) WITHOUT ROWID;
 CREATE TABLE highest (
     topic INTEGER NOT NULL,
-    channel INTEGER NOT NULL
+    channel INTEGER NOT NULL,
+    id INTEGER NOT NULL
 );
-INSERT INTO highest VALUES (0, 0);
+INSERT INTO highest VALUES (0, 0, 0);
 CREATE INDEX copy_due ON copy (channel, due) WHERE due IS NOT NULL
 """
 """What every file has; `store.py` tells what the columns mean.  `unheld`: messages that nobody
 holds may be there.  `gone`, of a topic: it was deleted, its messages are being forgotten.
-`highest`: the highest numbers that there ever were, since a number is never given again."""
+`highest`: the highest numbers of topics and channels that there ever were, and of the messages of
+topics that are no more, since none is ever given again."""
 
 MESSAGES: Final = """
 CREATE TABLE message_{0} (

@@ -49,6 +49,12 @@ PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
 EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
 
+COUNT: Final = (
+    "INSERT INTO copy SELECT ?1, ?2, ?3, NULL, 0"
+    " WHERE EXISTS (SELECT 1 FROM message_{} WHERE id = ?1)"
+    " ON CONFLICT DO UPDATE SET attempts = excluded.attempts"
+)
+
 COPY: Final = (
     "INSERT INTO copy VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
     " attempts = excluded.attempts, due = coalesce(excluded.due, due)"
@@ -96,12 +102,17 @@ PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
 """What SQLite's errors mean to users."""
 
 
-class _Puts(dict[int, str]):
-    """What puts a message into a topic's table, by its number."""
+class _Statements(dict[int, str]):
+    """A statement for each topic, by its number."""
+
+    def __init__(self, text: str) -> None:
+        """Take the statement with a place for the number."""
+        super().__init__()
+        self._text: Final = text
 
     def __missing__(self, number: int) -> str:
         """Make it."""
-        statement = self[number] = PUT.format(number)
+        statement = self[number] = self._text.format(number)
         return statement
 
 
@@ -142,7 +153,8 @@ class SQLiteFile:
         self._gone: list[int] = []  # topics that were deleted and are not swept yet
         self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
         self._restart = False
-        self._puts: Final = _Puts()
+        self._puts: Final = _Statements(PUT)
+        self._counts: Final = _Statements(COUNT)
         self._reading: Final = make_section(rank=3)
         self._owner = Owner(path)
         try:
@@ -185,6 +197,7 @@ class SQLiteFile:
             self._in_one(partial(create, writer))
         elif version < VERSION:
             self._in_one(partial(upgrade, writer, version))
+        writer.execute(f"PRAGMA user_version = {VERSION}")  # if this cannot be written, no put can
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -239,11 +252,12 @@ class SQLiteFile:
                 topics.append(topic)
             return topics
 
-    def highest(self) -> tuple[int, int]:
+    def highest(self) -> tuple[int, int, int]:
         """See `Storage`."""
         with self._telling():
-            topic, channel = self._writer.execute("SELECT topic, channel FROM highest").fetchone()
-        return topic, channel
+            [found] = self._writer.execute("SELECT topic, channel, id FROM highest")
+        topic, channel, identity = found
+        return topic, channel, identity
 
     def _load_channels(self, topic: StoredTopic) -> None:
         """Fill in the channels, and count what was put after the last account."""
@@ -310,22 +324,22 @@ class SQLiteFile:
     def _put(self, number: int, rows: list[Row]) -> None:
         self._writer.executemany(self._puts[number], rows)
 
-    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
         try:
             if len(copies) == 1:
                 identity, attempts = copies[0]
-                self._writer.execute(COPY, (identity, channel, attempts, None))
+                self._writer.execute(self._counts[number], (identity, channel, attempts))
             else:
-                self._in_one(partial(self._count, channel, copies))
+                self._in_one(partial(self._count, number, channel, copies))
         except sqlite3.Error as error:
             raise told(self._path, error) from error
         if self._copied is not None:
             self._remember([identity for identity, _ in copies])
 
-    def _count(self, channel: int, copies: list[tuple[int, int]]) -> None:
-        rows = [(identity, channel, attempts, None) for identity, attempts in copies]
-        self._writer.executemany(COPY, rows)
+    def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
+        rows = [(identity, channel, attempts) for identity, attempts in copies]
+        self._writer.executemany(self._counts[number], rows)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
@@ -343,7 +357,12 @@ class SQLiteFile:
     def _write(self, batch: Batch) -> None:
         writer = self._writer
         holders = self._holders.copy()
-        for number in batch.gone_topics:
+        for number in holders.keys() & set(batch.gone_topics):  # else it was known before
+            writer.execute(
+                "UPDATE highest SET id = max(id, (SELECT last FROM topic WHERE number = ?),"
+                f" (SELECT coalesce(max(id), 0) FROM message_{number}))",
+                (number,),
+            )
             writer.execute("UPDATE topic SET gone = 1 WHERE number = ?", (number,))
             writer.execute("DELETE FROM channel WHERE topic = ?", (number,))
         for _, number in batch.gone_channels:

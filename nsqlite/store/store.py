@@ -115,8 +115,12 @@ class Storage(Protocol):
         """Return the topics and channels, their counts exact; called once, first."""
         ...
 
-    def highest(self) -> tuple[int, int]:
-        """Return the highest numbers that a topic and a channel ever had, 0 if there was none."""
+    def highest(self) -> tuple[int, int, int]:
+        """Return the highest numbers that a topic and a channel ever had, and an id's.
+
+        The last one is at least that of the messages of topics that are no more; 0 if there was
+        none.
+        """
         ...
 
     def write_row(self, number: int, row: Row) -> None:
@@ -127,8 +131,14 @@ class Storage(Protocol):
         """Write new messages of a topic, all or none: a batch of nothing else, made short."""
         ...
 
-    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
-        """Write how often messages of a channel were delivered, by id; they wait for no time."""
+    def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
+        """Write how often messages of a channel were delivered, by id, but for those gone already.
+
+        Args:
+            number: the topic's.
+            channel: the channel's.
+            copies: ids, and deliveries so far; an earlier `due` stays.
+        """
         ...
 
     def write(self, batch: Batch) -> None:

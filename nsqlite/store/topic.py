@@ -9,7 +9,7 @@ Next: store/clerk.py
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, Protocol, Unpack
 
@@ -215,8 +215,21 @@ class KeptTopic(Topic[T]):
         return fan
 
     def _read_held(self) -> list[Record[T]]:
-        found = self._office.read_all(self._cabinet.number, self._cabinet.held)
-        return [self._office.record(one) for one in found]
+        held = self._cabinet.held
+        found = {one[0]: one for one in self._office.read_all(self._cabinet.number, held)}
+        since, top = int(held.since, 16), int(held.top, 16)
+        for row in self._unwritten():
+            if since < row[0] <= top and row[2] is None and row[3] is None:
+                found[row[0]] = (row[0], row[1], None, row[4], row[5], 0)
+        return [self._office.record(found[identity]) for identity in sorted(found)]
+
+    def _unwritten(self) -> Iterator[Row]:
+        """Go through what is shown and may not be written yet."""
+        for letter in list(self._office.queue):
+            if letter.topic is self:
+                yield from letter.rows
+        for name, (body, timestamp) in self._cabinet.pending.items():
+            yield int(name, 16), timestamp, None, None, None, body
 
     def _restore(self, flow: Any, apart: list[tuple[Record[T], int | None]]) -> None:
         """Bring into memory what does not come in order."""
@@ -256,14 +269,17 @@ class KeptTopic(Topic[T]):
             return None
         if office.now_shown:
             return self._put_and_show(office, body)
+        name = None
         try:
             # Who must wait reserves first, so that whoever writes next writes for all who wait.
             alone = not office.crowded and office.lock.attempt()
             if alone and not (office.queue or self._settled):
-                return self._put_alone(office, body)
+                name = self._put_alone(office, body)
         finally:
             insist(office.leave)
-        return None
+        if name is not None and self._guard.wary:
+            self._guard.settle()
+        return name
 
     def _put_and_show(self, office: Office, body: bytes) -> str | None:
         """Reserve and show a message, and have it stored later; see `_put_at_once`."""
@@ -292,10 +308,15 @@ class KeptTopic(Topic[T]):
         """Have what is pending written in time; return whether there is room for more."""
         count = len(self._cabinet.pending)
         if not count:
-            office.stir(self)
+            self.stir()
         elif count == office.sync_every:
             office.confirm_soon()
-        return count < 2 * office.sync_every and not office.over
+        return not (self._is_behind() or office.over)
+
+    def _is_behind(self) -> bool:
+        """Say whether too much is shown and not written yet."""
+        waiting = len(self._cabinet.pending) + len(self._office.queue)
+        return waiting >= 2 * self._office.sync_every
 
     def _put_alone(self, office: Office, body: bytes) -> str | None:
         guard = self._guard
@@ -306,6 +327,8 @@ class KeptTopic(Topic[T]):
                 ids.renew(now)
             if guard.push is None:
                 return None
+            if not self._cabinet.stirred:
+                self.stir()
             used = ids.used
             ids.used = used + 1
             self._unused += 1
@@ -318,18 +341,23 @@ class KeptTopic(Topic[T]):
             office.write_row(self._stored.number, row)
             with self._lock:
                 push = guard.push
-                if push is not None:
+                if push is None:
+                    guard.perform(self._show_record, record, len(body))
+                else:
                     push(record)
                     self._unused -= 1
                     self._bytes += len(body)
-                    return name
-            guard.run(self._show_later, record, row)
         except StoreError:
             raise
         except BaseException:
             insist(partial(self._show_later, record, row))
             raise
         return name
+
+    def _show_record(self, record: Record[T], size: int) -> None:
+        """Show a message that was stored, the long way."""
+        if self._over != "deleted":
+            super()._admit([record], size, None)
 
     def _show_later(self, record: Record[T], row: Row) -> None:
         """Have a message shown that was written, unless it is; before all that was reserved since.
@@ -367,10 +395,17 @@ class KeptTopic(Topic[T]):
 
     def hurry(self) -> bool:
         """See `Publisher.hurry`."""
-        if self._office.now_shown:
-            return False
-        self._office.hurry()
-        return True
+        if not self._office.now_shown:
+            self._office.hurry()
+            return True
+        if self._is_behind():
+            self._office.confirm_soon()
+            return True
+        return False
+
+    def waits(self) -> bool:
+        """See `Publisher.waits`."""
+        return not self._office.now_shown or self._is_behind()
 
     def _draft(
         self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
@@ -384,7 +419,7 @@ class KeptTopic(Topic[T]):
         if self._office.lock.owned():
             raise Reentered("put")
         self._office.require_open()
-        if self._office.now_shown and len(self._cabinet.pending) >= 2 * self._office.sync_every:
+        if self._office.now_shown and told is None and self._is_behind():
             self._office.flush()
         drafts = []
         size = 0
@@ -451,6 +486,7 @@ class KeptTopic(Topic[T]):
         if self._office.now_shown:
             self._settled.append(letter)
             self.show_settled()
+        if not self._cabinet.stirred:
             self.stir()
 
     def _speak_for(self, letter: Letter) -> None:
@@ -701,6 +737,7 @@ class KeptTopic(Topic[T]):
 
     def stir(self, *, many: bool = False) -> None:
         """Take note that there is something to be written."""
+        self._cabinet.stirred = True
         self._office.stir(self, many=many)
 
     def emptied(self, shelf: Shelf, before: str) -> None:

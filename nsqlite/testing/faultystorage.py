@@ -49,6 +49,11 @@ class FaultyStorage:
         topics: list[StoredTopic] = self._between("load")
         return topics
 
+    def highest(self) -> tuple[int, int, int]:
+        """See `Storage`."""
+        numbers: tuple[int, int, int] = self._between("highest")
+        return numbers
+
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
         self._between("write_row", number, row)
@@ -57,9 +62,9 @@ class FaultyStorage:
         """See `Storage`."""
         self._between("write_rows", number, rows)
 
-    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
-        self._between("write_attempts", channel, copies)
+        self._between("write_attempts", topic, channel, copies)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""

@@ -28,6 +28,8 @@ class Tables:
         topics: topics with their channels, by number.
         rows: messages, by the topic's number and by id.
         copies: what has become of messages, by the channel's number and by id.
+        highest: the highest numbers that a topic and a channel ever had, and the highest id of what
+            was in topics that are no more.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,7 @@ class Tables:
         self.topics: dict[int, StoredTopic] = {}
         self.rows: dict[int, dict[int, Row]] = {}
         self.copies: dict[int, dict[int, Copy]] = {}
+        self.highest = (0, 0, 0)
 
     def copy(self) -> Self:
         """Return tables that can change for themselves."""
@@ -42,6 +45,7 @@ class Tables:
         new.topics = self.topics.copy()
         new.rows = {number: rows.copy() for number, rows in self.rows.items()}
         new.copies = {number: copies.copy() for number, copies in self.copies.items()}
+        new.highest = self.highest
         return new
 
     # What is there
@@ -92,15 +96,16 @@ class Tables:
     def apply(self, batch: Batch) -> None:
         """Write a batch."""
         for number in batch.gone_topics:
-            gone = self.topics.pop(number, None)
-            self.rows.pop(number, None)
-            for channel in gone.channels if gone is not None else ():
-                self.copies.pop(channel.number, None)
+            if number in self.topics:
+                self.remove(self.topics[number])
         for _, deleted in batch.gone_channels:
             self.copies.pop(deleted, None)
         for topic in batch.topics:
             self.topics[topic.number] = _copied(topic)
             self.rows.setdefault(topic.number, {})
+            channels = max((one.number for one in topic.channels), default=0)
+            numbers, before, identity = self.highest
+            self.highest = max(numbers, topic.number), max(before, channels), identity
         for number, rows in batch.rows:
             self.put(number, rows)
         for number, after, upto in batch.emptied:
@@ -109,6 +114,14 @@ class Tables:
             self.note(number, holder, copies)
         for number in self.topics:
             self.forget(number)
+
+    def remove(self, topic: StoredTopic) -> None:
+        """Forget a topic and all that is in it."""
+        numbers, channels, identity = self.highest
+        self.highest = numbers, channels, max(identity, self.last(topic))
+        del self.topics[topic.number], self.rows[topic.number]
+        for channel in topic.channels:
+            self.copies.pop(channel.number, None)
 
     def put(self, number: int, rows: list[Row]) -> None:
         """Write messages of a topic.
@@ -208,6 +221,12 @@ class MemoryStorage:
             tables = self.contents.tables
             return [_counted(tables, topic) for topic in tables.topics.values()]
 
+    def highest(self) -> tuple[int, int, int]:
+        """See `Storage`."""
+        with self._lock:
+            self._require_open()
+            return self.contents.tables.highest
+
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
         self.write_rows(number, [row])
@@ -218,12 +237,12 @@ class MemoryStorage:
             self._require_open()
             self.contents.tables.put(number, list(rows))
 
-    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
         with self._lock:
             self._require_open()
             noted: dict[int, Copy] = {identity: (attempts, None) for identity, attempts in copies}
-            self.contents.tables.note(0, channel, noted)
+            self.contents.tables.note(topic, channel, noted)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""

@@ -58,15 +58,11 @@ class _Interrupting(list[Row]):
 class _InterruptingCopies(dict[int, Copy]):
     """Copies that throw when they are looked at."""
 
-    def __iter__(self) -> Iterator[int]:
-        """Throw."""
-        raise _Interrupted
-
     def items(self) -> Any:
         """Throw."""
         raise _Interrupted
 
-    keys = items
+    __iter__ = keys = values = items
 
 
 def _row(
@@ -179,6 +175,24 @@ class StorageContract:
         with self.opened() as (_, topics):
             topics[1].channels.sort(key=lambda channel: channel.number)
             assert {1: later} == topics
+
+    def test_the_highest_numbers_are_kept(self) -> None:
+        """They are those of all topics and channels that ever were, deleted or not."""
+
+        def write(storage: Storage) -> None:
+            storage.write(Batch(topics=[_topic(_channel(9), _channel(3), number=4)]))
+            last = HIGHEST // 2  # higher than the messages that are left
+            new = _topic(number=5, handed=last, last=last)
+            storage.write(Batch(topics=[_topic(_channel(8), number=2), new]))
+            storage.write(Batch(topics=[_topic(_channel(3), number=4)], gone_channels=[(4, 9)]))
+            storage.write(Batch(rows=[(5, [_row(70)]), (4, [_row(60)])]))
+            storage.write(Batch(gone_topics=[5, 4]))
+
+        with self.opened() as (storage, _):
+            assert storage.highest() == (0, 0, 0)
+        for storage in self.after(write):
+            assert storage.highest()[:2] == (5, 9)
+            assert storage.highest()[2] >= HIGHEST // 2
 
     def test_names_are_the_topics(self) -> None:
         """Channels of two topics may have the same name."""
@@ -340,8 +354,8 @@ class StorageContract:
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2), _row(3)]
             storage.write(Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)]))
-            storage.write_attempts(7, [(1, 1)])
-            storage.write_attempts(7, [(1, 2), (2, 1), (3, 5)])
+            storage.write_attempts(1, 7, [(1, 1)])
+            storage.write_attempts(1, 7, [(1, 2), (2, 1), (3, 5)])
             storage.write(Batch(copies=[(1, 8, {2: (65_535, None)})]))
 
         for storage in self.after(write):
@@ -369,7 +383,7 @@ class StorageContract:
             storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, rows)]))
             storage.write(Batch(copies=[(1, 7, {1: (3, 99), 2: (3, 99)})]))
             storage.write(Batch(copies=[(1, 7, {1: (4, None)})]))
-            storage.write_attempts(7, [(2, 4)])
+            storage.write_attempts(1, 7, [(2, 4)])
 
         for storage in self.after(write):
             assert sorted(
@@ -662,20 +676,6 @@ class StorageContract:
                 assert _ready(storage, 8, 2) == [2]
                 _tidied(storage)
 
-    def test_the_number_of_a_deleted_topic_can_be_given_again(self) -> None:
-        """Once it was opened again, also if what was deleted is not tidied away by then."""
-        self.given(
-            Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2)])]),
-            Batch(gone_topics=[1]),
-        )
-        new = StoredTopic(number=1, name="new", channels=[_channel(7)])
-        self.given(Batch(topics=[new], rows=[(1, [_row(3)])]))
-        for _ in range(2):
-            with self.opened() as (storage, topics):
-                assert [topic.name for topic in topics.values()] == ["new"]
-                assert _ready(storage, 7) == [3]
-                _tidied(storage)
-
     # Writing
 
     def test_a_batch_that_is_written_twice_is_written_once(self) -> None:
@@ -736,6 +736,7 @@ class StorageContract:
         self.given(Batch(topics=[old], rows=[(1, [_row(1), _row(2)])]))
         for storage in self.after(write):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([1, 2], [1, 2])
+            assert storage.highest()[:2] == (1, 8)
         with self.opened() as (storage, topics):
             topics[1].channels.sort(key=lambda channel: channel.number)
             assert topics == {1: old}
@@ -771,7 +772,7 @@ class StorageContract:
         assert storage.load() == []
         storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2)])]))
         storage.write_row(1, _row(3))
-        storage.write_attempts(7, [(1, 4)])
+        storage.write_attempts(1, 7, [(1, 4)])
         storage.write(Batch(copies=[(1, 7, {2: GONE})]))
         storage.abandon()
         with self.opened() as (storage, topics):

@@ -3,7 +3,7 @@
 The rule: the byte code is there.  The unmeasured first turn compiles it into a cache of the
 benchmark's own, whatever the environment says about writing byte code.
 
-Next: rows.py
+Next: stores.py
 """
 
 import os

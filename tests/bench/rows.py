@@ -2,7 +2,7 @@
 
 The rule: a row's bounds stand in `BOUNDS` alone; what a row measures besides is a note.
 
-Next: wheels.py
+Next: storerows.py
 """
 
 from collections.abc import Callable, Iterator
@@ -198,6 +198,7 @@ def memory_of_one(scale: Scale) -> Iterator[Line]:
         unit="B",
         judged=ours,
         bound=BOUNDS["memory"],
+        absolute=True,
     )
 
 

@@ -11,9 +11,9 @@ from typing import Literal
 import attrs
 from timing import Comparison
 
-Unit = Literal["us", "ms", "B"]
+Unit = Literal["us", "ms", "s", "B", "MiB", ""]
 
-_SCALES: dict[Unit, float] = {"us": 1e6, "ms": 1e3, "B": 1}
+_SCALES: dict[Unit, float] = {"us": 1e6, "ms": 1e3, "s": 1, "B": 1, "MiB": 1 / (1 << 20), "": 1}
 _FORMAT = "{:<9} {:<50} {:<20} {:>9} {:>9} {:>7} {:>6} {:>6} {:>5} {:>5}  {}"
 
 
@@ -33,13 +33,14 @@ class Line:
         name: the row that it belongs to.
         work: what was done.
         against: what it is compared with.
-        ours: our figure in seconds or bytes.
+        ours: our figure in seconds or bytes, or a number.
         theirs: the comparison's, if there is one.
         unit: how the two are shown.
         judged: what the bound is about: the ratio, or our figure itself.
         least: the least of the ratios, if there are several.
         best: the ratio of the best runs, if there are several.
         bound: None for a note.
+        absolute: our figure itself is judged; it and its bounds are shown in the unit.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Line:
     least: float | None = None
     best: float | None = None
     bound: Bound | None = None
+    absolute: bool = False
 
     @property
     def mark(self) -> str:
@@ -61,18 +63,19 @@ class Line:
         return "ok" if self.judged <= self.bound.must else "MISS"
 
     def __str__(self) -> str:
-        places = 0 if self.theirs is None else 2
+        places = 0 if self.absolute and self.unit in ("B", "MiB") else 2
+        scale = _SCALES[self.unit] if self.absolute else 1
         return _FORMAT.format(
             self.name,
             self.work,
             self.against,
             show(self.ours, self.unit),
             "" if self.theirs is None else show(self.theirs, self.unit),
-            f"{self.judged:.{places}f}",
+            f"{self.judged * scale:.{places}f}",
             "" if self.least is None else f"{self.least:.2f}",
             "" if self.best is None else f"{self.best:.2f}",
-            "" if self.bound is None else f"{self.bound.must:g}",
-            "" if self.bound is None else f"{self.bound.hope:g}",
+            "" if self.bound is None else f"{self.bound.must * scale:.3g}",
+            "" if self.bound is None else f"{self.bound.hope * scale:.3g}",
             self.mark,
         )
 
@@ -84,8 +87,8 @@ HEAD = _FORMAT.format(
 
 
 def show(value: float, unit: Unit) -> str:
-    """Return seconds or bytes as they are printed."""
-    return f"{value * _SCALES[unit]:.{0 if unit == 'B' else 2}f} {unit}"
+    """Return seconds, bytes or a number as they are printed."""
+    return f"{value * _SCALES[unit]:.{0 if unit in ('B', 'MiB') else 2}f} {unit}".rstrip()
 
 
 def ratio_line(

@@ -41,6 +41,9 @@ class Scale:
         pairs: how many pairs of short runs make a ratio.
         long_pairs: how many pairs of long runs.
         timers: how many timers are outstanding in the second table.
+        stored: rounds of a run with a store; 20,000 take about 500 ms.
+        store_pairs: how many pairs of runs with a store.
+        watched: for how many seconds an event loop is watched.
     """
 
     messages: int
@@ -52,6 +55,9 @@ class Scale:
     pairs: int
     long_pairs: int
     timers: int
+    stored: int
+    store_pairs: int
+    watched: float
 
 
 FULL = Scale(
@@ -64,6 +70,9 @@ FULL = Scale(
     pairs=15,
     long_pairs=5,
     timers=1_000_000,
+    stored=20_000,
+    store_pairs=9,
+    watched=3.0,
 )
 
 QUICK = Scale(
@@ -76,6 +85,9 @@ QUICK = Scale(
     pairs=2,
     long_pairs=1,
     timers=20_000,
+    stored=1_000,
+    store_pairs=1,
+    watched=0.3,
 )
 
 

@@ -14,7 +14,7 @@ order.  It has three phases:
 and then memory is measured with a tenth of the timers at the same pace: for each outstanding one
 after the first phase (`fresh`), and at the worst moment of the second.
 
-Next: __main__.py
+Next: versions.py
 """
 
 import gc
