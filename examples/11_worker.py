@@ -11,7 +11,7 @@ It prints:
     4 messages took 7 attempts
     soap is given up after 3 attempts in orders:kitchen: ValueError('soap is no food')
 
-Next: checksums.py
+Next: 12_survive_kill.py
 """
 
 import logging

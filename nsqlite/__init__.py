@@ -59,7 +59,7 @@ from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
     from nsqlite import aio, store, testing, worker
-    from nsqlite.store import SQLite
+    from nsqlite.store.sqlite import SQLite
     from nsqlite.worker import (
         App,
         Backoff,
@@ -131,7 +131,7 @@ _LAZY = {
     "DeadLetter": "worker",
     "Drop": "worker",
     "Requeue": "worker",
-    "SQLite": "store",
+    "SQLite": "store.sqlite",
     "TakeOver": "worker",
     "Worker": "worker",
     "aio": "",

@@ -12,7 +12,6 @@ Next: store/store.py
 
 from nsqlite.store.codec import Codec, Undecodable
 from nsqlite.store.keeper import Keeper
-from nsqlite.store.sqlite import SQLite
 from nsqlite.store.store import (
     GONE,
     Batch,
@@ -33,7 +32,6 @@ __all__ = [
     "Found",
     "Keeper",
     "Row",
-    "SQLite",
     "Storage",
     "StoreOptions",
     "StoredChannel",

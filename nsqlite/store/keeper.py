@@ -475,7 +475,8 @@ class Keeper:
         batch = Batch()
         for topic, account in accounts:
             account.add_to(batch, topic.cabinet.number)
-        letters = self._unsettled()
+        # After the accounts, so that what is moved is written with what it is finished by.
+        letters = [letter for letter in self._unsettled() if self._can_write(letter, accounts)]
         batch.rows += _rows_of(letters)
         try:
             if accounts or letters:
@@ -491,6 +492,13 @@ class Keeper:
         for topic, _ in accounts:
             topic.cabinet.written = True
         self._settle(letters)
+
+    def _can_write(self, letter: Letter, accounts: list[tuple[KeptTopic[Any], Account]]) -> bool:
+        """Say whether a letter's topic is in the store or the batch; else have it written next."""
+        if letter.topic.cabinet.written or any(topic is letter.topic for topic, _ in accounts):
+            return True
+        self._clerk.ring()
+        return letter.error is not None
 
     def _take_accounts(self) -> list[tuple[KeptTopic[Any], Account]]:
         """Take the accounts of the topics that have changed."""
@@ -534,19 +542,20 @@ class Keeper:
             StoreError: they could not be; the messages are back in the queue, as they were.
         """
         assert shelf.number is not None
+        copies = [(int(message.id, 16), message.attempts) for message in messages]
         try:
-            self.alone(self._count, topic.cabinet.number, shelf.number, messages)
+            with self.lock:
+                if self.now_shown:
+                    self._flush()
+                self._storage.write_attempts(topic.cabinet.number, shelf.number, copies)
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
             topic._guard.call(_give_back, messages)
             raise
-
-    def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
-        if self.now_shown:
-            self._flush()
-        copies = [(int(message.id, 16), message.attempts) for message in messages]
-        self._storage.write_attempts(number, channel, copies)
+        finally:
+            if self.queue:
+                insist(self._pass_on)
 
     # Reading
 

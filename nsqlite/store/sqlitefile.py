@@ -152,26 +152,38 @@ class SQLiteFile:
         self._unheld: dict[int, int] = {}  # topics to be swept, with the id from which on
         self._gone: list[int] = []  # topics that were deleted and are not swept yet
         self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
+        self._uncopied: set[int] = set()  # those of them that the batch deletes
         self._restart = False
         self._puts: Final = _Statements(PUT)
         self._counts: Final = _Statements(COUNT)
         self._reading: Final = make_section(rank=3)
-        self._owner = Owner(path)
+        self._connections: Final[list[sqlite3.Connection]] = []
+        self._owner: Final = Owner(path)
         try:
             with self._telling():
-                self._writer = self._connect()
+                self._writer: Final = self._connect()
                 self._prepare(full=full)
-                self._reader = self._connect()
+                self._reader: Final = self._connect()
                 self._reader.execute("PRAGMA query_only = 1")
-                self._copier = self._connect(patience=0)
+                self._copier: Final = self._connect(patience=0)
         except BaseException:
-            self._owner.release()
+            self._let_go()
             raise
 
     def _connect(self, patience: float = PATIENCE) -> sqlite3.Connection:
-        return sqlite3.connect(
+        connection = sqlite3.connect(
             self._path, timeout=patience, isolation_level=None, check_same_thread=False
         )
+        self._connections.append(connection)
+        return connection
+
+    def _let_go(self) -> None:
+        """Close what is open, the last one to write at last, and give the file back."""
+        try:
+            while self._connections:
+                self._connections.pop().close()
+        finally:
+            self._owner.release()
 
     def _prepare(self, *, full: bool) -> None:
         writer = self._writer
@@ -330,12 +342,13 @@ class SQLiteFile:
             if len(copies) == 1:
                 identity, attempts = copies[0]
                 self._writer.execute(self._counts[number], (identity, channel, attempts))
-            else:
-                self._in_one(partial(self._count, number, channel, copies))
+                if self._copied is not None:
+                    self._copied.add(identity)
+                return
+            self._in_one(partial(self._count, number, channel, copies))
         except sqlite3.Error as error:
             raise told(self._path, error) from error
-        if self._copied is not None:
-            self._remember([identity for identity, _ in copies])
+        self._remember([identity for identity, _ in copies])
 
     def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         rows = [(identity, channel, attempts) for identity, attempts in copies]
@@ -343,8 +356,11 @@ class SQLiteFile:
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
+        self._uncopied = set()
         with self._telling():
             self._in_one(partial(self._write, batch))
+        if self._copied is not None:
+            self._copied -= self._uncopied
         for topic in batch.topics:
             self._holders[topic.number] = {one.number: one.since for one in topic.channels}
         for number in batch.unheld:
@@ -453,7 +469,7 @@ class SQLiteFile:
         else:
             known = copied.intersection(all_done)
             writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", runs(sorted(known)))
-            copied -= known  # if this is rolled back, the copies of what is gone stay: no harm
+            self._uncopied |= known
         some_done = [(identity,) for identity, count in counts.items() if count < holders]
         if some_done:
             writer.executemany(
@@ -547,17 +563,12 @@ class SQLiteFile:
 
     def close(self) -> None:
         """See `Storage`."""
-        try:
-            with self._telling():
-                self._copier.close()
-                self._reader.close()
-                self._writer.close()  # the last one copies the log into the file and removes it
-        finally:
-            self._owner.release()
+        with self._telling():
+            self._let_go()
 
     def abandon(self) -> None:
         """See `Storage`."""
         self._owner.abandon()
-        for connection in (self._writer, self._reader, self._copier):
+        for connection in self._connections:
             # To close it would copy the log and remove it; so it must outlive the interpreter.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

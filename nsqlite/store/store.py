@@ -82,7 +82,9 @@ class StoredTopic:
 
 @attrs.define
 class Batch:
-    """What is to be written in one piece, in this order.
+    """What is to be written in one piece.
+
+    What is gone goes first, which frees its names; then topics, rows, what was emptied, copies.
 
     Attributes:
         topics: topics as they are now, with their channels; new ones are made.
@@ -155,7 +157,7 @@ class Storage(Protocol):
             channel: the channel's; None for what the topic itself holds.
             after: only ids above this.
             upto: only ids up to this.
-            limit: how many at most.
+            limit: how many at most; -1 for all.
 
         Returns:
             Those that the channel holds and that are not apart.

@@ -267,6 +267,8 @@ class KeptTopic(Topic[T]):
         office = self._office
         if office.many or not 0 < len(body) <= self._max_size or office.lock.owned():
             return None
+        if not self._cabinet.written:
+            return None
         if office.now_shown:
             return self._put_and_show(office, body)
         name = None
@@ -477,6 +479,8 @@ class KeptTopic(Topic[T]):
         letter.due = due
         if due is None and letter.only is None:
             self._speak_for(letter)
+        if not self._cabinet.stirred:
+            self.stir()
         queue = self._office.queue
         # One piece, up to the call that completes it:
         if moved is not None:
@@ -486,8 +490,6 @@ class KeptTopic(Topic[T]):
         if self._office.now_shown:
             self._settled.append(letter)
             self.show_settled()
-        if not self._cabinet.stirred:
-            self.stir()
 
     def _speak_for(self, letter: Letter) -> None:
         """Keep room for a letter in the queues that are bounded."""

@@ -1,0 +1,494 @@
+"""A broker with a file is, after every crash, what the slow model says it may be.
+
+Every rule makes a call on the real broker and on the model.  After every step the counts of all
+channels that are awake are compared.  A crash copies the file as the death of the process would
+leave it at that moment, opens the copy, and compares all that comes out of it with the images that
+the model has of the file; then the broker goes on with another copy.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from hypothesis.strategies import SearchStrategy
+
+import nsqlite
+from nsqlite.testing import ManualClock
+from stateful.keptmodel import (
+    MAX_MSG_TIMEOUT,
+    MSG_TIMEOUT,
+    Copy,
+    KeptModel,
+    Queue,
+    Stream,
+    any_of,
+    is_kept,
+)
+from stateful.snapshots import SECOND, assert_sound, copy_store, rows_of, take_snapshot
+
+Action: TypeAlias = SearchStrategy[tuple[str, dict[str, Any]]]
+
+START: Final = 1_700_000_000
+
+picks = st.integers(0, 99)
+steps = st.one_of(st.integers(1, 4), st.integers(0, 24)).map(lambda n: n / 4)
+some = st.sampled_from([1, 2, 3, 5, 12, 30])
+delays = st.integers(1, 40).map(lambda n: n / 4)
+topic_names = st.sampled_from(["a", "a", "a", "b", "c#ephemeral"])
+channel_names = st.sampled_from(["x", "x", "y", "y", "z", "e#ephemeral"])
+
+
+def do(method: str, weight: int = 1, /, **arguments: SearchStrategy[Any]) -> list[Action]:
+    """Return a step that calls this method, as often as its weight says."""
+    return [st.tuples(st.just(method), st.fixed_dictionaries(arguments))] * weight
+
+
+actions: list[Action] = [
+    *do("put", 5, name=topic_names),
+    *do("put_later", 2, name=topic_names, delay=delays),
+    *do("put_many", 2, name=topic_names, count=some, delay=st.one_of(st.none(), delays)),
+    *do("get", 6, pick=picks),
+    *do("get_many", pick=picks, n=some),
+    *do("answer", 5, pick=picks, how=st.sampled_from(["fin", "fin", "req", "touch"])),
+    *do("requeue_later", 2, pick=picks, delay=delays),
+    *do("fin_many", pick=picks),
+    *do("answer_too_late", pick=picks),
+    *do("move_to_topic", pick=picks, name=topic_names),
+    *do("move_to_channel", pick=picks, to=picks),
+    *do("advance", 2, step=steps),
+    *do("steer_topic", 2, name=topic_names, how=st.sampled_from(["pause", "unpause", "unpause"])),
+    *do("steer_channel", 2, pick=picks, how=st.sampled_from(["pause", "unpause", "unpause"])),
+    *do("empty_topic", name=topic_names),
+    *do("empty_channel", pick=picks),
+    *do("channel", 2, name=topic_names, channel=channel_names),
+    *do("delete_topic", name=topic_names),
+    *do("delete_channel", pick=picks),
+    *do("leave", pick=picks, give_back=st.booleans()),
+    *do("flush"),
+    *do("crash", 2, pause=st.integers(1, 20), look=st.booleans()),
+    *do("reopen", 2, pause=st.integers(0, 20), look=st.booleans()),
+]
+modes = st.fixed_dictionaries(
+    {
+        "sync": st.sampled_from(["normal", "normal", "interval", "full"]),
+        "attempts": st.sampled_from(["late", "durable"]),
+        "mem_queue_size": st.sampled_from([1, 2, 10, 10_000]),
+        "sync_every": st.sampled_from([1, 4, 2500]),
+        "sync_timeout": st.sampled_from([0.001, 1000, 1000]),
+    }
+)
+
+
+class DurableMachine(RuleBasedStateMachine):
+    """What can be done to a broker with a file, and to its process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="nsqlite-durable-"))
+        self.generation = 0
+        self.as_expected = False  # so far; else there is nothing more to compare at the end
+        self.serial = 0
+        self.ids: set[str] = set()
+        self.consumers: dict[tuple[str, str], nsqlite.Consumer[Any]] = {}
+        self.messages: dict[tuple[str, str, str], nsqlite.Message[Any]] = {}
+        self.stale: list[nsqlite.Message[Any]] = []
+
+    @initialize(modes=modes)
+    def begin(self, modes: dict[str, Any]) -> None:
+        self.modes = modes
+        self.model = KeptModel(
+            START * SECOND,
+            interval=modes["sync"] == "interval",
+            durable=modes["attempts"] == "durable",
+        )
+        self.path = self.directory / "0"
+        self.open()
+        self.topic("a")
+        self.channel("a", "x")
+
+    def open(self) -> None:
+        self.clock = ManualClock(0, patience=0.02)
+        self.clock._start = self.model.now  # type: ignore[misc]  # exact, as a float is not
+        self.broker = nsqlite.Broker(
+            clock=self.clock,
+            store=nsqlite.SQLite(self.path, **self.modes),
+            msg_timeout=MSG_TIMEOUT / SECOND,
+            max_msg_timeout=MAX_MSG_TIMEOUT / SECOND,
+            max_req_timeout=10,
+        )
+
+    @rule(action=st.sampled_from(actions).flatmap(lambda action: action))
+    def step(self, action: tuple[str, dict[str, Any]]) -> None:
+        name, arguments = action
+        self.as_expected = False
+        getattr(self, name)(**arguments)
+
+    # Finding things
+
+    def topic(self, name: str) -> tuple[nsqlite.Topic[Any], Stream]:
+        """Return a topic, perhaps a new one, which is in the file then."""
+        topic = self.broker.topic(name)
+        if name not in self.model.topics:
+            self.model.topics[name] = Stream(name)
+            if is_kept(name):
+                self.model.written()
+        return topic, self.model.topics[name]
+
+    def channel(self, name: str, channel: str) -> None:
+        topic, stream = self.topic(name)
+        fresh = channel not in stream.channels
+        topic.channel(channel)
+        if fresh:
+            stream.channels[channel] = Queue(channel)
+            stream.hand_on()
+            self.steered(stream, stream.channels[channel])
+
+    def places(self) -> list[tuple[Stream, Queue]]:
+        return [
+            (stream, queue)
+            for stream in self.model.topics.values()
+            for queue in stream.channels.values()
+        ]
+
+    def real(self, stream: Stream, queue: Queue) -> nsqlite.Channel[Any]:
+        return self.broker.topic(stream.name).channel(queue.name)
+
+    def consumer(self, stream: Stream, queue: Queue) -> nsqlite.Consumer[Any]:
+        key = stream.name, queue.name
+        if key not in self.consumers:
+            self.consumers[key] = nsqlite.Consumer(self.real(stream, queue))
+        return self.consumers[key]
+
+    def flying(self, pick: int) -> tuple[Stream, Queue, Copy, nsqlite.Message[Any]] | None:
+        places = self.model.flying()
+        if not places:
+            return None
+        stream, queue, copy = any_of(places, pick)
+        return stream, queue, copy, self.messages[stream.name, queue.name, copy.id]
+
+    def fresh(self, topic: nsqlite.Topic[Any], ids: list[str]) -> list[str]:
+        """Check that the ids are new; of a topic that is not kept the file knows none."""
+        if is_kept(topic.name):
+            assert not self.ids.intersection(ids), "an id came twice"
+            self.ids.update(ids)
+        return ids
+
+    def bodies(self, count: int) -> list[bytes]:
+        self.serial += count
+        return [b"%d" % (self.serial - n) for n in range(count)]
+
+    # Putting
+
+    def put(self, name: str) -> None:
+        topic, stream = self.topic(name)
+        [body] = self.bodies(1)
+        self.model.put(stream, self.fresh(topic, [topic.put(body)]), [body], None)
+
+    def put_later(self, name: str, delay: float) -> None:
+        topic, stream = self.topic(name)
+        [body] = self.bodies(1)
+        ids = self.fresh(topic, [topic.put(body, delay=delay)])
+        self.model.put(stream, ids, [body], self.after(delay))
+
+    def put_many(self, name: str, count: int, delay: float | None) -> None:
+        topic, stream = self.topic(name)
+        bodies = self.bodies(count)
+        ids = self.fresh(topic, topic.put_many(bodies, delay=delay))
+        self.model.put(stream, ids, bodies, None if delay is None else self.after(delay))
+
+    def after(self, delay: float) -> int:
+        return self.model.now + int(delay * SECOND)
+
+    # Getting
+
+    def get(self, pick: int) -> None:
+        self.receive(pick, 1, lambda consumer: [consumer.get(timeout=0)])
+
+    def get_many(self, pick: int, n: int) -> None:
+        self.receive(pick, n, lambda consumer: consumer.get_many(n, timeout=0))
+
+    def receive(
+        self,
+        pick: int,
+        n: int,
+        get: Callable[[nsqlite.Consumer[Any]], list[nsqlite.Message[Any]]],
+    ) -> None:
+        places = self.places()
+        if not places:
+            return
+        stream, queue = any_of(places, pick)
+        ready = 0 if queue.paused else self.model.counts(queue)[0]
+        consumer = self.consumer(stream, queue)
+        if not ready:
+            with pytest.raises(nsqlite.Empty):
+                get(consumer)
+            return
+        messages = get(consumer)
+        assert 1 <= len(messages) <= min(ready, n)
+        for message in messages:
+            copy = queue.copies[message.id]
+            assert copy.is_ready(self.model.now)
+            assert copy.body == message.body
+            if copy.plain and not copy.attempts:
+                assert copy.id == self.model.next_plain(queue), "out of order"
+            self.model.deliver(stream, queue, copy, MSG_TIMEOUT)
+            assert copy.attempts == message.attempts
+            self.messages[stream.name, queue.name, copy.id] = message
+
+    # Answering
+
+    def answer(self, pick: int, how: str) -> None:
+        found = self.flying(pick)
+        if found is None:
+            return
+        _, queue, copy, message = found
+        if how == "touch":
+            message.touch()
+            self.model.touch(copy, MSG_TIMEOUT)
+            return
+        self.stale.append(message)
+        if how == "fin":
+            message.fin()
+            self.model.fin(queue, [copy.id])
+        else:
+            message.req()
+            self.model.req(copy, 0)
+
+    def requeue_later(self, pick: int, delay: float) -> None:
+        found = self.flying(pick)
+        if found is not None:
+            _, _, copy, message = found
+            message.req(delay=delay)
+            self.model.req(copy, int(delay * SECOND))
+
+    def fin_many(self, pick: int) -> None:
+        found = self.flying(pick)
+        if found is not None:
+            stream, queue, _, _ = found
+            ids = [copy.id for _, place, copy in self.model.flying() if place is queue]
+            batch = [self.messages[stream.name, queue.name, one] for one in ids]
+            self.consumer(stream, queue).fin_many(batch)
+            self.model.fin(queue, ids)
+
+    def answer_too_late(self, pick: int) -> None:
+        if self.stale:
+            message = any_of(self.stale, pick)
+            with pytest.raises(nsqlite.NotInFlight):
+                message.fin()
+
+    def move_to_topic(self, pick: int, name: str) -> None:
+        found = self.flying(pick)
+        if found is not None:
+            topic, stream = self.topic(name)
+            source, queue, copy, message = found
+            [new] = self.fresh(topic, [self.consumer(source, queue).move(message, topic)])
+            self.model.move_to_topic(queue, copy, stream, new)
+            self.stale.append(message)
+
+    def move_to_channel(self, pick: int, to: int) -> None:
+        found = self.flying(pick)
+        if found is not None:
+            stream, place = any_of(self.places(), to)
+            source, queue, copy, message = found
+            topic = self.broker.topic(stream.name)
+            channel = topic.channel(place.name)
+            [new] = self.fresh(topic, [self.consumer(source, queue).move(message, channel)])
+            self.model.move_to_channel(queue, copy, stream, place, new)
+            self.stale.append(message)
+
+    # Time
+
+    def advance(self, step: float) -> None:
+        self.clock.advance(step)
+        self.model.advance(int(step * SECOND))
+
+    # Steering
+
+    def steer_topic(self, name: str, how: str) -> None:
+        topic, stream = self.topic(name)
+        getattr(topic, how)()
+        stream.paused = how == "pause"
+        stream.hand_on()
+        if is_kept(name):
+            self.model.written()
+
+    def steer_channel(self, pick: int, how: str) -> None:
+        if self.places():
+            stream, queue = any_of(self.places(), pick)
+            getattr(self.real(stream, queue), how)()
+            queue.paused = how == "pause"
+            self.steered(stream, queue)
+
+    def steered(self, stream: Stream, queue: Queue) -> None:
+        if is_kept(stream.name) and is_kept(queue.name):
+            self.model.written()
+        else:
+            self.model.passed()
+
+    def empty_topic(self, name: str) -> None:
+        topic, stream = self.topic(name)
+        assert len(stream.held) == topic.empty()
+        stream.held.clear()
+        if is_kept(name):
+            self.model.written()
+
+    def empty_channel(self, pick: int) -> None:
+        if self.places():
+            stream, queue = any_of(self.places(), pick)
+            assert len(queue.copies) == self.real(stream, queue).empty()
+            queue.copies.clear()
+            self.steered(stream, queue)
+
+    def delete_topic(self, name: str) -> None:
+        topic, stream = self.topic(name)
+        count = topic.delete()
+        assert count == len(stream.held) + sum(len(q.copies) for q in stream.channels.values())
+        del self.model.topics[name]
+        for channel in stream.channels:
+            self.consumers.pop((name, channel), None)
+        if is_kept(name):
+            self.model.written()
+
+    def delete_channel(self, pick: int) -> None:
+        if self.places():
+            stream, queue = any_of(self.places(), pick)
+            assert len(queue.copies) == self.real(stream, queue).delete()
+            self.removed(stream, queue)
+
+    def removed(self, stream: Stream, queue: Queue) -> None:
+        """Take note that a channel has gone; an ephemeral topic goes with its last channel."""
+        self.consumers.pop((stream.name, queue.name), None)
+        del stream.channels[queue.name]
+        if not (stream.channels or is_kept(stream.name)):
+            del self.model.topics[stream.name]
+        self.steered(stream, queue)
+
+    def leave(self, pick: int, *, give_back: bool) -> None:
+        places = [place for place in self.places() if (place[0].name, place[1].name) in self.consumers]
+        if not places:
+            return
+        stream, queue = any_of(places, pick)
+        if not give_back and self.model.counts(queue)[1] and not is_kept(queue.name):
+            return
+        consumer = self.consumers.pop((stream.name, queue.name))
+        if not give_back and self.model.counts(queue)[1]:
+            self.consumers[stream.name, queue.name] = consumer
+            return
+        consumer.close(give_back=give_back)
+        for copy in queue.copies.values():
+            copy.deadline = None
+        if is_kept(queue.name):
+            self.model.passed()
+        else:
+            self.removed(stream, queue)
+
+    # The file
+
+    def flush(self) -> None:
+        self.broker.flush()
+        self.model.written()
+
+    def crash(self, pause: int, *, look: bool) -> None:
+        """Go on with what the death of the process would leave."""
+        keeper: Any = self.broker._keeper
+        old = self.path
+        self.generation += 1
+        self.path = self.directory / str(self.generation)
+        with keeper.lock:
+            copy_store(old, self.path)
+            copy_store(old, self.directory / "looked-at")
+        self.abandon()
+        self.model.advance(pause * SECOND)
+        seen = take_snapshot(self.directory / "looked-at", self.model.now)
+        image = self.model.find(seen)
+        assert image is not None, (self.modes, seen, list(map(self.model.look, self.model.images)))
+        self.model.reopen(image)
+        self.start_again(look=look)
+
+    def reopen(self, pause: int, *, look: bool) -> None:
+        """Close the broker and open its file again."""
+        keeper: Any = self.broker._keeper
+        self.broker.flush()
+        while keeper.upkeep():
+            pass
+        self.abandon()
+        assert_sound(self.path)
+        rows = rows_of(self.path)
+        copies = rows.pop("copies", set())
+        assert self.model.rows() == rows, "what is left in the file is not what is held"
+        assert copies <= set().union(*rows.values())
+        self.model.advance(pause * SECOND)
+        self.model.reopen(self.model.image())
+        self.start_again(look=look)
+
+    def abandon(self) -> None:
+        self.consumers.clear()
+        self.messages.clear()
+        self.stale.clear()
+        self.broker.close()
+
+    def start_again(self, *, look: bool) -> None:
+        self.open()
+        if look:
+            self.broker.stats()
+
+    # After every step, and at the end
+
+    @invariant()
+    def looks_the_same(self) -> None:
+        """Compare what is awake, so that what sleeps goes on sleeping."""
+        assert "OK" == self.broker.health
+        for name, topic in self.broker._topics.items():
+            topic._check()
+            stream = self.model.topics.get(name)
+            if topic.closed:
+                assert stream is None
+                continue
+            assert stream is not None
+            assert (stream.paused, len(stream.held)) == (topic.paused, topic.depth)
+            for channel in topic._channels.values():
+                queue = stream.channels[channel.name]
+                counts = channel.depth, channel.in_flight_count, channel.deferred_count
+                assert self.model.counts(queue) == counts, (name, channel.name, self.modes)
+                assert queue.paused == channel.paused
+        self.as_expected = True
+
+    def teardown(self) -> None:
+        """Crash and look, then close, and look at what is left in the file."""
+        try:
+            if self.as_expected:
+                self.crash(1, look=True)
+                self.reopen(0, look=True)
+                self.looks_the_same()
+                expected = self.model.look(self.model.image())
+                self.abandon()
+                assert expected == take_snapshot(self.path, self.model.now)
+        finally:
+            with suppress(nsqlite.NSQLiteError):
+                self.broker.close()
+            shutil.rmtree(self.directory)
+
+
+def test_file_holds_what_the_model_says() -> None:
+    """Whatever one does, and wherever the process dies, the file holds what was promised."""
+    run_state_machine_as_test(
+        DurableMachine,
+        settings=settings(
+            max_examples=max(60, settings().max_examples // 2),
+            stateful_step_count=40,
+            phases=[Phase.generate],  # without shrinking, which takes minutes here
+        ),
+    )

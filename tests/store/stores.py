@@ -1,0 +1,362 @@
+"""Brokers on files, whose storage a test can watch, hold up and have fail."""
+
+import contextlib
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, Self
+
+import pytest
+from helpers import PATIENCE
+
+import nsqlite
+from nsqlite import Broker, Consumer, Empty, StoreFull
+from nsqlite.clock import Clock
+from nsqlite.store import Batch, Found, Keeper, Row, Storage, StoredTopic
+
+WRITES: Final = ("write_row", "write_rows", "write_attempts", "write")
+"""The calls that write."""
+
+LATE: Final = 3600.0
+"""Seconds after which the store's thread writes by itself: a test does not last so long."""
+
+Hook = Callable[[str], object]
+"""Is told the name of a call of the storage."""
+
+
+class Spy:
+    """A storage around another one, which can be watched, held up, and made to fail.
+
+    Attributes:
+        calls: the calls that wrote and succeeded, and who made them.
+        before: called before each call, in the thread that makes it.
+        after: called after each call.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage: Final = storage
+        self.calls: list[tuple[str, int]] = []
+        self.reads: list[tuple[str, int]] = []
+        self.batches: list[Batch] = []
+        self.before: Hook = lambda _: None
+        self.after: Hook = lambda _: None
+
+    def _make(self, name: str, *arguments: object) -> Any:
+        self.before(name)
+        result = getattr(self._storage, name)(*arguments)
+        calls = self.calls if name in WRITES else self.reads
+        calls.append((name, threading.get_ident()))
+        self.after(name)
+        return result
+
+    def load(self) -> list[StoredTopic]:
+        found: list[StoredTopic] = self._make("load")
+        return found
+
+    def highest(self) -> tuple[int, int]:
+        found: tuple[int, int] = self._make("highest")
+        return found
+
+    def write_row(self, number: int, row: Row) -> None:
+        self._make("write_row", number, row)
+
+    def write_rows(self, number: int, rows: list[Row]) -> None:
+        self._make("write_rows", number, rows)
+
+    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
+        self._make("write_attempts", channel, copies)
+
+    def write(self, batch: Batch) -> None:
+        self._make("write", batch)
+        self.batches.append(batch)
+
+    def read(
+        self, topic: int, channel: int | None, after: int, upto: int, limit: int
+    ) -> list[Found]:
+        found: list[Found] = self._make("read", topic, channel, after, upto, limit)
+        return found
+
+    def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
+        found: list[Found] = self._make("read_apart", topic, channel, after, upto)
+        return found
+
+    def copy_log(self) -> None:
+        self._make("copy_log")
+
+    def tidy(self) -> bool:
+        more: bool = self._make("tidy")
+        return more
+
+    def close(self) -> None:
+        self._make("close")
+
+    def abandon(self) -> None:
+        self._storage.abandon()
+
+    # What a test makes of it
+
+    def names(self) -> list[str]:
+        """Return which calls have written so far."""
+        return [name for name, _ in self.calls]
+
+    def writers(self) -> set[int]:
+        """Return which threads have written so far."""
+        return {thread for _, thread in self.calls}
+
+    @contextlib.contextmanager
+    def failing(
+        self,
+        error: BaseException | None = None,
+        names: tuple[str, ...] = WRITES,
+        *,
+        late: bool = False,
+    ) -> Iterator[list[str]]:
+        """Have calls fail for the time of the block; yields the names of those that did.
+
+        Args:
+            error: what they raise; by default that the disk is full.
+            names: which calls.
+            late: whether they do so after they are done.
+        """
+        failed: list[str] = []
+
+        def fail(name: str) -> None:
+            if name in names:
+                failed.append(name)
+                raise error or full()
+
+        before, after = self.before, self.after
+        if late:
+            self.after = fail
+        else:
+            self.before = fail
+        try:
+            yield failed
+        finally:
+            self.before, self.after = before, after
+
+    def once(
+        self,
+        hook: Callable[[], object],
+        names: tuple[str, ...] = WRITES,
+        *,
+        late: bool = False,
+    ) -> None:
+        """Call something before, or after, the next of these calls, in the thread that makes it."""
+
+        def strike(name: str) -> None:
+            if name in names:
+                if late:
+                    self.after = after
+                else:
+                    self.before = before
+                hook()
+
+        before, after = self.before, self.after
+        if late:
+            self.after = strike
+        else:
+            self.before = strike
+
+    @contextlib.contextmanager
+    def held(self, names: tuple[str, ...] = WRITES) -> Iterator["Held"]:
+        """Hold up the next of these calls until the end of the block, or until `let_go`."""
+        held = Held()
+        self.once(held.hold, names)
+        try:
+            yield held
+        finally:
+            held.let_go()
+
+
+class Held:
+    """A call that does not go on."""
+
+    def __init__(self) -> None:
+        self._begun, self._over = threading.Event(), threading.Event()
+        self.thread = 0
+
+    def hold(self) -> None:
+        self.thread = threading.get_ident()
+        self._begun.set()
+        assert self._over.wait(PATIENCE), "nobody lets it go on"
+
+    def until_begun(self) -> None:
+        """Return when somebody has made the call."""
+        assert self._begun.wait(PATIENCE), "nobody made the call"
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has made the call."""
+        return self._begun.is_set()
+
+    def let_go(self) -> None:
+        """Let it go on."""
+        self._over.set()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Return when something has come true that another thread is about to do."""
+    for _ in range(int(PATIENCE * 1000)):
+        if condition():
+            return
+        threading.Event().wait(0.001)
+    pytest.fail("it never comes true")
+
+
+def full() -> StoreFull:
+    """Return what a full disk raises."""
+    return StoreFull("jobs.db", "the disk is full")
+
+
+def throw(error: BaseException) -> Callable[[], None]:
+    """Return what raises an error."""
+
+    def thrown() -> None:
+        raise error
+
+    return thrown
+
+
+class SpiedStore(nsqlite.SQLite):
+    """A file with a spy in front of it.
+
+    Attributes:
+        spy: of the file that was opened last.
+    """
+
+    def _storage(self) -> Storage:
+        self.spy = Spy(super()._storage())
+        return self.spy
+
+
+class Scene:
+    """A broker on a file.
+
+    Attributes:
+        path: the file.
+        broker: the broker.
+        spy: what stands before its file.
+        keeper: what keeps its topics.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        topics: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.path: Final = path
+        self._clock: Final = clock
+        self._topics: Final = topics or {}
+        self._options: Final = {"sync_timeout": LATE, **options}
+        self.open()
+
+    def open(self) -> None:
+        """Open the file."""
+        store = SpiedStore(self.path, **self._options)
+        self.broker = Broker(store=store, clock=self._clock, **self._topics)
+        self.spy = store.spy
+        keeper = self.broker._keeper
+        assert isinstance(keeper, Keeper)
+        self.keeper = keeper
+
+    def reopen(self) -> None:
+        """Close the file and open it again."""
+        self.broker.close()
+        self.open()
+
+    @contextlib.contextmanager
+    def as_on_disk(self, **options: Any) -> Iterator["Scene"]:
+        """Open a copy of the file, as it would be found if the process died now."""
+        folder = self.path.parent / f"copy {threading.get_ident()}"
+        folder.mkdir()
+        for suffix in ("", "-wal"):
+            source = Path(f"{self.path}{suffix}")
+            if source.exists():
+                shutil.copyfile(source, folder / source.name)
+        try:
+            with Scene(folder / self.path.name, **{**self._options, **options}) as scene:
+                yield scene
+        finally:
+            shutil.rmtree(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.broker.close()
+
+    # Looking
+
+    def topic(self, name: str = "orders", **options: Any) -> nsqlite.Topic[Any]:
+        return self.broker.topic(name, **options)
+
+    def channel(
+        self, name: str = "billing", topic: str = "orders", **options: Any
+    ) -> nsqlite.Channel[Any]:
+        return self.topic(topic).channel(name, **options)
+
+    def consumer(self, name: str = "billing", topic: str = "orders") -> Consumer[Any]:
+        return Consumer(self.channel(name, topic))
+
+    def disk(self, name: str = "billing", topic: str = "orders") -> list[tuple[Any, int]]:
+        """Return what a channel would hold if the process died now: bodies and attempts."""
+        with self.as_on_disk() as copy:
+            return everything(copy.channel(name, topic))
+
+    def rows(self) -> list[bytes]:
+        """Return the bytes of the messages in the file, by another connection."""
+        with reading(self.path) as connection:
+            numbers = [one for (one,) in connection.execute("SELECT number FROM topic ORDER BY 1")]
+            return [
+                data
+                for number in numbers
+                for (data,) in connection.execute(f"SELECT data FROM message_{number} ORDER BY id")  # noqa: S608 - a number
+            ]
+
+    def ids(self) -> list[str]:
+        """Return the ids of the messages in the file, by another connection."""
+        with reading(self.path) as connection:
+            numbers = [one for (one,) in connection.execute("SELECT number FROM topic ORDER BY 1")]
+            return [
+                f"{identity:016x}"
+                for number in numbers
+                for (identity,) in connection.execute(
+                    f"SELECT id FROM message_{number} ORDER BY id"  # noqa: S608 - a number
+                )
+            ]
+
+    def names(self) -> list[str]:
+        """Return the topics of the file, and their channels."""
+        with reading(self.path) as connection:
+            return [
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM topic WHERE NOT gone UNION ALL"
+                    " SELECT t.name || ':' || c.name FROM channel c JOIN topic t"
+                    " ON t.number = c.topic ORDER BY 1"
+                )
+            ]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a file beside its owner."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        yield connection
+
+
+def everything(channel: nsqlite.Channel[Any]) -> list[tuple[Any, int]]:
+    """Take all that is ready in a channel, finish it, and return bodies and attempts."""
+    found: list[tuple[Any, int]] = []
+    with contextlib.suppress(Empty), Consumer(channel) as consumer:
+        while True:
+            message = consumer.get(timeout=0)
+            found.append((message.body, message.attempts))
+            message.fin()
+    return found

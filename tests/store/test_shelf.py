@@ -1,0 +1,614 @@
+"""A shelf: what lies in the file alone is read in pages; what happened is noted and written later."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Call, bodies
+
+from nsqlite import Consumer, Empty, StoreError, StoreFull
+from nsqlite.observe import Kind
+from nsqlite.store import GONE
+from nsqlite.store.shelf import MANY, PAGE, Shelf
+from nsqlite.testing import ManualClock
+from store.stores import Scene, everything, throw, until
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+def shelf_of(scene: Scene, name: str = "billing") -> Shelf:
+    shelf = scene.channel(name)._flow.shelf
+    assert isinstance(shelf, Shelf)
+    return shelf
+
+
+def numbered(*numbers: int) -> list[bytes]:
+    return [b"%d" % number for number in numbers]
+
+
+# Pages
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+@pytest.mark.parametrize("size", range(1, 8))
+@pytest.mark.parametrize("way", ["get", "get_many", "at once", "mixed"])
+def test_all_come_in_order(path: Path, size: int, way: str, sync: Any) -> None:
+    """However few are held in memory, all come, once, in the order in which they were put."""
+    with Scene(path, mem_queue_size=size, sync=sync) as scene:
+        consumer = scene.consumer()
+        for number in range(12):
+            scene.topic().put(b"%d" % number)
+        scene.topic().put_many(numbered(*range(12, 20)))
+        assert 20 == scene.channel().depth
+        assert 20 - size == scene.channel().stats().backend_depth
+        scene.topic()._check()
+        found: list[Any] = []
+        while len(found) < 25:
+            if way == "get_many" or (way == "mixed" and len(found) % 2):
+                batch = consumer.get_many(3, timeout=20)
+                found += [message.body for message in batch]
+                consumer.fin_many(batch)
+            else:
+                message = consumer.get(timeout=0 if way == "at once" else 20)
+                found.append(message.body)
+                message.fin()
+            scene.topic()._check()
+            if len(found) == 13:
+                scene.topic().put_many(numbered(*range(20, 25)))
+        assert numbered(*range(25)) == found
+        assert 0 == scene.channel().depth
+        with pytest.raises(Empty):
+            consumer.get(timeout=0)
+        scene.broker.flush()
+        assert [] == scene.disk() == scene.rows()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_all_come_after_the_file_was_opened(path: Path, size: int) -> None:
+    """A backlog of the file is read page by page, behind what is put meanwhile nothing is lost."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(*range(10)))
+    with Scene(path, mem_queue_size=size) as scene:
+        channel = scene.channel()
+        assert [10, 10] == [channel.depth, channel.stats().backend_depth] or channel.depth == 10
+        scene.topic().put(b"10")
+        assert numbered(*range(11)) == bodies(channel)
+
+
+def test_a_page_has_its_limit(path: Path) -> None:
+    """No more than a page is read at a time, nor more than memory is to hold."""
+    with Scene(path, mem_queue_size=3 * PAGE) as scene:
+        scene.channel()
+        scene.topic().put_many([b"1"] * (PAGE + 10))
+        scene.reopen()
+        channel = scene.channel()
+        with Consumer(channel) as consumer:
+            consumer.get(timeout=0)
+        assert channel.depth == PAGE + 10
+        assert len(channel._flow.ready) >= PAGE
+
+
+def test_who_waits_is_fed(path: Path) -> None:
+    """A consumer that waits gets what lies in the file, which the store's thread reads."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2))
+    with Scene(path, mem_queue_size=1) as scene:
+        consumer = scene.consumer()
+        assert [b"1", b"2"] == [consumer.get(timeout=20).body for _ in "12"]
+        waiting = Call(lambda: consumer.get(timeout=20).body)
+        scene.topic().put_many(numbered(3, 4, 5))
+        assert b"3" == waiting.result()
+        assert [b"4", b"5"] == [consumer.get().body for _ in "45"]
+
+
+def test_two_consumers_share_a_backlog(path: Path) -> None:
+    """Consumers in threads get each message once while pages are read."""
+    with Scene(path, mem_queue_size=3) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(*range(300)))
+
+        def work() -> list[Any]:
+            found = []
+            with Consumer(scene.channel()) as consumer:
+                while True:
+                    try:
+                        message = consumer.get(timeout=0)
+                    except Empty:
+                        return found
+                    found.append(message.body)
+                    message.fin()
+
+        calls = [Call(work) for _ in range(4)]
+        shares = [call.result() for call in calls]
+        assert sorted(numbered(*range(300))) == sorted(sum(shares, []))
+        for share in shares:
+            assert share == sorted(share, key=int)
+
+
+def test_what_is_requeued_and_paged(path: Path) -> None:
+    """What is requeued, or waits, while others lie in the file alone is delivered again, once."""
+    clock = ManualClock()
+    with Scene(path, mem_queue_size=2, clock=clock) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(*range(6)))
+        consumer.get(timeout=0).req()
+        consumer.get(timeout=0).req(delay=5)
+        consumer.get(timeout=0)
+        assert 4 == scene.channel().depth
+        scene.topic()._check()
+        scene.reopen()
+        channel = scene.channel()
+        assert [5, 1] == [channel.depth, channel.deferred_count]
+        assert [5.0] == [info.due for info in channel.deferred()]
+        clock.advance(5)
+        found = everything(channel)
+        assert [(b"0", 2), (b"1", 2), (b"2", 2), (b"3", 1), (b"4", 1), (b"5", 1)] == sorted(found)
+        assert 0 == channel.depth
+
+
+def test_peek_shows_what_is_in_the_file(path: Path) -> None:
+    """A look at a channel that has nothing in memory reads a page; of an empty one it reads none."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2, 3))
+    with Scene(path, mem_queue_size=2) as scene:
+        channel = scene.channel()
+        assert [b"1", b"2"] == [info.body for info in channel.peek()]
+        reads = len(scene.spy.reads)
+        assert [b"1"] == [info.body for info in channel.peek(1)]
+        assert reads == len(scene.spy.reads)
+        assert 3 == channel.depth
+        channel.empty()
+        assert [] == channel.peek()
+        assert reads == len(scene.spy.reads)
+
+
+def test_a_paused_channel_is_not_read(path: Path) -> None:
+    """A channel that delivers nothing just now has no page read by `get`."""
+    with Scene(path, mem_queue_size=1) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        scene.channel().pause()
+        with pytest.raises(Empty):
+            consumer.get(timeout=0)
+        scene.channel().unpause()
+        assert [b"1", b"2"] == [consumer.get(timeout=0).body for _ in "12"]
+
+
+def test_empty_while_a_page_is_read(path: Path) -> None:
+    """A page that arrives after the channel was emptied is thrown away; what came since is not."""
+    with Scene(path, mem_queue_size=1) as scene:
+        channel = scene.channel()
+        scene.topic().put_many(numbered(1, 2, 3))
+        Consumer(channel).get(timeout=0)
+        scene.reopen()
+        channel = scene.channel()
+
+        def meanwhile() -> None:
+            assert 3 == Call(channel.empty).result()
+            Call(lambda: scene.topic().put(b"4")).result()
+
+        scene.spy.once(meanwhile, ("read",), late=True)
+        assert [b"4"] == [info.body for info in channel.peek()]
+        scene.topic()._check()
+        assert [b"4"] == bodies(channel)
+        assert [] == scene.disk()
+
+
+@pytest.mark.parametrize("end", ["close", "delete"])
+def test_a_channel_ends_while_a_page_is_read(path: Path, end: str) -> None:
+    """A page that arrives when the channel is over is forgotten."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2))
+    with Scene(path, mem_queue_size=1) as scene:
+        channel = scene.channel()
+        scene.spy.once(lambda: Call(getattr(channel, end)).result(), ("read",), late=True)
+        channel.peek()
+        assert channel.closed
+        scene.topic()._check()
+        scene.reopen()
+        expected = [(b"1", 1), (b"2", 1)] if end == "close" else []
+        assert expected == everything(scene.channel())
+
+
+def test_a_page_that_cannot_be_read(path: Path) -> None:
+    """`get` without waiting raises what the store says; nothing has changed, and it can go on."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2))
+    with Scene(path, mem_queue_size=1) as scene:
+        problem = StoreError("jobs.db", "torn")
+        with scene.spy.failing(problem, ("read",)):
+            consumer = scene.consumer()
+            with pytest.raises(StoreError, match="torn"):
+                consumer.get(timeout=0)
+            with pytest.raises(StoreError, match="torn"):
+                scene.channel().peek()
+        assert 2 == scene.channel().depth
+        assert [b"1", b"2"] == [consumer.get(timeout=0).body for _ in "12"]
+
+
+def test_a_count_that_was_wrong_is_put_right(path: Path) -> None:
+    """Where the file has fewer messages than were counted, whoever asks gets an end and not a loop."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+        channel._flow.beyond = 5
+        with pytest.raises(Empty):
+            Consumer(channel).get(timeout=0)
+        assert 0 == channel.depth
+
+
+def test_more_than_was_counted(path: Path) -> None:
+    """Where the file has more than was counted, all of it comes."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2, 3))
+    with Scene(path, mem_queue_size=1) as scene:
+        channel = scene.channel()
+        channel.peek()
+        channel._flow.beyond = 1
+        assert numbered(1, 2, 3) == bodies(channel)
+
+
+def test_many_notes_go_with_the_next_write(path: Path) -> None:
+    """So many notes do not wait for the store's thread: whoever writes next writes them too."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many([b"1"] * (MANY + 10))
+        scene.broker.flush()
+        shelf = shelf_of(scene)
+        consumer.get_many(MANY + 5)
+        assert scene.keeper.many
+        assert MANY + 5 == len(shelf.notes)
+        scene.topic().put(b"2")
+        assert [{}, False] == [shelf.notes, scene.keeper.many]
+
+
+@pytest.mark.parametrize("way", ["get", "fin", "fin_many"])
+def test_notes_one_by_one_become_many(path: Path, way: str) -> None:
+    """The same where they are made one by one."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many([b"1"] * 4)
+        batch = consumer.get_many(2)
+        shelf = shelf_of(scene)
+        shelf.notes = {f"{number:016x}": GONE for number in range(MANY - 1)}
+        if way == "get":
+            consumer.get(timeout=0)
+        elif way == "fin":
+            batch[0].fin()
+        else:
+            consumer.fin_many(batch)
+        assert scene.keeper.many
+        consumer.get(timeout=0)
+        scene.topic().put(b"2")
+        assert {} == shelf.notes
+
+
+# What is noted
+
+
+def test_answers_are_in_the_file_after_a_flush(path: Path) -> None:
+    """FIN, REQ, attempts and time-outs are written late, and together."""
+    clock = ManualClock()
+    with Scene(path, clock=clock) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2, 3, 4, 5))
+        messages = [consumer.get(timeout=0) for _ in range(4)]
+        messages[0].fin()
+        messages[1].req()
+        messages[2].req(delay=7)
+        assert [(body, 1) for body in numbered(1, 2, 3, 4, 5)] == scene.disk()
+        writes = len(scene.spy.calls)
+        scene.broker.flush()
+        assert ["write"] == scene.spy.names()[writes:]
+        with scene.as_on_disk() as copy:
+            channel = copy.channel()
+            assert [(b"2", 2), (b"4", 2), (b"5", 1)] == everything(channel)
+            assert [(7.0, 1, b"3")] == [(i.due, i.attempts, i.body) for i in channel.deferred()]
+        clock.advance(60)
+        assert [b"5", b"2", b"3", b"4"] == [info.body for info in scene.channel().peek()]
+        scene.broker.flush()
+        assert [(b"2", 2), (b"3", 2), (b"4", 2), (b"5", 1)] == sorted(scene.disk())
+
+
+def test_what_nobody_answered_is_ready_again(path: Path) -> None:
+    """What was in flight comes back ready, its attempts counted."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        consumer.get_many(1, timeout=0)
+        consumer.get_many(1, timeout=0)
+        scene.broker.flush()
+        assert [(b"1", 2), (b"2", 2)] == scene.disk()
+        consumer.close()
+        scene.broker.flush()
+        assert [(b"1", 2), (b"2", 2)] == scene.disk()
+
+
+def test_a_delivery_that_did_not_arrive_is_not_counted(path: Path) -> None:
+    """What is given back as if it had never been delivered is not counted in the file either."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+        scene.broker.flush()
+        scene.channel()._guard.run(consumer._return, [message])
+        scene.broker.flush()
+        assert [(b"1", 1)] == scene.disk()
+
+
+def test_notes_that_cannot_be_written_are_kept(path: Path) -> None:
+    """What could not be written is written later, the last of each message alone."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2, 3))
+        first, second = (consumer.get(timeout=0) for _ in "12")
+        first.fin()
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.broker.flush()
+        second.fin()
+        consumer.get(timeout=0)
+        scene.broker.flush()
+        assert [(b"3", 2)] == scene.disk()
+
+
+def test_an_emptied_channel_is_empty_in_the_file(path: Path) -> None:
+    """What was emptied does not come back, nor does what had been moved there alone."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        audit = scene.channel("audit")
+        scene.topic().put_many(numbered(1, 2))
+        scene.topic().put(b"3", delay=100)
+        consumer.move(consumer.get(timeout=0), audit)
+        assert 4 == audit.empty()
+        assert 2 == scene.channel().empty()
+        assert [] == scene.disk() == scene.disk("audit")
+        while scene.keeper.upkeep():
+            pass
+        assert [] == scene.rows()
+        scene.topic().put(b"4")
+        assert [(b"4", 1)] == scene.disk() == scene.disk("audit")
+
+
+def test_an_observer_changes_nothing(path: Path) -> None:
+    """With somebody who observes, all is noted just the same."""
+    with Scene(path) as scene:
+        events: list[Any] = []
+        scene.topic().observe(lambda event: events.append(event.kind))
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2, 3, 4))
+        consumer.get(timeout=0).fin()
+        consumer.get(timeout=0).req()
+        consumer.get_many(1)[0].touch()
+        scene.broker.flush()
+        assert [(b"2", 2), (b"3", 2), (b"4", 1)] == sorted(scene.disk())
+        assert {Kind.PUBLISHED, Kind.DELIVERED, Kind.FINISHED, Kind.REQUEUED} <= set(events)
+
+
+@pytest.mark.parametrize("attempts", ["late", "durable"])
+def test_the_long_way_notes_the_same(path: Path, attempts: Any) -> None:
+    """A measured channel, a window, another time-out and a bound take the long way, and note it."""
+    measured = {"e2e_processing_latency_percentiles": [0.5]}
+    with Scene(path, topics=measured, attempts=attempts) as scene:
+        channel = scene.channel(max_depth=100)
+        scene.topic().put_many(numbered(1, 2, 3, 4, 5))
+        consumer = Consumer(channel, max_in_flight=2, msg_timeout=5)
+        consumer.get(timeout=0).fin()
+        consumer.get_many(2)[0].req()
+        with pytest.raises(Empty):
+            consumer.get_many(1, timeout=0)
+            consumer.get(timeout=0)
+        consumer.close()
+        scene.broker.flush()
+        found = dict(scene.disk())
+        assert {b"2", b"3", b"4", b"5"} == set(found)
+        assert 2 == found[b"2"]
+        assert 1 == found[b"5"]
+
+
+def test_the_short_way_is_left_where_it_must_be(path: Path) -> None:
+    """Another's message, one that is answered, a full window, a closed consumer: all as ever."""
+    with Scene(path) as scene:
+        first, second = scene.consumer(), Consumer(scene.channel(), max_in_flight=1)
+        scene.topic().put_many(numbered(1, 2, 3, 4))
+        message = first.get(timeout=0)
+        second.get(timeout=0)
+        for call in (lambda: second.fin(message), lambda: (message.fin(), message.fin())):
+            with pytest.raises(ValueError, match="is not in flight|not in flight"):
+                call()
+        with pytest.raises(Empty):
+            second.get(timeout=0)
+        with pytest.raises(ValueError, match="expected a Message"):
+            first.fin(5)  # type: ignore[arg-type]  # that is the point
+        second.close()
+        with pytest.raises(Exception, match="is closed"):
+            second.get(timeout=0)
+        assert [(b"2", 2), (b"3", 1), (b"4", 1)] == everything(scene.channel())
+
+
+def test_a_shelf_of_a_closed_channel_answers_no_more(path: Path) -> None:
+    """What was delivered by a channel that is closed since is not finished by the short way."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        message = consumer.get(timeout=0)
+        shelf = shelf_of(scene)
+        scene.channel().close()
+        assert not shelf.finish(consumer, message)
+        assert shelf.deliver(consumer) is None
+        assert 2 == shelf.total()
+        assert shelf.page() is None
+        shelf.look()
+        shelf.arrive([], 0, shelf.emptied, more=False)
+        assert 2 == shelf.total()
+        scene.topic().put(b"3")
+        assert 3 == shelf.total()
+        scene.reopen()
+        assert [(b"1", 2), (b"2", 1), (b"3", 1)] == everything(scene.channel())
+
+
+def test_what_is_not_due_counts_in_a_closed_channel(path: Path) -> None:
+    """What is put with a delay to a channel that is closed meanwhile is there when it is reopened."""
+    with Scene(path) as scene:
+        scene.channel().close()
+        scene.topic().put(b"1", delay=100)
+        scene.topic().put(b"2")
+        scene.reopen()
+        assert [1, 1] == [scene.channel().depth, scene.channel().deferred_count]
+
+
+# Counted before `get` returns
+
+
+def test_durable_attempts(path: Path) -> None:
+    """A delivery is counted in the file before `get` returns, so it is after a crash."""
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2, 3, 4))
+        consumer.get(timeout=0)
+        assert [(b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1)] == scene.disk()
+        consumer.get_many(2)
+        assert [(b"1", 2), (b"2", 2), (b"3", 2), (b"4", 1)] == scene.disk()
+        assert ["write_attempts"] * 2 == scene.spy.names()[-2:]
+        Call(lambda: consumer.get(timeout=5)).result()
+        assert 2 == dict(scene.disk())[b"4"]
+
+
+def test_durable_attempts_are_counted_again_and_again(path: Path) -> None:
+    """A message that kills the process each time has one attempt more each time."""
+    with Scene(path, attempts="durable") as scene:
+        scene.channel()
+        scene.topic().put(b"poison")
+        consumer = scene.consumer()
+        for times in range(1, 4):
+            message = consumer.get(timeout=0)
+            assert times == message.attempts
+            assert [(b"poison", times + 1)] == scene.disk()
+            message.req()
+
+
+def test_durable_attempts_in_interval_mode(path: Path) -> None:
+    """What is not in the file yet is written before its delivery is counted."""
+    with Scene(path, attempts="durable", sync="interval") as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        scene.topic().put_many(numbered(2, 3))
+        consumer.get(timeout=0)
+        consumer.get(timeout=0)
+        assert [(b"1", 2), (b"2", 2), (b"3", 1)] == scene.disk()
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+@pytest.mark.parametrize("way", ["get", "get_many", "wait"])
+def test_a_delivery_that_cannot_be_counted_is_given_back(path: Path, way: str, sync: Any) -> None:
+    """`get` then raises, and the messages are at the head of the queue, as they were."""
+    with Scene(path, attempts="durable", sync=sync) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2, 3))
+        scene.broker.flush()
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            if way == "get":
+                consumer.get(timeout=0)
+            elif way == "wait":
+                scene.channel().empty()
+                scene.topic().put_many(numbered(1, 2, 3))
+                consumer.get(timeout=5)
+            else:
+                consumer.get_many(2)
+        assert [0, 0] == [consumer.in_flight_count, consumer.stats().message_count]
+        if way != "wait":
+            assert "NOK - store jobs.db: the disk is full" == scene.broker.health
+            scene.topic()._check()
+            scene.broker.flush()
+            assert [(body, 1) for body in numbered(1, 2, 3)] == scene.disk()
+            assert [(body, 1) for body in numbered(1, 2, 3)] == everything(scene.channel())
+
+
+def test_an_interrupted_count_gives_the_message_back(path: Path) -> None:
+    """What a signal throws into the count of a delivery loses nothing."""
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        for late in (False, True):
+            scene.spy.once(throw(KeyboardInterrupt()), late=late)
+            with pytest.raises(KeyboardInterrupt):
+                consumer.get(timeout=0)
+            assert [0, 1] == [consumer.in_flight_count, scene.channel().depth]
+        scene.broker.flush()
+        assert [(b"1", 1)] == scene.disk()
+        assert 1 == consumer.get(timeout=0).attempts
+
+
+# One alone
+
+
+def test_shelves_take_a_put_once(path: Path) -> None:
+    """What is made again by a signal's clean-up counts once; what is new behind it counts too."""
+    with Scene(path) as scene:
+        scene.channel()
+        first, second = scene.topic().put_many(numbered(1, 2))
+        shelf = shelf_of(scene)
+        old = [(b"", 0, first[:13], first[13:], 0), (b"", 0, second[:13], second[13:], 0)]
+        new = (b"new", 0, "f" * 13, "fff", 0)
+        with scene.topic()._guard.lock:
+            shelf.take(old, awake=True)
+            shelf.take_later(old, awake=False)
+            shelf.take([*old, new], awake=True)
+            assert 3 == shelf.total()
+            shelf.take_over(scene.topic()._fan.held.shelf, 5, awake=True)  # type: ignore[arg-type]
+            assert 3 == shelf.total()
+
+
+def test_a_shelf_knows_its_store(tmp_path: Path) -> None:
+    """A shelf is of one keeper and no other."""
+    with Scene(tmp_path / "a.db") as scene, Scene(tmp_path / "b.db") as other:
+        assert shelf_of(scene).is_of(scene.keeper)
+        assert not shelf_of(scene).is_of(other.keeper)
+
+
+def test_the_wall_of_a_moment(path: Path) -> None:
+    """A moment of the monotonic scale is told by the wall's time."""
+    clock = ManualClock(start=1000)
+    with Scene(path, clock=clock) as scene:
+        clock.advance(5)
+        assert 1012 * SECOND == shelf_of(scene).wall(12 * SECOND)
+
+
+def test_reading_ahead_begins_at_half(path: Path) -> None:
+    """When half of what memory holds is left, the store's thread reads the next page."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(*range(10)))
+        scene.channel()
+        flow = scene.channel()._flow
+        until(lambda: len(flow.ready) == 4)
+        reads = len(scene.spy.reads)
+        consumer.get(timeout=0)
+        assert [3, 6] == [len(flow.ready), flow.beyond]
+        assert reads == len(scene.spy.reads)
+        consumer.get(timeout=0)
+        until(lambda: len(flow.ready) == 4)
+        assert 4 == flow.beyond
+
+
+def test_the_reader_is_no_consumer(path: Path) -> None:
+    """Nothing is read while memory is full."""
+    with Scene(path, mem_queue_size=2) as scene:
+        scene.channel()
+        scene.topic().put_many(numbered(1, 2, 3))
+        until(lambda: len(scene.channel()._flow.ready) == 2)
+        reads = scene.spy.reads.copy()
+        scene.topic().put(b"4")
+        scene.channel()._flow.shelf.fetch()  # type: ignore[union-attr]  # it has one
+        assert reads == scene.spy.reads
+        assert threading.get_ident() not in {thread for name, thread in reads if name == "read"}
