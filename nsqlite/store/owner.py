@@ -26,6 +26,7 @@ if sys.platform == "win32":  # pragma: no cover - the tests run where there is f
         """
         os.lseek(handle, 1 << 20, os.SEEK_SET)  # behind the text, which others are to read
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        os.lseek(handle, 0, os.SEEK_SET)
 
 else:
     import fcntl
@@ -61,23 +62,27 @@ class Owner:
             self._handle = self._take()
         with suppress(OSError):  # if the disk is full, nobody learns who has it
             os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, b"%d\n" % os.getpid(), 0)
+            os.write(self._handle, b"%d\n" % os.getpid())
 
     def _take(self) -> int | None:
         """Return the locked file; None if it was removed meanwhile."""
         try:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise StoreError(self._where, f"cannot write beside it: {error.strerror}") from None
         try:
             _lock(handle)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             pid = _pid_in(handle)
             os.close(handle)
             mine = pid == os.getpid()
             who = "another broker of this process" if mine else f"process {pid or 'unknown'}"
             problem = f"it is in use by {who}: close that first"
             raise StoreInUse(self._where, pid, problem) from None
+        except OSError as error:
+            os.close(handle)
+            problem = f"its directory takes no locks: {error.strerror}"
+            raise StoreError(self._where, problem) from None
         if _is_same(handle, self._path):
             return handle
         os.close(handle)
@@ -86,7 +91,8 @@ class Owner:
     def release(self) -> None:
         """Give it back; whoever is next can have it."""
         if self._handle is not None:
-            self._path.unlink(missing_ok=True)  # while it is locked, so nobody else has it
+            with suppress(OSError):  # some systems remove no file that is open
+                self._path.unlink()  # while it is locked, so nobody else has it
             self.abandon()
 
     def abandon(self) -> None:
@@ -97,7 +103,8 @@ class Owner:
 
 
 def _pid_in(handle: int) -> int | None:
-    text = os.pread(handle, 20, 0).strip()
+    os.lseek(handle, 0, os.SEEK_SET)
+    text = os.read(handle, 20).strip()
     return int(text) if text.isdigit() else None
 
 

@@ -285,7 +285,7 @@ class Shelf:
                 flow is None
                 or now >= flow.gate.fresh
                 or not (ready := flow.ready)
-                or (flow.beyond and not self.wanted and len(ready) <= self.capacity // 2)
+                or (flow.beyond and not self.wanted and len(ready) <= self.capacity // 2 + 1)
                 or owner.delivered >= owner.allowed
                 or owner.over
                 or owner.msg_timeout != flow.msg_timeout

@@ -120,7 +120,7 @@ def test_a_disk_that_is_too_full_for_a_number(where: str, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", fail)
+        patch.setattr(os, "write", fail)
         mine = Owner(where)
     with pytest.raises(StoreInUse) as info:
         Owner(where)
