@@ -61,7 +61,9 @@ LAYERS: Final = (
     ("store.cabinet",),
     ("store.letter", "store.fanout"),
     ("store.channel",),
-    ("store.topic", "store.clerk"),
+    ("store.office", "store.clerk"),
+    ("store.putting", "store.press"),
+    ("store.topic",),
     ("store.keeper",),
     ("store.sqlite",),
     ("store",),
@@ -85,6 +87,7 @@ LATE: Final = "a type checker must know what is loaded when it is first asked fo
 ALLOWED: Final = {
     ("", "aio"): LATE,
     ("", "store"): LATE,
+    ("", "store.sqlite"): LATE,
     ("", "testing"): LATE,
     ("", "worker"): LATE,
     ("message", "typing_extensions"): "only a type checker needs the default of a type variable",

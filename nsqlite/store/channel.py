@@ -3,7 +3,7 @@
 The rule: a message of it is never only in memory; what is closed stays in the store, what is
 deleted is gone from it.
 
-Next: store/topic.py
+Next: store/office.py
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 The rule: it sleeps until somebody rings, or until what it was told to expect is due; it never
 polls.  How long things may be late is real time, as the disk is real.
 
-Next: store/keeper.py
+Next: store/press.py
 """
 
 import logging

@@ -1,70 +1,48 @@
-"""The keeper: between the topics of a broker and a store.
+"""The keeper: between the topics of a broker and a store; opening, reading, closing.
 
-The rule: whoever holds the keeper's lock writes, and writes for all who have reserved by then; so
-puts that come together share one commit.  A thread that puts writes itself unless another is
-writing; the store's own thread (clerk.py) writes for who must not block, and what may be late.
+The rule: a page is planned, read and taken into memory by one thread at a time.
 
-Locks: `reading` before `lock` before a topic's; never the other way.  No topic's lock is held while
-the store is written.
+Who writes, and when, is in press.py.  Locks: `_reading` before the press's, and that before a
+topic's; never the other way.
 
 Next: store/sqlite.py
 """
 
 import atexit
-import logging
 import os
-import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
+from typing import Any, Final, Unpack
 
-from nsqlite.clock import SYSTEM, ring
-from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
+from nsqlite.errors import Closed, StoreInUse
 from nsqlite.guid import GuidFactory
-from nsqlite.lock import insist, make_section
-from nsqlite.message import Message, Record
+from nsqlite.lock import make_section
+from nsqlite.message import Record
 from nsqlite.names import is_ephemeral
 from nsqlite.options import TopicOptions
 from nsqlite.shelf import Told
-from nsqlite.store.cabinet import Account
 from nsqlite.store.clerk import Clerk
 from nsqlite.store.codec import Coder
-from nsqlite.store.letter import Letter
+from nsqlite.store.office import Kept
+from nsqlite.store.press import Press, taken
 from nsqlite.store.shelf import Shelf, record_of
-from nsqlite.store.store import Batch, Found, Row, Storage, StoredTopic
+from nsqlite.store.store import Found, Storage, StoredTopic
 from nsqlite.store.terms import Terms
 from nsqlite.store.topic import KeptTopic
 from nsqlite.topic import Home, Topic
 
-log: Final = logging.getLogger("nsqlite")
 
-PATIENCE: Final = 300_000
-"""Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
-
-SOME: Final = 100
-"""So many notes of its topic go along with a letter; it is cheaper to write them together."""
-
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
-
-
-class Keeper:
+class Keeper(Press):
     """What keeps the topics of one broker in one store.
 
     Threads: any.
 
     Attributes:
         where: the store in words.
-        lock: held by whoever writes.
-        many: there is much that should go along with the next write.
-        crowded: several puts shared the last commit.
-        queue: the letters that were reserved and are not settled.
-        now_shown: what was reserved is shown at once, and written later.
         counts: deliveries are counted before `get` returns.
-        sync_every: of so many changes the store hears at once.
         mem_queue_size: how many ready messages of a channel are held in memory.
     """
 
@@ -77,30 +55,15 @@ class Keeper:
             terms: what was agreed on.
             factory: where the broker's ids come from.
         """
+        self._reading: Final = make_section(rank=0)  # before the press's, see lock.py
+        super().__init__(storage, terms)
         self.where: Final = where
-        self._storage: Final = storage
-        self._terms: Final = terms
         self._coder: Final = Coder(terms.codec)
-        self.now_shown = terms.sync == "interval"
         self.counts = terms.attempts == "durable"
-        self.sync_every = terms.sync_every
         self.mem_queue_size = terms.mem_queue_size
-        self._reading: Final = make_section(rank=0)
-        self.lock = make_section(rank=0, forked=self._abandon)
         self._making: Final = make_section(rank=-1)
-        self.many = False
-        self._is_slow: Final = terms.sync == "full"
-        self.crowded = False
-        self._crowd = 0  # how many puts the last commit had
-        self._passing = False
-        self.queue: deque[Letter] = deque()
-        self._told: Final[deque[Letter]] = deque()
-        self._adopted: Final[deque[Letter]] = deque()
-        self._dirty: Final[dict[KeptTopic[Any], None]] = {}
         self._errands: Final[deque[tuple[Callable[[], object], Told]]] = deque()
-        self._wanted: Final[dict[Shelf, KeptTopic[Any]]] = {}
-        self._problem: NSQLiteError | None = None
-        self._over: Callable[[], NSQLiteError] | None = None
+        self._wanted: Final[dict[Shelf, Kept]] = {}
         self._pid: Final = os.getpid()
         self._forked = False
         stored = storage.load()
@@ -109,7 +72,7 @@ class Keeper:
         self._topics: Final = count(topics + 1)
         self._channels: Final = count(channels + 1)
         factory.start_after(max([identity, *(topic.last for topic in stored)]))
-        self._clerk: Final = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
+        self._clerk = Clerk(self, f"nsqlite store {where}", terms.sync_timeout)
         self._clerk.start()
         atexit.register(self.close)  # of a broker that is never closed
         self._clerk.expect()  # to go on with what was being forgotten
@@ -213,35 +176,6 @@ class Keeper:
         """Whether the store cannot be used."""
         return self._over is not None
 
-    def leave(self) -> None:
-        """Release the lock, if the calling thread holds it, and pass it on."""
-        if self.lock.owned():
-            self._passing = (
-                True  # a signal may strike before it is passed on; then this is repeated
-            )
-            self.lock.__exit__()
-        if self._passing:
-            self._pass_on()
-            self._passing = False
-
-    def _pass_on(self) -> None:
-        """Have the first who waits write for all who have reserved meanwhile."""
-        try:
-            head = self.queue[0]
-        except IndexError:  # somebody has written it
-            return
-        ring(head.bell)
-        if head.told is not None:
-            self._clerk.ring()
-
-    def alone(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
-        """Do something while nobody else writes."""
-        try:
-            with self.lock:
-                return work(*args)
-        finally:
-            insist(self._pass_on)
-
     def require_open(self) -> None:
         """Check that the store can be used.
 
@@ -264,13 +198,7 @@ class Keeper:
         """Return a number that no channel has."""
         return next(self._channels)
 
-    def stir(self, topic: KeptTopic[Any], *, many: bool = False) -> None:
-        """Take note that there is something to be written; takes no lock."""
-        self._dirty[topic] = None
-        self.many = self.many or many
-        self._clerk.expect()
-
-    def want(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
+    def want(self, topic: Kept, shelf: Shelf) -> None:
         """Have a page read soon; takes no lock."""
         self._wanted[shelf] = topic
         self._clerk.ring()
@@ -280,286 +208,9 @@ class Keeper:
         self._errands.append((errand, told))
         self._clerk.ring()
 
-    def hurry(self) -> None:
-        """Have what is reserved written soon; takes no lock."""
-        self._clerk.ring()
-
-    def confirm_soon(self) -> None:
-        """Have all written soon, by the store's thread; takes no lock."""
-        self._clerk.expect(at_once=True)
-
-    def confirm(self) -> None:
-        """Have written what was decided so far; in an event loop, soon.
-
-        Raises:
-            StoreError: it could not be written; it is tried again.
-        """
-        if self._over is not None or self.lock.owned() or in_loop():
-            self._clerk.expect(at_once=True)
-        else:
-            self.flush()
-
-    # Writing
-
-    def write(self, letter: Letter) -> None:
-        """Have a letter written and shown; blocks.
-
-        Raises:
-            StoreError: it could not be written; nothing has changed.
-        """
-        if self.now_shown:
-            if len(self.queue) >= self.sync_every:
-                self.confirm_soon()
-            return
-        if letter.moved is not None and in_loop():
-            self.adopt(letter)
-            return
-        self._write_until(letter)
-        letter.topic.show()
-        if self._told:
-            self.tell()
-        if letter.error is not None:
-            self._undo(letter)
-            raise letter.error
-
-    def _write_until(self, letter: Letter) -> None:
-        """Write, or wait for who writes, until a letter is settled.
-
-        Where a commit takes long, and the last one was shared, it first waits a moment for those
-        who shared it: the last to come writes for all.
-        """
-        if self._is_slow and len(self.queue) < self._crowd:
-            SYSTEM.wait(letter.bell, PATIENCE, "put()")
-        while not letter.settled:
-            if not self._attempt():
-                letter.bell.acquire()  # rung when it is settled, or to write itself
-
-    def _attempt(self) -> bool:
-        """Write the queue if nobody else is writing, and say whether."""
-        try:
-            if not self.lock.attempt():
-                return False
-            self._commit()
-        finally:
-            insist(self.leave)
-        return True
-
-    def write_row(self, number: int, row: Row) -> None:
-        """Write a message; the lock is held.
-
-        Raises:
-            StoreError: it could not be written; nothing has changed.
-        """
-        try:
-            self._storage.write_row(number, row)
-        except StoreError as error:
-            self._problem = error
-            raise
-        self._problem = None
-
-    def put_first(self, letter: Letter) -> None:
-        """Have a letter written and shown before all others; the lock is held."""
-        self.queue.appendleft(letter)
-        self.adopt(letter)
-
-    def adopt(self, letter: Letter) -> None:
-        """Have the clerk bring a letter to its end, if it was reserved; takes no lock."""
-        if letter.rows and not letter.shown:
-            self._adopted.append(letter)
-            self._clerk.ring()
-
-    def commit(self) -> None:
-        """Write what is reserved, and what the clerk was left; takes the locks."""
-        if self.queue and not self.now_shown:
-            self.alone(self._commit)
-        self.tell()
-        for letter in _taken(self._adopted):
-            letter.topic.show()
-            if letter.error is not None:
-                self._undo(letter)
-                log.error("%s, of which nobody was told: %s", letter.what, letter.error)
-
-    def tell(self) -> None:
-        """Show and tell those who did not block; takes topics' locks."""
-        for letter in _taken(self._told):
-            letter.topic.show()
-            assert letter.told is not None
-            try:
-                letter.told()
-            except RuntimeError:  # its loop is closed
-                pass
-
-    def _undo(self, letter: Letter) -> None:
-        """Have what a refused letter was to finish in flight again."""
-        moved, letter.moved = letter.moved, None
-        if moved is not None:
-            flow, messages = moved
-            for message in messages:
-                flow._guard.call(flow.take_back, message)
-
-    def _commit(self) -> None:
-        """Write the letters of the queue; the lock is held."""
-        letters = self._unsettled()
-        self._crowd = len(letters)
-        self.crowded = self._crowd > 1
-        if self.many or any(map(_is_more, letters)):
-            try:
-                self._flush()
-            except StoreError:  # of which each letter was told
-                pass
-            return
-        if len(letters) == 1:
-            self._write_each(letters)
-        elif letters:
-            try:
-                self._write_rows(_rows_of(letters))
-            except StoreError:
-                self._write_each(letters)
-        self._settle(letters)
-
-    def _unsettled(self) -> list[Letter]:
-        """Return the letters that are to be written; refuse those of topics that are no more."""
-        letters = list(self.queue)
-        for letter in letters:
-            if letter.topic.cabinet.deleted and not letter.settled:
-                letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
-        return [letter for letter in letters if not letter.settled]
-
-    def _write_each(self, letters: list[Letter]) -> None:
-        """Write letters one by one, so that each fails for itself."""
-        for letter in letters:
-            if letter.error is None:
-                try:
-                    self._write_rows([(letter.topic.cabinet.number, letter.rows)])
-                except StoreError as error:
-                    letter.error = error
-
-    def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
-        try:
-            if len(rows) == 1:
-                self._storage.write_rows(*rows[0])
-            elif rows:
-                self._storage.write(Batch(rows=rows))
-        except StoreError as error:
-            self._problem = error
-            raise
-        self._problem = None
-
-    def _settle(self, letters: list[Letter]) -> None:
-        """Take note of what became of letters, and take them out of the queue."""
-        for letter in letters:
-            if letter.told is not None:
-                self._told.append(letter)
-            letter.topic.settle_letter(letter)
-            ring(letter.bell)
-        queue = self.queue
-        while queue and queue[0].settled:
-            queue.popleft()
-
-    # What may be late
-
-    def flush(self) -> None:
-        """Write all that the store has not heard yet; takes the locks.
-
-        Raises:
-            StoreError: it could not be written; it is tried again.
-        """
-        try:
-            self.alone(self._flush)
-        finally:
-            self.tell()
-
-    def _flush(self) -> None:
-        """Write an account of every topic that has changed, then the queue, in one transaction."""
-        accounts = self._take_accounts()
-        batch = Batch()
-        for topic, account in accounts:
-            account.add_to(batch, topic.cabinet.number)
-        # After the accounts, so that what is moved is written with what it is finished by.
-        letters = [letter for letter in self._unsettled() if self._can_write(letter, accounts)]
-        batch.rows += _rows_of(letters)
-        try:
-            if accounts or letters:
-                self._storage.write(batch)
-        except BaseException as error:
-            for topic, account in accounts:
-                self._restore(topic, account)
-            if isinstance(error, StoreError):
-                self._problem = error
-                self._refuse(letters, error)
-            raise
-        self._problem = None
-        for topic, _ in accounts:
-            topic.cabinet.written = True
-        self._settle(letters)
-
-    def _can_write(self, letter: Letter, accounts: list[tuple[KeptTopic[Any], Account]]) -> bool:
-        """Say whether a letter's topic is in the store or the batch; else have it written next."""
-        if letter.topic.cabinet.written or any(topic is letter.topic for topic, _ in accounts):
-            return True
-        self._clerk.ring()
-        return letter.error is not None
-
-    def _take_accounts(self) -> list[tuple[KeptTopic[Any], Account]]:
-        """Take the accounts of the topics that have changed."""
-        self.many = self._over is not None
-        accounts = []
-        for topic in list(self._dirty):
-            guard = topic._guard
-            if guard.lock.owned():  # this was called by a signal handler in the middle of a call
-                continue
-            del self._dirty[topic]
-            with guard.lock:
-                accounts.append((topic, guard.perform(topic.cabinet.account)))
-        return accounts
-
-    def _restore(self, topic: KeptTopic[Any], account: Account) -> None:
-        guard = topic._guard
-        with guard.lock:
-            guard.perform(topic.cabinet.restore, account)
-        self.stir(topic)
-
-    def _refuse(self, letters: list[Letter], error: StoreError) -> None:
-        """Refuse letters that are not shown yet."""
-        if not self.now_shown:
-            for letter in letters:
-                letter.error = letter.error or error
-                self._keep_moved(letter)
-            self._settle(letters)
-
-    def _keep_moved(self, letter: Letter) -> None:
-        """Have nobody write that a message was finished whose move is refused."""
-        flow, messages = letter.moved or (None, [])
-        if flow is not None and isinstance(flow.shelf, Shelf):
-            guard = flow._guard
-            with guard.lock:
-                guard.perform(flow.shelf.delivered, messages)
-
-    def settle(self, topic: KeptTopic[Any], shelf: Shelf, messages: list[Message[Any]]) -> None:
-        """Have deliveries counted; blocks.
-
-        Raises:
-            StoreError: they could not be; the messages are back in the queue, as they were.
-        """
-        assert shelf.number is not None
-        copies = [(int(message.id, 16), message.attempts) for message in messages]
-        try:
-            with self.lock:
-                if self.now_shown:
-                    self._flush()
-                self._storage.write_attempts(topic.cabinet.number, shelf.number, copies)
-        except BaseException as error:
-            if isinstance(error, StoreError):
-                self._problem = error
-            topic._guard.call(_give_back, messages)
-            raise
-        finally:
-            if self.queue:
-                insist(self._pass_on)
-
     # Reading
 
-    def fetch(self, topic: KeptTopic[Any], shelf: Shelf) -> None:
+    def fetch(self, topic: Kept, shelf: Shelf) -> None:
         """Read the next page of a shelf into memory; blocks.
 
         Raises:
@@ -586,7 +237,7 @@ class Keeper:
 
     def run_errands(self) -> None:
         """Do what the clerk was asked to, and read the pages that are wanted."""
-        for errand, told in _taken(self._errands):
+        for errand, told in taken(self._errands):
             problem: BaseException | None = None
             try:
                 errand()
@@ -618,41 +269,3 @@ class Keeper:
         """Do a little of what keeps the store small; return whether there is more to do."""
         self._storage.copy_log()
         return self.alone(self._storage.tidy)
-
-
-def _taken(queue: deque[R]) -> Iterator[R]:
-    """Take out of a queue what is there, one by one; several threads may do so."""
-    while True:
-        try:
-            first = queue.popleft()
-        except IndexError:
-            return
-        yield first
-
-
-def in_loop() -> bool:
-    """Say whether the calling thread runs an event loop, which must not be blocked."""
-    events = sys.modules.get("asyncio.events")
-    return events is not None and events._get_running_loop() is not None
-
-
-def _is_more(letter: Letter) -> bool:
-    """Say whether there is more to be written than a letter, or with it."""
-    cabinet = letter.topic.cabinet
-    return letter.moved is not None or not cabinet.written or cabinet.noted() >= SOME
-
-
-def _give_back(messages: list[Message[Any]]) -> None:
-    for message in reversed(messages):
-        flow = message._consumer.channel._flow
-        flow.give_back(message, message._record)
-        flow.feed()
-
-
-def _rows_of(letters: list[Letter]) -> list[tuple[int, list[Row]]]:
-    """Return what is to be written of letters, by topic."""
-    rows: dict[int, list[Row]] = {}
-    for letter in letters:
-        if letter.error is None:
-            rows.setdefault(letter.topic.cabinet.number, []).extend(letter.rows)
-    return list(rows.items())

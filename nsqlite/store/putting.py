@@ -1,0 +1,368 @@
+"""The side of a topic that is kept which takes messages: reserve, store, show.
+
+The rule: room and ids are reserved under the topic's lock; the store is written without it; then
+what was stored is shown to the channels under the lock, in the order in which it was reserved.  So
+no disk is waited for under a lock, and nothing is delivered that was not stored.
+
+Next: store/topic.py
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nsqlite.errors import InvalidMessage, Reentered, StoreError
+from nsqlite.flow import Moved
+from nsqlite.guid import BLOCK
+from nsqlite.lock import insist
+from nsqlite.message import Record, T
+from nsqlite.publisher import batch_of
+from nsqlite.store.cabinet import Cabinet
+from nsqlite.store.channel import KeptChannel
+from nsqlite.store.fanout import KeptFanOut
+from nsqlite.store.letter import Letter
+from nsqlite.store.office import Office
+from nsqlite.store.store import Row, StoredTopic
+from nsqlite.topic import Topic
+
+
+class Putting(Topic[T]):
+    """What puts into a topic that is kept; `KeptTopic` is the whole of it."""
+
+    __slots__ = ("_cabinet", "_office", "_settled", "_stored")
+
+    if TYPE_CHECKING:
+        _cabinet: Cabinet
+        _office: Office
+        _settled: deque[Letter]
+        _stored: StoredTopic
+
+    @property
+    def cabinet(self) -> Cabinet:
+        """What the store keeps of it."""
+        return self._cabinet
+
+    def stir(self, *, many: bool = False) -> None:
+        """Take note that there is something to be written."""
+        self._cabinet.stirred = True
+        self._office.stir(self, many=many)
+
+    def put(self, body: T, delay: float | None = None, timeout: float | None = None) -> str:
+        """See `Topic.put`; it returns when the message is stored, as `sync` says.
+
+        Raises:
+            StoreError: the message, or with `sync="interval"` what was put before, could not be
+                stored; nothing was put anywhere.
+        """
+        if body.__class__ is bytes and delay is None and timeout is None:
+            name = self._put_at_once(body)  # type: ignore[arg-type]  # bytes, as the line above found
+            if name is not None:
+                return name
+        letter = self._draft([body], None)
+        self._store(letter, delay, timeout)
+        return letter.names[0]
+
+    def _put_at_once(self, body: bytes) -> str | None:
+        """Reserve, store and show a message if nobody else is putting, and all is calm.
+
+        Returns:
+            Its id; None if the long way is to be taken, and then nothing has changed.
+        """
+        office = self._office
+        if office.many or not 0 < len(body) <= self._max_size or office.lock.owned():
+            return None
+        if not self._cabinet.written:
+            return None
+        if office.now_shown:
+            return self._put_and_show(office, body)
+        name = None
+        try:
+            # Who must wait reserves first, so that whoever writes next writes for all who wait.
+            alone = not office.crowded and office.lock.attempt()
+            if alone and not (office.queue or self._settled):
+                name = self._put_alone(office, body)
+        finally:
+            insist(office.leave)
+        if name is not None and self._guard.wary:
+            self._guard.settle()
+        return name
+
+    def _put_and_show(self, office: Office, body: bytes) -> str | None:
+        """Reserve and show a message, and have it stored later; see `_put_at_once`."""
+        guard = self._guard
+        ids = self._ids
+        if not self._has_stirred(office):
+            return None
+        with self._lock:
+            now = self._wall()
+            if now >= ids.until or ids.used == BLOCK:
+                ids.renew(now)
+            push = guard.push
+            if push is None or self._settled:
+                return None
+            used = ids.used
+            ids.used = used + 1
+            prefix = ids.prefix
+            suffix = ids.suffixes[used]
+            # One piece, up to the call that follows:
+            self._bytes += len(body)
+            self._cabinet.pending[prefix + suffix] = body, now
+            push((body, now, prefix, suffix, 0))
+        return prefix + suffix
+
+    def _has_stirred(self, office: Office) -> bool:
+        """Have what is pending written in time; return whether there is room for more."""
+        count = len(self._cabinet.pending)
+        if not count:
+            self.stir()
+        elif count == office.sync_every:
+            office.confirm_soon()
+        return not (self._is_behind() or office.over)
+
+    def _is_behind(self) -> bool:
+        """Say whether too much is shown and not written yet."""
+        waiting = len(self._cabinet.pending) + len(self._office.queue)
+        return waiting >= 2 * self._office.sync_every
+
+    def _put_alone(self, office: Office, body: bytes) -> str | None:
+        guard = self._guard
+        ids = self._ids
+        with self._lock:
+            now = self._wall()
+            if now >= ids.until or ids.used == BLOCK:
+                ids.renew(now)
+            if guard.push is None:
+                return None
+            if not self._cabinet.stirred:
+                self.stir()
+            used = ids.used
+            ids.used = used + 1
+            self._unused += 1
+            prefix = ids.prefix
+            suffix = ids.suffixes[used]
+        name = prefix + suffix
+        record: Record[Any] = (body, now, prefix, suffix, 0)
+        row = (int(name, 16), now, None, None, None, body)
+        try:
+            office.write_row(self._stored.number, row)
+            with self._lock:
+                push = guard.push
+                if push is None:
+                    guard.perform(self._show_record, record, len(body))
+                else:
+                    push(record)
+                    self._unused -= 1
+                    self._bytes += len(body)
+        except StoreError:
+            raise
+        except BaseException:
+            insist(partial(self._show_later, record, row))
+            raise
+        return name
+
+    def _show_record(self, record: Record[T], size: int) -> None:
+        """Show a message that was stored, the long way."""
+        if self._over != "deleted":
+            super()._admit([record], size, None)
+
+    def _show_later(self, record: Record[T], row: Row) -> None:
+        """Have a message shown that was written, unless it is; before all that was reserved since.
+
+        It is written again, which does no harm.  The keeper's lock is held.
+        """
+        if record[2] + record[3] > self._cabinet.held.top:
+            letter = Letter(self, [(record[0], row[5], None)])
+            letter.records = [record]
+            letter.rows = [row]
+            letter.size = len(row[5])
+            self._office.put_first(letter)
+
+    def put_many(
+        self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
+    ) -> list[str]:
+        """See `Topic.put_many`; it returns when all are stored, in one transaction.
+
+        Raises:
+            StoreError: they could not be stored; nothing was put anywhere.
+        """
+        batch = batch_of(bodies)
+        if not batch:
+            return super().put_many(batch)
+        letter = self._draft(batch, None)
+        self._store(letter, delay, timeout)
+        return letter.names
+
+    def draft(
+        self, bodies: list[T], told: Callable[[], object]
+    ) -> tuple[list[Record[T]], int, Callable[[], list[str]]]:
+        """See `Publisher.draft`."""
+        letter = self._draft(bodies, told)
+        return letter, letter.size, partial(concluded, letter)
+
+    def hurry(self) -> bool:
+        """See `Publisher.hurry`."""
+        if not self._office.now_shown:
+            self._office.hurry()
+            return True
+        if self._is_behind():
+            self._office.confirm_soon()
+            return True
+        return False
+
+    def waits(self) -> bool:
+        """See `Publisher.waits`."""
+        return not self._office.now_shown or self._is_behind()
+
+    def _draft(
+        self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
+    ) -> Letter:
+        """Check and encode bodies; needs no lock.
+
+        Raises:
+            InvalidMessage: one of them is refused.
+            Reentered: called inside another call.
+        """
+        if self._office.lock.owned():
+            raise Reentered("put")
+        self._office.require_open()
+        if self._office.now_shown and told is None and self._is_behind():
+            self._office.flush()
+        drafts = []
+        size = 0
+        for index, body in enumerate(bodies):
+            place = None if len(bodies) == 1 else index
+            size += self._size(body, place)
+            draft = self._encode(body, place)
+            if len(draft[1]) > self._max_size:
+                raise self._bad_size(len(draft[1]), place)
+            drafts.append(draft)
+        letter = Letter(self, drafts, told, only)
+        letter.size = size
+        return letter
+
+    def _encode(self, body: T, index: int | None) -> tuple[Any, bytes, str | None]:
+        try:
+            return self._office.encode(body)
+        except InvalidMessage as error:
+            if index is None:
+                raise
+            raise InvalidMessage(error.problem, index) from error
+
+    def _store(self, letter: Letter, delay: float | None, timeout: float | None) -> None:
+        """Reserve, store and show a letter, waiting for room if need be; takes the locks.
+
+        A letter that a signal leaves half way is brought to its end by the store's thread.
+        """
+        try:
+            self._send(letter, letter.size, delay, timeout)
+            self._office.write(letter)
+        except BaseException:
+            self._office.adopt(letter)
+            raise
+
+    def _admit(
+        self,
+        records: list[Record[T]],
+        size: int,
+        due: int | None,
+        moved: Moved | None = None,
+    ) -> None:
+        """Reserve: give a letter that was judged its ids and its place among the others."""
+        if not isinstance(records, Letter):
+            super()._admit(records, size, due, moved)
+            return
+        letter = records
+        bodies = [draft[0] for draft in letter.drafts]
+        self._mint_into(letter.records, letter.names, bodies)
+        shelf = self._cabinet.held
+        wall = None if due is None else shelf.wall(due)
+        letter.rows = [
+            (int(record[2] + record[3], 16), record[1], wall, letter.only, draft[2], draft[1])
+            for record, draft in zip(letter.records, letter.drafts, strict=True)
+        ]
+        letter.due = due
+        if due is None and letter.only is None:
+            self._speak_for(letter)
+        if not self._cabinet.stirred:
+            self.stir()
+        queue = self._office.queue
+        # One piece, up to the call that completes it:
+        if moved is not None:
+            letter.moved = moved
+            moved[0].leaving = moved[1]
+        queue.append(letter)
+        if self._office.now_shown:
+            self._settled.append(letter)
+            self.show_settled()
+
+    def _speak_for(self, letter: Letter) -> None:
+        """Keep room for a letter in the queues that are bounded."""
+        letter.bounded = tuple(flow for flow in self._fan.targets() if flow.limit is not None)
+        for flow in letter.bounded:
+            flow.reserved += len(letter)
+
+    # Showing
+
+    def settle_letter(self, letter: Letter) -> None:
+        """Take note that a letter is written or refused; needs no lock, and shows nothing yet."""
+        if not letter.settled:
+            letter.settled = True  # one piece with the next line
+            self._settled.append(letter)
+
+    def show(self) -> None:
+        """Show what is settled; takes the lock."""
+        if self._settled:
+            self._guard.run(self.show_settled)
+
+    def show_settled(self) -> None:
+        """Show what is settled, in order.  May be made twice."""
+        settled = self._settled
+        while settled:
+            self._show(settled[0])
+            settled.popleft()
+
+    def _show(self, letter: Letter) -> None:
+        bounded, letter.bounded = letter.bounded, ()
+        for flow in bounded:
+            flow.reserved -= len(letter)
+        if letter.error is not None:
+            self._cancel(letter)
+        elif letter.only is not None:
+            self._show_alone(letter)
+        elif self._over == "deleted":
+            letter.shown = True
+        elif not letter.shown:
+            super()._admit(letter.records, letter.size, letter.due)
+            letter.shown = True
+
+    def _show_alone(self, letter: Letter) -> None:
+        for channel in self._channels.values():
+            if isinstance(channel, KeptChannel) and channel.number == letter.only:
+                if not letter.shown:
+                    self._bytes += letter.size
+                channel.show(letter)
+        fan = self._fan
+        assert isinstance(fan, KeptFanOut)
+        fan.count_alone(letter.names[0])
+        letter.shown = True
+
+    def _cancel(self, letter: Letter) -> None:
+        if not letter.shown:
+            letter.shown = True
+            self._fan.room()
+
+    def _unwritten(self) -> Iterator[Row]:
+        """Go through what is shown and may not be written yet."""
+        for letter in list(self._office.queue):
+            if letter.topic is self:
+                yield from letter.rows
+        for name, (body, timestamp) in self._cabinet.pending.items():
+            yield int(name, 16), timestamp, None, None, None, body
+
+
+def concluded(letter: Letter) -> list[str]:
+    """Return the ids of a letter that is settled, or raise why it was refused."""
+    if letter.error is not None:
+        raise letter.error
+    return letter.names
