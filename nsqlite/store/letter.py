@@ -11,7 +11,7 @@ Next: store/fanout.py
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from nsqlite.backlog import Backlog
 from nsqlite.errors import NSQLiteError
@@ -19,6 +19,9 @@ from nsqlite.flow import Moved
 from nsqlite.message import Record
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.store import Row
+
+Draft: TypeAlias = tuple[Any, bytes, str | None]
+"""A body as it will come back, its bytes, and the name of the codec that made them."""
 
 if TYPE_CHECKING:
     Base = list[Record[Any]]
@@ -48,7 +51,7 @@ class Letter(Base):
 
     Attributes:
         topic: where they are put.
-        drafts: the bodies as they will come back, their bytes, and what made these.
+        drafts: the bodies.
         only: the number of the only channel that they are meant for.
         records: the messages, once they are reserved.
         rows: what is to be written of them.
@@ -85,7 +88,7 @@ class Letter(Base):
     def __init__(
         self,
         topic: Sender,
-        drafts: list[tuple[Any, bytes, str | None]],
+        drafts: list[Draft],
         told: Callable[[], object] | None = None,
         only: int | None = None,
     ) -> None:

@@ -33,7 +33,7 @@ log: Final = logging.getLogger("nsqlite")
 PATIENCE: Final = 300_000
 """Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
 
-SOME: Final = 100
+SOME: Final = 2000
 """So many notes of its topic go along with a letter; it is cheaper to write them together."""
 
 R = TypeVar("R")
@@ -88,7 +88,8 @@ class Press:
             )
             self.lock.__exit__()
         if self._passing:
-            self._pass_on()
+            if self.queue:
+                self._pass_on()
             self._passing = False
 
     def _pass_on(self) -> None:

@@ -10,7 +10,9 @@ Next: store/topic.py
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.errors import InvalidMessage, Reentered, StoreError
 from nsqlite.flow import Moved
@@ -21,10 +23,18 @@ from nsqlite.publisher import batch_of
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
 from nsqlite.store.fanout import KeptFanOut
-from nsqlite.store.letter import Letter
+from nsqlite.store.letter import Draft, Letter
 from nsqlite.store.office import Office
 from nsqlite.store.store import Row, StoredTopic
 from nsqlite.topic import Topic
+
+BODY: Final = itemgetter(0)
+DATA: Final = itemgetter(1)
+CODEC: Final = itemgetter(2)
+"""Of a draft."""
+
+TIMESTAMP: Final = itemgetter(1)
+"""Of a record."""
 
 
 class Putting(Topic[T]):
@@ -228,20 +238,36 @@ class Putting(Topic[T]):
         self._office.require_open()
         if self._office.now_shown and told is None and self._is_behind():
             self._office.flush()
+        drafts = self._plain(bodies) or self._coded(bodies)
+        letter = Letter(self, drafts, told, only)
+        letter.size = sum(len(body) for body in bodies if isinstance(body, bytes))
+        return letter
+
+    def _plain(self, bodies: list[Any]) -> list[Draft]:
+        """Return bodies as drafts if all are bytes of a right size, as nearly always; else none."""
+        if set(map(type, bodies)) == {bytes}:
+            sizes = list(map(len, bodies))
+            if min(sizes) > 0 and max(sizes) <= self._max_size:
+                return list(zip(bodies, bodies, repeat(None)))
+        return []
+
+    def _coded(self, bodies: list[T]) -> list[Draft]:
+        """Return bodies as drafts, each checked and encoded.
+
+        Raises:
+            InvalidMessage: one of them is refused.
+        """
         drafts = []
-        size = 0
         for index, body in enumerate(bodies):
             place = None if len(bodies) == 1 else index
-            size += self._size(body, place)
+            self._size(body, place)
             draft = self._encode(body, place)
             if len(draft[1]) > self._max_size:
                 raise self._bad_size(len(draft[1]), place)
             drafts.append(draft)
-        letter = Letter(self, drafts, told, only)
-        letter.size = size
-        return letter
+        return drafts
 
-    def _encode(self, body: T, index: int | None) -> tuple[Any, bytes, str | None]:
+    def _encode(self, body: T, index: int | None) -> Draft:
         try:
             return self._office.encode(body)
         except InvalidMessage as error:
@@ -273,14 +299,19 @@ class Putting(Topic[T]):
             super()._admit(records, size, due, moved)
             return
         letter = records
-        bodies = [draft[0] for draft in letter.drafts]
-        self._mint_into(letter.records, letter.names, bodies)
-        shelf = self._cabinet.held
-        wall = None if due is None else shelf.wall(due)
-        letter.rows = [
-            (int(record[2] + record[3], 16), record[1], wall, letter.only, draft[2], draft[1])
-            for record, draft in zip(letter.records, letter.drafts, strict=True)
-        ]
+        drafts = letter.drafts
+        self._mint_into(letter.records, letter.names, list(map(BODY, drafts)))
+        wall = None if due is None else self._cabinet.held.wall(due)
+        letter.rows = list(
+            zip(
+                map(int, letter.names, repeat(16)),
+                map(TIMESTAMP, letter.records),
+                repeat(wall),
+                repeat(letter.only),
+                map(CODEC, drafts),
+                map(DATA, drafts),
+            )
+        )
         letter.due = due
         if due is None and letter.only is None:
             self._speak_for(letter)

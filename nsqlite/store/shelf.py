@@ -242,7 +242,7 @@ class Shelf:
         notes[name] = copy
         if copy is GONE:
             self.alone.discard(name)
-        if len(notes) == MANY:
+        if len(notes) >= MANY:
             self._librarian.stir(many=True)
 
     def delivered(self, messages: Iterable[Message[Any]]) -> None:

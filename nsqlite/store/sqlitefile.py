@@ -163,6 +163,7 @@ class SQLiteFile:
             with self._telling():
                 self._writer: Final = self._connect()
                 self._prepare(full=full)
+                self._quick: Final = self._writer.cursor()  # to make one each time costs 0.4 us
                 self._reader: Final = self._connect()
                 self._reader.execute("PRAGMA query_only = 1")
                 self._copier: Final = self._connect(patience=0)
@@ -324,7 +325,7 @@ class SQLiteFile:
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
         try:
-            self._writer.execute(self._puts[number], row)
+            self._quick.execute(self._puts[number], row)
         except sqlite3.Error as error:
             raise told(self._path, error) from error
 
@@ -341,7 +342,7 @@ class SQLiteFile:
         try:
             if len(copies) == 1:
                 identity, attempts = copies[0]
-                self._writer.execute(self._counts[number], (identity, channel, attempts))
+                self._quick.execute(self._counts[number], (identity, channel, attempts))
                 if self._copied is not None:
                     self._copied.add(identity)
                 return
