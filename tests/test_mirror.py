@@ -17,6 +17,9 @@ ELSEWHERE: Final = {
     "member.py": "test_channelcore.py",  # nothing but protocols
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
+    "store/office.py": "store/test_topic.py",  # nothing but protocols
+    "store/press.py": "store/test_keeper.py",  # one half of a keeper, which is tested as a whole
+    "store/putting.py": "store/test_topic.py",  # one half of a topic, which is tested as a whole
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""

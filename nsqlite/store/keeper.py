@@ -249,7 +249,13 @@ class Keeper(Press):
                 pass
         wanted = list(self._wanted)  # those that are wanted meanwhile come at the next look
         for shelf in wanted:
-            self.fetch(self._wanted.pop(shelf), shelf)
+            topic = self._wanted.pop(shelf)
+            try:
+                self.fetch(topic, shelf)
+            except Exception:
+                shelf.wanted = True
+                self._wanted[shelf] = topic  # for the next look
+                raise
 
     def read_all(self, topic: int, shelf: Shelf) -> list[Found]:
         """Return what a shelf has in the file in order; takes no lock of the keeper."""

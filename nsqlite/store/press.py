@@ -214,8 +214,9 @@ class Press:
         for letter in taken(self._adopted):
             letter.topic.show()
             if letter.error is not None:
+                what = letter.what
                 self._undo(letter)
-                log.error("%s, of which nobody was told: %s", letter.what, letter.error)
+                log.error("%s, of which nobody was told: %s", what, letter.error)
 
     def tell(self) -> None:
         """Show and tell those who did not block; takes topics' locks."""

@@ -17,6 +17,7 @@ from stateful.snapshots import HELD, SECOND, Seen, SeenChannel, SeenTopic
 MSG_TIMEOUT: Final = 4 * SECOND
 MAX_MSG_TIMEOUT: Final = 8 * SECOND
 
+
 @attrs.define(eq=False)
 class Copy:
     """A message in a channel, or one that a topic holds.
@@ -150,7 +151,8 @@ class KeptModel:
 
     def put(self, stream: Stream, ids: list[str], bodies: list[bytes], due: int | None) -> None:
         """Publish messages; with a file that hears of it at once, in every image."""
-        copies = [Copy(one, body, due is None, due=due) for one, body in zip(ids, bodies)]
+        pairs = zip(ids, bodies, strict=True)
+        copies = [Copy(one, body, due is None, due=due) for one, body in pairs]
         self.receive(stream, copies)
         if is_kept(stream.name) and not self.interval:
             for image in self.images:
@@ -246,9 +248,7 @@ class KeptModel:
 
     def next_plain(self, queue: Queue) -> str | None:
         """Return the id of the first message that was never delivered and never waited."""
-        fresh = [
-            one for one, copy in queue.copies.items() if copy.plain and not copy.attempts
-        ]
+        fresh = [one for one, copy in queue.copies.items() if copy.plain and not copy.attempts]
         return min(fresh, default=None)
 
 

@@ -83,15 +83,34 @@ class Story:
     """
 
     def __init__(
-        self, base: dict[str, SeenTopic], acts: list[Act], *, interval: bool, durable: bool
+        self,
+        base: dict[str, SeenTopic],
+        acts: list[Act],
+        *,
+        interval: bool,
+        durable: bool,
+        torn: bool = False,
     ) -> None:
+        """Take what is known.
+
+        Args:
+            base: what was in the file before.
+            acts: what the victim did.
+            interval: what was put is written late.
+            durable: what was delivered is written at once.
+            torn: the end of what was written is lost, so nothing is sure but that each act is there
+                as a whole, or not at all.
+        """
         self.base: Final = base
         self.acts: Final = [act for act in acts if act.done]
         self.refused: Final = [act for act in acts if not act.done]
         self.interval: Final = interval
-        self.durable: Final = durable
+        self.durable: Final = durable and not torn
+        self.torn: Final = torn
         self.flushes: Final = [
-            act for act in self.acts if act.what in ("flush", "close") and act.end < NEVER
+            act
+            for act in self.acts
+            if act.what in ("flush", "close") and act.end < NEVER and not torn
         ]
         self.by_what: Final[dict[str, list[Act]]] = defaultdict(list)
         for act in self.acts:
@@ -110,7 +129,7 @@ class Story:
         """Return whether an act that is written at once is written for sure."""
         if act is self.start:
             return True
-        return self.is_flushed(act) if self.interval else act.end < NEVER
+        return self.is_flushed(act) if self.interval or self.torn else act.end < NEVER
 
     # Whether there may have been a pause
 
@@ -177,7 +196,7 @@ class Story:
             return self.is_flushed(act)
         if act.what == "move":
             return self.is_written(act)
-        if act.end == NEVER or not came.is_before(act):
+        if self.torn or act.end == NEVER or not came.is_before(act):
             return False
         if act.what == "empty" and act.channel:
             return not self.may_be_held(act.topic, came.begin, act.end)
@@ -201,7 +220,8 @@ class Story:
         """Return what is wrong with what was found."""
         self.seen = seen
         self.now = now
-        self.check_places()
+        if not self.torn:
+            self.check_places()
         for topic, stored in seen.items():
             for channel, place in stored.channels.items():
                 found = {message.body.decode(): message for message in place.messages.values()}
@@ -363,7 +383,7 @@ class Story:
         for act in self.by_what["move"]:
             key, new = act.keys
             topic, _, channel = act.to.partition(":")
-            names = [channel] if channel else list(self.seen[topic].channels)
+            names = [channel] if channel else list(self.seen.get(topic, SeenTopic()).channels)
             there = [
                 self.has(topic, name, new)
                 for name in names

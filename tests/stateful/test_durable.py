@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from hypothesis.strategies import SearchStrategy
 
 import nsqlite
-from nsqlite.testing import ManualClock
+from nsqlite.testing import FaultyStore, ManualClock
 from stateful.keptmodel import (
     MAX_MSG_TIMEOUT,
     MSG_TIMEOUT,
@@ -78,6 +78,9 @@ actions: list[Action] = [
     *do("delete_channel", pick=picks),
     *do("leave", pick=picks, give_back=st.booleans()),
     *do("flush"),
+    *do("put_in_vain", name=topic_names, count=some, delay=st.one_of(st.none(), delays)),
+    *do("get_in_vain", pick=picks, n=some),
+    *do("move_in_vain", pick=picks, to=picks, alone=st.booleans()),
     *do("crash", 2, pause=st.integers(1, 20), look=st.booleans()),
     *do("reopen", 2, pause=st.integers(0, 20), look=st.booleans()),
 ]
@@ -98,6 +101,7 @@ class DurableMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="nsqlite-durable-"))
+        self.full = False
         self.generation = 0
         self.as_expected = False  # so far; else there is nothing more to compare at the end
         self.serial = 0
@@ -124,7 +128,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.clock._start = self.model.now  # type: ignore[misc]  # exact, as a float is not
         self.broker = nsqlite.Broker(
             clock=self.clock,
-            store=nsqlite.SQLite(self.path, **self.modes),
+            store=FaultyStore(nsqlite.SQLite(self.path, **self.modes), self.fault),
             msg_timeout=MSG_TIMEOUT / SECOND,
             max_msg_timeout=MAX_MSG_TIMEOUT / SECOND,
             max_req_timeout=10,
@@ -377,7 +381,9 @@ class DurableMachine(RuleBasedStateMachine):
         self.steered(stream, queue)
 
     def leave(self, pick: int, *, give_back: bool) -> None:
-        places = [place for place in self.places() if (place[0].name, place[1].name) in self.consumers]
+        places = [
+            place for place in self.places() if (place[0].name, place[1].name) in self.consumers
+        ]
         if not places:
             return
         stream, queue = any_of(places, pick)
@@ -394,6 +400,53 @@ class DurableMachine(RuleBasedStateMachine):
             self.model.passed()
         else:
             self.removed(stream, queue)
+
+    # A disk that is full for a while
+
+    def fault(self, point: str) -> None:
+        if self.full and point.startswith("before write"):
+            raise nsqlite.StoreFull("jobs.db", "the disk is full")
+
+    def in_vain(self, call: Callable[[], object]) -> None:
+        """Make a call that must fail and change nothing; then let all be written."""
+        self.full = True
+        with pytest.raises(nsqlite.StoreFull):
+            call()
+        self.looks_the_same()
+        self.full = False
+        self.flush()
+
+    def put_in_vain(self, name: str, count: int, delay: float | None) -> None:
+        topic, _ = self.topic(name)
+        if is_kept(name) and not self.model.interval:
+            bodies = self.bodies(count)
+            if count == 1:
+                self.in_vain(lambda: topic.put(bodies[0], delay=delay))
+            else:
+                self.in_vain(lambda: topic.put_many(bodies, delay=delay))
+
+    def get_in_vain(self, pick: int, n: int) -> None:
+        if not self.places():
+            return
+        stream, queue = any_of(self.places(), pick)
+        kept = is_kept(stream.name) and is_kept(queue.name)
+        consumer = self.consumer(stream, queue)
+        if kept and self.model.durable and self.model.counts(queue)[0] and not queue.paused:
+            if n == 1:
+                self.in_vain(lambda: consumer.get(timeout=0))
+            else:
+                self.in_vain(lambda: consumer.get_many(n, timeout=0))
+
+    def move_in_vain(self, pick: int, to: int, *, alone: bool) -> None:
+        found = self.flying(pick)
+        if found is None or self.model.interval:
+            return
+        source, queue, _, message = found
+        stream, place = any_of(self.places(), to)
+        if is_kept(stream.name) and (is_kept(place.name) or not alone):
+            topic = self.broker.topic(stream.name)
+            target: Any = topic.channel(place.name) if alone else topic
+            self.in_vain(lambda: self.consumer(source, queue).move(message, target))
 
     # The file
 
@@ -450,7 +503,7 @@ class DurableMachine(RuleBasedStateMachine):
     @invariant()
     def looks_the_same(self) -> None:
         """Compare what is awake, so that what sleeps goes on sleeping."""
-        assert "OK" == self.broker.health
+        assert self.full or "OK" == self.broker.health
         for name, topic in self.broker._topics.items():
             topic._check()
             stream = self.model.topics.get(name)

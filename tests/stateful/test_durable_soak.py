@@ -1,6 +1,6 @@
 """A soak of a file: many messages through eight threads, and every one accounted for.
 
-    pytest -m soak tests/stateful/test_durable_soak.py
+pytest -m soak tests/stateful/test_durable_soak.py
 """
 
 import random
@@ -109,8 +109,8 @@ def soak(path: Path, messages: int, sync: Sync, patience: float) -> None:
 
 @pytest.mark.parametrize("sync", ["normal", "interval"])
 def test_short_soak_of_a_file(tmp_path: Path, sync: Sync) -> None:
-    """Ten thousand messages go through a file, and each is finished once in each channel."""
-    soak(tmp_path / "jobs.db", 10_000, sync, patience=60)
+    """Twenty thousand messages go through a file, and each is finished once in each channel."""
+    soak(tmp_path / "jobs.db", 20_000, sync, patience=60)
 
 
 @pytest.mark.soak

@@ -38,9 +38,9 @@ class Disk:
 
     def __call__(self, point: str) -> None:
         when, _, call = point.partition(" ")
-        if self.problem is not None and when == "before" and call in WRITES:
-            if self.random.random() < self.chance:
-                raise type(self.problem)(*self.problem.args)
+        fails = when == "before" and call in WRITES and self.random.random() < self.chance
+        if self.problem is not None and fails:
+            raise type(self.problem)(*self.problem.args)
 
     @contextmanager
     def failing(self, problem: StoreError) -> Iterator[None]:
@@ -113,7 +113,7 @@ def test_failed_put_puts_nothing(
     ]
     with scene.disk.failing(problem):
         for put in puts:
-            with pytest.raises(type(problem), match="jobs.db"):
+            with pytest.raises(type(problem), match="store jobs"):
                 put()
     assert [(0, 0, 0)] * 3 == scene.counts()
     scene.broker._check()
@@ -174,7 +174,7 @@ def test_bounded_channel_has_its_room_again(tmp_path: Path) -> None:
 def test_interval_tells_at_the_flush(tmp_path: Path) -> None:
     """With sync="interval" flush raises, puts raise when too much waits, and all comes through."""
     scene = Scene(tmp_path / "jobs.db", "interval")
-    accepted = []
+    accepted: list[bytes] = []
     with scene.disk.failing(StoreFull("jobs.db", "the disk is full")):
         with pytest.raises(StoreFull):
             while True:

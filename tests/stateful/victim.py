@@ -25,6 +25,7 @@ from itertools import count
 from typing import Any, Final
 
 import nsqlite
+from nsqlite.testing import FaultyStore
 
 WORK: Final = "work"
 LONELY: Final = "lonely"  # never has a channel
@@ -51,25 +52,6 @@ def tell(*line: Any) -> None:
     os.write(1, json.dumps(line).encode() + b"\n")
 
 
-class Fuse:
-    """A storage that tells before and after each call, whatever calls there are."""
-
-    def __init__(self, storage: Any, burn: Callable[[str], None]) -> None:
-        self.storage = storage
-        self.burn = burn
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self.storage, name)
-
-        def between(*arguments: Any) -> Any:
-            self.burn(f"before {name}")
-            result = call(*arguments)
-            self.burn(f"after {name}")
-            return result
-
-        return between
-
-
 class Victim:
     """The broker, and what its threads do."""
 
@@ -78,15 +60,15 @@ class Victim:
         self.left = orders["acts"]
         self.numbers = count()
         self.keys = count(orders["first"])
-        self.broker = nsqlite.Broker(
-            store=nsqlite.SQLite(path, **orders["store"]), msg_timeout=orders["msg_timeout"]
-        )
         self.fuse = orders.get("fuse", 0)
-        keeper: Any = self.broker._keeper
-        if orders.get("at") == "statement":
+        at_statement = orders.get("at") == "statement"
+        store: Any = nsqlite.SQLite(path, **orders["store"])
+        if self.fuse and not at_statement:
+            store = FaultyStore(store, self.burn)
+        self.broker = nsqlite.Broker(store=store, msg_timeout=orders["msg_timeout"])
+        if at_statement:
+            keeper: Any = self.broker._keeper
             keeper._storage._writer.set_trace_callback(self.burn)
-        elif self.fuse:
-            keeper._storage = Fuse(keeper._storage, self.burn)
 
     def burn(self, point: str) -> None:
         """Die at the point, or the statement, whose turn it is."""
@@ -103,10 +85,12 @@ class Victim:
         what: str,
         topic: str = "",
         channel: str = "",
+        *,
         keys: list[str] | None = None,
         delay: float | None = None,
         to: str = "",
     ) -> Any:
+        """Do something, and tell of it before and after; return what it returned."""
         number = next(self.numbers)
         tell("b", number, what, topic, channel, keys or [], delay, to, time.time_ns())
         try:
@@ -137,20 +121,18 @@ class Victim:
         self.act(lambda: self.broker.topic(topic).channel(channel), "channel", topic, channel)
 
     def produce(self, chance: random.Random) -> None:
-        topic = chance.choice([WORK, WORK, WORK, LONELY])
+        topic = chance.choice([*[WORK] * 6, LONELY, LONELY, SIDE])
         keys = [self.key() for _ in range(chance.choice([1, 1, 1, 2, 12]))]
         bodies = [key.encode() for key in keys]
         delay = chance.choice(DELAYS)
-        if len(keys) == 1:
-            self.act(
-                lambda: [self.broker.topic(topic).put(bodies[0], delay=delay)],
-                *("put", topic, "", keys, delay),
-            )
-        else:
-            self.act(
-                lambda: self.broker.topic(topic).put_many(bodies, delay=delay),
-                *("put", topic, "", keys, delay),
-            )
+
+        def put() -> list[str]:
+            place = self.broker.topic(topic)
+            if len(bodies) == 1:
+                return [place.put(bodies[0], delay=delay)]
+            return place.put_many(bodies, delay=delay)
+
+        self.act(put, "put", topic, keys=keys, delay=delay)
         if chance.random() < 0.05:
             self.broker.topic("any#ephemeral").put(b"x")
 
@@ -179,53 +161,71 @@ class Victim:
             return
         if how < 0.3:
             delay = chance.choice([0, 0, 0.02, 300])
-            self.act(partial(message.req, delay=delay), "req", *where, [key], delay)
+            self.act(partial(message.req, delay=delay), "req", *where, keys=[key], delay=delay)
         elif how < 0.5 and where[0] == WORK:
             new = f"{key}|{where[1]}"
             target, to = chance.choice([(DEAD, ""), (SIDE, "p")])
             topic = self.broker.topic(target)
             place = topic.channel(to) if to else topic
             move = partial(consumer.move, message, place, new.encode())
-            self.act(move, "move", *where, [key, new], None, f"{target}:{to}")
+            self.act(move, "move", *where, keys=[key, new], to=f"{target}:{to}")
         elif how < 0.6:
             with suppress(nsqlite.NotInFlight):
                 message.touch()
-            self.act(partial(consumer.fin_many, [message]), "fin", *where, [key])
+            self.act(partial(consumer.fin_many, [message]), "fin", *where, keys=[key])
         else:
-            self.act(message.fin, "fin", *where, [key])
+            self.act(message.fin, "fin", *where, keys=[key])
 
     def steer(self, chance: random.Random) -> None:
-        work = self.broker.topic(WORK)
+        """Do one of the things that are rarely done."""
         how = chance.choice(
-            ["flush", "flush", "topic", "channel", "late", "late", "late", "empty", "lonely", "over"]
+            [self.flush] * 2
+            + [self.pause, self.pause_channel, self.empty, self.empty_lonely]
+            + [self.come_or_go] * 3
+            + [self.delete_lonely, self.pass_by]
         )
-        if how == "flush":
-            self.act(self.broker.flush, "flush")
-        elif how == "topic":
-            self.act(work.pause, "pause", WORK)
-            if chance.random() < 0.8:
-                self.act(work.unpause, "unpause", WORK)
-        elif how == "channel":
-            self.act(work.channel("a").pause, "pause", WORK, "a")
-            if chance.random() < 0.8:
-                self.act(work.channel("a").unpause, "unpause", WORK, "a")
-        elif how == "late" and "c" in work.channels and chance.random() < 0.5:
+        how(chance)
+
+    def flush(self, _: random.Random) -> None:
+        self.act(self.broker.flush, "flush")
+
+    def pause(self, chance: random.Random) -> None:
+        work = self.broker.topic(WORK)
+        self.act(work.pause, "pause", WORK)
+        if chance.random() < 0.8:
+            self.act(work.unpause, "unpause", WORK)
+
+    def pause_channel(self, chance: random.Random) -> None:
+        channel = self.broker.topic(WORK).channel("a")
+        self.act(channel.pause, "pause", WORK, "a")
+        if chance.random() < 0.8:
+            self.act(channel.unpause, "unpause", WORK, "a")
+
+    def come_or_go(self, chance: random.Random) -> None:
+        work = self.broker.topic(WORK)
+        if "c" in work.channels and chance.random() < 0.5:
             self.act(work.channel("c").delete, "delete", WORK, "c")
-        elif how == "late":
-            self.channel(WORK, "c")
-        elif how == "empty":
-            channel = chance.choice(["b", *(["c"] if "c" in work.channels else [])])
-            self.act(work.channel(channel).empty, "empty", WORK, channel)
-        elif how == "lonely":
-            self.act(self.broker.topic(LONELY).empty, "empty", LONELY)
-        elif chance.random() < 0.5:
-            self.act(self.broker.topic(LONELY).delete, "delete", LONELY)
-            self.act(partial(self.broker.topic, LONELY), "topic", LONELY)
         else:
-            self.act(lambda: self.broker.topic(WORK).unpause(), "unpause", WORK)
-            with nsqlite.Consumer(work.channel("e#ephemeral")) as consumer:
-                with suppress(nsqlite.Empty):
-                    consumer.get(timeout=0).fin()
+            self.channel(WORK, "c")
+
+    def empty(self, chance: random.Random) -> None:
+        work = self.broker.topic(WORK)
+        channel = chance.choice(["b", *(["c"] if "c" in work.channels else [])])
+        self.act(work.channel(channel).empty, "empty", WORK, channel)
+
+    def empty_lonely(self, _: random.Random) -> None:
+        self.act(self.broker.topic(LONELY).empty, "empty", LONELY)
+
+    def delete_lonely(self, _: random.Random) -> None:
+        self.act(self.broker.topic(LONELY).delete, "delete", LONELY)
+        self.act(partial(self.broker.topic, LONELY), "topic", LONELY)
+
+    def pass_by(self, _: random.Random) -> None:
+        """Have a consumer whose channel is kept nowhere."""
+        work = self.broker.topic(WORK)
+        self.act(work.unpause, "unpause", WORK)
+        with nsqlite.Consumer(work.channel("e#ephemeral")) as consumer, suppress(nsqlite.Empty):
+            consumer.get(timeout=0).fin()
 
     # The threads
 

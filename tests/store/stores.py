@@ -65,8 +65,8 @@ class Spy:
     def write_rows(self, number: int, rows: list[Row]) -> None:
         self._make("write_rows", number, rows)
 
-    def write_attempts(self, channel: int, copies: list[tuple[int, int]]) -> None:
-        self._make("write_attempts", channel, copies)
+    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
+        self._make("write_attempts", topic, channel, copies)
 
     def write(self, batch: Batch) -> None:
         self._make("write", batch)
@@ -280,7 +280,12 @@ class Scene:
             if source.exists():
                 shutil.copyfile(source, folder / source.name)
         try:
-            with Scene(folder / self.path.name, **{**self._options, **options}) as scene:
+            with Scene(
+                folder / self.path.name,
+                clock=self._clock,
+                topics=self._topics,
+                **{**self._options, **options},
+            ) as scene:
                 yield scene
         finally:
             shutil.rmtree(folder)

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from helpers import Call, bodies
 
-from nsqlite import Consumer, Empty, StoreError, StoreFull
+from nsqlite import (
+    Closed,
+    Consumer,
+    Empty,
+    InvalidMessage,
+    NotInFlight,
+    StoreError,
+    StoreFull,
+)
 from nsqlite.observe import Kind
 from nsqlite.store import GONE
 from nsqlite.store.shelf import MANY, PAGE, Shelf
@@ -49,9 +57,10 @@ def test_all_come_in_order(path: Path, size: int, way: str, sync: Any) -> None:
         assert 20 - size == scene.channel().stats().backend_depth
         scene.topic()._check()
         found: list[Any] = []
+        more = numbered(*range(20, 25))
         while len(found) < 25:
             if way == "get_many" or (way == "mixed" and len(found) % 2):
-                batch = consumer.get_many(3, timeout=20)
+                batch = consumer.get_many(3, timeout=5)
                 found += [message.body for message in batch]
                 consumer.fin_many(batch)
             else:
@@ -59,8 +68,9 @@ def test_all_come_in_order(path: Path, size: int, way: str, sync: Any) -> None:
                 found.append(message.body)
                 message.fin()
             scene.topic()._check()
-            if len(found) == 13:
-                scene.topic().put_many(numbered(*range(20, 25)))
+            if len(found) >= 13 and more:
+                scene.topic().put_many(more)
+                more = []
         assert numbered(*range(25)) == found
         assert 0 == scene.channel().depth
         with pytest.raises(Empty):
@@ -102,8 +112,8 @@ def test_who_waits_is_fed(path: Path) -> None:
         scene.topic().put_many(numbered(1, 2))
     with Scene(path, mem_queue_size=1) as scene:
         consumer = scene.consumer()
-        assert [b"1", b"2"] == [consumer.get(timeout=20).body for _ in "12"]
-        waiting = Call(lambda: consumer.get(timeout=20).body)
+        assert [b"1", b"2"] == [consumer.get(timeout=5).body for _ in "12"]
+        waiting = Call(lambda: consumer.get(timeout=5).body)
         scene.topic().put_many(numbered(3, 4, 5))
         assert b"3" == waiting.result()
         assert [b"4", b"5"] == [consumer.get().body for _ in "45"]
@@ -150,7 +160,7 @@ def test_what_is_requeued_and_paged(path: Path) -> None:
         assert [5.0] == [info.due for info in channel.deferred()]
         clock.advance(5)
         found = everything(channel)
-        assert [(b"0", 2), (b"1", 2), (b"2", 2), (b"3", 1), (b"4", 1), (b"5", 1)] == sorted(found)
+        assert [(b"0", 3), (b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1), (b"5", 1)] == sorted(found)
         assert 0 == channel.depth
 
 
@@ -200,6 +210,7 @@ def test_empty_while_a_page_is_read(path: Path) -> None:
         assert [b"4"] == [info.body for info in channel.peek()]
         scene.topic()._check()
         assert [b"4"] == bodies(channel)
+        scene.broker.flush()
         assert [] == scene.disk()
 
 
@@ -261,7 +272,7 @@ def test_more_than_was_counted(path: Path) -> None:
 
 def test_many_notes_go_with_the_next_write(path: Path) -> None:
     """So many notes do not wait for the store's thread: whoever writes next writes them too."""
-    with Scene(path) as scene:
+    with Scene(path, mem_queue_size=2 * MANY) as scene:
         consumer = scene.consumer()
         scene.topic().put_many([b"1"] * (MANY + 10))
         scene.broker.flush()
@@ -284,12 +295,13 @@ def test_notes_one_by_one_become_many(path: Path, way: str) -> None:
         shelf.notes = {f"{number:016x}": GONE for number in range(MANY - 1)}
         if way == "get":
             consumer.get(timeout=0)
+            consumer.get(timeout=0)
         elif way == "fin":
             batch[0].fin()
+            batch[1].fin()
         else:
             consumer.fin_many(batch)
         assert scene.keeper.many
-        consumer.get(timeout=0)
         scene.topic().put(b"2")
         assert {} == shelf.notes
 
@@ -424,14 +436,14 @@ def test_the_short_way_is_left_where_it_must_be(path: Path) -> None:
         message = first.get(timeout=0)
         second.get(timeout=0)
         for call in (lambda: second.fin(message), lambda: (message.fin(), message.fin())):
-            with pytest.raises(ValueError, match="is not in flight|not in flight"):
+            with pytest.raises(NotInFlight):
                 call()
         with pytest.raises(Empty):
             second.get(timeout=0)
-        with pytest.raises(ValueError, match="expected a Message"):
+        with pytest.raises(InvalidMessage):
             first.fin(5)  # type: ignore[arg-type]  # that is the point
         second.close()
-        with pytest.raises(Exception, match="is closed"):
+        with pytest.raises(Closed):
             second.get(timeout=0)
         assert [(b"2", 2), (b"3", 1), (b"4", 1)] == everything(scene.channel())
 
