@@ -50,10 +50,14 @@ def _attempt(one: Guard, other: Guard, operation: Callable[[], R]) -> tuple[R] |
             with other.lock:
                 return (one.perform(other.perform, operation),)
         try:
-            if other.lock.attempt():
-                return (one.perform(other.perform, operation),)
-        finally:
-            insist(partial(_give_back, other))
+            try:
+                if other.lock.attempt():
+                    return (one.perform(other.perform, operation),)
+            finally:
+                insist(partial(_give_back, other))
+        except BaseException:
+            insist(partial(_give_back, other))  # a signal may strike as `insist` begins
+            raise
     return None
 
 

@@ -234,15 +234,30 @@ class StoreError(NSQLiteError):
 
 
 class StoreFull(StoreError):
-    """There is no room on the disk; when there is again, the store goes on by itself."""
+    """There is no room on the disk; when there is again, the store goes on by itself.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
 
 
 class StoreForeign(StoreError):
-    """The file is none of nsqlite's, or was written by a later version."""
+    """The file is none of nsqlite's, or was written by a later version.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
 
 
 class StoreDamaged(StoreError):
-    """The file is damaged: what is read from it cannot be trusted."""
+    """The file is damaged: what is read from it cannot be trusted.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
 
 
 class StoreInUse(StoreError):
@@ -251,6 +266,7 @@ class StoreInUse(StoreError):
     Attributes:
         where: the store's file.
         pid: the number of the owner's process, None if it is not known.
+        problem: what is wrong, in words.
     """
 
     def __init__(self, where: str, pid: int | None, problem: str) -> None:

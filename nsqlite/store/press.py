@@ -105,10 +105,14 @@ class Press:
     def alone(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
         """Do something while nobody else writes."""
         try:
-            with self.lock:
-                return work(*args)
-        finally:
+            try:
+                with self.lock:
+                    return work(*args)
+            finally:
+                insist(self._pass_on)
+        except BaseException:
             insist(self._pass_on)
+            raise
 
     # When
 
@@ -175,11 +179,15 @@ class Press:
     def _attempt(self) -> bool:
         """Write the queue if nobody else is writing, and say whether."""
         try:
-            if not self.lock.attempt():
-                return False
-            self._commit()
-        finally:
-            insist(self.leave)
+            try:
+                if not self.lock.attempt():
+                    return False
+                self._commit()
+            finally:
+                insist(self.leave)
+        except BaseException:
+            insist(self.leave)  # a signal may strike as `insist` begins
+            raise
         return True
 
     def write_row(self, number: int, row: Row) -> None:

@@ -88,12 +88,16 @@ class Putting(Topic[T]):
             return self._put_and_show(office, body)
         name = None
         try:
-            # Who must wait reserves first, so that whoever writes next writes for all who wait.
-            alone = not office.crowded and office.lock.attempt()
-            if alone and not (office.queue or self._settled):
-                name = self._put_alone(office, body)
-        finally:
-            insist(office.leave)
+            try:
+                # Who must wait reserves first, so that whoever writes next writes for all who wait.
+                alone = not office.crowded and office.lock.attempt()
+                if alone and not (office.queue or self._settled):
+                    name = self._put_alone(office, body)
+            finally:
+                insist(office.leave)
+        except BaseException:
+            insist(office.leave)  # a signal may strike as `insist` begins
+            raise
         if name is not None and self._guard.wary:
             self._guard.settle()
         return name

@@ -340,7 +340,8 @@ class Shelf:
 
     def forget(self) -> None:
         """Hold nothing of what it was given so far."""
-        self.notes = {name: GONE for name in self.alone if name > self.top}
+        done = (name for name, copy in self.notes.items() if copy is GONE)
+        self.notes = {name: GONE for name in (*done, *self.alone) if name > self.top}
         self.alone = set()
         before = self.since
         self.since = self.cursor = self.top

@@ -15,6 +15,8 @@ from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.store import Storage
 from nsqlite.store.terms import StoreOptions, agree
 
+__all__ = ["SQLite"]
+
 
 class SQLite:
     """Where a broker keeps its messages: `Broker(store=SQLite("jobs.db"))`.

@@ -12,7 +12,7 @@ import ctypes
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -180,11 +180,10 @@ class SQLiteFile:
 
     def _let_go(self) -> None:
         """Close what is open, the last one to write at last, and give the file back."""
-        try:
-            while self._connections:
-                self._connections.pop().close()
-        finally:
-            self._owner.release()
+        with ExitStack() as stack:
+            stack.callback(self._owner.release)
+            for connection in self._connections:
+                stack.callback(connection.close)
 
     def _prepare(self, *, full: bool) -> None:
         writer = self._writer

@@ -166,6 +166,8 @@ class ManualClock:
             stood = self._elapsed
             if sleep.bell.acquire(timeout=patience):
                 return not sleep.over
+            if self.autojump and self._next() != NEVER:
+                continue  # somebody was not at rest yet
             if patience and self._elapsed == stood and self._alone():
                 raise ClockStandsStill(sleep.who, self._ahead())
         return False
