@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from nsqlite.backlog import Backlog
 from nsqlite.errors import NSQLiteError
 from nsqlite.flow import Moved
+from nsqlite.guard import Guard
 from nsqlite.message import Record
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.store import Row
@@ -61,6 +62,7 @@ class Letter(Base):
         bell: what its put sleeps on.
         bounded: the queues in which room is spoken for.
         moved: what is finished by this.
+        source: the lock of where that came from, once it is back there.
         settled: it is written, or refused.
         error: why it was refused.
         shown: the channels have it, or it is cancelled.
@@ -81,6 +83,7 @@ class Letter(Base):
         "settled",
         "shown",
         "size",
+        "source",
         "told",
         "topic",
     )
@@ -105,6 +108,7 @@ class Letter(Base):
         self.due: int | None = None
         self.bounded: tuple[Backlog[Any], ...] = ()
         self.moved: Moved | None = None
+        self.source: Guard | None = None
         self.bell: Final = threading.Lock()
         self.bell.acquire()
         self.settled = False
@@ -114,5 +118,5 @@ class Letter(Base):
     @property
     def what(self) -> str:
         """What failed if it is refused, in words."""
-        kind = "put" if self.moved is None else "move"
+        kind = "put" if self.moved is None and self.source is None else "move"
         return f"a {kind} to topic {self.topic.cabinet.name!r} has failed"

@@ -237,15 +237,23 @@ class Press:
                 pass
 
     def _undo(self, letter: Letter) -> None:
-        """Have what a refused letter was to finish in flight again."""
+        """Do what is left to be done for what a refused letter was to finish; no lock is held."""
+        if letter.source is not None:
+            letter.source.settle()
+
+    def _take_back(self, letter: Letter) -> None:
+        """Have what a refused letter was to finish in flight again, before anything is written."""
         moved, letter.moved = letter.moved, None
         if moved is not None:
             flow, messages = moved
+            letter.source = guard = flow._guard
             for message in messages:
-                flow._guard.call(flow.take_back, message)
+                with guard.lock:
+                    guard.perform(flow.take_back, message)
 
     def _commit(self) -> None:
         """Write the letters of the queue; the lock is held."""
+        self._refuse_deleted()
         letters = self._unsettled()
         self._crowd = len(letters)
         self.crowded = self._crowd > 1
@@ -265,12 +273,15 @@ class Press:
         self._settle(letters)
 
     def _unsettled(self) -> list[Letter]:
-        """Return the letters that are to be written; refuse those of topics that are no more."""
-        letters = list(self.queue)
-        for letter in letters:
-            if letter.topic.cabinet.deleted and not letter.settled:
+        """Return the letters that are to be written or told that they are refused."""
+        return [letter for letter in list(self.queue) if not letter.settled]
+
+    def _refuse_deleted(self) -> None:
+        """Refuse the letters of topics that are no more."""
+        for letter in self._unsettled():
+            if letter.topic.cabinet.deleted:
                 letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
-        return [letter for letter in letters if not letter.settled]
+                self._take_back(letter)
 
     def _write_each(self, letters: list[Letter]) -> None:
         """Write letters one by one, so that each fails for itself."""
@@ -318,6 +329,7 @@ class Press:
 
     def _flush(self) -> None:
         """Write an account of every topic that has changed, then the queue, in one transaction."""
+        self._refuse_deleted()
         accounts = self._take_accounts()
         batch = Batch()
         for topic, account in accounts:
@@ -371,16 +383,8 @@ class Press:
         if not self.now_shown:
             for letter in letters:
                 letter.error = letter.error or error
-                self._keep_moved(letter)
+                self._take_back(letter)
             self._settle(letters)
-
-    def _keep_moved(self, letter: Letter) -> None:
-        """Have nobody write that a message was finished whose move is refused."""
-        flow, messages = letter.moved or (None, [])
-        if flow is not None and isinstance(flow.shelf, Shelf):
-            guard = flow._guard
-            with guard.lock:
-                guard.perform(flow.shelf.delivered, messages)
 
     def settle(self, topic: Kept, shelf: Shelf, messages: list[Message[Any]]) -> None:
         """Have deliveries counted; blocks.

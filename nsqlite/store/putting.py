@@ -374,8 +374,6 @@ class Putting(Topic[T]):
     def _show_alone(self, letter: Letter) -> None:
         for channel in self._channels.values():
             if isinstance(channel, KeptChannel) and channel.number == letter.only:
-                if not letter.shown:
-                    self._bytes += letter.size
                 channel.show(letter)
         fan = self._fan
         assert isinstance(fan, KeptFanOut)
