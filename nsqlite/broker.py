@@ -147,8 +147,11 @@ class Broker(Unique):
 
     def _make(self, name: str, options: TopicOptions) -> Topic[Any]:
         if self._keeper is None:
-            return self._add(Topic(name, home=self, **options))
-        return self._keeper.topic(name, self, self._add, **options)
+            topic = self._add(Topic(name, home=self, **options))
+        else:
+            topic = self._keeper.topic(name, self, self._add, **options)
+        self._tell_of(topic)
+        return topic
 
     def _add(self, new: Topic[Any]) -> Topic[Any]:
         """Own a topic that was made, unless there is one of its name; return whichever it is."""
@@ -162,12 +165,14 @@ class Broker(Unique):
             topic = None if self._closed else self._topics[name]
         if topic is None:
             raise Closed("the broker")
-        if topic is new:
-            new._guard.settle()  # tells that it was created
-            self._made += 1
-            if self._made > len(self._topics) // 2:  # so that forgetting costs a topic little
-                self._forget_deleted()
         return topic
+
+    def _tell_of(self, new: Topic[Any]) -> None:
+        """Tell that a topic was created."""
+        new._guard.settle()
+        self._made += 1
+        if self._made > len(self._topics) // 2:  # so that forgetting costs a topic little
+            self._forget_deleted()
 
     @property
     def topics(self) -> Mapping[str, Topic[Any]]:

@@ -20,6 +20,7 @@ from nsqlite.getting import Getting
 from nsqlite.lock import insist
 from nsqlite.message import FINISHED, Message, T
 from nsqlite.options import timeout_ns, whole
+from nsqlite.shelf import Shelf
 from nsqlite.waiter import Waiter
 
 
@@ -117,7 +118,7 @@ class Consumer(Getting[T]):
         known = shelf.deliver(self)
         got = self._wait(limit) if known is None else known
         if shelf.counted:
-            shelf.settle([got])
+            self._settle(shelf, [got])
         return got
 
     def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
@@ -195,8 +196,16 @@ class Consumer(Getting[T]):
             raise
         shelf = self._flow.shelf
         if shelf is not None and shelf.counted:
-            shelf.settle(batch)
+            self._settle(shelf, batch)
         return batch
+
+    def _settle(self, shelf: Shelf, batch: list[Message[T]]) -> None:
+        """Have deliveries counted in the store; if they are not, nobody has got them."""
+        try:
+            shelf.settle(batch)
+        except BaseException:
+            insist(partial(self._guard.call, self._return, batch))
+            raise
 
     def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
         """Wait so many nanoseconds for a batch to fill up to `n`; takes the lock."""

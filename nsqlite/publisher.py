@@ -207,6 +207,13 @@ class Publisher(Unique, Generic[T]):
         """Return whether a put has to wait for a store."""
         return False
 
+    def is_early(self) -> bool:
+        """Return whether a put is shown at once and stored later."""
+        return False
+
+    def catch_up(self) -> None:
+        """Have written, by the store's thread, what must be before more is put."""
+
     def hurry(self) -> bool:
         """Have what was sent stored soon; return whether that will be told."""
         return False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from nsqlite.aio.sleeper import Sleeper
-from nsqlite.aio.told import Told
+from nsqlite.aio.told import Told, by_store
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
@@ -94,6 +94,9 @@ async def _put_patiently(
     topic: Topic[T], batch: list[T], delay: float | None, limit: int | None
 ) -> list[str]:
     """Publish bodies when there is room, and wait until they are stored; takes the lock."""
+    shelf = topic._fan.held.shelf
+    if shelf is not None and topic.is_early():
+        await by_store(shelf, topic.catch_up)
     told = Told()
     records, size, conclude = topic.draft(batch, told.tell)
     try:

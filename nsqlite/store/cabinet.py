@@ -21,6 +21,7 @@ class Account:
     """What the store has not heard yet of a topic.
 
     Attributes:
+        decided: what was put must not be written before this.
         topic: the topic as it is, with its channels; None if it was deleted.
         gone_topic: its number, if it was deleted and is still in the store.
         gone: the numbers of channels that were deleted and are still in the store.
@@ -30,6 +31,7 @@ class Account:
         pending: messages that were shown and are not written, by id: body and timestamp.
     """
 
+    decided: bool = False
     topic: StoredTopic | None = None
     gone_topic: int | None = None
     gone: list[int] = attrs.Factory(list)
@@ -78,11 +80,13 @@ class Cabinet:
         emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         deleted: the topic is.
+        decided: what is put must not be written before the next account.
         stirred: the store's thread expects an account.
         written: it is in the store, or was.
     """
 
     __slots__ = (
+        "decided",
         "deleted",
         "emptied",
         "gone",
@@ -107,6 +111,7 @@ class Cabinet:
         self.emptied: list[tuple[str, str]] = []
         self.unheld = False
         self.deleted = False
+        self.decided = False
         self.stirred = False
         self.written = False
 
@@ -123,8 +128,8 @@ class Cabinet:
 
     def account(self) -> Account:
         """Return all that the store has not heard yet, and begin anew."""
-        account = Account()
-        self.stirred = False
+        account = Account(decided=self.decided)
+        self.decided = self.stirred = False
         account.gone, self.gone = self.gone, []
         if self.deleted:
             account.gone_topic = self.number if self.written else None
@@ -149,6 +154,7 @@ class Cabinet:
 
     def restore(self, account: Account) -> None:
         """Take back an account that could not be written."""
+        self.decided = self.decided or account.decided
         self.gone += account.gone
         self.unheld = self.unheld or account.unheld
         self.emptied = account.emptied + self.emptied

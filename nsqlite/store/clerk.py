@@ -26,8 +26,8 @@ class Work(Protocol):
         """Write what is reserved."""
         ...
 
-    def run_errands(self) -> None:
-        """Do what it was asked to, and read what is wanted."""
+    def run_errands(self) -> Exception | None:
+        """Do what it was asked to, and read what is wanted; return why that cannot be read."""
         ...
 
     def flush(self) -> None:
@@ -140,11 +140,18 @@ class Clerk:
     def _look(self) -> None:
         work = self._work
         work.commit()
-        work.run_errands()
+        problem = work.run_errands()
         due = self._due
-        if due is None or SYSTEM.monotonic_ns() < due:
-            return
-        self._due = None  # before it flushes: what is expected from now on comes after
-        work.flush()
-        if work.upkeep():
-            self.expect(at_once=True)  # step by step, so that whoever wants to write can
+        if due is not None and SYSTEM.monotonic_ns() >= due:
+            self._due = None  # before it flushes: what is expected from now on comes after
+            self._catch_up()
+        if problem is not None:
+            raise problem
+
+    def _catch_up(self) -> None:
+        """Write what may be late, and whatever comes of that, keep the store small."""
+        try:
+            self._work.flush()
+        finally:
+            if self._work.upkeep():
+                self.expect(at_once=True)  # step by step, so that whoever wants to write can

@@ -79,9 +79,10 @@ def checked_codec(given: object) -> Codec | None:
     if given is None:
         return None
     if isinstance(given, Codec):
-        if 1 <= len(given.name) <= _LONGEST and given.name not in (*KNOWN, LETTER):
+        plain = given.name.isascii() and 1 <= len(given.name) <= _LONGEST
+        if plain and given.name not in (*KNOWN, LETTER):
             return given
-        expected = f"of 1 to {_LONGEST} characters and none of {', '.join(KNOWN)}, {LETTER}"
+        expected = f"of 1 to {_LONGEST} ASCII characters and none of {', '.join(KNOWN)}, {LETTER}"
         raise InvalidOption("the name of a codec", given.name, expected)
     if isinstance(given, str) and given in KNOWN:
         return KNOWN[given]
@@ -92,7 +93,7 @@ def checked_codec(given: object) -> Codec | None:
 class Coder:
     """Bodies to bytes and back, with the codec that a store was given.
 
-    Threads: any; the codec is called without a lock.
+    Threads: any; the codec is called without a topic's lock.
     """
 
     __slots__ = ("_codec",)

@@ -157,7 +157,7 @@ class KeptFanOut(FanOut[T]):
             held.beyond = 0
             shelf.since = shelf.top
             self._note_passing()
-            shelf.stir()
+            shelf.decide()
             for flow in flows:
                 flow.feed()
         self.room()
@@ -167,7 +167,7 @@ class KeptFanOut(FanOut[T]):
         cabinet = self.cabinet
         if not cabinet.shelves:
             cabinet.unheld = True
-            cabinet.held.stir()
+            cabinet.held.decide()
 
     def _hand_to_passing(self, readies: list[deque[Record[T]]]) -> None:
         """Hand on to ephemeral channels what the file has: the one read under a topic's lock."""

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Unpack
 
-from nsqlite.errors import Closed, StoreInUse
+from nsqlite.errors import Closed, NSQLiteError, StoreInUse
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.message import Record
@@ -101,7 +101,7 @@ class Keeper(Press):
         if is_ephemeral(name):
             return add(Topic(name, home=home, **options))
         self.require_open()
-        with self._making:
+        with self._making:  # in which nobody is told anything
             stored = self._stored.get(name)
             fresh = stored is None
             if stored is None:
@@ -109,9 +109,11 @@ class Keeper(Press):
             topic: KeptTopic[Any] = KeptTopic(name, stored, self, home, **options)
             topic.cabinet.written = not fresh
             made = add(topic)
+            if made is topic:
+                self._kept[topic] = None
             self._stored.pop(name, None)
         if fresh and made is topic:
-            self.stir(topic)
+            topic.decide()
             self.confirm()
         return made
 
@@ -146,6 +148,7 @@ class Keeper(Press):
 
     def finish(self) -> None:
         """Write all that is left and close the store; the clerk's last work."""
+        self._dismiss(Closed(f"the broker of {self.where}"))
         try:
             self.flush()
         finally:
@@ -207,6 +210,13 @@ class Keeper(Press):
         """Have something done by the store's thread; takes no lock."""
         self._errands.append((errand, told))
         self._clerk.ring()
+        if self._over is not None:  # and the clerk may be gone
+            self._dismiss(self._over())
+
+    def _dismiss(self, problem: NSQLiteError) -> None:
+        """Tell whoever waits for an errand that it will not be done."""
+        for _, told in taken(self._errands):
+            _tell(told, problem)
 
     # Reading
 
@@ -220,6 +230,7 @@ class Keeper(Press):
         """
         guard = topic._guard
         self.require_open()
+        self.require_free("get")
         with self._reading:
             with guard.lock:
                 plan = guard.perform(shelf.page)
@@ -235,27 +246,29 @@ class Keeper(Press):
                     guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
         guard.settle()
 
-    def run_errands(self) -> None:
-        """Do what the clerk was asked to, and read the pages that are wanted."""
+    def run_errands(self) -> Exception | None:
+        """Do what the clerk was asked to, and read the pages that are wanted.
+
+        Returns:
+            Why a page could not be read; it is still wanted.
+        """
         for errand, told in taken(self._errands):
-            problem: BaseException | None = None
+            problem: Exception | None = None
             try:
                 errand()
             except Exception as error:
                 problem = error
-            try:
-                told(problem)
-            except RuntimeError:  # its loop is closed
-                pass
-        wanted = list(self._wanted)  # those that are wanted meanwhile come at the next look
-        for shelf in wanted:
+            _tell(told, problem)
+        failed: Exception | None = None
+        for shelf in list(self._wanted):  # those that are wanted meanwhile come at the next look
             topic = self._wanted.pop(shelf)
             try:
                 self.fetch(topic, shelf)
-            except Exception:
+            except Exception as error:
+                failed = error
                 shelf.wanted = True
-                self._wanted[shelf] = topic  # for the next look
-                raise
+                self._wanted[shelf] = topic
+        return failed
 
     def read_all(self, topic: int, shelf: Shelf) -> list[Found]:
         """Return what a shelf has in the file in order; takes no lock of the keeper."""
@@ -275,3 +288,11 @@ class Keeper(Press):
         """Do a little of what keeps the store small; return whether there is more to do."""
         self._storage.copy_log()
         return self.alone(self._storage.tidy)
+
+
+def _tell(told: Told, problem: Exception | None) -> None:
+    """Tell that something was done, or why it was not."""
+    try:
+        told(problem)
+    except RuntimeError:  # its loop is closed
+        pass

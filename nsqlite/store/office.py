@@ -71,6 +71,10 @@ class Office(Protocol):
         """Write all that is not written; blocks."""
         ...
 
+    def require_free(self, call: str) -> None:
+        """Check that the calling thread holds no lock of the store or its topics."""
+        ...
+
     def confirm_soon(self) -> None:
         """Have all written soon, by the store's thread."""
         ...

@@ -14,10 +14,11 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from nsqlite.clock import SYSTEM, ring
-from nsqlite.errors import Closed, NSQLiteError, StoreError
+from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
 from nsqlite.lock import insist, make_section
 from nsqlite.message import Message
 from nsqlite.store.cabinet import Account
@@ -67,30 +68,33 @@ class Press:
         self._is_slow: Final = terms.sync == "full"
         self.crowded = False
         self._crowd = 0  # how many puts the last commit had
-        self._passing = False
         self.queue: deque[Letter] = deque()
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
         self._dirty: Final[dict[Kept, None]] = {}
+        self._kept: Final[dict[Kept, None]] = {}  # the topics that are not deleted
         self._problem: NSQLiteError | None = None
         self._over: Callable[[], NSQLiteError] | None = None
 
     def _abandon(self) -> None:
         """In the child of a fork: the parent keeps the store."""
 
+    def require_owner(self) -> None:
+        """Check that this is no child of a fork."""
+
     # The lock
 
     def leave(self) -> None:
-        """Release the lock, if the calling thread holds it, and pass it on."""
+        """Release the lock, if the calling thread holds it, and pass it on.
+
+        It is passed on too often rather than never: a signal may strike in between.
+        """
         if self.lock.owned():
-            self._passing = (
-                True  # a signal may strike before it is passed on; then this is repeated
-            )
             self.lock.__exit__()
-        if self._passing:
-            if self.queue:
-                self._pass_on()
-            self._passing = False
+            self._pass_on()
+        elif self.queue and self.lock.attempt():
+            self.lock.__exit__()  # it was free: nobody else would pass it on
+            self._pass_on()
 
     def _pass_on(self) -> None:
         """Have the first who waits write for all who have reserved meanwhile."""
@@ -130,13 +134,28 @@ class Press:
         """Have all written soon, by the store's thread; takes no lock."""
         self._clerk.expect(at_once=True)
 
-    def confirm(self) -> None:
-        """Have written what was decided so far; in an event loop, soon.
+    def require_free(self, call: str) -> None:
+        """Check that the calling thread holds no lock of the store or its topics.
 
         Raises:
-            StoreError: it could not be written; it is tried again.
+            Reentered: it does, so it must not wait for the store: its thread may wait for the lock.
         """
-        if self._over is not None or self.lock.owned() or in_loop():
+        if self._is_inside():
+            raise Reentered(call)
+
+    def _is_inside(self) -> bool:
+        """Say whether the calling thread is inside another call; of a signal handler, for one."""
+        if self.lock.owned():
+            return True
+        return any(topic._guard.lock.owned() for topic in list(self._kept))
+
+    def confirm(self) -> None:
+        """Have written what was decided so far; in an event loop or inside another call, soon.
+
+        Raises:
+            StoreError: it could not be written; it has taken effect, and is tried again.
+        """
+        if self._over is not None or self._is_inside() or in_loop():
             self._clerk.expect(at_once=True)
         else:
             self.flush()
@@ -150,8 +169,6 @@ class Press:
             StoreError: it could not be written; nothing has changed.
         """
         if self.now_shown:
-            if len(self.queue) >= self.sync_every:
-                self.confirm_soon()
             return
         if letter.moved is not None and in_loop():
             self.adopt(letter)
@@ -321,7 +338,9 @@ class Press:
 
         Raises:
             StoreError: it could not be written; it is tried again.
+            StoreInUse: this is the child of a fork.
         """
+        self.require_owner()
         try:
             self.alone(self._flush)
         finally:
@@ -350,6 +369,8 @@ class Press:
         self._problem = None
         for topic, _ in accounts:
             topic.cabinet.written = True
+            if topic.cabinet.deleted:
+                self._kept.pop(topic, None)
         self._settle(letters)
 
     def _can_write(self, letter: Letter, accounts: list[tuple[Kept, Account]]) -> bool:
@@ -392,18 +413,23 @@ class Press:
         Raises:
             StoreError: they could not be; the messages are back in the queue, as they were.
         """
-        assert shelf.number is not None
+        try:
+            self.require_owner()
+            self.require_free("get")
+            self._count(topic.cabinet.number, shelf.number or 0, messages)
+        except BaseException as error:
+            if isinstance(error, StoreError):
+                self._problem = error
+            insist(partial(topic._guard.call, _give_back, messages))
+            raise
+
+    def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
         copies = [(int(message.id, 16), message.attempts) for message in messages]
         try:
             with self.lock:
                 if self.now_shown:
                     self._flush()
-                self._storage.write_attempts(topic.cabinet.number, shelf.number, copies)
-        except BaseException as error:
-            if isinstance(error, StoreError):
-                self._problem = error
-            topic._guard.call(_give_back, messages)
-            raise
+                self._storage.write_attempts(number, channel, copies)
         finally:
             if self.queue:
                 insist(self._pass_on)
@@ -428,7 +454,12 @@ def in_loop() -> bool:
 def _is_more(letter: Letter) -> bool:
     """Say whether there is more to be written than a letter, or with it."""
     cabinet = letter.topic.cabinet
-    return letter.moved is not None or not cabinet.written or cabinet.noted() >= SOME
+    return (
+        letter.moved is not None
+        or cabinet.decided
+        or not cabinet.written
+        or cabinet.noted() >= SOME
+    )
 
 
 def _give_back(messages: list[Message[Any]]) -> None:

@@ -14,7 +14,7 @@ from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from nsqlite.errors import InvalidMessage, Reentered, StoreError
+from nsqlite.errors import InvalidMessage, StoreError
 from nsqlite.flow import Moved
 from nsqlite.guid import BLOCK
 from nsqlite.lock import insist
@@ -58,6 +58,11 @@ class Putting(Topic[T]):
         self._cabinet.stirred = True
         self._office.stir(self, many=many)
 
+    def decide(self) -> None:
+        """Take note of what is to be written before, or with, whatever is put from now on."""
+        self._cabinet.decided = True
+        self.stir()
+
     def put(self, body: T, delay: float | None = None, timeout: float | None = None) -> str:
         """See `Topic.put`; it returns when the message is stored, as `sync` says.
 
@@ -82,7 +87,7 @@ class Putting(Topic[T]):
         office = self._office
         if office.many or not 0 < len(body) <= self._max_size or office.lock.owned():
             return None
-        if not self._cabinet.written:
+        if not self._cabinet.written or self._cabinet.decided:
             return None
         if office.now_shown:
             return self._put_and_show(office, body)
@@ -106,7 +111,7 @@ class Putting(Topic[T]):
         """Reserve and show a message, and have it stored later; see `_put_at_once`."""
         guard = self._guard
         ids = self._ids
-        if not self._has_stirred(office):
+        if self._is_behind() or office.over:
             return None
         with self._lock:
             now = self._wall()
@@ -115,6 +120,8 @@ class Putting(Topic[T]):
             push = guard.push
             if push is None or self._settled:
                 return None
+            if not self._cabinet.stirred:
+                self.stir()
             used = ids.used
             ids.used = used + 1
             prefix = ids.prefix
@@ -125,19 +132,15 @@ class Putting(Topic[T]):
             push((body, now, prefix, suffix, 0))
         return prefix + suffix
 
-    def _has_stirred(self, office: Office) -> bool:
-        """Have what is pending written in time; return whether there is room for more."""
-        count = len(self._cabinet.pending)
-        if not count:
-            self.stir()
-        elif count == office.sync_every:
-            office.confirm_soon()
-        return not (self._is_behind() or office.over)
-
     def _is_behind(self) -> bool:
-        """Say whether too much is shown and not written yet."""
-        waiting = len(self._cabinet.pending) + len(self._office.queue)
-        return waiting >= 2 * self._office.sync_every
+        """Say whether too much is shown and not written yet; have it written before that."""
+        office = self._office
+        waiting = len(self._cabinet.pending)
+        if office.queue:
+            waiting += sum(map(len, list(office.queue)))
+        if waiting >= office.sync_every:
+            office.confirm_soon()
+        return waiting >= 2 * office.sync_every
 
     def _put_alone(self, office: Office, body: bytes) -> str | None:
         guard = self._guard
@@ -146,7 +149,7 @@ class Putting(Topic[T]):
             now = self._wall()
             if now >= ids.until or ids.used == BLOCK:
                 ids.renew(now)
-            if guard.push is None:
+            if guard.push is None or office.queue or self._settled:
                 return None
             if not self._cabinet.stirred:
                 self.stir()
@@ -216,17 +219,22 @@ class Putting(Topic[T]):
 
     def hurry(self) -> bool:
         """See `Publisher.hurry`."""
-        if not self._office.now_shown:
-            self._office.hurry()
-            return True
-        if self._is_behind():
-            self._office.confirm_soon()
-            return True
-        return False
+        if self._office.now_shown:
+            return False
+        self._office.hurry()
+        return True
 
     def waits(self) -> bool:
         """See `Publisher.waits`."""
         return not self._office.now_shown or self._is_behind()
+
+    def is_early(self) -> bool:
+        """See `Publisher.is_early`."""
+        return self._office.now_shown
+
+    def catch_up(self) -> None:
+        """See `Publisher.catch_up`."""
+        self._office.flush()
 
     def _draft(
         self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
@@ -237,8 +245,7 @@ class Putting(Topic[T]):
             InvalidMessage: one of them is refused.
             Reentered: called inside another call.
         """
-        if self._office.lock.owned():
-            raise Reentered("put")
+        self._office.require_free("put")
         self._office.require_open()
         if self._office.now_shown and told is None and self._is_behind():
             self._office.flush()
@@ -341,7 +348,9 @@ class Putting(Topic[T]):
 
     def settle_letter(self, letter: Letter) -> None:
         """Take note that a letter is written or refused; needs no lock, and shows nothing yet."""
-        if not letter.settled:
+        if letter.shown:
+            letter.settled = True
+        elif not letter.settled:
             letter.settled = True  # one piece with the next line
             self._settled.append(letter)
 
@@ -355,7 +364,7 @@ class Putting(Topic[T]):
         settled = self._settled
         while settled:
             self._show(settled[0])
-            settled.popleft()
+            self._guard.trash.append(settled.popleft())  # its bodies are forgotten after the lock
 
     def _show(self, letter: Letter) -> None:
         bounded, letter.bounded = letter.bounded, ()

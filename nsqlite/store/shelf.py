@@ -40,6 +40,10 @@ class Librarian(Protocol):
         """
         ...
 
+    def decide(self) -> None:
+        """Take note of what is to be written before whatever is put from now on; takes no lock."""
+        ...
+
     def emptied(self, shelf: "Shelf", before: str) -> None:
         """Take note that a shelf was emptied, and what its `since` was before; takes no lock."""
         ...
@@ -151,9 +155,9 @@ class Shelf:
         total: int = self.asleep + flow.total()
         return total
 
-    def stir(self) -> None:
-        """Take note that there is something to be written."""
-        self._librarian.stir()
+    def decide(self) -> None:
+        """Take note of what is to be written before, or with, whatever is put from now on."""
+        self._librarian.decide()
 
     def is_of(self, office: object) -> bool:
         """Say whether this keeper keeps it."""
@@ -232,7 +236,7 @@ class Shelf:
             self.forget()
         elif kind in (Kind.PAUSED, Kind.UNPAUSED):
             self.paused = kind is Kind.PAUSED
-            self._librarian.stir()
+            self._librarian.decide()
 
     def _note(self, record: Record[Any], copy: Copy) -> None:
         notes = self.notes

@@ -63,7 +63,7 @@ class SQLite:
     @property
     def _where(self) -> str:
         """Where the file is, wherever the process goes."""
-        return os.path.abspath(self.path)  # noqa: PTH100 - a text is what SQLite takes
+        return os.path.realpath(self.path)
 
     def _storage(self) -> Storage:
         """Open the file alone; a seam for tests, which have a storage of theirs around it."""

@@ -124,7 +124,11 @@ def runs(identities: list[int]) -> list[tuple[int, int]]:
     return [(identities[i], identities[j - 1]) for i, j in zip(edges, ends, strict=True) if j]
 
 
-def told(where: str, error: sqlite3.Error) -> StoreError:
+REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError)
+"""What `sqlite3` raises where it cannot do what it is told."""
+
+
+def told(where: str, error: Exception) -> StoreError:
     """Return SQLite's error as one of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     kind, text = PROBLEMS.get(code, (StoreError, "it cannot be used"))
@@ -153,6 +157,7 @@ class SQLiteFile:
         self._gone: list[int] = []  # topics that were deleted and are not swept yet
         self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
         self._uncopied: set[int] = set()  # those of them that the batch deletes
+        self._swept: int | None = None  # how far the last step of forgetting came, None to the end
         self._restart = False
         self._puts: Final = _Statements(PUT)
         self._counts: Final = _Statements(COUNT)
@@ -216,7 +221,7 @@ class SQLiteFile:
         """Tell SQLite's errors as ours."""
         try:
             yield
-        except sqlite3.Error as error:
+        except REFUSED as error:
             raise told(self._path, error) from error
 
     def _in_one(self, write: Callable[[], None]) -> None:
@@ -325,7 +330,7 @@ class SQLiteFile:
         """See `Storage`."""
         try:
             self._quick.execute(self._puts[number], row)
-        except sqlite3.Error as error:
+        except REFUSED as error:
             raise told(self._path, error) from error
 
     def write_rows(self, number: int, rows: list[Row]) -> None:
@@ -342,11 +347,13 @@ class SQLiteFile:
             if len(copies) == 1:
                 identity, attempts = copies[0]
                 self._quick.execute(self._counts[number], (identity, channel, attempts))
-                if self._copied is not None:
+                if self._copied is not None and len(self._copied) < COPIED:
                     self._copied.add(identity)
+                    return
+                self._copied = None
                 return
             self._in_one(partial(self._count, number, channel, copies))
-        except sqlite3.Error as error:
+        except REFUSED as error:
             raise told(self._path, error) from error
         self._remember([identity for identity, _ in copies])
 
@@ -502,16 +509,22 @@ class SQLiteFile:
                 self._restart = False
                 self._copier.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if self._unheld:
-                self._in_one(self._sweep)
+                number = next(iter(self._unheld))
+                self._in_one(partial(self._sweep, number, self._unheld[number]))
+                if self._swept is None:
+                    del self._unheld[number]
+                else:
+                    self._unheld[number] = self._swept
             elif self._gone:
-                self._in_one(self._sweep_gone)
+                self._in_one(partial(self._sweep_gone, self._gone[0]))
+                if self._swept is None:
+                    del self._gone[0]
             else:
                 return self._vacuum()
         return True
 
-    def _sweep(self) -> None:
-        """Forget some messages that nobody holds."""
-        number, start = next(iter(self._unheld.items()))
+    def _sweep(self, number: int, start: int) -> None:
+        """Forget some messages that nobody holds, of those above an id."""
         writer = self._writer
         [handed] = writer.execute("SELECT handed FROM topic WHERE number = ?", (number,)).fetchone()
         rows = writer.execute(
@@ -522,13 +535,10 @@ class SQLiteFile:
         self._delete(number, rows, f"id = ? AND {UNHELD.format(number)}")
         if len(rows) < SWEPT:
             writer.execute("UPDATE topic SET unheld = 0 WHERE number = ?", (number,))
-            del self._unheld[number]
-        else:
-            self._unheld[number] = rows[-1][0]
+        self._swept = rows[-1][0] if len(rows) == SWEPT else None
 
-    def _sweep_gone(self) -> None:
+    def _sweep_gone(self, number: int) -> None:
         """Forget some messages of a topic that was deleted, or at last the topic."""
-        number = self._gone[0]
         writer = self._writer
         rows = writer.execute(f"SELECT id FROM message_{number} LIMIT ?", (SWEPT,)).fetchall()
         if rows:
@@ -536,7 +546,7 @@ class SQLiteFile:
         else:
             writer.execute(f"DROP TABLE message_{number}")
             writer.execute("DELETE FROM topic WHERE number = ?", (number,))
-            del self._gone[0]
+        self._swept = rows[-1][0] if rows else None
 
     def _delete(self, number: int, rows: list[Any], condition: str) -> None:
         self._writer.executemany(f"DELETE FROM message_{number} WHERE {condition}", rows)

@@ -76,7 +76,8 @@ class KeptTopic(Putting[T]):
         apart = [(office.record(one), one[2]) for one in found]
         self._fan.held.beyond = stored.held - len(apart)
         self._restore(self._fan.held, apart)
-        self._guard.run(self.changed)
+        with self._guard.lock:
+            self._guard.perform(self.changed)  # whoever owns it has the observers told
 
     def _shelf(self, number: int | None, name: str, since: str) -> Shelf:
         return Shelf((number, name), self, self._clock, self._guard, since)
@@ -174,14 +175,17 @@ class KeptTopic(Putting[T]):
         A channel that the file had before gets its options from the first call that names it.
 
         Raises:
-            StoreError: it cannot be read or written.
+            StoreError: it cannot be read; or not be written, and then it is there all the same, and
+                is written before whatever is put next.
         """
         check_name("channel", name)
         if name in self._channels and self._over is None:
-            return super().channel(name, **options)
-        self._office.require_open()
-        channel = self._wake(name, options)
-        self.confirm()
+            channel = super().channel(name, **options)
+        else:
+            self._office.require_open()
+            channel = self._wake(name, options)
+        if self._cabinet.decided:
+            self.confirm()
         return channel
 
     def _wake(self, name: str, options: ChannelOptions) -> Channel[T]:
@@ -192,20 +196,23 @@ class KeptTopic(Putting[T]):
                 found = self._office.read_apart(self._cabinet.number, shelf) if shelf.asleep else []
                 self._sleeping[name] = top, [(self._office.record(one), one[2]) for one in found]
             try:
-                return super().channel(name, **options)
+                channel = super().channel(name, **options)
             except _Stale:
                 continue
+            self._sleeping.pop(name, None)
+            return channel
 
     def _make_channel(self, name: str, options: Options) -> Channel[T]:
         if is_ephemeral(name):
             return super()._make_channel(name, options)
         cabinet = self._cabinet
         shelf = cabinet.shelves.get(name)
-        top, apart = self._sleeping.pop(name, ("", []))
+        top, apart = self._sleeping.get(name, ("", []))
         if shelf is None:
+            apart = []
             shelf = self._shelf(self._office.next_channel(), name, cabinet.held.since)
             cabinet.shelves[name] = shelf
-            self.stir()
+            self.decide()
         elif shelf.top != top:
             raise self._guard.refuse(_Stale())
         channel: KeptChannel[T] = KeptChannel((self.name, name), options, self._clock, self, shelf)
@@ -250,7 +257,7 @@ class KeptTopic(Putting[T]):
         for name, channel in self._channels.items():
             if channel._over == "deleted":
                 self._cabinet.remove(name)
-                self.stir()
+                self.decide()
         super().changed()
 
     def _shut(self, how: str) -> int:
@@ -258,7 +265,7 @@ class KeptTopic(Putting[T]):
         if how == "deleted":
             self._cabinet.deleted = True
             count = sum(shelf.asleep for shelf in self._cabinet.shelves.values())
-        self.stir()
+        self.decide()
         return count + super()._shut(how)
 
     def _mend(self) -> None:
@@ -307,12 +314,11 @@ class KeptTopic(Putting[T]):
             self._cabinet.emptied.append((before, shelf.top))
         else:
             self._cabinet.unheld = True
-        self.stir()
+        self.decide()
 
     def confirm(self) -> None:
         """Have written what was decided so far; in an event loop, soon."""
-        if not self._lock.owned():
-            self._office.confirm()
+        self._office.confirm()
 
     def require_owner(self) -> None:
         """Check that this is no child of a fork."""
