@@ -1,5 +1,6 @@
 """A broker: topics by name, and what holds for all of them."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -251,3 +252,74 @@ def test_a_new_topic_is_not_forgotten_for_an_old_one() -> None:
     broker._topics = topics  # type: ignore[misc]  # it is final
     broker._forget_deleted()
     assert new is topics["orders"]
+
+
+# With a store
+
+
+class Nowhere:
+    """A keeper that keeps nothing, and tells what a broker asks of it."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.health = "NOK - it is nowhere"
+        self.left = ["kept"]
+
+    def open(self, factory: object) -> Any:
+        assert factory is not None
+        return self
+
+    def names(self) -> list[str]:
+        return self.left
+
+    def topic(self, name: str, home: Any, add: Any, **options: Any) -> Topic[Any]:
+        self.asked.append(f"topic {name}")
+        self.left = [one for one in self.left if one != name]
+        made: Topic[Any] = add(Topic(name, home=home, **options))
+        return made
+
+    def flush(self) -> None:
+        self.asked.append("flush")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+    def forsake(self) -> None:
+        self.asked.append("forsake")
+
+
+def test_a_broker_asks_its_store() -> None:
+    """Topics are made by the keeper of the store, and those that it has belong to the broker."""
+    keeper = Nowhere()
+    broker = Broker(store=keeper)
+    broker.topic("orders", msg_timeout=5)
+    assert ["kept", "orders"] == sorted(broker.topics)
+    assert ["topic orders", "topic kept"] == keeper.asked
+    assert "NOK - it is nowhere" == broker.health == broker.stats().health
+    broker.flush()
+    broker.close(drain=True)
+    assert "flush" == keeper.asked[-1]
+    broker.close()
+    assert "close" == keeper.asked[-1]
+    keeper.left = ["another"]
+    assert ["kept", "orders"] == sorted(broker.topics)
+
+
+def test_a_forgotten_broker_forsakes_its_store() -> None:
+    """The keeper of a broker that is forgotten is told."""
+    keeper = Nowhere()
+    broker = Broker(store=keeper)
+    assert [] == keeper.asked
+    del broker
+    gc.collect()
+    assert ["forsake"] == keeper.asked
+
+
+def test_a_broker_without_a_store() -> None:
+    """Without a store all is well and nothing is to be written."""
+    broker = Broker()
+    broker.flush()
+    assert "OK" == broker.health == broker.stats().health
+    for store in (3, "jobs.db", object()):
+        with pytest.raises(InvalidOption, match=r"store must be a store, as nsqlite\.SQLite"):
+            Broker(store=store)  # type: ignore[arg-type]  # that is the point

@@ -105,6 +105,31 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         "topic 'orders' is deleted",
     ),
     (
+        errors.StoreError("jobs.db", "it is torn"),
+        {"where": "jobs.db", "problem": "it is torn"},
+        "store jobs.db: it is torn",
+    ),
+    (
+        errors.StoreFull("jobs.db", "the disk is full"),
+        {"where": "jobs.db", "problem": "the disk is full"},
+        "store jobs.db: the disk is full",
+    ),
+    (
+        errors.StoreForeign("jobs.db", "it is no SQLite file"),
+        {"where": "jobs.db", "problem": "it is no SQLite file"},
+        "store jobs.db: it is no SQLite file",
+    ),
+    (
+        errors.StoreDamaged("jobs.db", "it is damaged"),
+        {"where": "jobs.db", "problem": "it is damaged"},
+        "store jobs.db: it is damaged",
+    ),
+    (
+        errors.StoreInUse("jobs.db", 7, "process 7 has it"),
+        {"where": "jobs.db", "pid": 7, "problem": "process 7 has it"},
+        "store jobs.db: process 7 has it",
+    ),
+    (
         errors.Reentered("get"),
         {"call": "get", "instead": None},
         (

@@ -58,3 +58,44 @@ def test_observed_channel_goes_the_long_way() -> None:
         ("finished", 1),
         ("finished", 2),
     ] == told
+
+
+def test_what_is_taken_back_is_in_flight_again() -> None:
+    """A message that a failed move had finished can be answered and times out as before."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, max_in_flight=1)
+    told: list[Any] = []
+    topic.put(1)
+    message = consumer.get(timeout=0)
+    clock.advance(10)
+    flow = channel._flow
+    with topic._guard.lock:
+        topic._guard.perform(flow.finish, consumer, [message])
+    topic.observe(lambda event: told.append(event.kind.value))
+    topic._guard.call(flow.take_back, message)
+    topic._check()
+    assert ["returned", "delivered"] == told
+    assert [50.0] == [info.due for info in channel.in_flight()]
+    assert consumer.is_full()
+    message.touch()
+    message.fin()
+    assert [0, 0] == [channel.in_flight_count, channel.depth]
+
+
+def test_what_is_taken_back_too_late_times_out_at_once() -> None:
+    """One whose time has gone by meanwhile is delivered again."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(1)
+    message = consumer.get(timeout=0)
+    with topic._guard.lock:
+        topic._guard.perform(channel._flow.finish, consumer, [message])
+    clock.advance(100)
+    topic._guard.call(channel._flow.take_back, message)
+    assert [1, 0] == [channel.depth, channel.in_flight_count]
+    assert 2 == consumer.get(timeout=0).attempts
+    topic._check()

@@ -181,3 +181,27 @@ def test_what_a_new_tick_leaves_is_not_counted() -> None:
 def test_an_id_has_16_characters_at_any_time() -> None:
     """The ids of a far future are as long as today's."""
     assert 16 == len(Topic("orders", clock=ManualClock(9e9)).put(b"x"))
+
+
+# After another factory
+
+
+def test_ids_begin_behind_those_of_another_factory() -> None:
+    """A factory that is told of an id gives only higher ones, and none of the same tick."""
+    earlier = block_of(GuidFactory(1023), NOW)[-1]
+    factory = GuidFactory(0)
+    factory.start_after(int(earlier, 16))
+    later = block_of(factory, NOW - TICK)
+    assert later[0] > earlier
+    assert fields(earlier)[0] + 1 == fields(later[0])[0]
+    assert 0 == fields(later[0])[2]
+
+
+def test_ids_that_are_ahead_stay_so() -> None:
+    """A factory that is told of an earlier id goes on where it is."""
+    factory = GuidFactory(0)
+    first = block_of(factory, NOW)
+    factory.start_after(int(first[0], 16) - (5 << 22))
+    assert fields(first[0])[0] == fields(block_of(factory, NOW)[0])[0]
+    factory.start_after(0)
+    assert fields(first[0])[0] == fields(block_of(factory, NOW)[0])[0]

@@ -16,10 +16,9 @@ ELSEWHERE: Final = {
     "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
     "member.py": "test_channelcore.py",  # nothing but protocols
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
-    "worker/__init__.py": "worker/test_app.py",  # nothing but names
+    "store/__init__.py": "store/test_sqlite.py",  # nothing but names
     "store/office.py": "store/test_topic.py",  # nothing but protocols
-    "store/press.py": "store/test_keeper.py",  # one half of a keeper, which is tested as a whole
-    "store/putting.py": "store/test_topic.py",  # one half of a topic, which is tested as a whole
+    "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""

@@ -4,13 +4,16 @@ import asyncio
 import gc
 import inspect
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import PATIENCE, Call
+from store.stores import Scene as Kept
 
 import nsqlite
 from aio.loops import (
@@ -24,7 +27,17 @@ from aio.loops import (
     traces,
     turns,
 )
-from nsqlite import Closed, Empty, InvalidOption, NotInFlight, State, Topic, WindowFull, aio
+from nsqlite import (
+    Closed,
+    Empty,
+    InvalidOption,
+    NotInFlight,
+    State,
+    StoreFull,
+    Topic,
+    WindowFull,
+    aio,
+)
 from nsqlite.testing import ManualClock
 
 
@@ -820,3 +833,94 @@ async def test_bad_arguments(ready: int) -> None:
         with pytest.raises(InvalidOption):
             await call
     assert (0, {}) == (scene.consumer.in_flight_count, traces(scene.topic))
+
+
+# From a store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("timeout", [0, 20])
+def test_pages_are_read_by_the_stores_thread(path: Path, size: int, timeout: float) -> None:
+    """All that lies in the file comes, in order, and the loop reads nothing of it."""
+    with Kept(path) as kept:
+        kept.channel()
+        kept.topic().put_many([b"%d" % number for number in range(10)])
+    with Kept(path, mem_queue_size=size) as kept:
+        consumer = aio.Consumer(kept.channel())
+        reads = len(kept.spy.reads)
+
+        async def take() -> list[Any]:
+            found = []
+            for _ in range(10):
+                with await consumer.get(timeout=timeout) as message:
+                    found.append(message.body)
+            with pytest.raises(Empty):
+                await consumer.get(timeout=0)
+            return found
+
+        assert [b"%d" % number for number in range(10)] == asyncio.run(take())
+        assert threading.get_ident() not in {thread for _, thread in kept.spy.reads[reads:]}
+
+
+def test_durable_attempts_are_counted_by_the_stores_thread(path: Path) -> None:
+    """A delivery is in the file when `get` returns, written by another thread than the loop's."""
+    with Kept(path, attempts="durable") as kept:
+        consumer = aio.Consumer(kept.channel())
+        kept.topic().put_many([b"1", b"2", b"3", b"4"])
+        calls = len(kept.spy.calls)
+
+        async def take() -> None:
+            await consumer.get(timeout=0)
+            assert [(b"1", 2), (b"2", 1), (b"3", 1), (b"4", 1)] == kept.disk()
+            await consumer.get_many(2)
+            assert [(b"1", 2), (b"2", 2), (b"3", 2), (b"4", 1)] == kept.disk()
+            assert b"4" == (await consumer.get(timeout=5)).body
+
+        asyncio.run(take())
+        written = kept.spy.calls[calls:]
+        assert ["write_attempts"] * 3 == [name for name, _ in written]
+        assert threading.get_ident() not in {thread for _, thread in written}
+
+
+def test_a_delivery_that_cannot_be_counted_goes_back(path: Path) -> None:
+    """`get` raises what the store says, and the messages are as they were."""
+    with Kept(path, attempts="durable") as kept:
+        consumer = aio.Consumer(kept.channel())
+        kept.topic().put_many([b"1", b"2"])
+
+        async def take() -> None:
+            with kept.spy.failing():
+                with pytest.raises(StoreFull):
+                    await consumer.get(timeout=0)
+                with pytest.raises(StoreFull):
+                    await consumer.get_many(2)
+            assert [2, 0] == [kept.channel().depth, consumer.in_flight_count]
+            assert [1, 1] == [message.attempts for message in await consumer.get_many(2)]
+
+        asyncio.run(take())
+        kept.topic()._check()
+
+
+def test_a_get_cancelled_while_it_is_counted_loses_nothing(path: Path) -> None:
+    """What was delivered is back at the head of the queue at once."""
+    with Kept(path, attempts="durable") as kept:
+        consumer = aio.Consumer(kept.channel())
+        kept.topic().put_many([b"1", b"2"])
+
+        async def take() -> None:
+            with kept.spy.held() as held:
+                task = await begin(consumer.get(timeout=0))
+                await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+                task.cancel()
+                assert isinstance(await outcome(task), asyncio.CancelledError)
+                assert [2, 0] == [kept.channel().depth, consumer.in_flight_count]
+            found = [await consumer.get(timeout=0) for _ in "12"]
+            assert [(b"1", 1), (b"2", 1)] == [(one.body, one.attempts) for one in found]
+
+        asyncio.run(take())
+        assert {} == traces(kept.topic())

@@ -3,15 +3,19 @@
 import asyncio
 import gc
 import math
+import threading
 import weakref
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Call, TellingManualClock
+from store.stores import Scene as Kept
+from store.stores import everything, full, until
 
 import nsqlite
 from aio.loops import Elsewhere, LastMoment, abandoned, begin, in_loop, outcome, traces, turns
-from nsqlite import Closed, Full, InvalidMessage, InvalidOption, Topic, aio
+from nsqlite import Closed, Full, InvalidMessage, InvalidOption, StoreFull, Topic, aio
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
 
@@ -518,3 +522,199 @@ def test_an_error_of_the_topics_own_goes_on() -> None:
     topic = Topic("orders", clock=Broken())
     with pytest.raises(AttributeError, match="broken"):
         asyncio.run(aio.put(topic, b"1"))
+
+
+# Into a store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+def test_the_loop_writes_nothing(path: Path) -> None:
+    """Puts are written by the store's thread, shown when they are written, and then returned."""
+    with Kept(path) as kept:
+        kept.channel()
+        topic = kept.topic()
+        calls = len(kept.spy.calls)
+
+        async def put() -> list[str]:
+            ids = [await aio.put(topic, b"1"), *await aio.put_many(topic, [b"2", b"3"])]
+            assert [b"1", b"2", b"3"] == kept.rows()
+            ids += await asyncio.gather(*(aio.put(topic, b"%d" % n) for n in range(4, 9)))
+            ids.append(await aio.put(topic, b"9", delay=1000))
+            return ids
+
+        assert asyncio.run(put()) == kept.ids()
+        assert threading.get_ident() not in {thread for _, thread in kept.spy.calls[calls:]}
+        assert [8, 1] == [kept.channel().depth, kept.channel().deferred_count]
+        assert len(kept.spy.calls) - calls <= 5
+
+
+def test_the_loop_goes_on_while_a_put_is_written(path: Path) -> None:
+    """While the disk is slow other tasks run; nothing is shown before it is written."""
+    with Kept(path) as kept:
+        channel = kept.channel()
+
+        async def put() -> None:
+            with kept.spy.held() as held:
+                task = await begin(aio.put(kept.topic(), b"1"))
+                await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+                assert [False, 0] == [task.done(), channel.depth]
+                held.let_go()
+                assert 16 == len(await task)
+                assert 1 == channel.depth
+
+        asyncio.run(put())
+
+
+def test_a_refused_put_is_told(path: Path) -> None:
+    """What the disk refuses is raised where it is awaited, and is in no channel."""
+    with Kept(path) as kept:
+        channel = kept.channel()
+
+        async def put() -> None:
+            with kept.spy.failing():
+                for call in (aio.put(kept.topic(), b"1"), aio.put_many(kept.topic(), [b"2"])):
+                    with pytest.raises(StoreFull, match="the disk is full"):
+                        await call
+            await aio.put(kept.topic(), b"3")
+
+        asyncio.run(put())
+        assert [(b"3", 1)] == everything(channel)
+        assert "OK" == kept.broker.health
+
+
+def test_each_of_many_is_told_for_itself(path: Path) -> None:
+    """Of puts that share a commit which fails, those are refused that cannot be stored alone."""
+    with Kept(path) as kept:
+        kept.channel()
+        failures = ["shared", "first"]
+
+        def fail(name: str) -> None:
+            if name.startswith("write") and failures:
+                failures.pop(0)
+                raise full()
+
+        async def put() -> list[Any]:
+            with kept.spy.held() as held:
+                first = await begin(aio.put(kept.topic(), b"0"))
+                await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+                tasks = [await begin(aio.put(kept.topic(), b"1")) for _ in "123"]
+                kept.spy.before = fail
+            await first
+            return [await outcome(task) for task in tasks]
+
+        results = asyncio.run(put())
+        assert [StoreFull, str, str] == [type(result) for result in results]
+        assert 3 == kept.channel().depth == len(kept.rows())
+
+
+def test_a_cancelled_put_may_be_put(path: Path) -> None:
+    """A put that is cancelled while it is written is put, once, and nothing is left behind."""
+    with Kept(path) as kept:
+        channel = kept.channel()
+
+        async def put() -> None:
+            with kept.spy.held() as held:
+                task = await begin(aio.put(kept.topic(), b"1"))
+                await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+                task.cancel()
+                assert isinstance(await outcome(task), asyncio.CancelledError)
+            await aio.put(kept.topic(), b"2")
+
+        asyncio.run(put())
+        assert [(b"1", 1), (b"2", 1)] == kept.disk() == everything(channel)
+        assert {} == traces(kept.topic())
+
+
+def test_a_put_of_a_closed_loop(path: Path) -> None:
+    """What a loop left behind that is closed is put all the same, and harms nobody."""
+    with Kept(path) as kept:
+        channel = kept.channel()
+        with kept.spy.held() as held:
+            task = abandoned(lambda: aio.put(kept.topic(), b"1"))
+            held.until_begun()
+        until(lambda: channel.depth == 1)
+        kept.topic().put(b"2")
+        assert [(b"1", 1), (b"2", 1)] == everything(channel)
+        del task
+
+
+def test_room_in_a_kept_channel(path: Path) -> None:
+    """A put waits for room and then for the store; without either it raises what it must."""
+    with Kept(path) as kept:
+        channel = kept.channel(max_depth=1)
+        consumer = nsqlite.Consumer(channel)
+
+        async def put() -> None:
+            topic = kept.topic()
+            await aio.put(topic, b"1")
+            with pytest.raises(Full):
+                await aio.put(topic, b"2", timeout=0)
+            with pytest.raises(Full):
+                await aio.put(topic, b"2", timeout=0.01)
+            task = await begin(aio.put(topic, b"3"))
+            assert not task.done()
+            consumer.get(timeout=0).fin()
+            await task
+            assert b"3" == consumer.get(timeout=0).body
+            assert {} == traces(topic)
+
+        asyncio.run(put())
+
+
+def test_what_a_store_cannot_take(path: Path) -> None:
+    """A body that is refused is so at once; a batch of nothing, and a closed topic, as ever."""
+    with Kept(path) as kept:
+        kept.channel()
+
+        async def put() -> None:
+            topic = kept.topic()
+            for body in (b"", {"a": 1}):
+                with pytest.raises(InvalidMessage):
+                    await aio.put(topic, body)
+            with pytest.raises(InvalidMessage):
+                await aio.put_many(topic, [b"1", b""])
+            assert [] == await aio.put_many(topic, [])
+            topic.close()
+            with pytest.raises(Closed):
+                await aio.put(topic, b"1")
+
+        asyncio.run(put())
+        assert [] == kept.rows()
+
+
+def test_interval_does_not_wait(path: Path) -> None:
+    """With sync="interval" a put does not wait for the store."""
+    with Kept(path, sync="interval") as kept:
+        channel = kept.channel()
+
+        async def put() -> None:
+            with pytest.raises(StopIteration):
+                aio.put(kept.topic(), b"1").send(None)
+            await aio.put_many(kept.topic(), [b"2", b"3"])
+
+        asyncio.run(put())
+        assert [3, []] == [channel.depth, kept.rows()]
+        kept.broker.flush()
+        assert [(b"1", 1), (b"2", 1), (b"3", 1)] == kept.disk()
+
+
+def test_interval_waits_if_the_store_is_behind(path: Path) -> None:
+    """Where too much is shown and not written, a put waits until it is."""
+    with Kept(path, sync="interval", sync_every=2) as kept:
+        channel = kept.channel()
+
+        async def put() -> None:
+            with kept.busy():
+                for number in range(4):
+                    kept.topic().put(b"%d" % number)
+                task = await begin(aio.put(kept.topic(), b"4"))
+                assert not task.done()
+            assert 16 == len(await task)
+
+        asyncio.run(put())
+        kept.broker.flush()
+        assert 5 == channel.depth == len(kept.rows())

@@ -194,17 +194,17 @@ class KeptModel:
 
     def move_to_topic(self, queue: Queue, copy: Copy, to: Stream, new: str) -> None:
         del queue.copies[copy.id]
-        self.receive(to, [Copy(new, copy.body)])
-        self.moved(to.name)
+        if is_kept(to.name) and not self.interval:
+            self.written()  # with the rest as it was before the put, which is written along with it
+            self.put(to, [new], [copy.body], None)
+        else:
+            self.receive(to, [Copy(new, copy.body)])
+            self.passed()
 
     def move_to_channel(self, queue: Queue, copy: Copy, to: Stream, place: Queue, new: str) -> None:
         del queue.copies[copy.id]
         place.copies[new] = Copy(new, copy.body, plain=False)
-        self.moved(to.name, place.name)
-
-    def moved(self, *names: str) -> None:
-        """Take note of a move, which is written at once like a put, with all that was before."""
-        if all(map(is_kept, names)) and not self.interval:
+        if is_kept(to.name) and is_kept(place.name) and not self.interval:
             self.written()
         else:
             self.passed()

@@ -341,9 +341,11 @@ class Story:
     def touching(self, topic: str, channel: str, key: str) -> list[Act]:
         """Return the gets and reqs that concern a message, in their order."""
         acts = [a for a in self.find("req", topic, channel) if key in a.keys]
-        for act in self.find("get", topic, channel):
-            if act.end == NEVER or key in [one[0] for one in act.returned]:
-                acts.append(act)
+        acts += [
+            act
+            for act in self.find("get", topic, channel)
+            if act.end == NEVER or key in [one[0] for one in act.returned]
+        ]
         return sorted(acts, key=lambda act: act.begin)
 
     def fits(self, due: int | None, window: Window) -> bool:

@@ -187,7 +187,8 @@ def test_kill_at_each_point_leaves_what_was_promised(
         directory.mkdir()
         file = Generations(directory / "file", fuse)
         orders = {**file.orders(), "seed": 7, "acts": 60, "msg_timeout": 60, "at": at, "fuse": fuse}
-        orders["store"] |= {"sync": sync, "attempts": attempts, "sync_timeout": 100}
+        late = 0.001 if at == "before tidy" else 100
+        orders["store"] |= {"sync": sync, "attempts": attempts, "sync_timeout": late}
         acts = file.run(orders)
         file.look(orders, acts)
         shutil.rmtree(directory)

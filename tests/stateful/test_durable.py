@@ -62,20 +62,17 @@ actions: list[Action] = [
     *do("put_many", 2, name=topic_names, count=some, delay=st.one_of(st.none(), delays)),
     *do("get", 6, pick=picks),
     *do("get_many", pick=picks, n=some),
-    *do("answer", 5, pick=picks, how=st.sampled_from(["fin", "fin", "req", "touch"])),
+    *do("answer", 6, pick=picks, how=st.sampled_from(["fin", "fin", "req", "touch"])),
     *do("requeue_later", 2, pick=picks, delay=delays),
     *do("fin_many", pick=picks),
     *do("answer_too_late", pick=picks),
-    *do("move_to_topic", pick=picks, name=topic_names),
-    *do("move_to_channel", pick=picks, to=picks),
+    *do("move_to_topic", 2, pick=picks, name=topic_names),
+    *do("move_to_channel", 2, pick=picks, to=picks),
     *do("advance", 2, step=steps),
     *do("steer_topic", 2, name=topic_names, how=st.sampled_from(["pause", "unpause", "unpause"])),
-    *do("steer_channel", 2, pick=picks, how=st.sampled_from(["pause", "unpause", "unpause"])),
-    *do("empty_topic", name=topic_names),
-    *do("empty_channel", pick=picks),
+    *do("steer_channel", pick=picks, how=st.sampled_from(["pause", "unpause", "unpause"])),
+    *do("wipe", 2, name=topic_names, pick=picks, how=st.integers(0, 3)),
     *do("channel", 2, name=topic_names, channel=channel_names),
-    *do("delete_topic", name=topic_names),
-    *do("delete_channel", pick=picks),
     *do("leave", pick=picks, give_back=st.booleans()),
     *do("flush"),
     *do("put_in_vain", name=topic_names, count=some, delay=st.one_of(st.none(), delays)),
@@ -110,8 +107,8 @@ class DurableMachine(RuleBasedStateMachine):
         self.messages: dict[tuple[str, str, str], nsqlite.Message[Any]] = {}
         self.stale: list[nsqlite.Message[Any]] = []
 
-    @initialize(modes=modes)
-    def begin(self, modes: dict[str, Any]) -> None:
+    @initialize(modes=modes, second=channel_names)
+    def begin(self, modes: dict[str, Any], second: str) -> None:
         self.modes = modes
         self.model = KeptModel(
             START * SECOND,
@@ -120,8 +117,8 @@ class DurableMachine(RuleBasedStateMachine):
         )
         self.path = self.directory / "0"
         self.open()
-        self.topic("a")
         self.channel("a", "x")
+        self.channel("a", second)
 
     def open(self) -> None:
         self.clock = ManualClock(0, patience=0.02)
@@ -176,7 +173,18 @@ class DurableMachine(RuleBasedStateMachine):
             self.consumers[key] = nsqlite.Consumer(self.real(stream, queue))
         return self.consumers[key]
 
+    def eager(self) -> list[tuple[Stream, Queue]]:
+        """Return the channels that have something to deliver."""
+        return [
+            (stream, queue)
+            for stream, queue in self.places()
+            if not queue.paused and self.model.counts(queue)[0]
+        ]
+
     def flying(self, pick: int) -> tuple[Stream, Queue, Copy, nsqlite.Message[Any]] | None:
+        """Return something in flight; if there is nothing, get something."""
+        if not self.model.flying():
+            self.get(pick)
         places = self.model.flying()
         if not places:
             return None
@@ -230,10 +238,12 @@ class DurableMachine(RuleBasedStateMachine):
         n: int,
         get: Callable[[nsqlite.Consumer[Any]], list[nsqlite.Message[Any]]],
     ) -> None:
-        places = self.places()
-        if not places:
+        if not self.places():
             return
-        stream, queue = any_of(places, pick)
+        if pick < 95 and not self.eager():
+            self.put_many("a", 3, None)
+        places = self.eager() if pick < 95 else []
+        stream, queue = any_of(places or self.places(), pick)
         ready = 0 if queue.paused else self.model.counts(queue)[0]
         consumer = self.consumer(stream, queue)
         if not ready:
@@ -341,6 +351,17 @@ class DurableMachine(RuleBasedStateMachine):
             self.model.written()
         else:
             self.model.passed()
+
+    def wipe(self, name: str, pick: int, how: int) -> None:
+        """Do one of the things after which there is little left."""
+        if how == 0:
+            self.empty_topic(name)
+        elif how == 1:
+            self.empty_channel(pick)
+        elif how == 2:
+            self.delete_topic(name)
+        else:
+            self.delete_channel(pick)
 
     def empty_topic(self, name: str) -> None:
         topic, stream = self.topic(name)
@@ -481,7 +502,7 @@ class DurableMachine(RuleBasedStateMachine):
         assert_sound(self.path)
         rows = rows_of(self.path)
         copies = rows.pop("copies", set())
-        assert self.model.rows() == rows, "what is left in the file is not what is held"
+        assert self.model.rows() == rows, f"the file has {rows}, held are {self.model.rows()}"
         assert copies <= set().union(*rows.values())
         self.model.advance(pause * SECOND)
         self.model.reopen(self.model.image())

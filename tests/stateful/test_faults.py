@@ -1,4 +1,4 @@
-"""A disk that fails: what was refused is nowhere, what was accepted is everywhere, and it goes on."""
+"""A disk that fails: what was refused is nowhere, what was accepted is there, and it goes on."""
 
 import random
 import resource

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -55,8 +55,8 @@ class Spy:
         found: list[StoredTopic] = self._make("load")
         return found
 
-    def highest(self) -> tuple[int, int]:
-        found: tuple[int, int] = self._make("highest")
+    def highest(self) -> tuple[int, int, int]:
+        found: tuple[int, int, int] = self._make("highest")
         return found
 
     def write_row(self, number: int, row: Row) -> None:
@@ -290,6 +290,17 @@ class Scene:
         finally:
             shutil.rmtree(folder)
 
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """Have the store's thread do nothing for the time of the block."""
+        held = Held()
+        self.keeper.send(held.hold, lambda _: None)
+        held.until_begun()
+        try:
+            yield
+        finally:
+            held.let_go()
+
     def __enter__(self) -> Self:
         return self
 
@@ -347,6 +358,15 @@ class Scene:
                     " ON t.number = c.topic ORDER BY 1"
                 )
             ]
+
+
+def finished(messages: Iterable[nsqlite.Message[Any]]) -> list[Any]:
+    """Finish messages one by one, and return their bodies."""
+    found = []
+    for message in messages:
+        found.append(message.body)
+        message.fin()
+    return found
 
 
 @contextlib.contextmanager

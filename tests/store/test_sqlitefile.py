@@ -658,12 +658,11 @@ def test_it_lets_go_of_the_file_when_it_cannot_be_closed(path: Path, file: SQLit
         def close(self) -> None:
             raise sqlite3.OperationalError("out of order")
 
-    copier = file._copier
     broken: Any = Broken()
-    file._copier = broken
+    file._connections.append(broken)
     with pytest.raises(StoreError) as info:
         file.close()
     assert "it cannot be used (out of order)" == info.value.problem
     assert is_free(path)
-    for connection in (copier, file._reader, file._writer):
-        connection.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        file._writer.execute("SELECT 1")

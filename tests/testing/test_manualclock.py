@@ -2,13 +2,14 @@
 
 import gc
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import PATIENCE, Call, TellingManualClock
 
 import nsqlite
-from nsqlite import ClockStandsStill, Consumer, Empty, InvalidOption, Topic
+from nsqlite import Broker, ClockStandsStill, Consumer, Empty, InvalidOption, Topic
 from nsqlite.testing import ManualClock
 
 
@@ -290,3 +291,25 @@ def test_a_child_of_a_fork_forgets_who_slept() -> None:
     clock._sleeps = sleeps
     clock.advance(5)
     assert isinstance(call.result(), Empty)
+
+
+def test_a_stores_thread_does_not_keep_a_clock_standing(tmp_path: Path) -> None:
+    """With a store too, a wait that can never end is told, and its thread is no reason to wait."""
+    clock = ManualClock(patience=0.01)
+    store = nsqlite.SQLite(tmp_path / "jobs.db", sync_timeout=0.001)
+    with Broker(clock=clock, store=store) as broker:
+        consumer = Consumer(broker.topic("orders").channel("billing"))
+        with pytest.raises(ClockStandsStill):
+            consumer.get()
+
+
+def test_autojump_with_a_store(tmp_path: Path) -> None:
+    """With a store too, the clock jumps to the next deadline when all wait on it."""
+    clock = ManualClock(patience=0.01, autojump=True)
+    store = nsqlite.SQLite(tmp_path / "jobs.db", sync_timeout=0.001)
+    with Broker(clock=clock, store=store) as broker:
+        topic = broker.topic("orders")
+        consumer = Consumer(topic.channel("billing"))
+        topic.put(b"1", delay=1000)
+        assert b"1" == consumer.get(timeout=2000).body
+        assert 1000.0 == clock.monotonic_ns() / 10**9

@@ -1,0 +1,359 @@
+"""The press: who holds its lock writes for all; what may be late is written together."""
+
+import asyncio
+import os
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import Call, bodies
+
+from nsqlite import (
+    Broker,
+    Closed,
+    StoreFull,
+)
+from store.stores import Scene, throw, until
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+# Commits are shared
+
+
+@pytest.mark.parametrize("sync", ["normal", "full"])
+def test_puts_that_come_together_share_a_commit(path: Path, sync: Any) -> None:
+    """While one writes, others reserve; then one write takes them all, of all topics."""
+    with Scene(path, sync=sync) as scene:
+        scene.channel()
+        scene.channel("billing", "other")
+        before = len(scene.spy.calls)
+        with scene.spy.held() as held:
+            first = Call(lambda: scene.topic().put(b"0"))
+            held.until_begun()
+            calls = [Call(lambda: scene.topic().put(b"1")) for _ in range(4)]
+            calls += [Call(lambda: scene.topic("other").put(b"2")) for _ in range(4)]
+            until(lambda: len(scene.keeper.queue) == 8)
+        ids = {call.result() for call in [first, *calls]}
+        assert 9 == len(ids) == len(scene.rows())
+        assert ["write_row", "write"] == scene.spy.names()[before:]
+        assert [5, 4] == [scene.channel().depth, scene.channel("billing", "other").depth]
+        assert 0 == len(scene.keeper.queue)
+
+
+def test_a_group_of_which_one_is_too_much(path: Path) -> None:
+    """Of a group whose first member the disk refuses, the others are stored."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+        failures = ["together", "the first"]
+
+        def fail(name: str) -> None:
+            if name in ("write", "write_rows") and failures:
+                raise StoreFull("jobs.db", failures.pop(0))
+
+        with scene.spy.held() as held:
+            first = Call(lambda: scene.topic().put(b"0"))
+            held.until_begun()
+            calls = []
+            for number in range(3):
+                calls.append(Call(partial(scene.topic().put_many, [b"%d" % number])))
+                until(lambda: len(scene.keeper.queue) == len(calls))
+            scene.spy.before = fail
+        first.result()
+        results = [call.result() for call in calls]
+        assert "store jobs.db: the first" == str(results[0])
+        assert isinstance(results[0], StoreFull)
+        assert [b"0", b"1", b"2"] == bodies(channel) == scene.rows()
+        assert [] == failures
+        assert "OK" == scene.broker.health
+
+
+def test_a_group_that_writes_an_account_fails_as_one(path: Path) -> None:
+    """Where the write has to take more along than puts, its failure is that of all its puts."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"0")
+        message = consumer.get(timeout=0)
+        dead = scene.topic("dead")
+        with scene.spy.held() as held:
+            first = Call(lambda: scene.topic().put(b"1"))
+            held.until_begun()
+            calls = [
+                Call(lambda: consumer.move(message, dead)),
+                Call(lambda: scene.topic().put_many([b"2"])),
+            ]
+            until(lambda: len(scene.keeper.queue) == 2)
+            failing = scene.spy.failing(names=("write",))
+            first_before = scene.spy.before
+            scene.spy.before = lambda name: (
+                throw(StoreFull("jobs.db", "full"))() if name == "write" else first_before(name)
+            )
+            held.let_go()
+            first.result()
+            assert [True, True] == [isinstance(call.result(), StoreFull) for call in calls]
+            scene.spy.before = lambda _: None
+            del failing
+        assert [1, 1, 0] == [scene.channel().depth, scene.channel().in_flight_count, dead.depth]
+        scene.broker.flush()
+        assert [(b"0", 2), (b"1", 1)] == scene.disk()
+
+
+def test_a_full_sync_waits_for_those_who_shared(path: Path) -> None:
+    """After a shared commit to the disk a put waits a moment for the others, then writes alone."""
+    with Scene(path, sync="full") as scene:
+        scene.channel()
+        with scene.spy.held() as held:
+            first = Call(lambda: scene.topic().put(b"0"))
+            held.until_begun()
+            calls = [Call(lambda: scene.topic().put(b"1")) for _ in range(3)]
+            until(lambda: len(scene.keeper.queue) == 3)
+        for call in [first, *calls]:
+            call.result()
+        assert scene.keeper.crowded
+        for _ in "12":
+            scene.topic().put(b"2")
+        assert not scene.keeper.crowded
+        assert 6 == len(scene.rows()) == scene.channel().depth
+
+
+def test_many_threads(path: Path) -> None:
+    """However threads put, all is there, once, each thread's in its order."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+
+        def work(name: bytes) -> None:
+            for number in range(50):
+                if number % 7:
+                    scene.topic().put(name + b" %03d" % number)
+                else:
+                    scene.topic().put_many([name + b" %03d" % number])
+
+        calls = [Call(partial(work, name)) for name in (b"a", b"b", b"c", b"d")]
+        for call in calls:
+            assert call.result() is None
+        found = bodies(channel)
+        assert 200 == len(set(found)) == len(found)
+        for name in (b"a", b"b", b"c", b"d"):
+            mine = [body for body in found if body.startswith(name)]
+            assert mine == sorted(mine)
+        assert len(scene.spy.calls) <= 203 + 5
+
+
+# What may be late
+
+
+def test_flush_writes_all_topics_in_one(path: Path) -> None:
+    """What happened in several topics is one transaction; where nothing happened none is."""
+    with Scene(path) as scene:
+        consumers = [scene.consumer("billing", name) for name in ("a", "b")]
+        for name in ("a", "b"):
+            scene.topic(name).put(b"1")
+        scene.broker.flush()
+        before = len(scene.spy.calls)
+        for consumer in consumers:
+            consumer.get(timeout=0).fin()
+        scene.broker.flush()
+        scene.broker.flush()
+        assert ["write"] == scene.spy.names()[before:]
+        assert [] == scene.rows()
+
+
+def test_a_flush_inside_a_call_leaves_that_topic(path: Path) -> None:
+    """A signal handler that flushes in the middle of a call writes all but that call's topic."""
+    with Scene(path) as scene:
+        consumers = [scene.consumer("billing", name) for name in ("a", "b")]
+        for name in ("a", "b"):
+            scene.topic(name).put(b"1")
+        for consumer in consumers:
+            consumer.get(timeout=0).fin()
+        with scene.topic("a")._guard.lock:
+            scene.broker.flush()
+        assert [b"1"] == scene.rows()
+        scene.broker.flush()
+        assert [] == scene.rows()
+
+
+def test_an_interrupted_flush_is_made_again(path: Path) -> None:
+    """What a signal threw out of a flush is written by the next one."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        consumer.get(timeout=0).fin()
+        for late in (False, True):
+            scene.spy.once(throw(KeyboardInterrupt()), late=late)
+            with pytest.raises(KeyboardInterrupt):
+                scene.broker.flush()
+        scene.broker.flush()
+        assert [] == scene.rows()
+
+
+def test_what_is_late_is_written_in_time(path: Path) -> None:
+    """Without any call the store's thread writes what happened, `sync_timeout` later."""
+    with Scene(path, sync_timeout=0.01) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        consumer.get(timeout=0).fin()
+        until(lambda: scene.rows() == [])
+
+
+def test_health(path: Path) -> None:
+    """It is OK, or says why the store could not be written last."""
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        assert "OK" == scene.broker.health == scene.broker.stats().health
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            consumer.get(timeout=0)
+        assert "NOK - store jobs.db: the disk is full" == scene.broker.stats().health
+        scene.topic().put(b"2")
+        assert "OK" == scene.broker.health
+    assert "OK" == Broker().health
+    Broker().flush()
+
+
+# In an event loop
+
+
+def test_a_loop_does_not_wait_for_what_steers(path: Path) -> None:
+    """In a loop channels are made, paused and moved to without the loop writing the file."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        dead = scene.topic("dead")
+        scene.topic().put_many([b"1", b"2"])
+
+        async def steer() -> None:
+            scene.channel("late")
+            scene.topic("new")
+            scene.channel().pause()
+            scene.channel().unpause()
+            scene.topic().pause()
+            scene.topic().unpause()
+            consumer.move(consumer.get(timeout=0), dead)
+
+        asyncio.run(steer())
+        scene.broker.flush()
+        until(lambda: dead.depth == 1)
+        assert ["dead", "new", "orders", "orders:billing", "orders:late"] == scene.names()
+        assert [(b"2", 1)] == scene.disk()
+        assert [(b"1", 1)] == scene.disk("letters", "dead")
+
+
+def test_a_loop_never_writes(path: Path) -> None:
+    """The thread of a loop writes nothing, whatever is called in it."""
+    with Scene(path) as scene:
+        scene.consumer()
+        scene.topic().put(b"1")
+        written = threading.Event()
+
+        async def steer() -> None:
+            calls = len(scene.spy.calls)
+            scene.spy.once(written.set, ("write",), late=True)
+            scene.channel("late")
+            scene.channel().pause()
+            scene.topic("new")
+            await asyncio.get_running_loop().run_in_executor(None, written.wait, 20)
+            assert threading.get_ident() not in {thread for _, thread in scene.spy.calls[calls:]}
+
+        asyncio.run(steer())
+        assert written.is_set()
+
+
+def test_a_move_in_a_loop_that_fails_is_logged(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A move that nobody waits for, and that cannot be written, puts the message back in flight."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        dead = scene.topic("dead")
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+
+        async def move() -> None:
+            consumer.move(message, dead)
+
+        with scene.spy.failing():
+            asyncio.run(move())
+            until(lambda: caplog.records)
+        until(lambda: scene.channel().in_flight_count == 1)
+        assert any(
+            "a move to topic 'dead' has failed, of which nobody was told:" in text
+            for text in (record.getMessage() for record in caplog.records)
+        )
+        message.fin()
+        assert [0, 0] == [dead.depth, scene.channel().depth]
+        scene.topic()._check()
+
+
+# Who is told, who is passed on to
+
+
+def test_a_thread_that_writes_tells_the_tasks(path: Path) -> None:
+    """A put of a thread that writes those of tasks along tells them too."""
+    with Scene(path) as scene:
+        scene.channel()
+        told = threading.Event()
+        letter, size, conclude = scene.topic().draft([b"1"], told.set)
+        with scene.busy():
+            scene.topic()._send(letter, size, None, 0)
+            scene.topic().put_many([b"2"])
+            assert told.is_set()
+        assert conclude() == scene.ids()[:1]
+        assert [b"1", b"2"] == bodies(scene.channel())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_puts_to_a_topic_that_is_gone_are_not_written(path: Path, count: int) -> None:
+    """What waits for the store when its topic is deleted is refused, alone and with others."""
+    with Scene(path) as scene:
+        topic: Any = scene.topic()
+        topic.channel("billing")
+        scene.broker.flush()
+        with scene.busy():
+            with scene.keeper.lock:
+                calls = [Call(lambda: topic.put_many([b"1"])) for _ in range(count)]
+                until(lambda: len(scene.keeper.queue) == count)
+                topic._guard.run(topic._delete)
+                before = len(scene.spy.calls)
+                scene.keeper._commit()
+            assert before == len(scene.spy.calls)
+        assert [Closed] * count == [type(call.result()) for call in calls]
+        scene.broker.flush()
+        assert [[], []] == [scene.names(), list(scene.keeper.queue)]
+
+
+def test_a_put_waits_for_its_topic(path: Path) -> None:
+    """A put to a topic that is not in the file yet is not written before it."""
+    with Scene(path) as scene:
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.topic()
+        topic = scene.topic()
+        with scene.keeper.lock:
+            call = Call(lambda: topic.put_many([b"1"]))
+            until(lambda: len(scene.keeper.queue) == 1)
+            with topic._guard.lock:
+                scene.broker.flush()
+            assert 1 == len(scene.keeper.queue)
+        assert 1 == len(call.result())
+        assert [["orders"], [b"1"]] == [scene.names(), scene.rows()]
+
+
+def test_who_counts_a_delivery_passes_the_store_on(path: Path) -> None:
+    """A put that waits while a delivery is counted is written right after it."""
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        with scene.busy():
+            with scene.spy.held() as held:
+                getting = Call(lambda: consumer.get(timeout=0).body)
+                held.until_begun()
+                putting = Call(lambda: scene.topic().put_many([b"2"]))
+                until(lambda: len(scene.keeper.queue) == 1)
+            assert b"1" == getting.result()
+            assert 1 == len(putting.result())
