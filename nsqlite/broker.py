@@ -318,7 +318,7 @@ def _opened(store: object, factory: GuidFactory) -> Keeper:
         StoreError: it cannot be opened.
     """
     opened = getattr(store, "open", None)
-    if not callable(opened):
+    if isinstance(store, type) or not callable(opened):
         raise InvalidOption("store", store, 'a store, as nsqlite.SQLite("jobs.db") is')
     keeper: Keeper = opened(factory)
     return keeper

@@ -74,6 +74,7 @@ class Cabinet:
         number: the topic's.
         name: the topic's.
         held: what the topic itself holds; `since` is the id up to which all was handed on.
+        sent: the account that is being written.
         shelves: those of the channels, by name.
         gone: the numbers of channels that were deleted and are still in the store.
         pending: messages that were shown and are not written yet, by id: body and timestamp.
@@ -94,6 +95,7 @@ class Cabinet:
         "name",
         "number",
         "pending",
+        "sent",
         "shelves",
         "stirred",
         "unheld",
@@ -108,6 +110,7 @@ class Cabinet:
         self.shelves: Final[dict[str, Shelf]] = {}
         self.gone: list[int] = []
         self.pending: dict[str, tuple[bytes, int]] = {}
+        self.sent: Account | None = None
         self.emptied: list[tuple[str, str]] = []
         self.unheld = False
         self.deleted = False
@@ -127,10 +130,16 @@ class Cabinet:
         return sum(len(shelf.notes) for shelf in self.shelves.copy().values())
 
     def account(self) -> Account:
-        """Return all that the store has not heard yet, and begin anew."""
-        account = Account(decided=self.decided)
+        """Return all that the store has not heard yet, and begin anew.
+
+        It is `sent` until it is written; one that a signal has interrupted is taken back first.
+        """
+        if self.sent is not None:
+            self.restore()
+        account = self.sent = Account(decided=self.decided)
         self.decided = self.stirred = False
-        account.gone, self.gone = self.gone, []
+        account.gone = self.gone  # one piece with the next line, as the pairs that follow
+        self.gone = []
         if self.deleted:
             account.gone_topic = self.number if self.written else None
             return account
@@ -144,23 +153,32 @@ class Cabinet:
             held=held.total(),
             channels=[_stored(shelf) for shelf in self.shelves.values()],
         )
-        account.unheld, self.unheld = self.unheld, False
-        account.emptied, self.emptied = self.emptied, []
-        account.pending, self.pending = self.pending, {}
-        account.notes = [
-            (shelf, shelf.unwritten()) for shelf in (held, *self.shelves.values()) if shelf.notes
-        ]
+        account.unheld = self.unheld
+        self.unheld = False
+        account.emptied = self.emptied
+        self.emptied = []
+        account.pending = self.pending
+        self.pending = {}
+        for shelf in (held, *self.shelves.values()):
+            if shelf.notes:
+                account.notes.append((shelf, shelf.notes))
+                shelf.notes = {}
         return account
 
-    def restore(self, account: Account) -> None:
-        """Take back an account that could not be written."""
+    def restore(self) -> None:
+        """Take back the account that was sent and not written."""
+        account = self.sent
+        if account is None:
+            return
         self.decided = self.decided or account.decided
-        self.gone += account.gone
+        self.gone = [*account.gone, *(one for one in self.gone if one not in account.gone)]
         self.unheld = self.unheld or account.unheld
-        self.emptied = account.emptied + self.emptied
+        later = [one for one in self.emptied if one not in account.emptied]
+        self.emptied = [*account.emptied, *later]
         self.pending = {**account.pending, **self.pending}
         for shelf, notes in account.notes:
             shelf.restore(notes)
+        self.sent = None
 
 
 def _stored(shelf: Shelf) -> StoredChannel:

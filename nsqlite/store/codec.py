@@ -79,6 +79,9 @@ def checked_codec(given: object) -> Codec | None:
     if given is None:
         return None
     if isinstance(given, Codec):
+        name: object = given.name
+        if not (isinstance(name, str) and callable(given.encode) and callable(given.decode)):
+            raise InvalidOption("codec", given, "a Codec of a name and two functions")
         plain = given.name.isascii() and 1 <= len(given.name) <= _LONGEST
         if plain and given.name not in (*KNOWN, LETTER):
             return given
@@ -112,6 +115,8 @@ class Coder:
             return body, body, None
         if is_letter(body):
             return self._encode_letter(body)
+        if isinstance(body, Undecodable):
+            return body, body.data, body.codec
         codec = self._codec
         if codec is None:
             kind = type(body).__name__

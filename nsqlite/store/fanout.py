@@ -79,6 +79,10 @@ class KeptFanOut(FanOut[T]):
         held = self.cabinet.held
         held.since = held.top = name
 
+    def show_rest(self, record: Record[T]) -> None:
+        """Show a message to the channels that a signal has kept it from.  May be made twice."""
+        self._hand_to_shelves([record])
+
     def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
         """See `FanOut`; what had a delay stays apart, even if that is over by now."""
         plan = super().plan(records, due)

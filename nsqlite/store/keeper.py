@@ -17,7 +17,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Unpack
 
-from nsqlite.errors import Closed, NSQLiteError, StoreInUse
+from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.message import Record
@@ -110,7 +110,7 @@ class Keeper(Press):
             topic.cabinet.written = not fresh
             made = add(topic)
             if made is topic:
-                self._kept[topic] = None
+                self._owned[stored.number] = topic._guard.lock.owned
             self._stored.pop(name, None)
         if fresh and made is topic:
             topic.decide()
@@ -286,8 +286,12 @@ class Keeper(Press):
 
     def upkeep(self) -> bool:
         """Do a little of what keeps the store small; return whether there is more to do."""
-        self._storage.copy_log()
-        return self.alone(self._storage.tidy)
+        try:
+            self._storage.copy_log()
+            return self.alone(self._storage.tidy)
+        except StoreError as error:
+            self._problem = error
+            raise
 
 
 def _tell(told: Told, problem: Exception | None) -> None:

@@ -72,7 +72,9 @@ class Press:
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
         self._dirty: Final[dict[Kept, None]] = {}
-        self._kept: Final[dict[Kept, None]] = {}  # the topics that are not deleted
+        # Of the topics that are not deleted, whether the calling thread holds the lock; by number,
+        # since who forgets a broker must not find that its store keeps it.
+        self._owned: Final[dict[int, Callable[[], bool]]] = {}
         self._problem: NSQLiteError | None = None
         self._over: Callable[[], NSQLiteError] | None = None
 
@@ -147,7 +149,7 @@ class Press:
         """Say whether the calling thread is inside another call; of a signal handler, for one."""
         if self.lock.owned():
             return True
-        return any(topic._guard.lock.owned() for topic in list(self._kept))
+        return any(owned() for owned in list(self._owned.values()))
 
     def confirm(self) -> None:
         """Have written what was decided so far; in an event loop or inside another call, soon.
@@ -349,59 +351,64 @@ class Press:
     def _flush(self) -> None:
         """Write an account of every topic that has changed, then the queue, in one transaction."""
         self._refuse_deleted()
-        accounts = self._take_accounts()
+        # But for those in whose midst a signal handler has called this.
+        topics = [topic for topic in list(self._dirty) if not topic._guard.lock.owned()]
+        try:
+            try:
+                self._write_all(topics)
+            except BaseException:
+                insist(partial(self._restore, topics))
+                raise
+        except StoreError as error:
+            self._problem = error
+            self._refuse(error)
+            raise
+        self._problem = None
+
+    def _write_all(self, topics: list[Kept]) -> None:
         batch = Batch()
+        self.many = self._over is not None
+        accounts = [(topic, self._account(topic)) for topic in topics]
         for topic, account in accounts:
             account.add_to(batch, topic.cabinet.number)
         # After the accounts, so that what is moved is written with what it is finished by.
-        letters = [letter for letter in self._unsettled() if self._can_write(letter, accounts)]
+        letters = [letter for letter in self._unsettled() if self._can_write(letter, topics)]
         batch.rows += _rows_of(letters)
-        try:
-            if accounts or letters:
-                self._storage.write(batch)
-        except BaseException as error:
-            for topic, account in accounts:
-                self._restore(topic, account)
-            if isinstance(error, StoreError):
-                self._problem = error
-                self._refuse(letters, error)
-            raise
-        self._problem = None
-        for topic, _ in accounts:
+        if accounts or letters:
+            self._storage.write(batch)
+        for topic in topics:
+            topic.cabinet.sent = None
             topic.cabinet.written = True
             if topic.cabinet.deleted:
-                self._kept.pop(topic, None)
+                self._owned.pop(topic.cabinet.number, None)
         self._settle(letters)
 
-    def _can_write(self, letter: Letter, accounts: list[tuple[Kept, Account]]) -> bool:
+    def _account(self, topic: Kept) -> Account:
+        """Take a topic's account."""
+        self._dirty.pop(topic, None)
+        guard = topic._guard
+        with guard.lock:
+            return guard.perform(topic.cabinet.account)
+
+    def _restore(self, topics: list[Kept]) -> None:
+        """Take back the accounts that were not written.  May be made twice."""
+        for topic in topics:
+            guard = topic._guard
+            with guard.lock:
+                guard.perform(topic.cabinet.restore)
+            self.stir(topic)
+
+    def _can_write(self, letter: Letter, topics: list[Kept]) -> bool:
         """Say whether a letter's topic is in the store or the batch; else have it written next."""
-        if letter.topic.cabinet.written or any(topic is letter.topic for topic, _ in accounts):
+        if letter.topic.cabinet.written or any(topic is letter.topic for topic in topics):
             return True
         self._clerk.ring()
         return letter.error is not None
 
-    def _take_accounts(self) -> list[tuple[Kept, Account]]:
-        """Take the accounts of the topics that have changed."""
-        self.many = self._over is not None
-        accounts = []
-        for topic in list(self._dirty):
-            guard = topic._guard
-            if guard.lock.owned():  # this was called by a signal handler in the middle of a call
-                continue
-            del self._dirty[topic]
-            with guard.lock:
-                accounts.append((topic, guard.perform(topic.cabinet.account)))
-        return accounts
-
-    def _restore(self, topic: Kept, account: Account) -> None:
-        guard = topic._guard
-        with guard.lock:
-            guard.perform(topic.cabinet.restore, account)
-        self.stir(topic)
-
-    def _refuse(self, letters: list[Letter], error: StoreError) -> None:
-        """Refuse letters that are not shown yet."""
+    def _refuse(self, error: StoreError) -> None:
+        """Refuse the letters that are not shown yet."""
         if not self.now_shown:
+            letters = self._unsettled()
             for letter in letters:
                 letter.error = letter.error or error
                 self._take_back(letter)

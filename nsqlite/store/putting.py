@@ -129,8 +129,19 @@ class Putting(Topic[T]):
             # One piece, up to the call that follows:
             self._bytes += len(body)
             self._cabinet.pending[prefix + suffix] = body, now
-            push((body, now, prefix, suffix, 0))
+            record: Record[Any] = (body, now, prefix, suffix, 0)
+            try:
+                push(record)
+            except BaseException:
+                insist(partial(self._show_rest, record))
+                raise
         return prefix + suffix
+
+    def _show_rest(self, record: Record[T]) -> None:
+        """Show a message to the channels that have not got it.  May be made twice."""
+        fan = self._fan
+        assert isinstance(fan, KeptFanOut)
+        fan.show_rest(record)
 
     def _is_behind(self) -> bool:
         """Say whether too much is shown and not written yet; have it written before that."""

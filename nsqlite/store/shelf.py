@@ -422,11 +422,6 @@ class Shelf:
 
     # Writing
 
-    def unwritten(self) -> dict[str, Copy]:
-        """Return what the store has not heard yet, and begin anew."""
-        notes, self.notes = self.notes, {}
-        return notes
-
     def restore(self, notes: dict[str, Copy]) -> None:
         """Note again what could not be written, but for what has changed since."""
         self.notes = {**notes, **self.notes}

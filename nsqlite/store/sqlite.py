@@ -89,6 +89,6 @@ def _checked(path: object) -> str:
         InvalidOption: it is none.
     """
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(given, str) or given in ("", ":memory:"):
+    if not isinstance(given, str) or given in ("", ":memory:") or "\0" in given:
         raise InvalidOption("path", path, "the path of a file, as text or a Path")
     return given

@@ -172,6 +172,7 @@ class SQLiteFile:
                 self._reader: Final = self._connect()
                 self._reader.execute("PRAGMA query_only = 1")
                 self._copier: Final = self._connect(patience=0)
+                self._inode: Final = Path(path).stat().st_ino
         except BaseException:
             self._let_go()
             raise
@@ -494,9 +495,13 @@ class SQLiteFile:
     def copy_log(self) -> None:
         """See `Storage`."""
         try:
+            is_mine = Path(self._path).stat().st_ino == self._inode
             size = Path(f"{self._path}-wal").stat().st_size
         except OSError:
-            return
+            is_mine, size = False, 0
+        if not is_mine:
+            problem = "it was removed or replaced while it was open: what is put now is lost"
+            raise StoreError(self._path, problem)
         if size >= LOG_LIMIT:
             with self._telling():
                 self._copier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
