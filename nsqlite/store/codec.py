@@ -80,7 +80,8 @@ def checked_codec(given: object) -> Codec | None:
         return None
     if isinstance(given, Codec):
         name: object = given.name
-        if not (isinstance(name, str) and callable(given.encode) and callable(given.decode)):
+        functions: tuple[object, object] = (given.encode, given.decode)
+        if not isinstance(name, str) or not all(map(callable, functions)):
             raise InvalidOption("codec", given, "a Codec of a name and two functions")
         plain = given.name.isascii() and 1 <= len(given.name) <= _LONGEST
         if plain and given.name not in (*KNOWN, LETTER):

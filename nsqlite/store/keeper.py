@@ -157,6 +157,7 @@ class Keeper(Press):
 
     def _abandon(self) -> None:
         """In the child of a fork: the parent keeps the store."""
+        self._owned.clear()  # all locks are new, and nobody's
         if self._over is None:
             problem = f"process {self._pid} has it, of which this is a fork: open another file here"
             self._over = partial(StoreInUse, self.where, self._pid, problem)

@@ -116,6 +116,15 @@ class _Statements(dict[int, str]):
         return statement
 
 
+def _stat(path: str) -> tuple[int, int]:
+    """Return a file's number and its size; 0 and 0 if there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_size
+
+
 def runs(identities: list[int]) -> list[tuple[int, int]]:
     """Return the first and last of each run of ids that follow upon each other, of sorted ones."""
     edges = [0]
@@ -494,12 +503,9 @@ class SQLiteFile:
 
     def copy_log(self) -> None:
         """See `Storage`."""
-        try:
-            is_mine = Path(self._path).stat().st_ino == self._inode
-            size = Path(f"{self._path}-wal").stat().st_size
-        except OSError:
-            is_mine, size = False, 0
-        if not is_mine:
+        inode, _ = _stat(self._path)
+        _, size = _stat(f"{self._path}-wal")
+        if inode != self._inode:
             problem = "it was removed or replaced while it was open: what is put now is lost"
             raise StoreError(self._path, problem)
         if size >= LOG_LIMIT:

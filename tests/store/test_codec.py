@@ -52,7 +52,7 @@ def test_bad_names_of_codecs(name: str) -> None:
     """A codec's name is not too long, and not that of another."""
     with pytest.raises(InvalidOption) as info:
         checked_codec(Codec(name, str.encode, bytes.decode))
-    expected = "of 1 to 32 characters and none of json, pickle, letter"
+    expected = "of 1 to 32 ASCII characters and none of json, pickle, letter"
     assert str(InvalidOption("the name of a codec", name, expected)) == str(info.value)
 
 

@@ -174,6 +174,13 @@ def test_a_closed_file_cannot_be_used(file: SQLiteFile) -> None:
     file.copy_log()  # has no log to copy
 
 
+def test_a_file_that_was_removed(path: Path, file: SQLiteFile) -> None:
+    """Whoever keeps the log small finds out that all is written into nothing."""
+    path.unlink()
+    with pytest.raises(StoreError, match="it was removed or replaced while it was open"):
+        file.copy_log()
+
+
 @pytest.mark.parametrize(("full", "expected"), [(False, 1), (True, 2)])
 def test_what_a_commit_waits_for(path: Path, full: bool, expected: int) -> None:
     """Only if it is asked for a commit waits for the disk itself."""
