@@ -246,7 +246,7 @@ def named(name: str) -> set[str]:
 
 
 def test_no_thread_is_started() -> None:
-    """Only the workers' crews & the store's clerk name a thread, and nothing a timer or a pool."""
+    """Only the workers' crews and the store's clerk name a thread; nothing a timer or a pool."""
     assert sorted(STARTERS) == sorted(name for name in MODULES if "Thread" in named(name))
     others_ = {"Timer", "start_new_thread", "ThreadPoolExecutor", "to_thread", "run_in_executor"}
     assert [] == [name for name in MODULES if named(name) & others_]
