@@ -267,6 +267,8 @@ class Press:
             flow, messages = moved
             letter.source = guard = flow._guard
             for message in messages:
+                if isinstance(flow.shelf, Shelf):
+                    flow.shelf.alone.add(message.id)  # as it may be, and does no harm else
                 with guard.lock:
                     guard.perform(flow.take_back, message)
 
