@@ -336,3 +336,10 @@ def test_a_put_without_time_is_none() -> None:
     with pytest.raises(ZeroDivisionError):
         topic.put(b"1")
     assert 0 == topic.depth
+
+
+def test_a_topic_in_memory_waits_for_no_store() -> None:
+    """There is nothing to catch up with, to hurry or to wait for."""
+    topic = Topic[bytes]("orders")
+    topic.catch_up()
+    assert [False] * 4 == [topic.kept, topic.is_early(), topic.waits(), topic.hurry()]

@@ -306,18 +306,17 @@ class Press:
 
     def _write_each(self, letters: list[Letter]) -> None:
         """Write letters one by one, so that each fails for itself."""
-        for letter in letters:
-            if letter.error is None:
-                try:
-                    self._write_rows([(letter.topic.cabinet.number, letter.rows)])
-                except StoreError as error:
-                    letter.error = error
+        for letter in [letter for letter in letters if letter.error is None]:
+            try:
+                self._write_rows([(letter.topic.cabinet.number, letter.rows)])
+            except StoreError as error:
+                letter.error = error
 
     def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
         try:
             if len(rows) == 1:
                 self._storage.write_rows(*rows[0])
-            elif rows:
+            else:
                 self._storage.write(Batch(rows=rows))
         except StoreError as error:
             self._problem = error

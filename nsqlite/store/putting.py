@@ -317,10 +317,9 @@ class Putting(Topic[T]):
         moved: Moved | None = None,
     ) -> None:
         """Reserve: give a letter that was judged its ids and its place among the others."""
-        if not isinstance(records, Letter):
-            super()._admit(records, size, due, moved)
-            return
+        assert isinstance(records, Letter)
         letter = records
+        letter.size = size
         drafts = letter.drafts
         self._mint_into(letter.records, letter.names, list(map(BODY, drafts)))
         wall = None if due is None else self._cabinet.held.wall(due)
@@ -359,10 +358,8 @@ class Putting(Topic[T]):
 
     def settle_letter(self, letter: Letter) -> None:
         """Take note that a letter is written or refused; needs no lock, and shows nothing yet."""
-        if letter.shown:
-            letter.settled = True
-        elif not letter.settled:
-            letter.settled = True  # one piece with the next line
+        letter.settled = True  # one piece with what follows
+        if not letter.shown:
             self._settled.append(letter)
 
     def show(self) -> None:

@@ -298,3 +298,16 @@ def test_what_only_has_its_name() -> None:
 
     with pytest.raises(InvalidMessage):
         Coder(None).encode(DeadLetter())
+
+
+@pytest.mark.parametrize("given", [Codec(5, bytes, bytes), Codec("mine", 1, bytes)])  # type: ignore[arg-type]  # as meant
+def test_a_codec_of_other_things(given: Codec) -> None:
+    """A codec has a name and two functions."""
+    with pytest.raises(InvalidOption, match="a Codec of a name and two functions"):
+        checked_codec(given)
+
+
+def test_what_cannot_be_read_can_be_moved() -> None:
+    """The bytes of a body whose codec is missing are kept as they are, under its name."""
+    body = Undecodable("mine", b"1", "no such codec")
+    assert (body, b"1", "mine") == Coder(None).encode(body)

@@ -415,3 +415,19 @@ def test_what_cannot_be_opened_leaves_the_file_free(path: Path) -> None:
         Broker(store=Torn(path))
     with Scene(path) as scene:
         scene.topic().put(b"1")
+
+
+def test_an_errand_for_a_store_that_is_closed(path: Path) -> None:
+    """Whoever asks for something afterwards hears that it will not be done."""
+    heard: list[object] = []
+    with Scene(path) as scene:
+        keeper = scene.keeper
+    keeper.send(lambda: heard.append("done"), heard.append)
+    assert [Closed] == [type(problem) for problem in heard]
+
+
+def test_a_topic_that_another_thread_has_just_made(path: Path) -> None:
+    """Who comes second gets the first one's."""
+    with Scene(path) as scene:
+        topic = scene.topic()
+        assert topic is scene.keeper.topic("orders", scene.broker, scene.broker._add)

@@ -258,3 +258,18 @@ def test_a_directory_that_cannot_be_written(where: str, monkeypatch: pytest.Monk
     with pytest.raises(StoreError) as info:
         Owner(where)
     assert "cannot write beside it: Permission denied" == info.value.problem
+
+
+def test_a_directory_without_locks(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be locked is not said to be in use."""
+
+    def fail(_handle: int) -> None:
+        raise OSError(37, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "_lock", fail)
+        with pytest.raises(StoreError) as info:
+            Owner(where)
+    assert not isinstance(info.value, StoreInUse)
+    assert "its directory takes no locks: No locks available" == info.value.problem
+    Owner(where).release()

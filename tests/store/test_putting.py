@@ -680,3 +680,39 @@ def test_interval_has_nothing_to_hurry(path: Path) -> None:
             scene.topic().put_many([b"1"])
             scene.topic().put(b"2")
             assert [True, False] == [scene.topic().waits(), scene.topic().hurry()]
+
+
+def test_an_interval_put_that_is_struck_is_in_every_channel(path: Path) -> None:
+    """What was begun to be shown is shown to all, once, and written."""
+    with Scene(path, sync="interval") as scene:
+        channels = [scene.channel(name) for name in ("billing", "audit")]
+        topic: Any = scene.topic()
+        topic.put(b"0")
+        show = topic._guard.push
+
+        def strike(record: Any) -> None:
+            channels[0]._flow.shelf.take([record], awake=True)  # type: ignore[union-attr]  # a kept one
+            raise Struck
+
+        topic._guard.push = strike
+        with pytest.raises(Struck):
+            topic.put(b"1")
+        topic._guard.push = show
+        topic.put(b"2")
+        scene.broker.flush()
+        topic._check()
+        assert [[b"0", b"1", b"2"]] * 2 == [bodies(channel) for channel in channels]
+        assert [b"0", b"1", b"2"] == scene.rows()
+
+
+def test_a_letter_is_shown_once(path: Path) -> None:
+    """To show it again, as a signal may have it, changes nothing."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+        topic: Any = scene.topic()
+        letter, size, conclude = topic.draft([b"1"], lambda: None)
+        topic._send(letter, size, None, 0)
+        scene.broker.flush()
+        topic._guard.run(topic._show, letter)
+        assert conclude() == scene.ids()
+        assert [b"1"] == bodies(channel)
