@@ -13,6 +13,8 @@ from helpers import Call, bodies
 from nsqlite import (
     Broker,
     Closed,
+    Consumer,
+    State,
     StoreFull,
 )
 from store.stores import Scene, throw, until
@@ -357,3 +359,17 @@ def test_who_counts_a_delivery_passes_the_store_on(path: Path) -> None:
                 until(lambda: len(scene.keeper.queue) == 1)
             assert b"1" == getting.result()
             assert 1 == len(putting.result())
+
+
+def test_a_refused_move_of_what_nobody_keeps(path: Path) -> None:
+    """A message of an ephemeral channel is in flight again when its move to a file fails."""
+    with Scene(path) as scene:
+        passing = scene.topic().channel("passing#ephemeral")
+        consumer = Consumer(passing)
+        scene.topic("dead")
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            consumer.move(message, scene.topic("dead"))
+        assert State.IN_FLIGHT is message.state
+        message.fin()
