@@ -50,8 +50,7 @@ PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
 
 COUNT: Final = (
-    "INSERT INTO copy SELECT ?1, ?2, ?3, NULL, 0"
-    " WHERE EXISTS (SELECT 1 FROM message_{} WHERE id = ?1)"
+    "INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{} WHERE id = ?"
     " ON CONFLICT DO UPDATE SET attempts = excluded.attempts"
 )
 
@@ -356,7 +355,7 @@ class SQLiteFile:
         try:
             if len(copies) == 1:
                 identity, attempts = copies[0]
-                self._quick.execute(self._counts[number], (identity, channel, attempts))
+                self._quick.execute(self._counts[number], (channel, attempts, identity))
                 if self._copied is not None and len(self._copied) < COPIED:
                     self._copied.add(identity)
                     return
@@ -368,7 +367,7 @@ class SQLiteFile:
         self._remember([identity for identity, _ in copies])
 
     def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
-        rows = [(identity, channel, attempts) for identity, attempts in copies]
+        rows = [(channel, attempts, identity) for identity, attempts in copies]
         self._writer.executemany(self._counts[number], rows)
 
     def write(self, batch: Batch) -> None:
@@ -494,8 +493,8 @@ class SQLiteFile:
                 some_done,
             )
             writer.executemany(
-                "DELETE FROM copy WHERE id = ?1 AND NOT EXISTS"
-                f" (SELECT 1 FROM message_{number} WHERE id = ?1)",
+                "DELETE FROM copy WHERE id = ? AND NOT EXISTS"
+                f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
                 some_done,
             )
 
@@ -562,8 +561,8 @@ class SQLiteFile:
     def _delete(self, number: int, rows: list[Any], condition: str) -> None:
         self._writer.executemany(f"DELETE FROM message_{number} WHERE {condition}", rows)
         self._writer.executemany(
-            "DELETE FROM copy WHERE id = ?1 AND NOT EXISTS"
-            f" (SELECT 1 FROM message_{number} WHERE id = ?1)",
+            "DELETE FROM copy WHERE id = ? AND NOT EXISTS"
+            f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
             rows,
         )
 
