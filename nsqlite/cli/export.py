@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from nsqlite.cli.failure import CommandFailed, why
 from nsqlite.cli.lines import ChannelLine, EndLine, HeaderLine, Line, TopicLine, to_text
-from nsqlite.cli.progress import progress
+from nsqlite.cli.progress import Tell, progress
 from nsqlite.cli.snapshot import Snapshot
 
 STEP: Final = 1000
@@ -40,11 +40,17 @@ def export(path: str, out: str | None, *, wanted: bool | None) -> None:
             for topic in snapshot.topics
         )
         with progress("export", "lines", about, wanted) as tell:
-            for count, line in enumerate(lines(snapshot), 1):
-                file.write(f"{to_text(line)}\n")
-                if count % STEP == 0:
-                    tell(STEP)
-            tell(count % STEP)
+            _write(lines(snapshot), file, tell)
+
+
+def _write(all_lines: Iterator[Line], file: TextIO, tell: Tell) -> None:
+    """Write lines, and tell how many."""
+    count = 0
+    for count, line in enumerate(all_lines, 1):
+        file.write(f"{to_text(line)}\n")
+        if count % STEP == 0:
+            tell(STEP)
+    tell(count % STEP)
 
 
 def lines(snapshot: Snapshot) -> Iterator[Line]:

@@ -265,24 +265,27 @@ class Snapshot:
 
         They are read as they are asked for.
         """
+        with telling(self._path):
+            yield from self._messages(topic)
+
+    def _messages(self, topic: StoredTopic) -> Iterator[MessageLine]:
         channels = {channel.number: channel for channel in topic.channels}
         flowing = is_flowing(topic)
-        with telling(self._path):
-            rows = self._connection.execute(ALL.format(topic.number))
-            for _, group in groupby(rows, itemgetter(0)):
-                [identity, timestamp, due, only, codec, data, *_], *_ = copies = list(group)
-                is_topics = only is None and identity > topic.handed and not flowing
-                held = () if is_topics else tuple(_held(copies, channels))
-                if is_topics or held:
-                    yield MessageLine(
-                        topic=topic.name,
-                        id=identity,
-                        timestamp=timestamp,
-                        data=data,
-                        codec=codec,
-                        channels=held or None,
-                        due=due if is_topics else None,
-                    )
+        rows = self._connection.execute(ALL.format(topic.number))
+        for _, group in groupby(rows, itemgetter(0)):
+            [identity, timestamp, due, only, codec, data, *_], *_ = copies = list(group)
+            is_topics = only is None and identity > topic.handed and not flowing
+            held = () if is_topics else tuple(_held(copies, channels))
+            if is_topics or held:
+                yield MessageLine(
+                    topic=topic.name,
+                    id=identity,
+                    timestamp=timestamp,
+                    data=data,
+                    codec=codec,
+                    channels=held or None,
+                    due=due if is_topics else None,
+                )
 
 
 def _bounds(topic: StoredTopic, channel: StoredChannel | None) -> dict[str, int | None]:

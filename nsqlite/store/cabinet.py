@@ -75,6 +75,7 @@ class Cabinet:
         name: the topic's.
         held: what the topic itself holds; `since` is the id up to which all was handed on.
         sent: the account that is being written.
+        taken: how many accounts were taken.
         shelves: those of the channels, by name.
         gone: the numbers of channels that were deleted and are still in the store.
         pending: messages that were shown and are not written yet, by id: body and timestamp.
@@ -98,6 +99,7 @@ class Cabinet:
         "sent",
         "shelves",
         "stirred",
+        "taken",
         "unheld",
         "written",
     )
@@ -115,6 +117,7 @@ class Cabinet:
         self.unheld = False
         self.deleted = False
         self.decided = False
+        self.taken = 0
         self.stirred = False
         self.written = False
 
@@ -136,6 +139,7 @@ class Cabinet:
         """
         if self.sent is not None:
             self.restore()
+        self.taken += 1
         account = self.sent = Account(decided=self.decided)
         self.decided = self.stirred = False
         account.gone = self.gone  # one piece with the next line, as the pairs that follow

@@ -125,11 +125,14 @@ class Keeper(Press):
     def close(self) -> None:
         """Have everything written, and close the store; a second call does nothing.
 
+        Inside another call of its thread it does not wait until that is done.
+
         Raises:
             StoreError: something could not be written, or the store not be closed.
         """
         self._end()
-        self._clerk.wait()
+        if not self._is_inside():  # the clerk may wait for a lock of this thread
+            self._clerk.wait()
 
     def forsake(self) -> None:
         """Close it without waiting: nobody can use it any more."""

@@ -19,6 +19,7 @@ from nsqlite.flow import Moved
 from nsqlite.guard import Guard
 from nsqlite.message import Record
 from nsqlite.store.cabinet import Cabinet
+from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Row
 
 Draft: TypeAlias = tuple[Any, bytes, str | None]
@@ -36,6 +37,11 @@ class Sender(Protocol):
     @property
     def cabinet(self) -> Cabinet:
         """What the store keeps of it."""
+        ...
+
+    @property
+    def _guard(self) -> Guard:
+        """Its lock."""
         ...
 
     def settle_letter(self, letter: "Letter") -> None:
@@ -62,6 +68,8 @@ class Letter(Base):
         bell: what its put sleeps on.
         bounded: the queues in which room is spoken for.
         moved: what is finished by this.
+        origin: the shelf that it leaves, if a store keeps it.
+        accounts: how many accounts of that shelf's topic were taken before.
         source: the lock of where that came from, once it is back there.
         settled: it is written, or refused.
         error: why it was refused.
@@ -70,6 +78,7 @@ class Letter(Base):
     """
 
     __slots__ = (
+        "accounts",
         "bell",
         "bounded",
         "drafts",
@@ -78,6 +87,7 @@ class Letter(Base):
         "moved",
         "names",
         "only",
+        "origin",
         "records",
         "rows",
         "settled",
@@ -108,12 +118,26 @@ class Letter(Base):
         self.due: int | None = None
         self.bounded: tuple[Backlog[Any], ...] = ()
         self.moved: Moved | None = None
+        self.origin: Shelf | None = None
+        self.accounts = 0
         self.source: Guard | None = None
         self.bell: Final = threading.Lock()
         self.bell.acquire()
         self.settled = False
         self.error: NSQLiteError | None = None
         self.shown = False
+
+    def leave(self, moved: Moved) -> None:
+        """Note what is finished by this, before it is; the lock of where it is is held."""
+        self.moved = moved
+        shelf = moved[0].shelf
+        if isinstance(shelf, Shelf):
+            self.origin = shelf
+            self.accounts = shelf.accounts()
+
+    def is_left(self) -> bool:
+        """Say whether the store has heard, or hears in this batch, that what is moved has left."""
+        return self.origin is None or self.origin.accounts() > self.accounts
 
     @property
     def what(self) -> str:

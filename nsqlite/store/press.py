@@ -342,8 +342,10 @@ class Press:
         Raises:
             StoreError: it could not be written; it is tried again.
             StoreInUse: this is the child of a fork.
+            Reentered: called by a signal handler or destructor inside another call.
         """
         self.require_owner()
+        self.require_free("flush")
         try:
             self.alone(self._flush)
         finally:
@@ -352,8 +354,7 @@ class Press:
     def _flush(self) -> None:
         """Write an account of every topic that has changed, then the queue, in one transaction."""
         self._refuse_deleted()
-        # But for those in whose midst a signal handler has called this.
-        topics = [topic for topic in list(self._dirty) if not topic._guard.lock.owned()]
+        topics = list(self._dirty)
         try:
             try:
                 self._write_all(topics)
@@ -369,13 +370,9 @@ class Press:
     def _write_all(self, topics: list[Kept]) -> None:
         batch = Batch()
         self.many = self._over is not None
-        accounts = [(topic, self._account(topic)) for topic in topics]
-        for topic, account in accounts:
-            account.add_to(batch, topic.cabinet.number)
-        # After the accounts, so that what is moved is written with what it is finished by.
-        letters = [letter for letter in self._unsettled() if self._can_write(letter, topics)]
+        letters = self._take_accounts(topics, batch)
         batch.rows += _rows_of(letters)
-        if accounts or letters:
+        if topics or letters:
             self._storage.write(batch)
         for topic in topics:
             topic.cabinet.sent = None
@@ -383,6 +380,51 @@ class Press:
             if topic.cabinet.deleted:
                 self._owned.pop(topic.cabinet.number, None)
         self._settle(letters)
+
+    def _take_accounts(self, topics: list[Kept], batch: Batch) -> list[Letter]:
+        """Add the accounts of topics to a batch; return the letters that can be written with them.
+
+        What is moved is written with the account that tells that it left, and that with it.  The
+        letters are read after the accounts, so that none is missing whose message has left in them;
+        one that came later is written next, when its message has.  A letter's own topic must be
+        there, so its account is taken too; then the letters are read again.
+        """
+        waiting = topics.copy()
+        while waiting:
+            for topic in waiting:
+                self._account(topic).add_to(batch, topic.cabinet.number)
+            waiting = self._missing(topics)
+            topics += waiting
+        letters: list[Letter] = []
+        for letter in self._unsettled():
+            if self._can_write(letter, topics):
+                letters.append(letter)
+            else:
+                self._write_next(letter)
+        return letters
+
+    def _missing(self, topics: list[Kept]) -> list[Kept]:
+        """Return the topics of letters that are neither in the store nor among these."""
+        known = set(map(id, topics))
+        found = {
+            id(letter.topic): letter.topic
+            for letter in self._unsettled()
+            if letter.error is None and not letter.topic.cabinet.written
+        }
+        return [topic for key, topic in found.items() if key not in known]
+
+    def _can_write(self, letter: Letter, topics: list[Kept]) -> bool:
+        """Say whether a letter can be written, or told its error, with the accounts of topics."""
+        if letter.error is not None:
+            return True
+        written = letter.topic.cabinet.written or any(topic is letter.topic for topic in topics)
+        return written and letter.is_left()
+
+    def _write_next(self, letter: Letter) -> None:
+        """Have a letter written soon, with what it lacks now."""
+        if letter.origin is not None:
+            letter.origin.stir()
+        self._clerk.ring()
 
     def _account(self, topic: Kept) -> Account:
         """Take a topic's account."""
@@ -398,13 +440,6 @@ class Press:
             with guard.lock:
                 guard.perform(topic.cabinet.restore)
             self.stir(topic)
-
-    def _can_write(self, letter: Letter, topics: list[Kept]) -> bool:
-        """Say whether a letter's topic is in the store or the batch; else have it written next."""
-        if letter.topic.cabinet.written or any(topic is letter.topic for topic in topics):
-            return True
-        self._clerk.ring()
-        return letter.error is not None
 
     def _refuse(self, error: StoreError) -> None:
         """Refuse the letters that are not shown yet."""

@@ -339,9 +339,10 @@ class Putting(Topic[T]):
         if not self._cabinet.stirred:
             self.stir()
         queue = self._office.queue
+        if moved is not None:
+            letter.leave(moved)
         # One piece, up to the call that completes it:
         if moved is not None:
-            letter.moved = moved
             moved[0].leaving = moved[1]
         queue.append(letter)
         if self._office.now_shown:

@@ -44,6 +44,10 @@ class Librarian(Protocol):
         """Take note of what is to be written before whatever is put from now on; takes no lock."""
         ...
 
+    def accounts(self) -> int:
+        """Return how many accounts of the topic were taken; the topic's lock is held."""
+        ...
+
     def emptied(self, shelf: "Shelf", before: str) -> None:
         """Take note that a shelf was emptied, and what its `since` was before; takes no lock."""
         ...
@@ -158,6 +162,14 @@ class Shelf:
     def decide(self) -> None:
         """Take note of what is to be written before, or with, whatever is put from now on."""
         self._librarian.decide()
+
+    def accounts(self) -> int:
+        """Return how many accounts of the topic were taken; what is noted now is in the next."""
+        return self._librarian.accounts()
+
+    def stir(self) -> None:
+        """Have an account of the topic taken; takes no lock."""
+        self._librarian.stir()
 
     def is_of(self, office: object) -> bool:
         """Say whether this keeper keeps it."""

@@ -308,6 +308,10 @@ class KeptTopic(Putting[T]):
 
     # For the shelves, channels and the keeper
 
+    def accounts(self) -> int:
+        """Return how many accounts of it were taken."""
+        return self._cabinet.taken
+
     def emptied(self, shelf: Shelf, before: str) -> None:
         """Take note that a shelf was emptied."""
         if shelf.number is None:

@@ -14,6 +14,7 @@ from nsqlite import (
     Broker,
     Closed,
     Consumer,
+    Reentered,
     State,
     StoreFull,
 )
@@ -167,17 +168,17 @@ def test_flush_writes_all_topics_in_one(path: Path) -> None:
         assert [] == scene.rows()
 
 
-def test_a_flush_inside_a_call_leaves_that_topic(path: Path) -> None:
-    """A signal handler that flushes in the middle of a call writes all but that call's topic."""
+def test_a_flush_inside_a_call_is_refused(path: Path) -> None:
+    """A signal handler cannot flush in the middle of a call; nothing is written or forgotten."""
     with Scene(path) as scene:
         consumers = [scene.consumer("billing", name) for name in ("a", "b")]
         for name in ("a", "b"):
             scene.topic(name).put(b"1")
         for consumer in consumers:
             consumer.get(timeout=0).fin()
-        with scene.topic("a")._guard.lock:
+        with scene.topic("a")._guard.lock, pytest.raises(Reentered):
             scene.broker.flush()
-        assert [b"1"] == scene.rows()
+        assert [b"1", b"1"] == scene.rows()
         scene.broker.flush()
         assert [] == scene.rows()
 
@@ -339,9 +340,7 @@ def test_a_put_waits_for_its_topic(path: Path) -> None:
         with scene.keeper.lock:
             call = Call(lambda: topic.put_many([b"1"]))
             until(lambda: len(scene.keeper.queue) == 1)
-            with topic._guard.lock:
-                scene.broker.flush()
-            assert 1 == len(scene.keeper.queue)
+            assert [] == scene.names()
         assert 1 == len(call.result())
         assert [["orders"], [b"1"]] == [scene.names(), scene.rows()]
 
@@ -373,3 +372,52 @@ def test_a_refused_move_of_what_nobody_keeps(path: Path) -> None:
             consumer.move(message, scene.topic("dead"))
         assert State.IN_FLIGHT is message.state
         message.fin()
+
+
+def test_a_move_that_comes_between_the_accounts_and_the_letters(path: Path) -> None:
+    """It is not written without what tells that the message has left; so it is in one place."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        dead = scene.topic("dead")
+        scene.channel("letters", topic="dead")
+        scene.topic().put_many([b"1", b"2"])
+        scene.broker.flush()
+        message = consumer.get(timeout=0)
+        keeper: Any = scene.keeper
+        take = keeper._missing
+        calls: list[Call] = []
+
+        def move_first(topics: Any) -> Any:
+            if not calls:
+                calls.append(Call(lambda: consumer.move(message, dead)))
+                until(lambda: keeper.queue)
+            return take(topics)
+
+        keeper._missing = move_first
+        with scene.busy():
+            keeper.flush()  # the accounts are taken, then another thread moves
+            with scene.as_on_disk() as crashed:
+                here = [body for body, _ in crashed.disk()]
+                there = [body for body, _ in crashed.disk("letters", "dead")]
+        assert [b"1", b"2"] == sorted(here + there)
+        keeper._missing = take
+        assert isinstance(calls[0].result(), str)
+        scene.broker.flush()
+        assert [(b"2", 1)] == scene.disk()
+        assert [(b"1", 1)] == scene.disk("letters", "dead")
+
+
+def test_a_move_to_a_topic_that_is_not_written_yet(path: Path) -> None:
+    """It is written with that topic, although nobody has told the store of it before."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+        dead: Any = scene.topic("dead")
+        scene.keeper._dirty.pop(dead, None)
+        dead.cabinet.written = False
+        consumer.move(message, dead)
+        assert "dead" in scene.names()
+        with scene.as_on_disk() as crashed:
+            crashed.channel("letters", topic="dead")
+            assert [(b"1", 1)] == crashed.disk("letters", "dead")
