@@ -1,4 +1,6 @@
-"""What holds for every test: repeatable examples, and no soak unless asked for."""
+"""What holds for every test: repeatable examples, Ctrl-C as usual, no soak unless asked for."""
+
+import signal
 
 import pytest
 from hypothesis import settings
@@ -8,9 +10,14 @@ settings.register_profile("explore", deadline=None, print_blob=True, max_example
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make examples repeatable; `pytest --hypothesis-profile=explore` looks for new ones."""
+    """Make examples repeatable and Ctrl-C an interrupt.
+
+    `pytest --hypothesis-profile=explore` looks for new examples.
+    """
     if not config.getoption("--hypothesis-profile", None):
         settings.load_profile("repeatable")
+    # A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

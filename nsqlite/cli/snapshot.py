@@ -14,7 +14,7 @@ Next: cli/progress.py
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -119,6 +119,23 @@ def telling(path: str) -> Iterator[None]:
 def is_flowing(topic: StoredTopic) -> bool:
     """Return whether a topic hands its messages on to its channels at once."""
     return bool(topic.channels) and not topic.paused
+
+
+def _oldest(left: int, pairs: Iterable[tuple[tuple[int, int], tuple[int, int]]]) -> int | None:
+    """Return the timestamp of the first message that is held.
+
+    Args:
+        left: how many are.
+        pairs: timestamps, and whether it is held; the first from the oldest, the second from the
+            newest.
+    """
+    for (first, is_first), (last, is_last) in pairs:
+        if is_first:
+            return first
+        left -= bool(is_last)
+        if not left:
+            return last
+    return None
 
 
 class Snapshot:
@@ -243,13 +260,7 @@ class Snapshot:
         with telling(self._path):
             upward = self._connection.execute(query, values)
             downward = self._connection.execute(f"{query} DESC", values)
-            for (first, is_first), (last, is_held) in zip(upward, downward, strict=False):
-                if is_first:
-                    return int(first)
-                left -= bool(is_held)
-                if not left:
-                    return int(last)
-        return None
+            return _oldest(left, zip(upward, downward, strict=False))
 
     def codecs(self, topic: StoredTopic) -> list[str]:
         """Return the names of codecs that the oldest and newest `SAMPLE` messages need, sorted."""

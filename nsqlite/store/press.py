@@ -390,40 +390,26 @@ class Press:
         there, so its account is taken too; then the letters are read again.
         """
         waiting = topics.copy()
-        while waiting:
+        while True:
             for topic in waiting:
                 self._account(topic).add_to(batch, topic.cabinet.number)
-            waiting = self._missing(topics)
+            letters = self._unsettled()
+            waiting = _new_topics(letters, topics)
+            if not waiting:
+                break
             topics += waiting
-        letters: list[Letter] = []
-        for letter in self._unsettled():
-            if self._can_write(letter, topics):
-                letters.append(letter)
+        ready: list[Letter] = []
+        for letter in letters:
+            if letter.error is not None or letter.is_left():
+                ready.append(letter)
             else:
                 self._write_next(letter)
-        return letters
-
-    def _missing(self, topics: list[Kept]) -> list[Kept]:
-        """Return the topics of letters that are neither in the store nor among these."""
-        known = set(map(id, topics))
-        found = {
-            id(letter.topic): letter.topic
-            for letter in self._unsettled()
-            if letter.error is None and not letter.topic.cabinet.written
-        }
-        return [topic for key, topic in found.items() if key not in known]
-
-    def _can_write(self, letter: Letter, topics: list[Kept]) -> bool:
-        """Say whether a letter can be written, or told its error, with the accounts of topics."""
-        if letter.error is not None:
-            return True
-        written = letter.topic.cabinet.written or any(topic is letter.topic for topic in topics)
-        return written and letter.is_left()
+        return ready
 
     def _write_next(self, letter: Letter) -> None:
-        """Have a letter written soon, with what it lacks now."""
-        if letter.origin is not None:
-            letter.origin.stir()
+        """Have a move written soon, with what tells that the message has left."""
+        assert letter.origin is not None
+        letter.origin.stir()
         self._clerk.ring()
 
     def _account(self, topic: Kept) -> Account:
@@ -503,6 +489,13 @@ def _is_more(letter: Letter) -> bool:
         or not cabinet.written
         or cabinet.noted() >= SOME
     )
+
+
+def _new_topics(letters: list[Letter], topics: list[Kept]) -> list[Kept]:
+    """Return the topics of letters that are neither in the store nor among these."""
+    there = set(topics)
+    found = dict.fromkeys(letter.topic for letter in letters if letter.error is None)
+    return [topic for topic in found if not (topic.cabinet.written or topic in there)]
 
 
 def _give_back(messages: list[Message[Any]]) -> None:

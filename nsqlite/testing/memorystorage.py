@@ -91,6 +91,22 @@ class Tables:
         """Return the highest id that a topic ever had."""
         return max([topic.last, *self.rows[topic.number]])
 
+    def select(
+        self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
+    ) -> list[Found]:
+        """Return what a channel or the topic itself holds, in order or apart."""
+        topic = self.topics[number]
+        holder = {one.number: one for one in topic.channels}.get(channel or 0)
+        if channel is not None and holder is None:
+            return []
+        return [
+            self.found(channel, row)
+            for row in self.held(topic, holder, self.last(topic))
+            if self.is_apart(channel, row) is apart
+            and row[0] > after
+            and (row[0] <= upto or row[3] is not None)
+        ]
+
     # What happens
 
     def apply(self, batch: Batch) -> None:
@@ -268,18 +284,7 @@ class MemoryStorage:
     ) -> list[Found]:
         with self._lock:
             self._require_open()
-            tables = self.contents.tables
-            topic = tables.topics[number]
-            holder = {one.number: one for one in topic.channels}.get(channel or 0)
-            if channel is not None and holder is None:
-                return []
-            return [
-                tables.found(channel, row)
-                for row in tables.held(topic, holder, tables.last(topic))
-                if tables.is_apart(channel, row) is apart
-                and row[0] > after
-                and (row[0] <= upto or row[3] is not None)
-            ]
+            return self.contents.tables.select(number, channel, after, upto, apart=apart)
 
     def copy_log(self) -> None:
         """See `Storage`; there is no log."""

@@ -440,10 +440,9 @@ class StorageContract:
             channels = [_channel(n, held=1 + (n in left)) for n in (7, 8, 9)]
             topic = _topic(*channels, handed=2, last=2)
             self.given(Batch(topics=[topic], copies=[(1, number, {1: GONE})]))
+            expected = [[1, 2] if n in left else [2] for n in (7, 8, 9)]
             with self.opened() as (storage, _):
-                expected = {n: [1, 2] for n in left}
-                for n in (7, 8, 9):
-                    assert expected.get(n, [2]) == _ready(storage, n)
+                assert expected == [_ready(storage, 7), _ready(storage, 8), _ready(storage, 9)]
         assert self.left() == [2]
 
     def test_a_message_of_one_batch_can_be_done_with_by_all(self) -> None:

@@ -63,6 +63,21 @@ def test_close_twice(path: Path) -> None:
         assert [(b"1", 1)] == everything(again.channel())
 
 
+def test_close_inside_a_call_does_not_wait(path: Path) -> None:
+    """A signal handler that closes inside a call goes on; all is written after it."""
+    with Scene(path) as scene:
+        topic = scene.topic()
+        topic.put(b"1")
+        scene.consumer().get(timeout=0).fin()
+        with topic._guard.lock:
+            scene.keeper.close()
+            assert scene.keeper.over
+        scene.keeper.close()
+        assert not scene.keeper._clerk._thread.is_alive()
+    with Scene(path) as scene:
+        assert [["orders", "orders:billing"], []] == [scene.names(), scene.rows()]
+
+
 def test_close_tells_what_could_not_be_written(path: Path) -> None:
     """What cannot be written at the end is raised by `close`, once; the file is free again."""
     scene = Scene(path)

@@ -384,23 +384,24 @@ def test_a_move_that_comes_between_the_accounts_and_the_letters(path: Path) -> N
         scene.broker.flush()
         message = consumer.get(timeout=0)
         keeper: Any = scene.keeper
-        take = keeper._missing
+        look = keeper._unsettled
         calls: list[Call] = []
 
-        def move_first(topics: Any) -> Any:
-            if not calls:
+        def move_first() -> Any:
+            if not (calls or keeper._dirty):  # the accounts are taken
                 calls.append(Call(lambda: consumer.move(message, dead)))
                 until(lambda: keeper.queue)
-            return take(topics)
+            return look()
 
-        keeper._missing = move_first
+        keeper._unsettled = move_first
         with scene.busy():
-            keeper.flush()  # the accounts are taken, then another thread moves
+            keeper.flush()
+            assert calls
             with scene.as_on_disk() as crashed:
                 here = [body for body, _ in crashed.disk()]
                 there = [body for body, _ in crashed.disk("letters", "dead")]
         assert [b"1", b"2"] == sorted(here + there)
-        keeper._missing = take
+        keeper._unsettled = look
         assert isinstance(calls[0].result(), str)
         scene.broker.flush()
         assert [(b"2", 1)] == scene.disk()
