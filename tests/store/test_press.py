@@ -422,3 +422,28 @@ def test_a_move_to_a_topic_that_is_not_written_yet(path: Path) -> None:
         with scene.as_on_disk() as crashed:
             crashed.channel("letters", topic="dead")
             assert [(b"1", 1)] == crashed.disk("letters", "dead")
+
+
+def test_a_put_that_comes_between_the_accounts_and_the_letters(path: Path) -> None:
+    """It is written with its topic, which was not in the store yet."""
+    with Scene(path) as scene:
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.topic("new")
+        new: Any = scene.topic("new")
+        keeper: Any = scene.keeper
+        keeper._dirty.pop(new)
+        scene.topic().pause()
+        look = keeper._unsettled
+        calls: list[Call] = []
+
+        def put_first() -> Any:
+            if not (calls or keeper._dirty):
+                calls.append(Call(lambda: new.put(b"1")))
+                until(lambda: keeper.queue)
+            return look()
+
+        keeper._unsettled = put_first
+        scene.topic().unpause()
+        keeper._unsettled = look
+        assert isinstance(calls[0].result(), str)
+        assert [["new", "orders"], [b"1"]] == [scene.names(), scene.rows()]
