@@ -50,6 +50,8 @@ class Shelf(Protocol):
     def deliver(self, owner: Any) -> Message[Any] | None:
         """Deliver the next message to a consumer if there is nothing else to mind; takes the lock.
 
+        It may read ahead what comes next, and so block.
+
         Returns:
             None if the long way is to be taken; then nothing has changed.
         """

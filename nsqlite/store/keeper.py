@@ -17,7 +17,7 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, Unpack
 
-from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
+from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError, StoreInUse
 from nsqlite.guid import GuidFactory
 from nsqlite.lock import make_section
 from nsqlite.message import Record
@@ -27,7 +27,7 @@ from nsqlite.shelf import Told
 from nsqlite.store.clerk import Clerk
 from nsqlite.store.codec import Coder
 from nsqlite.store.office import Kept
-from nsqlite.store.press import Press, taken
+from nsqlite.store.press import Press, in_loop, taken
 from nsqlite.store.shelf import Shelf, record_of
 from nsqlite.store.store import Found, Storage, StoredTopic
 from nsqlite.store.terms import Terms
@@ -231,10 +231,13 @@ class Keeper(Press):
             StoreError: it cannot be read; nothing has changed.
             StoreInUse: this is the child of a fork.
             Closed: the broker is.
+            Reentered: called by a signal handler or destructor inside another call.
         """
         guard = topic._guard
         self.require_open()
         self.require_free("get")
+        if self._reading.owned():
+            raise Reentered("get")
         with self._reading:
             with guard.lock:
                 plan = guard.perform(shelf.page)
@@ -244,11 +247,28 @@ class Keeper(Press):
                 after, upto, limit, emptied = plan
                 number = topic.cabinet.number
                 found = self._storage.read(number, shelf.number, after, upto, limit + 1)
-                records = [self.record(one) for one in found[:limit]]
+                decode = self._coder.decode
+                records = [record_of(one, decode) for one in found[:limit]]
                 more = len(found) > limit
                 with guard.lock:
                     guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
         guard.settle()
+
+    def read_ahead(self, topic: Kept, shelf: Shelf) -> None:
+        """Read the next page of a shelf, unless the calling thread runs an event loop; blocks.
+
+        To have another thread read it beside this one would cost several times as much.  If it
+        fails, the store's thread tries again.
+        """
+        if in_loop():
+            return
+        shelf.wanted = True  # so that nobody else reads it
+        try:
+            self.fetch(topic, shelf)
+        except BaseException as error:
+            self.want(topic, shelf)
+            if not isinstance(error, NSQLiteError):
+                raise
 
     def run_errands(self) -> Exception | None:
         """Do what the clerk was asked to, and read the pages that are wanted.

@@ -139,6 +139,10 @@ class Office(Protocol):
         """Read a page; blocks."""
         ...
 
+    def read_ahead(self, topic: Kept, shelf: Shelf) -> None:
+        """Read a page if the calling thread may wait for it."""
+        ...
+
     def settle(self, topic: Kept, shelf: Shelf, messages: list[Message[Any]]) -> None:
         """Have deliveries counted; blocks."""
         ...

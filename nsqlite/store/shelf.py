@@ -64,6 +64,10 @@ class Librarian(Protocol):
         """Read the next page."""
         ...
 
+    def read_ahead(self, shelf: "Shelf") -> None:
+        """Read the next page if the calling thread may wait for it."""
+        ...
+
     def send(self, errand: Callable[[], object], told: Told) -> None:
         """Have something done by the store's thread."""
         ...
@@ -292,6 +296,9 @@ class Shelf:
 
     def deliver(self, owner: Any) -> Message[Any] | None:
         """See `nsqlite.shelf.Shelf`."""
+        flow = self.flow
+        if flow is not None and flow.beyond and self._is_low(flow):
+            self._librarian.read_ahead(self)
         with self._lock:
             flow = self.flow
             notes = self.notes
@@ -301,7 +308,7 @@ class Shelf:
                 flow is None
                 or now >= flow.gate.fresh
                 or not (ready := flow.ready)
-                or (flow.beyond and not self.wanted and len(ready) <= self.capacity // 2 + 1)
+                or (flow.beyond and self._is_low(flow))
                 or owner.delivered >= owner.allowed
                 or owner.over
                 or owner.msg_timeout != flow.msg_timeout
@@ -382,6 +389,10 @@ class Shelf:
             self.wanted = True
             self._librarian.want(self)
 
+    def _is_low(self, flow: Any) -> bool:
+        """Say whether the next delivery leaves so little that a page is to be read."""
+        return not self.wanted and len(flow.ready) <= self.capacity // 2 + 1
+
     def fetch(self) -> None:
         """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
         self._librarian.fetch(self)
@@ -449,4 +460,5 @@ def record_of(
     """Return a message that was found in the store as a record."""
     identity, timestamp, _, codec, data, attempts = found
     name = name_of(identity)
-    return decode(codec, data), timestamp, name[:13], name[13:], attempts
+    body = data if codec is None else decode(codec, data)
+    return body, timestamp, name[:13], name[13:], attempts

@@ -336,6 +336,10 @@ class KeptTopic(Putting[T]):
         """Read a page; blocks."""
         self._office.fetch(self, shelf)
 
+    def read_ahead(self, shelf: Shelf) -> None:
+        """Read a page if the calling thread may wait for it."""
+        self._office.read_ahead(self, shelf)
+
     def send(self, errand: Callable[[], object], told: Told) -> None:
         """Have something done by the store's thread."""
         self._office.send(errand, told)

@@ -1,5 +1,6 @@
 """A shelf: what lies in the file alone is read in pages, what happened is noted, for later."""
 
+import asyncio
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from nsqlite import (
     Empty,
     InvalidMessage,
     NotInFlight,
+    Reentered,
     StoreError,
     StoreFull,
 )
+from nsqlite.flow import Flow
 from nsqlite.observe import Kind
 from nsqlite.store import GONE
 from nsqlite.store.shelf import MANY, PAGE, Shelf
 from nsqlite.testing import ManualClock
-from store.stores import Scene, everything, throw, until
+from store.stores import Scene, everything, finished, full, throw, until
 
 SECOND = 1_000_000_000
 
@@ -598,21 +601,93 @@ def test_the_wall_of_a_moment(path: Path) -> None:
         assert 1012 * SECOND == shelf_of(scene).wall(12 * SECOND)
 
 
+def full_channel(scene: Scene, count: int) -> Flow[Any]:
+    """Return the queue of a channel that was given so many messages, and has read a page."""
+    scene.channel()
+    scene.topic().put_many(numbered(*range(count)))
+    flow = scene.channel()._flow
+    until(lambda: len(flow.ready) == min(count, flow.shelf.capacity))  # type: ignore[union-attr]
+    return flow
+
+
 def test_reading_ahead_begins_at_half(path: Path) -> None:
-    """When half of what memory holds is left, the store's thread reads the next page."""
+    """When half of what memory holds is left, whoever gets the next one reads a page before."""
     with Scene(path, mem_queue_size=4) as scene:
         consumer = scene.consumer()
-        scene.topic().put_many(numbered(*range(10)))
-        scene.channel()
-        flow = scene.channel()._flow
-        until(lambda: len(flow.ready) == 4)
+        flow = full_channel(scene, 10)
         reads = len(scene.spy.reads)
         consumer.get(timeout=0)
         assert [3, 6] == [len(flow.ready), flow.beyond]
         assert reads == len(scene.spy.reads)
+        assert b"1" == consumer.get(timeout=0).body
+        assert [3, 5] == [len(flow.ready), flow.beyond]
+        assert [("read", threading.get_ident())] == scene.spy.reads[reads:]
+
+
+def test_a_loop_does_not_read_ahead(path: Path) -> None:
+    """In an event loop it is the store's thread that reads."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        flow = full_channel(scene, 10)
+        reads = len(scene.spy.reads)
+
+        async def get() -> None:
+            for _ in range(2):
+                consumer.get(timeout=0)
+
+        asyncio.run(get())
+        until(lambda: flow.beyond == 4)
+        assert 4 == len(flow.ready)
+        assert threading.get_ident() not in {thread for _, thread in scene.spy.reads[reads:]}
+
+
+def test_who_cannot_read_ahead_gets_what_is_there(path: Path) -> None:
+    """A page that cannot be read is for the store's thread to read again."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        flow = full_channel(scene, 10)
         consumer.get(timeout=0)
-        until(lambda: len(flow.ready) == 4)
-        assert 4 == flow.beyond
+        main = threading.get_ident()
+
+        def fail(name: str) -> None:
+            if name == "read" and threading.get_ident() == main:
+                raise full()
+
+        scene.spy.before = fail
+        assert b"1" == consumer.get(timeout=0).body
+        until(lambda: [4, 4] == [len(flow.ready), flow.beyond])
+
+
+def test_a_signal_while_it_reads_ahead(path: Path) -> None:
+    """What is thrown into the reading loses nothing; the store's thread reads the page."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        flow = full_channel(scene, 10)
+        consumer.get(timeout=0)
+        scene.spy.once(throw(KeyboardInterrupt()), ("read",))
+        with pytest.raises(KeyboardInterrupt):
+            consumer.get(timeout=0)
+        until(lambda: [4, 5] == [len(flow.ready), flow.beyond])
+        assert numbered(*range(1, 10)) == finished(consumer.get(timeout=1) for _ in range(9))
+
+
+def test_a_page_is_not_read_inside_the_reading_of_one(path: Path) -> None:
+    """A signal handler that gets in the middle of that is refused, so nothing is read twice."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        full_channel(scene, 10)
+        refused: list[type[Exception]] = []
+
+        def get() -> None:
+            try:
+                scene.channel()._flow.shelf.fetch()  # type: ignore[union-attr]  # it has one
+            except Reentered:
+                refused.append(Reentered)
+
+        consumer.get(timeout=0)
+        scene.spy.once(get, ("read",))
+        assert numbered(*range(1, 10)) == finished(consumer.get(timeout=1) for _ in range(9))
+        assert [Reentered] == refused
 
 
 def test_the_reader_is_no_consumer(path: Path) -> None:

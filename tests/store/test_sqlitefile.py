@@ -23,7 +23,7 @@ from nsqlite import (
     StoreInUse,
 )
 from nsqlite.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic, sqlitefile
-from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SPARE, SQLiteFile, runs, told
+from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SPARE, TOGETHER, SQLiteFile, runs, told
 from nsqlite.testing import StorageContract
 from store.test_schema import FIXTURE, exact_contents
 
@@ -547,6 +547,52 @@ def test_another_program_reads(path: Path, file: SQLiteFile) -> None:
         file.write_row(1, row(1))
         tidy(file)
         assert [1] == ready(file)
+
+
+def test_another_program_writes(path: Path, file: SQLiteFile) -> None:
+    """What it writes between two commits hinders neither, whatever way these take."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        for identity in range(1, 8):
+            if identity % 2:
+                file.write_row(1, row(identity))
+            else:
+                file.write_attempts(1, 1, [(identity - 1, identity)])
+            other.execute("INSERT INTO theirs VALUES (1)")
+        assert 7 == other.execute("SELECT count(*) FROM theirs").fetchone()[0]
+        assert [(1, 2), (3, 4), (5, 6), (7, 0)] == [
+            (one[0], one[-1]) for one in file.read(1, 1, 0, HIGHEST, -1)
+        ]
+
+
+@pytest.mark.parametrize("write", ["write", "write_rows", "tidy"])
+def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str) -> None:
+    """It can do so, to the last page, as soon as more was written than a message."""
+    file.write_row(1, row(1))
+    if write == "write":
+        file.write(Batch(topics=[topic(held=1, last=1)]))
+    elif write == "write_rows":
+        file.write_rows(1, [row(2), row(3)])
+    else:
+        file.tidy()
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        assert (0, 0, 0) == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
+    """However many rows come together, and whatever they are, all of them are there."""
+    expected: list[tuple[int, int | None, str | None, bytes]] = []
+    identity = 0
+    for number in (1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 3 * TOGETHER):
+        for due, codec in ((None, None), (5, None), (None, "json")):
+            rows: list[Row] = [
+                (identity + i, 1, due, None, codec, b"%d" % i) for i in range(1, number + 1)
+            ]
+            identity += number
+            file.write_rows(1, rows)
+            expected += [(one[0], one[2], one[4], one[5]) for one in rows]
+    found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
+    assert expected == sorted((one[0], one[2], one[3], one[4]) for one in found)
 
 
 # What is damaged
