@@ -94,15 +94,14 @@ class Press:
         """
         if self.lock.owned():
             self.lock.__exit__()
-            self._pass_on()
+            if self.queue:
+                self._pass_on()
         elif self.queue and self.lock.attempt():
             self.lock.__exit__()  # it was free: nobody else would pass it on
             self._pass_on()
 
     def _pass_on(self) -> None:
         """Have the first who waits write for all who have reserved meanwhile."""
-        if not self.queue:
-            return
         try:
             head = self.queue[0]
         except IndexError:  # somebody has written it
@@ -118,7 +117,8 @@ class Press:
                 with self.lock:
                     return work(*args)
             finally:
-                insist(self._pass_on)
+                if self.queue:
+                    insist(self._pass_on)
         except BaseException:
             insist(self._pass_on)
             raise

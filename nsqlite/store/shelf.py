@@ -313,7 +313,7 @@ class Shelf:
                 or owner.over
                 or owner.msg_timeout != flow.msg_timeout
                 or self.guard.wary
-                or not 0 < len(notes) < MANY
+                or not (self.counted or 0 < len(notes) < MANY)
             ):
                 return None
             record = ready[0]

@@ -48,13 +48,12 @@ VACUUMED: Final = 500
 
 PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
-PUT_PLAIN: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, NULL, NULL, NULL, ?)"
+PUT_PLAIN: Final = "INSERT OR IGNORE INTO message_{} VALUES "
+PLAIN_ROW: Final = "(?, ?, NULL, NULL, NULL, ?)"
 """For bytes that are due at once and meant for all channels."""
 
 TOGETHER: Final = 20
 """So many plain messages are put by one statement, in half the time of as many."""
-
-PUT_TOGETHER: Final = PUT_PLAIN + ", (?, ?, NULL, NULL, NULL, ?)" * (TOGETHER - 1)
 
 EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
 
@@ -190,8 +189,10 @@ class SQLiteFile:
         self._restart = False
         self._open_read: sqlite3.Cursor | None = None  # one that is not at its end, see there
         self._puts: Final = _Statements(PUT)
-        self._plain_puts: Final = _Statements(PUT_PLAIN)
-        self._joint_puts: Final = _Statements(PUT_TOGETHER)
+        self._plain_puts: Final = [
+            _Statements(PUT_PLAIN + ", ".join([PLAIN_ROW] * number))
+            for number in range(TOGETHER + 1)
+        ]  # by the number of rows
         self._counts: Final = _Statements(COUNT)
         self._reading: Final = make_section(rank=3)
         self._connections: Final[list[sqlite3.Connection]] = []
@@ -382,18 +383,34 @@ class SQLiteFile:
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
-        try:
-            if self._open_read is None:
-                self._begin_read()
-            if row[2:5] == PLAIN:
-                self._quick.execute(self._plain_puts[number], (row[0], row[1], row[5]))
-            else:
-                self._quick.execute(self._puts[number], row)
-        except REFUSED:
-            self.write_rows(number, [row])  # without the open read
+        if row[2:5] == PLAIN:
+            done = self._quickly(self._plain_puts[1][number], (row[0], row[1], row[5]))
+        else:
+            done = self._quickly(self._puts[number], row)
+        if not done:
+            self._put_slowly(number, [row])
 
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """See `Storage`."""
+        count = len(rows)
+        if count > TOGETHER or set(map(KIND, rows)) != {PLAIN}:
+            self._put_slowly(number, rows)
+            return
+        values = tuple(chain.from_iterable(map(REST, rows)))
+        if not self._quickly(self._plain_puts[count][number], values):
+            self._put_slowly(number, rows)
+
+    def _quickly(self, statement: str, values: tuple[object, ...]) -> bool:
+        """Make one statement a commit; return False if it is refused, and nothing has changed."""
+        try:
+            if self._open_read is None:
+                self._begin_read()
+            self._quick.execute(statement, values)
+        except REFUSED:  # the slow way does without the open read, and tells why
+            return False
+        return True
+
+    def _put_slowly(self, number: int, rows: list[Row]) -> None:
         with self._telling():
             self._in_one(partial(self._put, number, rows))
 
@@ -402,24 +419,16 @@ class SQLiteFile:
         if set(map(KIND, rows)) != {PLAIN}:
             writer.executemany(self._puts[number], rows)
             return
-        left = len(rows) % TOGETHER
-        for first in range(0, len(rows) - left, TOGETHER):
-            some = map(REST, rows[first : first + TOGETHER])
-            writer.execute(self._joint_puts[number], tuple(chain.from_iterable(some)))
-        if left:
-            writer.executemany(self._plain_puts[number], map(REST, rows[-left:]))
+        for first in range(0, len(rows), TOGETHER):
+            some = rows[first : first + TOGETHER]
+            values = tuple(chain.from_iterable(map(REST, some)))
+            writer.execute(self._plain_puts[len(some)][number], values)
 
     def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
         if len(copies) == 1:
             [(identity, attempts)] = copies
-            try:
-                if self._open_read is None:
-                    self._begin_read()
-                self._quick.execute(self._counts[number], (channel, attempts, identity))
-            except REFUSED:
-                pass  # the long way goes without the open read
-            else:
+            if self._quickly(self._counts[number], (channel, attempts, identity)):
                 self._remember((identity,))
                 return
         with self._telling():
@@ -538,14 +547,14 @@ class SQLiteFile:
         """Delete the messages that nobody holds any more, of those that somebody had done with."""
         writer = self._writer
         all_done = sorted(identity for identity, count in counts.items() if count >= holders)
-        writer.executemany(f"DELETE FROM message_{number} WHERE id BETWEEN ? AND ?", runs(all_done))
-        copied = self._copied
-        if copied is None:
-            writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", runs(all_done))
-        else:
-            known = copied.intersection(all_done)
-            writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", runs(sorted(known)))
+        ranges = runs(all_done)
+        writer.executemany(f"DELETE FROM message_{number} WHERE id BETWEEN ? AND ?", ranges)
+        if self._copied is not None:
+            known = self._copied.intersection(all_done)
             self._uncopied |= known
+            if len(known) < len(all_done):
+                ranges = runs(sorted(known))
+        writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", ranges)
         some_done = [(identity,) for identity, count in counts.items() if count < holders]
         if some_done:
             writer.executemany(

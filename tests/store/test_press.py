@@ -337,10 +337,14 @@ def test_a_put_waits_for_its_topic(path: Path) -> None:
         with scene.spy.failing(), pytest.raises(StoreFull):
             scene.topic()
         topic = scene.topic()
-        with scene.keeper.lock:
+
+        def put() -> Call:
             call = Call(lambda: topic.put_many([b"1"]))
             until(lambda: len(scene.keeper.queue) == 1)
             assert [] == scene.names()
+            return call
+
+        call = scene.keeper.alone(put)
         assert 1 == len(call.result())
         assert [["orders"], [b"1"]] == [scene.names(), scene.rows()]
 

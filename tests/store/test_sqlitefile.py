@@ -233,7 +233,7 @@ def test_an_interrupted_end_is_rolled_back(
     with monkeypatch.context() as patch:
         patch.setattr(file, "_put", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            file.write_rows(1, [row(3)])
+            file.write(Batch(rows=[(1, [row(3)])]))
     assert not file._writer.in_transaction
     assert [1, 2] == ready(file)
 
@@ -572,7 +572,7 @@ def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str
     if write == "write":
         file.write(Batch(topics=[topic(held=1, last=1)]))
     elif write == "write_rows":
-        file.write_rows(1, [row(2), row(3)])
+        file.write_rows(1, [row(identity) for identity in range(2, TOGETHER + 3)])
     else:
         file.tidy()
     with closing(sqlite3.connect(path, timeout=0)) as other:
