@@ -8,6 +8,7 @@ Everything of a cabinet expects the topic's lock; an account, once taken, is its
 Next: store/letter.py
 """
 
+from itertools import repeat
 from typing import Final
 
 import attrs
@@ -28,7 +29,7 @@ class Account:
         emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         notes: what became of messages, by id, for each shelf.
-        pending: messages that were shown and are not written, by id: body and timestamp.
+        pending: messages that were shown and are not written, by id.
     """
 
     decided: bool = False
@@ -38,7 +39,7 @@ class Account:
     emptied: list[tuple[str, str]] = attrs.Factory(list)
     unheld: bool = False
     notes: list[tuple[Shelf, dict[str, Copy]]] = attrs.Factory(list)
-    pending: dict[str, tuple[bytes, int]] = attrs.Factory(dict)
+    pending: dict[str, Row] = attrs.Factory(dict)
 
     def add_to(self, batch: Batch, number: int) -> None:
         """Add it to a batch; needs no lock."""
@@ -51,20 +52,23 @@ class Account:
         if self.unheld:
             batch.unheld.add(number)
         batch.emptied += [(number, int(after, 16), int(upto, 16)) for after, upto in self.emptied]
-        never: set[str] = set()
-        if self.pending and len(self.topic.channels) == 1:
-            for _, notes in self.notes:
-                never = {name for name in self.pending if notes.get(name, ()) is GONE}
-        rows: list[Row] = [
-            (int(name, 16), timestamp, None, None, None, body)
-            for name, (body, timestamp) in self.pending.items()
-            if name not in never
-        ]
+        never = self._never()
+        rows = [row for name, row in self.pending.items() if name not in never]
         if rows:
             batch.rows.append((number, rows))
         for shelf, notes in self.notes:
-            copies = {int(name, 16): copy for name, copy in notes.items() if name not in never}
+            told = {name: notes[name] for name in notes if name not in never} if never else notes
+            copies = dict(zip(map(int, told, repeat(16)), told.values(), strict=True))
             batch.copies.append((number, shelf.number, copies))
+
+    def _never(self) -> set[str]:
+        """Return which messages need not be written: the only channel has done with them."""
+        if self.topic is None or len(self.topic.channels) != 1:
+            return set()
+        never: set[str] = set()
+        for _, notes in self.notes:
+            never = {name for name in self.pending.keys() & notes.keys() if notes[name] is GONE}
+        return never
 
 
 class Cabinet:
@@ -78,7 +82,7 @@ class Cabinet:
         taken: how many accounts were taken.
         shelves: those of the channels, by name.
         gone: the numbers of channels that were deleted and are still in the store.
-        pending: messages that were shown and are not written yet, by id: body and timestamp.
+        pending: messages that were shown and are not written yet, by id.
         emptied: after and up to which ids the topic has thrown away what it held.
         unheld: there may be messages in the store that nobody holds.
         deleted: the topic is.
@@ -111,7 +115,7 @@ class Cabinet:
         self.held: Final = held
         self.shelves: Final[dict[str, Shelf]] = {}
         self.gone: list[int] = []
-        self.pending: dict[str, tuple[bytes, int]] = {}
+        self.pending: dict[str, Row] = {}
         self.sent: Account | None = None
         self.emptied: list[tuple[str, str]] = []
         self.unheld = False

@@ -19,7 +19,7 @@ from nsqlite.flow import Moved
 from nsqlite.guid import BLOCK
 from nsqlite.lock import insist
 from nsqlite.message import Record, T
-from nsqlite.publisher import batch_of
+from nsqlite.publisher import AT_ONCE, batch_of
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
 from nsqlite.store.fanout import KeptFanOut
@@ -70,7 +70,8 @@ class Putting(Topic[T]):
             StoreError: the message, or with `sync="interval"` what was put before, could not be
                 stored; nothing was put anywhere.
         """
-        if body.__class__ is bytes and delay is None and timeout is None:
+        at_once = timeout is None or timeout is AT_ONCE
+        if body.__class__ is bytes and delay is None and at_once:
             name = self._put_at_once(body)  # type: ignore[arg-type]  # bytes, as the line above found
             if name is not None:
                 return name
@@ -126,16 +127,18 @@ class Putting(Topic[T]):
             ids.used = used + 1
             prefix = ids.prefix
             suffix = ids.suffixes[used]
+            name = prefix + suffix
+            row = (int(name, 16), now, None, None, None, body)
             # One piece, up to the call that follows:
             self._bytes += len(body)
-            self._cabinet.pending[prefix + suffix] = body, now
+            self._cabinet.pending[name] = row
             record: Record[Any] = (body, now, prefix, suffix, 0)
             try:
                 push(record)
             except BaseException:
                 insist(partial(self._show_rest, record))
                 raise
-        return prefix + suffix
+        return name
 
     def _show_rest(self, record: Record[T]) -> None:
         """Show a message to the channels that have not got it.  May be made twice."""
@@ -408,8 +411,7 @@ class Putting(Topic[T]):
         for letter in list(self._office.queue):
             if letter.topic is self:
                 yield from letter.rows
-        for name, (body, timestamp) in self._cabinet.pending.items():
-            yield int(name, 16), timestamp, None, None, None, body
+        yield from self._cabinet.pending.values()
 
 
 def concluded(letter: Letter) -> list[str]:

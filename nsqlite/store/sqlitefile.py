@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
+from json import dumps
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
 from nsqlite.lock import insist, make_section
@@ -40,6 +41,9 @@ SWEPT: Final = 1000
 COPIED: Final = 100_000
 """How many messages are known to have copies; beyond it every one is looked for."""
 
+FEW: Final = 20
+"""Fewer runs of ids than this are deleted run by run."""
+
 SPARE: Final = 1000
 """How many free pages are kept for messages to come."""
 
@@ -53,18 +57,29 @@ PLAIN_ROW: Final = "(?, ?, NULL, NULL, NULL, ?)"
 """For bytes that are due at once and meant for all channels."""
 
 TOGETHER: Final = 20
-"""So many plain messages are put by one statement, in half the time of as many."""
+"""Up to so many plain messages are put by one statement, in half the time of as many."""
+
+BULK: Final = 200
+"""So many plain messages are put by one statement where there are more."""
 
 EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
 
-COUNT: Final = (
-    "INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{} WHERE id = ?"
-    " ON CONFLICT DO UPDATE SET attempts = excluded.attempts"
-)
+IN_LIST: Final = "id IN (SELECT value FROM json_each(?))"
+"""Of a list of ids; one statement for all of them, since each gives the interpreter's lock away."""
 
-COPY: Final = (
-    "INSERT INTO copy VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE SET"
-    " attempts = excluded.attempts, due = coalesce(excluded.due, due)"
+_COUNTED: Final = " ON CONFLICT DO UPDATE SET attempts = excluded.attempts"
+
+COUNT: Final = "INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{} WHERE id = ?" + _COUNTED
+COUNT_LIST: Final = (
+    f"INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{{}} WHERE {IN_LIST}{_COUNTED}"
+)
+COPY_LIST: Final = (
+    "INSERT INTO copy SELECT value, ?, ?, ?, 0 FROM json_each(?) WHERE true"
+    f"{_COUNTED}, due = coalesce(excluded.due, due)"
+)
+DONE_LIST: Final = (
+    "INSERT INTO copy SELECT value, ?, 0, NULL, 1 FROM json_each(?) WHERE true"
+    " ON CONFLICT DO UPDATE SET due = NULL, gone = 1"
 )
 
 _FOUND: Final = """
@@ -121,6 +136,9 @@ STATEMENTS: Final = 500
 """How many statements SQLite keeps prepared; each topic has some of its own."""
 
 
+K = TypeVar("K")
+
+
 class _Statements(dict[int, str]):
     """A statement for each topic, by its number."""
 
@@ -150,6 +168,26 @@ def runs(identities: list[int]) -> list[tuple[int, int]]:
     edges += [i for i in range(1, len(identities)) if identities[i] != identities[i - 1] + 1]
     ends = [*edges[1:], len(identities)]
     return [(identities[i], identities[j - 1]) for i, j in zip(edges, ends, strict=True) if j]
+
+
+def pieces(rows: list[Row]) -> Iterator[list[Row]]:
+    """Go through rows in pieces of `BULK`, then of `TOGETHER`, then what is left."""
+    first = 0
+    for size in (BULK, TOGETHER):
+        last = len(rows) - size
+        while first <= last:
+            yield rows[first : first + size]
+            first += size
+    if first < len(rows):
+        yield rows[first:]
+
+
+def _grouped(pairs: Iterable[tuple[int, K]]) -> Iterable[tuple[K, list[int]]]:
+    """Return ids by what goes with them."""
+    groups: dict[K, list[int]] = {}
+    for identity, key in pairs:
+        groups.setdefault(key, []).append(identity)
+    return groups.items()
 
 
 REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError)
@@ -189,10 +227,10 @@ class SQLiteFile:
         self._restart = False
         self._open_read: sqlite3.Cursor | None = None  # one that is not at its end, see there
         self._puts: Final = _Statements(PUT)
-        self._plain_puts: Final = [
-            _Statements(PUT_PLAIN + ", ".join([PLAIN_ROW] * number))
-            for number in range(TOGETHER + 1)
-        ]  # by the number of rows
+        self._plain_puts: Final = {
+            number: _Statements(PUT_PLAIN + ", ".join([PLAIN_ROW] * number))
+            for number in (*range(1, TOGETHER + 1), BULK)
+        }  # by the number of rows
         self._counts: Final = _Statements(COUNT)
         self._reading: Final = make_section(rank=3)
         self._connections: Final[list[sqlite3.Connection]] = []
@@ -419,8 +457,7 @@ class SQLiteFile:
         if set(map(KIND, rows)) != {PLAIN}:
             writer.executemany(self._puts[number], rows)
             return
-        for first in range(0, len(rows), TOGETHER):
-            some = rows[first : first + TOGETHER]
+        for some in pieces(rows):
             values = tuple(chain.from_iterable(map(REST, some)))
             writer.execute(self._plain_puts[len(some)][number], values)
 
@@ -436,8 +473,9 @@ class SQLiteFile:
         self._remember([identity for identity, _ in copies])
 
     def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
-        rows = [(channel, attempts, identity) for identity, attempts in copies]
-        self._writer.executemany(self._counts[number], rows)
+        statement = COUNT_LIST.format(number)
+        for attempts, identities in _grouped(copies):
+            self._writer.execute(statement, (channel, attempts, dumps(identities)))
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
@@ -524,16 +562,13 @@ class SQLiteFile:
         )
 
     def _write_copies(self, channel: int, copies: dict[int, Copy], done: list[int]) -> None:
-        kept = [(identity, channel, *copy) for identity, copy in copies.items() if copy is not GONE]
-        if kept:
-            self._writer.executemany(COPY, kept)
-        self._remember([one[0] for one in kept] + done)
+        kept = [(identity, copy) for identity, copy in copies.items() if copy is not GONE]
+        for (attempts, due), identities in _grouped(kept):
+            self._writer.execute(COPY_LIST, (channel, attempts, due, dumps(identities)))
         if done:
-            self._writer.executemany(
-                "INSERT INTO copy VALUES (?, ?, 0, NULL, 1) ON CONFLICT DO UPDATE SET"
-                " due = NULL, gone = 1",
-                [(identity, channel) for identity in done],
-            )
+            self._writer.execute(DONE_LIST, (channel, dumps(done)))
+        self._remember([identity for identity, _ in kept])
+        self._remember(done)
 
     def _remember(self, identities: Iterable[int]) -> None:
         """Take note of which messages have copies, as long as they are not too many."""
@@ -545,27 +580,33 @@ class SQLiteFile:
 
     def _forget(self, number: int, counts: Counter[int], holders: int) -> None:
         """Delete the messages that nobody holds any more, of those that somebody had done with."""
-        writer = self._writer
         all_done = sorted(identity for identity, count in counts.items() if count >= holders)
-        ranges = runs(all_done)
-        writer.executemany(f"DELETE FROM message_{number} WHERE id BETWEEN ? AND ?", ranges)
+        self._delete_runs(f"DELETE FROM message_{number} WHERE ", all_done)
         if self._copied is not None:
-            known = self._copied.intersection(all_done)
-            self._uncopied |= known
-            if len(known) < len(all_done):
-                ranges = runs(sorted(known))
-        writer.executemany("DELETE FROM copy WHERE id BETWEEN ? AND ?", ranges)
-        some_done = [(identity,) for identity, count in counts.items() if count < holders]
+            all_done = sorted(self._copied.intersection(all_done))
+            self._uncopied.update(all_done)
+        self._delete_runs("DELETE FROM copy WHERE ", all_done)
+        some_done = [identity for identity, count in counts.items() if count < holders]
         if some_done:
-            writer.executemany(
-                f"DELETE FROM message_{number} WHERE id = ? AND {UNHELD.format(number)}",
-                some_done,
-            )
-            writer.executemany(
-                "DELETE FROM copy WHERE id = ? AND NOT EXISTS"
-                f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
-                some_done,
-            )
+            self._delete(number, some_done, f" AND {UNHELD.format(number)}")
+
+    def _delete_runs(self, delete: str, identities: list[int]) -> None:
+        """Delete what has one of some ids, which are sorted."""
+        ranges = runs(identities)
+        if len(ranges) < FEW:
+            self._writer.executemany(f"{delete} id BETWEEN ? AND ?", ranges)
+        else:
+            self._writer.execute(f"{delete} {IN_LIST}", (dumps(identities),))
+
+    def _delete(self, number: int, identities: list[int], condition: str = "") -> None:
+        """Delete those messages of some that meet a condition, and their copies."""
+        values = (dumps(identities),)
+        self._writer.execute(f"DELETE FROM message_{number} WHERE {IN_LIST}{condition}", values)
+        self._writer.execute(
+            f"DELETE FROM copy WHERE {IN_LIST} AND NOT EXISTS"
+            f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
+            values,
+        )
 
     # Upkeep
 
@@ -612,7 +653,7 @@ class SQLiteFile:
             " ORDER BY id LIMIT ?",
             (start, handed, SWEPT),
         ).fetchall()
-        self._delete(number, rows, f"id = ? AND {UNHELD.format(number)}")
+        self._delete(number, [one for (one,) in rows], f" AND {UNHELD.format(number)}")
         if len(rows) < SWEPT:
             writer.execute("UPDATE topic SET unheld = 0 WHERE number = ?", (number,))
         self._swept = rows[-1][0] if len(rows) == SWEPT else None
@@ -622,19 +663,11 @@ class SQLiteFile:
         writer = self._writer
         rows = writer.execute(f"SELECT id FROM message_{number} LIMIT ?", (SWEPT,)).fetchall()
         if rows:
-            self._delete(number, rows, "id = ?")
+            self._delete(number, [one for (one,) in rows])
         else:
             writer.execute(f"DROP TABLE message_{number}")
             writer.execute("DELETE FROM topic WHERE number = ?", (number,))
         self._swept = rows[-1][0] if rows else None
-
-    def _delete(self, number: int, rows: list[Any], condition: str) -> None:
-        self._writer.executemany(f"DELETE FROM message_{number} WHERE {condition}", rows)
-        self._writer.executemany(
-            "DELETE FROM copy WHERE id = ? AND NOT EXISTS"
-            f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
-            rows,
-        )
 
     def _vacuum(self) -> bool:
         """Give some of the free pages back if they are many."""

@@ -119,7 +119,10 @@ def test_what_one_channel_had_and_finished_is_never_written() -> None:
     one, two = "0" * 15 + "1", "0" * 15 + "2"
     told = Account(
         topic=StoredTopic(number=3, name="orders", channels=[object()]),  # type: ignore[list-item]
-        pending={one: (b"1", 10), two: (b"2", 20)},
+        pending={
+            one: (1, 10, None, None, None, b"1"),
+            two: (2, 20, None, None, None, b"2"),
+        },
         notes=[(shelf, {one: GONE, two: (1, None)})],
         emptied=[("0" * 16, one)],
         gone=[9],
