@@ -63,7 +63,17 @@ class Clerk:
     Threads: any may call `ring`, `expect`, `stop` and `wait`; also a signal handler.
     """
 
-    __slots__ = ("_bell", "_due", "_late", "_problem", "_stopping", "_thread", "_work", "name")
+    __slots__ = (
+        "_bell",
+        "_due",
+        "_late",
+        "_problem",
+        "_said",
+        "_stopping",
+        "_thread",
+        "_work",
+        "name",
+    )
 
     def __init__(self, work: Work, name: str, late: int) -> None:
         """Begin unstarted.
@@ -81,6 +91,7 @@ class Clerk:
         self._due: int | None = None
         self._stopping = False
         self._problem: Exception | None = None
+        self._said = ""
         self._thread: Final = _Bearer(self)
 
     def start(self) -> None:
@@ -128,14 +139,22 @@ class Clerk:
                 self._look()
             except Exception as problem:
                 self._due = SYSTEM.monotonic_ns() + AGAIN
-                if not isinstance(problem, Closed):
-                    log.exception("%s failed, and tries again", self.name)
+                self._complain(problem)
         try:
             self._work.finish()
         except Exception as problem:
             self._problem = problem
             if not isinstance(problem, StoreError):
                 log.exception("%s failed", self.name)
+
+    def _complain(self, problem: Exception) -> None:
+        """Log why something failed; what the store is short of once, until that is over."""
+        if isinstance(problem, StoreError):
+            if str(problem) != self._said:
+                log.error("%s failed, and tries again: %s", self.name, problem)
+            self._said = str(problem)
+        elif not isinstance(problem, Closed):
+            log.error("%s failed, and tries again", self.name, exc_info=problem)
 
     def _look(self) -> None:
         work = self._work
@@ -152,6 +171,7 @@ class Clerk:
         """Write what may be late, and whatever comes of that, keep the store small."""
         try:
             self._work.flush()
+            self._said = ""
         finally:
             if self._work.upkeep():
                 self.expect(at_once=True)  # step by step, so that whoever wants to write can

@@ -285,6 +285,7 @@ class SQLiteFile:
             raise StoreError(
                 self._path, f"SQLite cannot keep a write-ahead log here, only {mode!r}"
             )
+        writer.execute("SELECT count(*) FROM json_each('[]')")  # which an old one may lack
         writer.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         if not tables:

@@ -126,11 +126,40 @@ def test_a_failure_is_logged_and_tried_again(name: str, caplog: pytest.LogCaptur
     until(lambda: caplog.records)
     assert not office.clerk.is_at_rest()
     [record] = caplog.records
-    assert "a clerk failed, and tries again" == record.getMessage()
-    assert record.exc_info is not None
-    assert problem is record.exc_info[1]
+    assert "a clerk failed, and tries again: " + str(problem) == record.getMessage()
     assert 1_000_000_000 == AGAIN
     until(lambda: office.work.done.count("upkeep") == (2 if name == "upkeep" else 1))
+    assert "finish" == office.end()[-1]
+
+
+def test_what_the_store_is_short_of_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The same again is not, until it was over; something else is."""
+    office = Office()
+    full, torn = StoreError("jobs.db", "full"), StoreError("jobs.db", "torn")
+
+    def look(*problems: Exception) -> list[str]:
+        before = len(caplog.records)
+        for problem in problems:
+            office.clerk._complain(problem)
+        return [record.getMessage().rpartition(": ")[2] for record in caplog.records[before:]]
+
+    assert ["full", "torn"] == look(full, full, torn, torn)
+    office.clerk._catch_up()
+    assert ["torn"] == look(torn, torn)
+    assert "finish" == office.end()[-1]
+
+
+def test_what_is_no_error_of_the_store_is_logged_with_its_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is a defect, so each time."""
+    office = Office()
+    problem = ZeroDivisionError()
+    for _ in range(2):
+        office.clerk._complain(problem)
+    assert [problem, problem] == [
+        record.exc_info and record.exc_info[1] for record in caplog.records
+    ]
     assert "finish" == office.end()[-1]
 
 
