@@ -25,6 +25,7 @@ from nsqlite import (
 from nsqlite.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic, sqlitefile
 from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SPARE, TOGETHER, SQLiteFile, runs, told
 from nsqlite.testing import StorageContract
+from store.stores import until
 from store.test_schema import FIXTURE, exact_contents
 
 HIGHEST: Final = (1 << 63) - 1
@@ -577,6 +578,27 @@ def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str
         file.tidy()
     with closing(sqlite3.connect(path, timeout=0)) as other:
         assert (0, 0, 0) == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+@pytest.mark.parametrize("attempts", ["late", "durable"])
+def test_another_program_copies_the_log_of_a_broker_at_rest(path: Path, attempts: Any) -> None:
+    """Nothing hinders it for longer than `sync_timeout`, whatever was done last."""
+    with Broker(store=SQLite(path, attempts=attempts, sync_timeout=0.001)) as broker:
+        consumer = Consumer(broker.topic("orders").channel("billing"))
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+
+            def is_free() -> bool:
+                copied: tuple[int, ...] = other.execute(
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                ).fetchone()
+                return copied == (0, 0, 0)
+
+            broker.topic("orders").put(b"1")
+            until(is_free)
+            message = consumer.get(timeout=0)
+            until(is_free)
+            message.fin()
+            until(is_free)
 
 
 def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
