@@ -15,7 +15,6 @@ Next: cli/progress.py
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any, Final, Self
 from nsqlite.cli.lines import LARGEST, Held, MessageLine
 from nsqlite.errors import StoreError, StoreForeign
 from nsqlite.store.schema import MARK, VERSION
-from nsqlite.store.sqlitefile import told
+from nsqlite.store.statements import telling
 from nsqlite.store.store import StoredChannel, StoredTopic
 
 PATIENCE: Final = 5.0
@@ -105,15 +104,6 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
     if version < VERSION:
         problem = f"an earlier nsqlite wrote it (version {version}): open it once with a broker"
         raise StoreForeign(path, problem)
-
-
-@contextmanager
-def telling(path: str) -> Iterator[None]:
-    """Tell SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise told(path, error) from error
 
 
 def is_flowing(topic: StoredTopic) -> bool:

@@ -9,7 +9,8 @@ import json
 from types import TracebackType
 from typing import Final, Self
 
-from nsqlite.cli.snapshot import connect, telling
+from nsqlite.cli.snapshot import connect
+from nsqlite.store.statements import telling
 
 COMMON: Final = "SELECT id FROM message_{0} WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1"
 

@@ -4,7 +4,7 @@ The rule: the operating system holds the lock, so it ends with its process howev
 
 The lock lies beside the file, in `<file>-owner`, with the number of the owner's process.
 
-Next: store/sqlitefile.py
+Next: store/statements.py
 """
 
 import os

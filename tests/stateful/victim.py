@@ -68,7 +68,7 @@ class Victim:
         self.broker = nsqlite.Broker(store=store, msg_timeout=orders["msg_timeout"])
         if at_statement:
             keeper: Any = self.broker._keeper
-            keeper._storage._writer.set_trace_callback(self.burn)
+            keeper._storage._writer._connection.set_trace_callback(self.burn)
 
     def burn(self, point: str) -> None:
         """Die at the point, or the statement, whose turn it is."""

@@ -12,8 +12,7 @@ import pytest
 from nsqlite import StoreError, StoreForeign
 from nsqlite.store import GONE, Batch, StoredChannel, StoredTopic, schema, sqlitefile
 from nsqlite.store.sqlitefile import SQLiteFile
-
-HIGHEST: Final = (1 << 63) - 1
+from store.files import HIGHEST
 
 FIXTURE: Final = Path(__file__).with_name("version_1.db")
 """A file that the first version wrote; see `write_fixture`."""

@@ -22,13 +22,12 @@ from nsqlite import (
     StoreFull,
     StoreInUse,
 )
-from nsqlite.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic, sqlitefile
-from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SPARE, TOGETHER, SQLiteFile, runs, told
+from nsqlite.store import GONE, Batch, StoredTopic, sqlitefile, writer
+from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SQLiteFile
+from nsqlite.store.writer import SPARE
 from nsqlite.testing import StorageContract
-from store.stores import until
+from store.files import HIGHEST, count, finish, ready, row, tidy, topic
 from store.test_schema import FIXTURE, exact_contents
-
-HIGHEST: Final = (1 << 63) - 1
 
 
 class TestContract(StorageContract):
@@ -56,7 +55,7 @@ class TestContractFewCopies(TestContract):
 
     @pytest.fixture(autouse=True)
     def _forgetful(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlitefile, "COPIED", 1)
+        monkeypatch.setattr(writer, "COPIED", 1)
 
 
 @pytest.fixture
@@ -75,45 +74,6 @@ def file(path: Path) -> Iterator[SQLiteFile]:
         file.close()
 
 
-def topic(held: int = 0, last: int = 0, since: int = 0) -> StoredTopic:
-    return StoredTopic(
-        number=1,
-        name="orders",
-        handed=last,
-        last=last,
-        channels=[
-            StoredChannel(number=1, name="billing", held=held, since=since),
-            StoredChannel(number=2, name="audit", held=held, since=since),
-        ],
-    )
-
-
-def row(identity: int, data: bytes = b"x") -> Row:
-    return identity, identity, None, None, None, data
-
-
-def ready(file: SQLiteFile, channel: int = 1) -> list[int]:
-    return [one[0] for one in file.read(1, channel, 0, HIGHEST, -1)]
-
-
-def finish(file: SQLiteFile, identities: list[int]) -> None:
-    """Have both channels be done with messages."""
-    done: dict[int, Copy] = dict.fromkeys(identities, GONE)
-    last = topic(last=max(identities))
-    file.write(Batch(topics=[last], copies=[(1, 1, done), (1, 2, done)]))
-
-
-def tidy(file: SQLiteFile) -> None:
-    file.copy_log()
-    while file.tidy():
-        file.copy_log()
-
-
-def count(file: SQLiteFile, table: str) -> int:
-    [number] = file._writer.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-    return int(number)
-
-
 def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:
     errors: list[Exception] = []
 
@@ -129,29 +89,6 @@ def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Except
 
 
 # Its parts
-
-
-@pytest.mark.parametrize(
-    ("identities", "expected"),
-    [
-        ([], []),
-        ([5], [(5, 5)]),
-        ([1, 2, 3], [(1, 3)]),
-        ([1, 3, 4, 9], [(1, 1), (3, 4), (9, 9)]),
-        ([0, HIGHEST - 1, HIGHEST], [(0, 0), (HIGHEST - 1, HIGHEST)]),
-    ],
-)
-def test_runs(identities: list[int], expected: list[tuple[int, int]]) -> None:
-    """Ids that follow upon each other are one run."""
-    assert expected == runs(identities)
-
-
-def test_an_error_that_has_no_number() -> None:
-    """What SQLite did not give a number is told in its own words."""
-    error = told("jobs.db", sqlite3.ProgrammingError("Cannot operate on a closed database."))
-    assert StoreError is type(error)
-    expected = "store jobs.db: it cannot be used (Cannot operate on a closed database.)"
-    assert expected == str(error)
 
 
 def test_a_closed_file_cannot_be_used(file: SQLiteFile) -> None:
@@ -186,7 +123,7 @@ def test_a_file_that_was_removed(path: Path, file: SQLiteFile) -> None:
 def test_what_a_commit_waits_for(path: Path, full: bool, expected: int) -> None:
     """Only if it is asked for a commit waits for the disk itself."""
     file = SQLiteFile(str(path), full=full)
-    assert (expected,) == file._writer.execute("PRAGMA synchronous").fetchone()
+    assert (expected,) == file._writer._connection.execute("PRAGMA synchronous").fetchone()
     file.close()
 
 
@@ -221,61 +158,13 @@ def test_a_second_thread_reads_while_one_writes(file: SQLiteFile) -> None:
     assert sorted(seen) == seen
 
 
-def test_an_interrupted_end_is_rolled_back(
-    file: SQLiteFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is thrown in when all was written but the commit leaves nothing, and no transaction."""
-    file.write_rows(1, [row(1), row(2)])
-
-    def interrupt(_number: int, _rows: list[Row]) -> None:
-        file._writer.execute(file._puts[1], row(3))
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(file, "_put", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            file.write(Batch(rows=[(1, [row(3)])]))
-    assert not file._writer.in_transaction
-    assert [1, 2] == ready(file)
-
-
-# Copies
-
-
-def test_what_was_counted_is_forgotten_with_its_message(path: Path, file: SQLiteFile) -> None:
-    """No copy is left of a message that all have done with, whichever way it was written."""
-    for _ in range(2):
-        file.write_rows(1, [row(identity) for identity in range(1, 7)])
-        file.write_attempts(1, 1, [(1, 1)])
-        file.write_attempts(1, 2, [(2, 1), (3, 1)])
-        file.write(Batch(copies=[(1, 1, {4: (1, 9)}), (1, 2, {5: GONE})]))
-        finish(file, [1, 2, 3, 4, 5, 6])
-        assert (0, 0) == (count(file, "copy"), count(file, "message_1"))
-    file.write_row(1, row(7))
-    file.write_attempts(1, 1, [(7, 1)])
-    file.close()
-    again = SQLiteFile(str(path), full=False)
-    again.load()
-    finish(again, [7])
-    assert (0, 0) == (count(again, "copy"), count(again, "message_1"))
-    again.close()
-
-
-def test_a_topic_with_one_channel_needs_no_copies(file: SQLiteFile) -> None:
-    """What its one channel has done with is deleted, and no copy says so."""
-    one = StoredTopic(number=5, name="one", channels=[StoredChannel(number=9, name="c")])
-    file.write(Batch(topics=[one], rows=[(5, [row(1), row(2)])]))
-    file.write(Batch(copies=[(5, 9, {1: GONE})]))
-    assert (0, 1) == (count(file, "copy"), count(file, "message_5"))
-
-
 # A full disk
 
 
 def limit(file: SQLiteFile, pages: int) -> None:
     """Leave so many pages for the file to grow."""
-    [there] = file._writer.execute("PRAGMA page_count").fetchone()
-    file._writer.execute(f"PRAGMA max_page_count = {there + pages}")
+    [there] = file._writer._connection.execute("PRAGMA page_count").fetchone()
+    file._writer._connection.execute(f"PRAGMA max_page_count = {there + pages}")
 
 
 LARGE: Final = b"x" * 100_000
@@ -306,7 +195,7 @@ def test_a_full_disk(path: Path, file: SQLiteFile, write: Any) -> None:
         problem = "the disk is full: make room, and it goes on by itself"
         assert f"{problem} (database or disk is full)" == info.value.problem
         assert ([1], 1) == (ready(file), count(file, "topic"))
-        assert not file._writer.in_transaction
+        assert not file._writer._connection.in_transaction
     file.write_row(1, row(2))
     limit(file, 1000)
     write(file)
@@ -356,7 +245,7 @@ def test_a_full_disk_under_a_broker(path: Path) -> None:
 
 
 def pages(file: SQLiteFile) -> int:
-    return int(file._writer.execute("PRAGMA page_count").fetchone()[0])
+    return int(file._writer._connection.execute("PRAGMA page_count").fetchone()[0])
 
 
 def test_it_does_not_grow_when_messages_come_and_go(file: SQLiteFile) -> None:
@@ -399,7 +288,7 @@ def test_it_gives_back_what_a_deleted_topic_took(path: Path, file: SQLiteFile) -
     steps = 3
     for _ in range(steps):
         assert file.tidy()
-    left = len(rows) - steps * sqlitefile.SWEPT
+    left = len(rows) - steps * writer.SWEPT
     assert left == count(file, "message_1")
     file.close()
     again = SQLiteFile(str(path), full=False)
@@ -525,7 +414,7 @@ def test_a_disk_on_which_there_can_be_no_log(path: Path, monkeypatch: pytest.Mon
 
 def test_another_program_has_locked_it(path: Path, file: SQLiteFile) -> None:
     """While another program holds on to the file a write fails, and can be made later."""
-    file._writer.execute("PRAGMA busy_timeout = 0")  # it would wait some seconds
+    file._writer._connection.execute("PRAGMA busy_timeout = 0")  # it would wait some seconds
     file.write_row(1, row(1))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -548,73 +437,6 @@ def test_another_program_reads(path: Path, file: SQLiteFile) -> None:
         file.write_row(1, row(1))
         tidy(file)
         assert [1] == ready(file)
-
-
-def test_another_program_writes(path: Path, file: SQLiteFile) -> None:
-    """What it writes between two commits hinders neither, whatever way these take."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
-        other.execute("CREATE TABLE theirs (x)")
-        for identity in range(1, 8):
-            if identity % 2:
-                file.write_row(1, row(identity))
-            else:
-                file.write_attempts(1, 1, [(identity - 1, identity)])
-            other.execute("INSERT INTO theirs VALUES (1)")
-        assert 7 == other.execute("SELECT count(*) FROM theirs").fetchone()[0]
-        assert [(1, 2), (3, 4), (5, 6), (7, 0)] == [
-            (one[0], one[-1]) for one in file.read(1, 1, 0, HIGHEST, -1)
-        ]
-
-
-@pytest.mark.parametrize("write", ["write", "write_rows", "tidy"])
-def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str) -> None:
-    """It can do so, to the last page, as soon as more was written than a message."""
-    file.write_row(1, row(1))
-    if write == "write":
-        file.write(Batch(topics=[topic(held=1, last=1)]))
-    elif write == "write_rows":
-        file.write_rows(1, [row(identity) for identity in range(2, TOGETHER + 3)])
-    else:
-        file.tidy()
-    with closing(sqlite3.connect(path, timeout=0)) as other:
-        assert (0, 0, 0) == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-
-
-@pytest.mark.parametrize("attempts", ["late", "durable"])
-def test_another_program_copies_the_log_of_a_broker_at_rest(path: Path, attempts: Any) -> None:
-    """Nothing hinders it for longer than `sync_timeout`, whatever was done last."""
-    with Broker(store=SQLite(path, attempts=attempts, sync_timeout=0.001)) as broker:
-        consumer = Consumer(broker.topic("orders").channel("billing"))
-        with closing(sqlite3.connect(path, timeout=0)) as other:
-
-            def is_free() -> bool:
-                copied: tuple[int, ...] = other.execute(
-                    "PRAGMA wal_checkpoint(TRUNCATE)"
-                ).fetchone()
-                return copied == (0, 0, 0)
-
-            broker.topic("orders").put(b"1")
-            until(is_free)
-            message = consumer.get(timeout=0)
-            until(is_free)
-            message.fin()
-            until(is_free)
-
-
-def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
-    """However many rows come together, and whatever they are, all of them are there."""
-    expected: list[tuple[int, int | None, str | None, bytes]] = []
-    identity = 0
-    for number in (1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 3 * TOGETHER):
-        for due, codec in ((None, None), (5, None), (None, "json")):
-            rows: list[Row] = [
-                (identity + i, 1, due, None, codec, b"%d" % i) for i in range(1, number + 1)
-            ]
-            identity += number
-            file.write_rows(1, rows)
-            expected += [(one[0], one[2], one[4], one[5]) for one in rows]
-    found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
-    assert expected == sorted((one[0], one[2], one[3], one[4]) for one in found)
 
 
 # What is damaged
@@ -740,4 +562,4 @@ def test_it_lets_go_of_the_file_when_it_cannot_be_closed(path: Path, file: SQLit
     assert "it cannot be used (out of order)" == info.value.problem
     assert is_free(path)
     with pytest.raises(sqlite3.ProgrammingError):
-        file._writer.execute("SELECT 1")
+        file._writer._connection.execute("SELECT 1")

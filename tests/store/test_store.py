@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 from hypothesis import settings
@@ -17,8 +17,7 @@ from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.store import name_of
 from nsqlite.testing import MemoryStorage
 from nsqlite.testing.memorystorage import Contents
-
-HIGHEST: Final = (1 << 63) - 1
+from store.files import HIGHEST
 
 
 def test_an_id_is_its_number_in_sixteen_characters() -> None:
@@ -264,7 +263,7 @@ class Twins(RuleBasedStateMachine):
         self.file.copy_log()
         while self.file.tidy():
             pass
-        execute = self.file._writer.execute
+        execute = self.file._writer._connection.execute
         numbers = {number for [number] in execute("SELECT number FROM topic")}
         assert set(self.contents.tables.rows) == numbers
         known = set()

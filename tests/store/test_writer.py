@@ -1,0 +1,144 @@
+"""What writes to a file: what it knows, its transactions, and others that write there."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsqlite import Broker, Consumer, SQLite, StoreError
+from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic
+from nsqlite.store.sqlitefile import SQLiteFile
+from nsqlite.store.statements import TOGETHER
+from store.files import HIGHEST, count, finish, ready, row, topic
+from store.stores import until
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[SQLiteFile]:
+    """Open a new file with a topic and two channels."""
+    file = SQLiteFile(str(path), full=False)
+    file.load()
+    file.write(Batch(topics=[topic()]))
+    yield file
+    with suppress(StoreError):
+        file.close()
+
+
+def test_an_interrupted_end_is_rolled_back(
+    file: SQLiteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is thrown in when all was written but the commit leaves nothing, and no transaction."""
+    file.write_rows(1, [row(1), row(2)])
+
+    def interrupt(_number: int, _rows: list[Row]) -> None:
+        file._writer._connection.execute(file._writer._puts[1], row(3))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file._writer, "_put", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            file.write(Batch(rows=[(1, [row(3)])]))
+    assert not file._writer._connection.in_transaction
+    assert [1, 2] == ready(file)
+
+
+def test_what_was_counted_is_forgotten_with_its_message(path: Path, file: SQLiteFile) -> None:
+    """No copy is left of a message that all have done with, whichever way it was written."""
+    for _ in range(2):
+        file.write_rows(1, [row(identity) for identity in range(1, 7)])
+        file.write_attempts(1, 1, [(1, 1)])
+        file.write_attempts(1, 2, [(2, 1), (3, 1)])
+        file.write(Batch(copies=[(1, 1, {4: (1, 9)}), (1, 2, {5: GONE})]))
+        finish(file, [1, 2, 3, 4, 5, 6])
+        assert (0, 0) == (count(file, "copy"), count(file, "message_1"))
+    file.write_row(1, row(7))
+    file.write_attempts(1, 1, [(7, 1)])
+    file.close()
+    again = SQLiteFile(str(path), full=False)
+    again.load()
+    finish(again, [7])
+    assert (0, 0) == (count(again, "copy"), count(again, "message_1"))
+    again.close()
+
+
+def test_a_topic_with_one_channel_needs_no_copies(file: SQLiteFile) -> None:
+    """What its one channel has done with is deleted, and no copy says so."""
+    one = StoredTopic(number=5, name="one", channels=[StoredChannel(number=9, name="c")])
+    file.write(Batch(topics=[one], rows=[(5, [row(1), row(2)])]))
+    file.write(Batch(copies=[(5, 9, {1: GONE})]))
+    assert (0, 1) == (count(file, "copy"), count(file, "message_5"))
+
+
+def test_another_program_writes(path: Path, file: SQLiteFile) -> None:
+    """What it writes between two commits hinders neither, whatever way these take."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+        for identity in range(1, 8):
+            if identity % 2:
+                file.write_row(1, row(identity))
+            else:
+                file.write_attempts(1, 1, [(identity - 1, identity)])
+            other.execute("INSERT INTO theirs VALUES (1)")
+        assert 7 == other.execute("SELECT count(*) FROM theirs").fetchone()[0]
+        assert [(1, 2), (3, 4), (5, 6), (7, 0)] == [
+            (one[0], one[-1]) for one in file.read(1, 1, 0, HIGHEST, -1)
+        ]
+
+
+@pytest.mark.parametrize("write", ["write", "write_rows", "tidy"])
+def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str) -> None:
+    """It can do so, to the last page, as soon as more was written than a message."""
+    file.write_row(1, row(1))
+    if write == "write":
+        file.write(Batch(topics=[topic(held=1, last=1)]))
+    elif write == "write_rows":
+        file.write_rows(1, [row(identity) for identity in range(2, TOGETHER + 3)])
+    else:
+        file.tidy()
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        assert (0, 0, 0) == other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+@pytest.mark.parametrize("attempts", ["late", "durable"])
+def test_another_program_copies_the_log_of_a_broker_at_rest(path: Path, attempts: Any) -> None:
+    """Nothing hinders it for longer than `sync_timeout`, whatever was done last."""
+    with Broker(store=SQLite(path, attempts=attempts, sync_timeout=0.001)) as broker:
+        consumer = Consumer(broker.topic("orders").channel("billing"))
+        with closing(sqlite3.connect(path, timeout=0)) as other:
+
+            def is_free() -> bool:
+                copied: tuple[int, ...] = other.execute(
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                ).fetchone()
+                return copied == (0, 0, 0)
+
+            broker.topic("orders").put(b"1")
+            until(is_free)
+            message = consumer.get(timeout=0)
+            until(is_free)
+            message.fin()
+            until(is_free)
+
+
+def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
+    """However many rows come together, and whatever they are, all of them are there."""
+    expected: list[tuple[int, int | None, str | None, bytes]] = []
+    identity = 0
+    for number in (1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 3 * TOGETHER):
+        for due, codec in ((None, None), (5, None), (None, "json")):
+            rows: list[Row] = [
+                (identity + i, 1, due, None, codec, b"%d" % i) for i in range(1, number + 1)
+            ]
+            identity += number
+            file.write_rows(1, rows)
+            expected += [(one[0], one[2], one[4], one[5]) for one in rows]
+    found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
+    assert expected == sorted((one[0], one[2], one[3], one[4]) for one in found)
