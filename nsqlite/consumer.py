@@ -116,7 +116,7 @@ class Consumer(Getting[T]):
         if shelf is None:
             return self._wait(limit)
         known = shelf.deliver(self)
-        got = self._wait(limit) if known is None else known
+        got = self._first(limit) if known is None else known
         if shelf.counted:
             self._settle(shelf, [got])
         return got
@@ -183,7 +183,7 @@ class Consumer(Getting[T]):
         try:
             self._grab(batch, n)
             if not batch:
-                batch.append(self._wait(limit))
+                batch.append(self._first(limit))
                 self._grab(batch, n)
             if patience:
                 self._linger(batch, n, patience)
@@ -227,7 +227,6 @@ class Consumer(Getting[T]):
         """Wait for a message for so many nanoseconds; takes the lock."""
         channel = self.channel
         if limit == 0:
-            self._fetch()
             return self._get_now()
         if self._lock.owned():
             raise Reentered("get")
@@ -250,10 +249,11 @@ class Consumer(Getting[T]):
             raise self._nothing()
         return message
 
-    def _fetch(self) -> None:
-        """Have something in memory if there is something in the store; takes the lock."""
-        while self._is_short() and self._flow.shelf is not None:
-            self._flow.shelf.fetch()
+    def _first(self, limit: int | None) -> Message[T]:
+        """Have something in memory if there is something in the store, and wait; takes the lock."""
+        while (shelf := self._flow.shelf) is not None and self._is_short():
+            shelf.fetch()
+        return self._wait(limit)
 
     def _sleep(self, waiter: Waiter[T], limit: int | None) -> Message[T] | None:
         """Stand in line and sleep until the waiter was handed a message, or its time is over."""

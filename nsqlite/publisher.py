@@ -207,12 +207,12 @@ class Publisher(Unique, Generic[T]):
         """Return whether a put has to wait for a store."""
         return False
 
-    def is_early(self) -> bool:
-        """Return whether a put is shown at once and stored later."""
+    def lags(self) -> bool:
+        """Return whether `catch_up` is to be called before more is put."""
         return False
 
     def catch_up(self) -> None:
-        """Have written, by the store's thread, what must be before more is put."""
+        """Have written and read, by the store's thread, what must be before more is put."""
 
     def hurry(self) -> bool:
         """Have what was sent stored soon; return whether that will be told."""

@@ -342,4 +342,4 @@ def test_a_topic_in_memory_waits_for_no_store() -> None:
     """There is nothing to catch up with, to hurry or to wait for."""
     topic = Topic[bytes]("orders")
     topic.catch_up()
-    assert [False] * 4 == [topic.kept, topic.is_early(), topic.waits(), topic.hurry()]
+    assert [False] * 4 == [topic.kept, topic.lags(), topic.waits(), topic.hurry()]

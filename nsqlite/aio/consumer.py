@@ -112,7 +112,7 @@ class Consumer(Getting[T]):
         if shelf is None:
             return await self._wait(limit)
         known = shelf.deliver(self)
-        got = await self._wait(limit) if known is None else known
+        got = await self._first(limit) if known is None else known
         if shelf.counted:
             await self._settle(shelf, [got])
         return got
@@ -141,7 +141,7 @@ class Consumer(Getting[T]):
         try:
             self._grab(batch, n)
             if not batch:
-                batch.append(await self._wait(limit))
+                batch.append(await self._first(limit))
                 self._grab(batch, n)
             if patience:
                 await self._linger(batch, n, patience)
@@ -181,11 +181,15 @@ class Consumer(Getting[T]):
                 return
             yield message
 
+    async def _first(self, limit: int | None) -> Message[T]:
+        """Have something in memory if there is something in the store, and wait; takes the lock."""
+        while (shelf := self._flow.shelf) is not None and self._is_short():
+            await by_store(shelf, shelf.fetch)
+        return await self._wait(limit)
+
     async def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
         if limit == 0:
-            while self._is_short() and (shelf := self._flow.shelf) is not None:
-                await by_store(shelf, shelf.fetch)
             return self._get_now()
         waiter: Sleeper[T] = Sleeper(self._guard, self._clock, self._abandon, self)
         lookout = self._lookout(waiter.loop)

@@ -95,7 +95,7 @@ async def _put_patiently(
 ) -> list[str]:
     """Publish bodies when there is room, and wait until they are stored; takes the lock."""
     shelf = topic._fan.held.shelf
-    if shelf is not None and topic.is_early():
+    if shelf is not None and topic.lags():
         await by_store(shelf, topic.catch_up)
     told = Told()
     records, size, conclude = topic.draft(batch, told.tell)

@@ -77,7 +77,7 @@ def connect(path: str) -> sqlite3.Connection:
         StoreError: it is not there, or cannot be opened.
     """
     if not Path(path).is_file():
-        raise StoreError(path, "there is no such file")
+        raise StoreError(path, "it is no file" if Path(path).exists() else "there is no such file")
     # Whoever may only read cannot remove what it must make beside a file that nobody has open; but
     # where the log lies there already, whoever may write would copy it into the file at the end.
     mode = "ro" if Path(f"{path}-wal").exists() else "rw"

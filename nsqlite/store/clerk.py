@@ -161,17 +161,19 @@ class Clerk:
         work.commit()
         problem = work.run_errands()
         due = self._due
-        if due is not None and SYSTEM.monotonic_ns() >= due:
+        is_due = due is not None and SYSTEM.monotonic_ns() >= due
+        if is_due:
             self._due = None  # before it flushes: what is expected from now on comes after
             self._catch_up()
         if problem is not None:
             raise problem
+        if is_due:
+            self._said = ""
 
     def _catch_up(self) -> None:
         """Write what may be late, and whatever comes of that, keep the store small."""
         try:
             self._work.flush()
-            self._said = ""
         finally:
             if self._work.upkeep():
                 self.expect(at_once=True)  # step by step, so that whoever wants to write can

@@ -64,6 +64,7 @@ class Keeper(Press):
         self._making: Final = make_section(rank=-1)
         self._errands: Final[deque[tuple[Callable[[], object], Told]]] = deque()
         self._wanted: Final[dict[Shelf, Kept]] = {}
+        self._unread: NSQLiteError | None = None  # why the last page could not be read
         self._pid: Final = os.getpid()
         self._forked = False
         stored = storage.load()
@@ -119,8 +120,9 @@ class Keeper(Press):
 
     @property
     def health(self) -> str:
-        """``"OK"``, or ``"NOK - "`` and why the store could not be written last."""
-        return "OK" if self._problem is None else f"NOK - {self._problem}"
+        """``"OK"``, or ``"NOK - "`` and why the store could not be written or read last."""
+        problem = self._problem or self._unread
+        return "OK" if problem is None else f"NOK - {problem}"
 
     def close(self) -> None:
         """Have everything written, and close the store; a second call does nothing.
@@ -245,14 +247,25 @@ class Keeper(Press):
                 self.flush()  # after the plan, so that what it counts on is in the file
             if plan is not None:
                 after, upto, limit, emptied = plan
-                number = topic.cabinet.number
-                found = self._storage.read(number, shelf.number, after, upto, limit + 1)
+                found = self._read(topic, shelf, after, upto, limit + 1)
                 decode = self._coder.decode
                 records = [record_of(one, decode) for one in found[:limit]]
                 more = len(found) > limit
                 with guard.lock:
                     guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
         guard.settle()
+
+    def _read(self, topic: Kept, shelf: Shelf, after: int, upto: int, limit: int) -> list[Found]:
+        """Read a page, and take note of whether that can be done."""
+        try:
+            found = self._storage.read(topic.cabinet.number, shelf.number, after, upto, limit)
+        except StoreError as error:
+            if topic.cabinet.deleted:
+                return []
+            self._unread = error
+            raise
+        self._unread = None
+        return found
 
     def read_ahead(self, topic: Kept, shelf: Shelf) -> None:
         """Read the next page of a shelf, unless the calling thread runs an event loop; blocks.

@@ -305,10 +305,11 @@ class Press:
 
     def _refuse_deleted(self) -> None:
         """Refuse the letters of topics that are no more."""
-        for letter in self._unsettled():
-            if letter.topic.cabinet.deleted:
-                letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
-                self._take_back(letter)
+        letters = [one for one in self._unsettled() if one.topic.cabinet.deleted]
+        for letter in [letter for letter in letters if not letter.shown]:
+            letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
+            self._take_back(letter)
+        self._settle([letter for letter in letters if letter.shown])  # it was there, and is gone
 
     def _write_each(self, letters: list[Letter]) -> None:
         """Write letters one by one, so that each fails for itself."""
@@ -399,6 +400,7 @@ class Press:
         while True:
             for topic in waiting:
                 self._account(topic).add_to(batch, topic.cabinet.number)
+            self._refuse_deleted()
             letters = self._unsettled()
             waiting = _new_topics(letters, topics)
             if not waiting:

@@ -25,6 +25,7 @@ from nsqlite.store.channel import KeptChannel
 from nsqlite.store.fanout import KeptFanOut
 from nsqlite.store.letter import Draft, Letter
 from nsqlite.store.office import Office
+from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Row, StoredTopic
 from nsqlite.topic import Topic
 
@@ -240,15 +241,32 @@ class Putting(Topic[T]):
 
     def waits(self) -> bool:
         """See `Publisher.waits`."""
-        return not self._office.now_shown or self._is_behind()
+        return not self._office.now_shown or self._is_behind() or bool(self._unread())
 
-    def is_early(self) -> bool:
-        """See `Publisher.is_early`."""
-        return self._office.now_shown
+    def lags(self) -> bool:
+        """See `Publisher.lags`."""
+        return self._office.now_shown or bool(self._unread())
 
     def catch_up(self) -> None:
         """See `Publisher.catch_up`."""
-        self._office.flush()
+        if self._office.now_shown:
+            self._office.flush()
+        self._bring_in()
+
+    def _unread(self) -> list[Shelf]:
+        """Return the shelves of bounded channels that are in the file in part; needs no lock."""
+        flows = self._fan.flows
+        shelves = [flow.shelf for flow in flows if flow.beyond and flow.limit is not None]
+        return [shelf for shelf in shelves if isinstance(shelf, Shelf)]
+
+    def _bring_in(self) -> None:
+        """Read what bounded channels hold into memory: what a put may drop must be there; blocks.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        while shelves := self._unread():
+            self._office.fetch(self, shelves[0])
 
     def _draft(
         self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
@@ -263,6 +281,8 @@ class Putting(Topic[T]):
         self._office.require_open()
         if self._office.now_shown and told is None and self._is_behind():
             self._office.flush()
+        if told is None:
+            self._bring_in()
         drafts = self._plain(bodies) or self._coded(bodies)
         letter = Letter(self, drafts, told, only)
         letter.size = sum(len(body) for body in bodies if isinstance(body, bytes))

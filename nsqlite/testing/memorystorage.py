@@ -94,18 +94,29 @@ class Tables:
     def select(
         self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
     ) -> list[Found]:
-        """Return what a channel or the topic itself holds, in order or apart."""
-        topic = self.topics[number]
-        holder = {one.number: one for one in topic.channels}.get(channel or 0)
-        if channel is not None and holder is None:
-            return []
+        """Return what a channel or the topic itself has between two ids, in order or apart.
+
+        What was written of the topic itself says nothing here: the ids tell what is held.
+
+        Raises:
+            StoreError: there is no such topic.
+        """
+        if number not in self.rows:
+            raise StoreError(WHERE, f"it has no topic {number}")
+        rows = self.rows[number]
         return [
-            self.found(channel, row)
-            for row in self.held(topic, holder, self.last(topic))
-            if self.is_apart(channel, row) is apart
-            and row[0] > after
-            and (row[0] <= upto or row[3] is not None)
+            self.found(channel, rows[identity])
+            for identity in sorted(rows)
+            if identity > after
+            and self.copy_of(channel, identity) is not GONE
+            and self.is_apart(channel, rows[identity]) is apart
+            and self._is_meant(rows[identity], channel, upto)
         ]
+
+    @staticmethod
+    def _is_meant(row: Row, channel: int | None, upto: int) -> bool:
+        """Return whether a message up to an id is for a channel, as for all, or for it alone."""
+        return row[0] <= upto if row[3] is None else row[3] == channel
 
     # What happens
 

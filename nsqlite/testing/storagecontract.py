@@ -428,6 +428,18 @@ class StorageContract:
         with self.opened() as (_, topics):
             assert _counts(topics[1]) == (0, {7: 1, 8: 4})
 
+    def test_a_page_is_what_lies_between_two_ids(self) -> None:
+        """What was written of the topic and its channels does not say what is read."""
+        topic = _topic(_channel(7), paused=True)
+        self.given(Batch(topics=[topic], rows=[(1, [_row(1), _row(2), _row(3, only=7)])]))
+        with self.opened() as (storage, _):
+            for channel in (None, 7, 8):
+                assert [one[0] for one in storage.read(1, channel, 0, 9, -1)] == [1, 2]
+                assert [one[0] for one in storage.read(1, channel, 1, 2, -1)] == [2]
+                assert [one[0] for one in storage.read(1, channel, 0, 1, -1)] == [1]
+            assert [one[0] for one in storage.read_apart(1, 7, 0, 0)] == [3]
+            assert [] == storage.read_apart(1, None, 0, 9) == storage.read_apart(1, 8, 0, 9)
+
     def test_a_message_is_forgotten_when_the_last_has_done_with_it(self) -> None:
         """Until then it is there for those who have not, in whatever order they finish."""
         channels = [_channel(number, held=2) for number in (7, 8, 9)]

@@ -144,7 +144,13 @@ def test_what_the_store_is_short_of_is_logged_once(caplog: pytest.LogCaptureFixt
         return [record.getMessage().rpartition(": ")[2] for record in caplog.records[before:]]
 
     assert ["full", "torn"] == look(full, full, torn, torn)
-    office.clerk._catch_up()
+    office.work.problems["upkeep"] = [torn]
+    office.clerk.expect(at_once=True)
+    until(lambda: "upkeep" in office.work.done)  # it was flushed, but is not all over
+    assert [] == look(torn)
+    office.clerk.expect(at_once=True)
+    until(lambda: office.work.done.count("upkeep") == 2)
+    until(office.clerk.is_at_rest)
     assert ["torn"] == look(torn, torn)
     assert "finish" == office.end()[-1]
 

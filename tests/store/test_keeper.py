@@ -314,10 +314,36 @@ def test_a_page_that_the_stores_thread_cannot_read(
     with Scene(path, mem_queue_size=1) as scene:
         with scene.spy.failing(StoreError("jobs.db", "torn"), ("read",)) as failed:
             consumer = scene.consumer()
-            call = Call(lambda: consumer.get(timeout=20).body)
+            for timeout in (0, 20, None):  # whoever waits is told, too
+                with pytest.raises(StoreError, match="torn"):
+                    consumer.get(timeout=timeout)
+                with pytest.raises(StoreError, match="torn"):
+                    consumer.get_many(2, timeout=timeout)
             until(lambda: failed)
             until(lambda: caplog.records)
-        assert b"1" == call.result()
+            assert "NOK - store jobs.db: torn" == scene.broker.health
+        assert b"1" == consumer.get(timeout=20).body
+        assert "OK" == scene.broker.health
+
+
+def test_a_page_of_a_topic_that_is_deleted_meanwhile(path: Path) -> None:
+    """It is no failure that it cannot be read any more."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many([b"1", b"2"])
+    with Scene(path, mem_queue_size=1) as scene:
+        topic = scene.topic()
+        shelf: Any = scene.channel()._flow.shelf
+        until(lambda: not shelf.wanted)
+        shelf.flow.ready.clear()
+
+        def delete() -> None:
+            topic.delete()
+            raise StoreError("jobs.db", "it has no such topic")
+
+        scene.spy.once(delete, ("read",))
+        shelf.fetch()
+        assert "OK" == scene.broker.health
 
 
 # With the rest

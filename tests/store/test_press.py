@@ -451,3 +451,51 @@ def test_a_put_that_comes_between_the_accounts_and_the_letters(path: Path) -> No
         keeper._unsettled = look
         assert isinstance(calls[0].result(), str)
         assert [["new", "orders"], [b"1"]] == [scene.names(), scene.rows()]
+
+
+def test_a_topic_that_is_deleted_between_the_accounts_and_the_letters(path: Path) -> None:
+    """What was put into it is refused alone, although it never was in the store."""
+    with Scene(path) as scene:
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.topic("new")
+        new: Any = scene.topic("new")
+        other = scene.topic()
+        keeper: Any = scene.keeper
+        look = keeper._unsettled
+        calls: list[Call] = []
+
+        def delete() -> Any:
+            if not (calls or keeper._dirty):
+                calls.append(Call(lambda: new.put(b"1")))
+                calls.append(Call(lambda: other.put_many([b"2"])))
+                until(lambda: len(keeper.queue) == 2)
+                with new._guard.lock:
+                    new.cabinet.deleted = True
+            return look()
+
+        other.pause()
+        keeper._unsettled = delete
+        other.unpause()
+        keeper._unsettled = look
+        assert isinstance(calls[0].result(), Closed)
+        assert 1 == len(calls[1].result())
+        assert [b"2"] == scene.rows()
+
+
+def test_a_topic_that_is_deleted_before_what_was_moved_there_is_written(path: Path) -> None:
+    """With `sync="interval"` it was there, and is gone with the topic; it does not come back."""
+    with Scene(path, sync="interval") as scene:
+        consumer = scene.consumer()
+        dead = scene.topic("dead")
+        scene.topic().put(b"1")
+        scene.broker.flush()
+        message = consumer.get(timeout=0)
+        consumer.move(message, dead)
+        assert 1 == dead.delete()
+        scene.broker.flush()
+        assert [0, 0, State.FINISHED] == [
+            scene.channel().depth,
+            scene.channel().in_flight_count,
+            message.state,
+        ]
+        assert [[], []] == [list(scene.keeper.queue), scene.rows()]

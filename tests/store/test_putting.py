@@ -1,5 +1,6 @@
 """Putting into a store: reserve, store, show; and if that is refused or interrupted."""
 
+import asyncio
 import gc
 import math
 import signal
@@ -21,6 +22,7 @@ from nsqlite import (
     Reentered,
     StoreFull,
     Topic,
+    aio,
 )
 from nsqlite.testing import ManualClock
 from store.stores import Scene, everything, throw, until
@@ -716,3 +718,32 @@ def test_a_letter_is_shown_once(path: Path) -> None:
         topic._guard.run(topic._show, letter)
         assert conclude() == scene.ids()
         assert [b"1"] == bodies(channel)
+
+
+# What a bounded channel has in the file
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+@pytest.mark.parametrize(
+    ("when_full", "expected"),
+    [("drop oldest", [b"2", b"3", b"n", b"n"]), ("drop newest", [b"0", b"1", b"2", b"3"])],
+)
+@pytest.mark.parametrize("way", ["put", "await"])
+def test_what_is_dropped_may_lie_in_the_file(
+    path: Path, sync: Any, when_full: Any, expected: list[bytes], way: str
+) -> None:
+    """A put that drops reads first what it may have to drop; so no bound is overrun."""
+    with Scene(path) as scene:
+        scene.channel(max_depth=4, when_full=when_full)
+        scene.topic().put_many([b"0", b"1", b"2", b"3"])
+    with Scene(path, sync=sync) as scene:
+        channel = scene.channel(max_depth=4, when_full=when_full)
+        scene.keeper._wanted.clear()  # as if the store's thread had not come to it yet
+        topic = scene.topic()
+        for _ in range(2):
+            if way == "put":
+                topic.put(b"n")
+            else:
+                asyncio.run(aio.put(topic, b"n"))
+        assert 4 == channel.depth
+        assert expected == bodies(channel)

@@ -69,12 +69,11 @@ def test_what_is_written_to_no_topic_is_refused() -> None:
     assert "store in memory: it has no topic 3" == str(info.value)
 
 
-def test_a_channel_that_is_not_there_holds_nothing() -> None:
-    """What a deleted channel is asked for is nothing."""
+def test_a_topic_that_is_not_there_cannot_be_read() -> None:
+    """As of a file, it is told in an error of the store's."""
     storage = MemoryStorage()
-    storage.write(Batch(topics=[topic()], rows=[(1, [(1, 1, None, None, None, b"x")])]))
-    assert 1 == len(storage.read(1, 7, 0, 9, -1))
-    assert [] == storage.read(1, 8, 0, 9, -1)
+    with pytest.raises(StoreError, match="it has no topic 1"):
+        storage.read(1, 7, 0, 9, -1)
 
 
 def test_what_a_topic_held_has_no_copies() -> None:
