@@ -134,6 +134,9 @@ class Flow(Delivery[T]):
 
     def mend(self) -> None:
         """Complete what a signal has interrupted.  May be made twice."""
+        gone = [message for message in self.leaving if message not in message._tick]
+        if gone and self.shelf is not None:
+            self.shelf.finished(gone)  # which it may not have been told
         self.leaving = [message for message in self.leaving if message in message._tick]
         self._let_go()
         super().mend()

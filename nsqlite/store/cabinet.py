@@ -3,7 +3,8 @@
 The rule: an account is taken in one piece under the topic's lock, so what it counts and what it
 tells of single messages belong together; what takes long is done with it afterwards.
 
-Everything of a cabinet expects the topic's lock; an account, once taken, is its taker's.
+Everything of a cabinet but `noted` expects the topic's lock; an account, once taken, is its
+taker's.
 
 Next: store/letter.py
 """
@@ -149,7 +150,7 @@ class Cabinet:
         account.gone = self.gone  # one piece with the next line, as the pairs that follow
         self.gone = []
         if self.deleted:
-            account.gone_topic = self.number if self.written else None
+            account.gone_topic = self.number  # it may be there, even where nobody has taken note
             return account
         held = self.held
         account.topic = StoredTopic(

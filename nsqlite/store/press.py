@@ -34,6 +34,12 @@ log: Final = logging.getLogger("nsqlite")
 PATIENCE: Final = 300_000
 """Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
 
+MUCH: Final = 4 << 20
+"""So many bytes are written until the store's thread keeps the store small, whatever is due."""
+
+PAGE: Final = 2048
+"""Bytes that a commit writes at least, as a rule."""
+
 SOME: Final = 2000
 """So many notes of its topic go along with a letter; it is cheaper to write them together."""
 
@@ -68,6 +74,7 @@ class Press:
         self.many = False
         self._is_slow: Final = terms.sync == "full"
         self.crowded = False
+        self._unkept = 0  # bytes written since the store's thread has last kept the store small
         self._crowd = 0  # how many puts the last commit had
         self.queue: deque[Letter] = deque()
         self._told: Final[deque[Letter]] = deque()
@@ -221,6 +228,7 @@ class Press:
         Raises:
             StoreError: it could not be written; nothing has changed.
         """
+        self._grow(len(row[5]))
         try:
             self._storage.write_row(number, row)
         except StoreError as error:
@@ -319,7 +327,15 @@ class Press:
             except StoreError as error:
                 letter.error = error
 
+    def _grow(self, size: int) -> None:
+        """Take note of how much was written; what is much has the store's thread keep it small."""
+        self._unkept += size + PAGE
+        if self._unkept >= MUCH:
+            self._unkept = 0
+            self._clerk.expect(at_once=True)
+
     def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
+        self._grow(sum(len(row[5]) for _, some in rows for row in some))
         try:
             if len(rows) == 1:
                 self._storage.write_rows(*rows[0])
@@ -375,6 +391,11 @@ class Press:
         self._problem = None
 
     def _write_all(self, topics: list[Kept]) -> None:
+        """Write the accounts of topics and the letters; the lock is held.
+
+        What a signal strikes down here after the commit is written again, which does no harm.
+        """
+        self._unkept = 0
         batch = Batch()
         self.many = self._over is not None
         letters = self._take_accounts(topics, batch)
@@ -382,11 +403,12 @@ class Press:
         if topics or letters:
             self._storage.write(batch)
         for topic in topics:
-            topic.cabinet.sent = None
             topic.cabinet.written = True
+        self._settle(letters)  # else they would be written again, without what became of them
+        for topic in topics:
+            topic.cabinet.sent = None
             if topic.cabinet.deleted:
                 self._owned.pop(topic.cabinet.number, None)
-        self._settle(letters)
 
     def _take_accounts(self, topics: list[Kept], batch: Batch) -> list[Letter]:
         """Add the accounts of topics to a batch; return the letters that can be written with them.
@@ -467,6 +489,7 @@ class Press:
             with self.lock:
                 if self.now_shown:
                     self._flush()
+                self._grow(0)
                 self._storage.write_attempts(number, channel, copies)
                 self._clerk.expect()  # to keep the store small, though nothing is left to write
         finally:

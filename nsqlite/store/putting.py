@@ -398,6 +398,13 @@ class Putting(Topic[T]):
             self._show(settled[0])
             self._guard.trash.append(settled.popleft())  # its bodies are forgotten after the lock
 
+    def take_up(self) -> None:
+        """See to what a signal has kept from being shown at once.  May be made twice."""
+        known = set(map(id, self._settled))
+        for letter in list(self._office.queue):
+            if letter.topic is self and not letter.shown and id(letter) not in known:
+                self._settled.append(letter)
+
     def _show(self, letter: Letter) -> None:
         bounded, letter.bounded = letter.bounded, ()
         for flow in bounded:

@@ -4,7 +4,8 @@ The rule: a message of the queue is in memory, or `beyond`: in the file alone, w
 every one that came into memory in order.  What has happened to those in memory is noted by id, the
 last thing alone; so notes can be written late, together, and twice.
 
-Everything here but `fetch` and `settle` expects the topic's lock.
+Everything here expects the topic's lock, but for `deliver` and `finish`, which take it, and for
+`fetch`, `settle`, `send` and what only tells.
 
 Next: store/cabinet.py
 """

@@ -32,7 +32,7 @@ EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL
 IN_LIST: Final = "id IN (SELECT value FROM json_each(?))"
 """Of a list of ids; one statement for all of them, since each gives the interpreter's lock away."""
 
-_COUNTED: Final = " ON CONFLICT DO UPDATE SET attempts = excluded.attempts"
+_COUNTED: Final = " ON CONFLICT (id, channel) DO UPDATE SET attempts = excluded.attempts"
 
 COUNT: Final = "INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{} WHERE id = ?" + _COUNTED
 COUNT_LIST: Final = (
@@ -44,7 +44,7 @@ COPY_LIST: Final = (
 )
 DONE_LIST: Final = (
     "INSERT INTO copy SELECT value, ?, 0, NULL, 1 FROM json_each(?) WHERE true"
-    " ON CONFLICT DO UPDATE SET due = NULL, gone = 1"
+    " ON CONFLICT (id, channel) DO UPDATE SET due = NULL, gone = 1"
 )
 
 _FOUND: Final = """

@@ -1,10 +1,12 @@
-"""What a store is to those who write one: five calls, and what they carry.
+"""What a store is to those who write one: the calls, and what they carry.
 
 The rule: `write` is all or nothing, and what it returned for survives what the store promises to
 survive.  A batch that is written twice has the same effect as one written once.
 
 A store knows nothing of time, threads, locks or consumers: the `Keeper` calls it from one thread at
-a time, except that `read` may be called by a second one.  It keeps rows:
+a time, except that `read`, `read_apart` and `copy_log` may be called beside the rest.
+
+It keeps rows:
 
     topic    number, name, paused, handed, last, held
     channel  number, topic, name, paused, since, held

@@ -270,6 +270,8 @@ class KeptTopic(Putting[T]):
 
     def _mend(self) -> None:
         super()._mend()
+        if self._office.now_shown:
+            self.take_up()
         self.show_settled()
 
     # Steering

@@ -108,9 +108,9 @@ class Writer:
 
     def end_read(self) -> None:
         """Release the lock for reading."""
-        read, self._open_read = self._open_read, None
-        if read is not None:
-            read.close()
+        if self._open_read is not None:
+            self._open_read.close()
+            self._open_read = None
 
     def cursors(self) -> tuple[object, ...]:
         """Return what must live as long as the connection, in the child of a fork."""
@@ -234,8 +234,8 @@ class Writer:
         """See `Storage`."""
         if len(copies) == 1:
             [(identity, attempts)] = copies
+            self._remember((identity,))
             if self._quickly(self._counts[number], (channel, attempts, identity)):
-                self._remember((identity,))
                 return
         with telling(self._where):
             self.in_one(partial(self._count, number, channel, copies))

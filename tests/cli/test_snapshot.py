@@ -227,7 +227,7 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
 
     assert "there is no such file" == told(StoreError)
     path.mkdir()
-    assert "there is no such file" == told(StoreError)
+    assert "it is no file" == told(StoreError)
     path.rmdir()
     path.write_bytes(b"")
     assert "it is no file of nsqlite's" == told(StoreForeign)

@@ -499,3 +499,18 @@ def test_a_topic_that_is_deleted_before_what_was_moved_there_is_written(path: Pa
             message.state,
         ]
         assert [[], []] == [list(scene.keeper.queue), scene.rows()]
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_what_is_much_is_not_waited_for(path: Path, count: int) -> None:
+    """However long things may be late, the store is kept small after some megabytes."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put(b"1")
+        seen = len(scene.spy.reads)
+        for _ in range(100 // count):
+            if count == 1:
+                scene.topic().put(b"x" * 100_000)
+            else:
+                scene.topic().put_many([b"x" * 100_000] * count)
+        until(lambda: "tidy" in [name for name, _ in scene.spy.reads[seen:]])

@@ -6,6 +6,7 @@ import math
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -747,3 +748,29 @@ def test_what_is_dropped_may_lie_in_the_file(
                 asyncio.run(aio.put(topic, b"n"))
         assert 4 == channel.depth
         assert expected == bodies(channel)
+
+
+class _Struck(deque[Any]):
+    """A deque that a signal keeps from taking the first."""
+
+    struck = False
+
+    def append(self, item: Any) -> None:
+        if not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+        super().append(item)
+
+
+def test_a_signal_before_what_is_put_is_shown(path: Path) -> None:
+    """With `sync="interval"` it is shown all the same, once, before what is put later."""
+    with Scene(path, sync="interval") as scene:
+        channel = scene.channel()
+        topic: Any = scene.topic()
+        topic._settled = _Struck()
+        with pytest.raises(KeyboardInterrupt):
+            topic.put_many([b"1", b"2"])
+        topic.put(b"3")
+        assert 3 == channel.depth
+        scene.broker.flush()
+        assert [b"1", b"2", b"3"] == bodies(channel)

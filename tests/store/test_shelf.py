@@ -701,3 +701,28 @@ def test_the_reader_is_no_consumer(path: Path) -> None:
         scene.channel()._flow.shelf.fetch()  # type: ignore[union-attr]  # it has one
         assert reads == scene.spy.reads
         assert threading.get_ident() not in {thread for name, thread in reads if name == "read"}
+
+
+def test_a_signal_before_the_shelf_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was finished when it strikes is finished in the file, too."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        message = consumer.get(timeout=0)
+        scene.broker.flush()  # so that nothing is noted, and it goes the long way
+        with monkeypatch.context() as patch:
+            told = Shelf.finished
+            calls: list[object] = []
+
+            def strike(shelf: Shelf, messages: Any) -> None:
+                calls.append(messages)
+                if len(calls) == 1:
+                    raise KeyboardInterrupt
+                told(shelf, messages)
+
+            patch.setattr(Shelf, "finished", strike)
+            with pytest.raises(KeyboardInterrupt):
+                message.fin()
+        assert 1 == scene.channel().depth
+        scene.broker.flush()
+        assert [(b"2", 1)] == scene.disk()
