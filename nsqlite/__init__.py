@@ -149,3 +149,8 @@ def __getattr__(name: str) -> Any:
         module = import_module(f"nsqlite.{_LAZY[name] or name}")
         return getattr(module, name) if _LAZY[name] else module
     raise AttributeError(f"module 'nsqlite' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name also what is not loaded yet."""
+    return sorted({*globals(), *_LAZY})

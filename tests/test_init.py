@@ -210,3 +210,8 @@ def test_the_version_is_what_is_built() -> None:
     text = (PACKAGE.parent / found["path"]).read_text("utf-8")
     assert [nsqlite.__version__] == re.findall(found["pattern"], text)
     assert re.fullmatch(r"\d+\.\d+\.\d+", nsqlite.__version__)
+
+
+def test_what_is_not_loaded_yet_is_listed() -> None:
+    """Whoever lists the package, or completes a name in a shell, finds all of it."""
+    assert set(nsqlite.__all__) <= set(dir(nsqlite))
