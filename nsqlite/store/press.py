@@ -63,7 +63,6 @@ class Press:
 
     if TYPE_CHECKING:
         _clerk: Clerk
-        _forked: bool
 
     def __init__(self, storage: Storage, terms: Terms) -> None:
         """Begin with nothing to write; the clerk is still to come."""
@@ -473,8 +472,7 @@ class Press:
             StoreError: they could not be; the messages are back in the queue, as they were.
         """
         try:
-            if self._forked:
-                self.require_owner()
+            self.require_owner()
             self.require_free("get")
             self._count(topic.cabinet.number, shelf.number or 0, messages)
         except BaseException as error:

@@ -767,10 +767,11 @@ def test_a_signal_before_what_is_put_is_shown(path: Path) -> None:
     with Scene(path, sync="interval") as scene:
         channel = scene.channel()
         topic: Any = scene.topic()
+        topic.put_many([b"0"])  # which is shown, and not written yet either
         topic._settled = _Struck()
         with pytest.raises(KeyboardInterrupt):
             topic.put_many([b"1", b"2"])
         topic.put(b"3")
-        assert 3 == channel.depth
+        assert 4 == channel.depth
         scene.broker.flush()
-        assert [b"1", b"2", b"3"] == bodies(channel)
+        assert [b"0", b"1", b"2", b"3"] == bodies(channel)
