@@ -34,7 +34,7 @@ log: Final = logging.getLogger("nsqlite")
 PATIENCE: Final = 300_000
 """Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
 
-MUCH: Final = 4 << 20
+MUCH: Final = 16 << 20
 """So many bytes are written until the store's thread keeps the store small, whatever is due."""
 
 PAGE: Final = 2048
@@ -227,7 +227,9 @@ class Press:
         Raises:
             StoreError: it could not be written; nothing has changed.
         """
-        self._grow(len(row[5]))
+        self._unkept += len(row[5]) + PAGE
+        if self._unkept >= MUCH:
+            self._keep_small()
         try:
             self._storage.write_row(number, row)
         except StoreError as error:
@@ -326,15 +328,15 @@ class Press:
             except StoreError as error:
                 letter.error = error
 
-    def _grow(self, size: int) -> None:
-        """Take note of how much was written; what is much has the store's thread keep it small."""
-        self._unkept += size + PAGE
-        if self._unkept >= MUCH:
-            self._unkept = 0
-            self._clerk.expect(at_once=True)
+    def _keep_small(self) -> None:
+        """Have the store's thread keep the store small, since much was written."""
+        self._unkept = 0
+        self._clerk.expect(at_once=True)
 
     def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
-        self._grow(sum(len(row[5]) for _, some in rows for row in some))
+        self._unkept += sum(len(row[5]) for _, some in rows for row in some) + PAGE
+        if self._unkept >= MUCH:
+            self._keep_small()
         try:
             if len(rows) == 1:
                 self._storage.write_rows(*rows[0])
@@ -482,13 +484,16 @@ class Press:
             raise
 
     def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
-        copies = [(int(message.id, 16), message.attempts) for message in messages]
+        records = [message._record for message in messages]
+        copies = [(int(record[2] + record[3], 16), record[4] + 1) for record in records]
         try:
             with self.lock:
                 if self.now_shown:
                     self._flush()
-                self._grow(0)
                 self._storage.write_attempts(number, channel, copies)
+                self._unkept += PAGE
+                if self._unkept >= MUCH:
+                    self._keep_small()
                 self._clerk.expect()  # to keep the store small, though nothing is left to write
         finally:
             if self.queue:

@@ -18,6 +18,7 @@ from nsqlite import (
     State,
     StoreFull,
 )
+from nsqlite.store import press
 from store.stores import Scene, throw, until
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -501,16 +502,23 @@ def test_a_topic_that_is_deleted_before_what_was_moved_there_is_written(path: Pa
         assert [[], []] == [list(scene.keeper.queue), scene.rows()]
 
 
-@pytest.mark.parametrize("count", [1, 10])
-def test_what_is_much_is_not_waited_for(path: Path, count: int) -> None:
-    """However long things may be late, the store is kept small after some megabytes."""
-    with Scene(path) as scene:
-        scene.channel()
-        scene.topic().put(b"1")
+@pytest.mark.parametrize("way", ["put", "put_many", "get"])
+def test_what_is_much_is_not_waited_for(
+    path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long things may be late, the store is kept small after so many bytes."""
+    monkeypatch.setattr(press, "MUCH", 1_000_000)
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        topic = scene.topic()
+        topic.put_many([b"x"] * 500)
+        scene.broker.flush()
         seen = len(scene.spy.reads)
-        for _ in range(100 // count):
-            if count == 1:
-                scene.topic().put(b"x" * 100_000)
+        for _ in range(500 if way == "get" else 10):
+            if way == "put":
+                topic.put(b"x" * 100_000)
+            elif way == "put_many":
+                topic.put_many([b"x" * 50_000] * 2)
             else:
-                scene.topic().put_many([b"x" * 100_000] * count)
+                consumer.get(timeout=0)
         until(lambda: "tidy" in [name for name, _ in scene.spy.reads[seen:]])
