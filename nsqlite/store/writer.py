@@ -350,18 +350,23 @@ class Writer:
     def _forget(self, number: int, counts: Counter[int], holders: int) -> None:
         """Delete the messages that nobody holds any more, of those that somebody had done with."""
         all_done = sorted(identity for identity, count in counts.items() if count >= holders)
-        self._delete_runs(f"DELETE FROM message_{number} WHERE ", all_done)
+        ranges = runs(all_done)
+        self._delete_runs(f"DELETE FROM message_{number} WHERE ", all_done, ranges)
         if self._copied is not None:
-            all_done = sorted(self._copied.intersection(all_done))
-            self._uncopied.update(all_done)
-        self._delete_runs("DELETE FROM copy WHERE ", all_done)
+            known = self._copied.intersection(all_done)
+            self._uncopied |= known
+            if len(known) < len(all_done):
+                all_done = sorted(known)
+                ranges = runs(all_done)
+        self._delete_runs("DELETE FROM copy WHERE ", all_done, ranges)
         some_done = [identity for identity, count in counts.items() if count < holders]
         if some_done:
             self._delete(number, some_done, f" AND {UNHELD.format(number)}")
 
-    def _delete_runs(self, delete: str, identities: list[int]) -> None:
-        """Delete what has one of some ids, which are sorted."""
-        ranges = runs(identities)
+    def _delete_runs(
+        self, delete: str, identities: list[int], ranges: list[tuple[int, int]]
+    ) -> None:
+        """Delete what has one of some ids, which are sorted, and are these runs."""
         if len(ranges) < FEW:
             self._connection.executemany(f"{delete} id BETWEEN ? AND ?", ranges)
         else:
