@@ -14,6 +14,7 @@ Next: __main__.py
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from nsqlite.store.store import (
@@ -89,6 +90,12 @@ def _channel(number: int, **fields: Any) -> StoredChannel:
 
 def _ids(found: list[Found]) -> list[int]:
     return [one[0] for one in found]
+
+
+def _pages(storage: Storage, channel: int | None) -> list[list[int]]:
+    """Return the ids of all that a channel has in order, and of two parts of it."""
+    bounds = ((0, 9), (1, 2), (0, 1))
+    return [_ids(storage.read(1, channel, after, upto, -1)) for after, upto in bounds]
 
 
 def _ready(storage: Storage, channel: int | None, topic: int = 1, after: int = 0) -> list[int]:
@@ -433,12 +440,10 @@ class StorageContract:
         topic = _topic(_channel(7), paused=True)
         self.given(Batch(topics=[topic], rows=[(1, [_row(1), _row(2), _row(3, only=7)])]))
         with self.opened() as (storage, _):
-            for channel in (None, 7, 8):
-                assert [one[0] for one in storage.read(1, channel, 0, 9, -1)] == [1, 2]
-                assert [one[0] for one in storage.read(1, channel, 1, 2, -1)] == [2]
-                assert [one[0] for one in storage.read(1, channel, 0, 1, -1)] == [1]
-            assert [one[0] for one in storage.read_apart(1, 7, 0, 0)] == [3]
-            assert [] == storage.read_apart(1, None, 0, 9) == storage.read_apart(1, 8, 0, 9)
+            pages = list(map(partial(_pages, storage), (None, 7, 8)))
+            apart = [_ids(storage.read_apart(1, 7, 0, 0)), storage.read_apart(1, 8, 0, 9)]
+        assert pages == [[[1, 2], [2], [1]]] * 3
+        assert apart == [[3], []]
 
     def test_a_message_is_forgotten_when_the_last_has_done_with_it(self) -> None:
         """Until then it is there for those who have not, in whatever order they finish."""
