@@ -16,7 +16,7 @@ Next: cli/progress.py
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +24,7 @@ from typing import Any, Final, Self
 from nsqlite.cli.lines import LARGEST, Held, MessageLine
 from nsqlite.errors import StoreError, StoreForeign
 from nsqlite.store.schema import MARK, VERSION
-from nsqlite.store.statements import telling
+from nsqlite.store.statements import read_channels, telling
 from nsqlite.store.store import StoredChannel, StoredTopic
 
 PATIENCE: Final = 5.0
@@ -183,19 +183,9 @@ class Snapshot:
                 handed=handed,
                 last=last,
                 held=held,
-                channels=self._stored_channels(number),
+                channels=sorted(read_channels(self._connection, number), key=attrgetter("name")),
             )
             for number, name, paused, handed, last, held in rows
-        ]
-
-    def _stored_channels(self, topic: int) -> list[StoredChannel]:
-        rows = self._connection.execute(
-            "SELECT number, name, paused, since, held FROM channel WHERE topic = ? ORDER BY name",
-            (topic,),
-        )
-        return [
-            StoredChannel(number=number, name=name, paused=bool(paused), since=since, held=held)
-            for number, name, paused, since, held in rows
         ]
 
     def _counted(self, topic: StoredTopic) -> StoredTopic:

@@ -227,9 +227,7 @@ class Press:
         Raises:
             StoreError: it could not be written; nothing has changed.
         """
-        self._unkept += len(row[5]) + PAGE
-        if self._unkept >= MUCH:
-            self._keep_small()
+        self._grow(len(row[5]))
         try:
             self._storage.write_row(number, row)
         except StoreError as error:
@@ -328,15 +326,15 @@ class Press:
             except StoreError as error:
                 letter.error = error
 
-    def _keep_small(self) -> None:
-        """Have the store's thread keep the store small, since much was written."""
-        self._unkept = 0
-        self._clerk.expect(at_once=True)
+    def _grow(self, size: int) -> None:
+        """Take note of a commit; what is much has the store's thread keep the store small."""
+        self._unkept += size + PAGE
+        if self._unkept >= MUCH:
+            self._unkept = 0
+            self._clerk.expect(at_once=True)
 
     def _write_rows(self, rows: list[tuple[int, list[Row]]]) -> None:
-        self._unkept += sum(len(row[5]) for _, some in rows for row in some) + PAGE
-        if self._unkept >= MUCH:
-            self._keep_small()
+        self._grow(sum(len(row[5]) for _, some in rows for row in some))
         try:
             if len(rows) == 1:
                 self._storage.write_rows(*rows[0])
@@ -491,9 +489,7 @@ class Press:
                 if self.now_shown:
                     self._flush()
                 self._storage.write_attempts(number, channel, copies)
-                self._unkept += PAGE
-                if self._unkept >= MUCH:
-                    self._keep_small()
+                self._grow(0)
                 self._clerk.expect()  # to keep the store small, though nothing is left to write
         finally:
             if self.queue:

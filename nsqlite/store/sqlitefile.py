@@ -181,6 +181,6 @@ class SQLiteFile:
     def abandon(self) -> None:
         """See `Storage`."""
         self._owner.abandon()
-        for one in (*self._writer.cursors(), *self._connections):
+        for one in (self._writer.open_read, *self._connections):
             # To close it would copy the log and remove it; so it must outlive the interpreter.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))

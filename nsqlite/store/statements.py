@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import Final, TypeVar
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
-from nsqlite.store.store import Row
+from nsqlite.store.store import Row, StoredChannel
 
 PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -144,6 +144,18 @@ def grouped(pairs: Iterable[tuple[int, K]]) -> Iterable[tuple[K, list[int]]]:
     for identity, key in pairs:
         groups.setdefault(key, []).append(identity)
     return groups.items()
+
+
+def read_channels(connection: sqlite3.Connection, topic: int) -> list[StoredChannel]:
+    """Return the channels of a topic as they were written last, by their numbers."""
+    rows = connection.execute(
+        "SELECT number, name, paused, since, held FROM channel WHERE topic = ? ORDER BY number",
+        (topic,),
+    )
+    return [
+        StoredChannel(number=number, name=name, paused=bool(paused), since=since, held=held)
+        for number, name, paused, since, held in rows
+    ]
 
 
 REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError)

@@ -35,10 +35,11 @@ from nsqlite.store.statements import (
     Statements,
     grouped,
     pieces,
+    read_channels,
     runs,
     telling,
 )
-from nsqlite.store.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic
+from nsqlite.store.store import GONE, Batch, Copy, Row, StoredTopic
 
 SWEPT: Final = 1000
 """How many messages are looked at in one step of forgetting those that nobody holds."""
@@ -57,7 +58,11 @@ VACUUMED: Final = 500
 
 
 class Writer:
-    """The connection of a file that writes; what it does is told in `Storage`."""
+    """The connection of a file that writes; what it does is told in `Storage`.
+
+    Attributes:
+        open_read: a cursor that is not at its end, and so keeps SQLite's lock for reading.
+    """
 
     def __init__(self, where: str, connection: sqlite3.Connection) -> None:
         """Take a connection to a file that has its tables.
@@ -74,7 +79,7 @@ class Writer:
         self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
         self._uncopied: set[int] = set()  # those of them that the batch deletes
         self._swept: int | None = None  # how far the last step of forgetting came, None to the end
-        self._open_read: sqlite3.Cursor | None = None  # one that is not at its end, see there
+        self.open_read: sqlite3.Cursor | None = None
         self._puts: Final = Statements(PUT)
         self._plain_puts: Final = {
             number: Statements(PUT_PLAIN + ", ".join([PLAIN_ROW] * number))
@@ -104,17 +109,13 @@ class Writer:
         log cannot begin anew, and a commit fails if another program has written; so whatever takes
         longer begins with `end_read`.
         """
-        self._open_read = self._connection.cursor().execute("SELECT topic FROM highest")
+        self.open_read = self._connection.cursor().execute("SELECT topic FROM highest")
 
     def end_read(self) -> None:
         """Release the lock for reading."""
-        if self._open_read is not None:
-            self._open_read.close()
-            self._open_read = None
-
-    def cursors(self) -> tuple[object, ...]:
-        """Return what must live as long as the connection, in the child of a fork."""
-        return (self._open_read,)
+        if self.open_read is not None:
+            self.open_read.close()
+            self.open_read = None
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -160,16 +161,7 @@ class Writer:
     def _load_channels(self, topic: StoredTopic) -> None:
         """Fill in the channels, and count what was put after the last account."""
         number = topic.number
-        for row in self._connection.execute(
-            "SELECT number, name, paused, since, held FROM channel WHERE topic = ? ORDER BY number",
-            (number,),
-        ):
-            channel, name, paused, since, held = row
-            topic.channels.append(
-                StoredChannel(
-                    number=channel, name=name, paused=bool(paused), since=since, held=held
-                )
-            )
+        topic.channels = read_channels(self._connection, number)
         self._holders[number] = {channel.number: channel.since for channel in topic.channels}
         late: Counter[int | None] = Counter()
         for identity, only in self._connection.execute(
@@ -210,7 +202,7 @@ class Writer:
     def _quickly(self, statement: str, values: tuple[object, ...]) -> bool:
         """Make one statement a commit; return False if it is refused, and nothing has changed."""
         try:
-            if self._open_read is None:
+            if self.open_read is None:
                 self._begin_read()
             self._quick.execute(statement, values)
         except REFUSED:  # the slow way does without the open read, and tells why

@@ -10,11 +10,6 @@ from nsqlite import Closed, Consumer, StoreFull
 from store.stores import Scene, everything, finished
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 def test_what_steers_is_in_the_file(path: Path) -> None:
     """Pause, unpause, empty and delete are there again after a crash."""
     with Scene(path) as scene:

@@ -3,16 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 from helpers import bodies
 
 from nsqlite.testing import ManualClock
 from store.stores import Scene, everything
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
 
 
 def reopened(scene: Scene) -> None:

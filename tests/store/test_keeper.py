@@ -35,11 +35,6 @@ from store.stores import Scene, SpiedStore, everything, finished, reading, throw
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 # The end
 
 

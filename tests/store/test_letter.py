@@ -12,11 +12,6 @@ from nsqlite.store.letter import Letter
 from store.stores import Scene, until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 def test_a_letter_begins_unreserved(path: Path) -> None:
     """A new letter has what was asked for, and nothing of what comes later."""
     with Scene(path) as scene:

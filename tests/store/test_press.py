@@ -24,11 +24,6 @@ from store.stores import Scene, throw, until
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 # Commits are shared
 
 

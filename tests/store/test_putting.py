@@ -37,11 +37,6 @@ WAYS: dict[str, Put] = {
 }
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 # Putting
 
 

@@ -114,11 +114,6 @@ def exact_contents(file: SQLiteFile) -> None:
     assert [b"handed"] == [one[4] for one in file.read(3, 3, 0, 300, -1)]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 def pragma(path: Path, name: str) -> object:
     connection = sqlite3.connect(path)
     try:

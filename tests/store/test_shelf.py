@@ -28,11 +28,6 @@ from store.stores import Scene, everything, finished, full, throw, until
 SECOND = 1_000_000_000
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 def shelf_of(scene: Scene, name: str = "billing") -> Shelf:
     shelf = scene.channel(name)._flow.shelf
     assert isinstance(shelf, Shelf)

@@ -4,7 +4,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from nsqlite.store import GONE, Batch, StoredTopic, sqlitefile, writer
 from nsqlite.store.sqlitefile import LOG_LIMIT, PAGE, SQLiteFile
 from nsqlite.store.writer import SPARE
 from nsqlite.testing import StorageContract
-from store.files import HIGHEST, count, finish, ready, row, tidy, topic
+from store.files import HIGHEST, count, finish, ready, row, tidy
 from store.test_schema import FIXTURE, exact_contents
 
 
@@ -56,22 +56,6 @@ class TestContractFewCopies(TestContract):
     @pytest.fixture(autouse=True)
     def _forgetful(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(writer, "COPIED", 1)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
-@pytest.fixture
-def file(path: Path) -> Iterator[SQLiteFile]:
-    """Open a new file with a topic and two channels."""
-    file = SQLiteFile(str(path), full=False)
-    file.load()
-    file.write(Batch(topics=[topic()]))
-    yield file
-    with suppress(StoreError):
-        file.close()
 
 
 def in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:

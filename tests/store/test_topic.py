@@ -21,12 +21,6 @@ from nsqlite import (
 )
 from store.stores import LATE, Scene, SpiedStore, everything, finished, until
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
 # Channels and topics of the file
 
 

@@ -1,35 +1,18 @@
 """What writes to a file: what it knows, its transactions, and others that write there."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nsqlite import Broker, Consumer, SQLite, StoreError
+from nsqlite import Broker, Consumer, SQLite
 from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic
 from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.statements import TOGETHER
 from store.files import HIGHEST, count, finish, ready, row, topic
 from store.stores import until
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
-@pytest.fixture
-def file(path: Path) -> Iterator[SQLiteFile]:
-    """Open a new file with a topic and two channels."""
-    file = SQLiteFile(str(path), full=False)
-    file.load()
-    file.write(Batch(topics=[topic()]))
-    yield file
-    with suppress(StoreError):
-        file.close()
 
 
 def test_an_interrupted_end_is_rolled_back(
