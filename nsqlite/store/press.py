@@ -310,13 +310,20 @@ class Press:
         """Return the letters that are to be written or told that they are refused."""
         return [letter for letter in list(self.queue) if not letter.settled]
 
-    def _refuse_deleted(self) -> None:
-        """Refuse the letters of topics that are no more."""
-        letters = [one for one in self._unsettled() if one.topic.cabinet.deleted]
-        for letter in [letter for letter in letters if not letter.shown]:
-            letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
-            self._take_back(letter)
-        self._settle([letter for letter in letters if letter.shown])  # it was there, and is gone
+    def _refuse_deleted(self, *, left: bool = False) -> None:
+        """Refuse the letters of topics that are no more, but for what was there and is gone.
+
+        Args:
+            left: the accounts are taken, so what is moved has left where it was, and is gone, too.
+        """
+        gone: list[Letter] = []
+        for letter in [one for one in self._unsettled() if one.topic.cabinet.deleted]:
+            if letter.shown or (left and letter.origin is not None and letter.is_left()):
+                gone.append(letter)
+            else:
+                letter.error = Closed(f"topic {letter.topic.cabinet.name!r}", "deleted")
+                self._take_back(letter)
+        self._settle(gone)
 
     def _write_each(self, letters: list[Letter]) -> None:
         """Write letters one by one, so that each fails for itself."""
@@ -421,7 +428,7 @@ class Press:
         while True:
             for topic in waiting:
                 self._account(topic).add_to(batch, topic.cabinet.number)
-            self._refuse_deleted()
+            self._refuse_deleted(left=True)
             letters = self._unsettled()
             waiting = _new_topics(letters, topics)
             if not waiting:

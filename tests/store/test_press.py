@@ -478,6 +478,35 @@ def test_a_topic_that_is_deleted_between_the_accounts_and_the_letters(path: Path
         assert [b"2"] == scene.rows()
 
 
+def test_a_topic_that_is_deleted_when_what_is_moved_there_has_left(path: Path) -> None:
+    """The message is gone with it, in memory as in the file: it is not in flight again."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        dead: Any = scene.topic("dead")
+        scene.topic().put_many([b"1", b"2"])
+        scene.broker.flush()
+        message = consumer.get(timeout=0)
+        keeper: Any = scene.keeper
+        refuse = keeper._refuse_deleted
+
+        def delete(*, left: bool = False) -> None:
+            if left:
+                with dead._guard.lock:
+                    dead.cabinet.deleted = True
+            refuse(left=left)
+
+        keeper._refuse_deleted = delete
+        consumer.move(message, dead)
+        keeper._refuse_deleted = refuse
+        assert [State.FINISHED, 0, 1] == [
+            message.state,
+            scene.channel().in_flight_count,
+            scene.channel().depth,
+        ]
+        assert [(b"2", 1)] == scene.disk()
+        assert [] == list(keeper.queue)
+
+
 def test_a_topic_that_is_deleted_before_what_was_moved_there_is_written(path: Path) -> None:
     """With `sync="interval"` it was there, and is gone with the topic; it does not come back."""
     with Scene(path, sync="interval") as scene:

@@ -601,7 +601,7 @@ def full_channel(scene: Scene, count: int) -> Flow[Any]:
     scene.channel()
     scene.topic().put_many(numbered(*range(count)))
     flow = scene.channel()._flow
-    until(lambda: len(flow.ready) == min(count, flow.shelf.capacity))  # type: ignore[union-attr]
+    until(lambda: len(flow.ready) == min(count, shelf_of(scene).capacity))
     return flow
 
 
