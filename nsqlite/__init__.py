@@ -11,6 +11,9 @@
 A topic copies each message to all its channels; a channel gives each of its messages to one of its
 consumers; what a consumer does not finish is delivered again.
 
+What is cited as "NSQ semantics §9" or "NSQ client §4" is a document of this package:
+`python -m nsqlite semantics` shows it.
+
 To read the source, begin with errors.py and follow the last line of each docstring.
 
 Next: _version.py
@@ -32,6 +35,8 @@ from nsqlite.errors import (
     InvalidMessage,
     InvalidName,
     InvalidOption,
+    NotAsyncio,
+    NotCopyable,
     NotInFlight,
     NSQLiteError,
     Reentered,
@@ -43,22 +48,22 @@ from nsqlite.errors import (
     TooManyConsumers,
     WindowFull,
 )
+from nsqlite.events import Event, Kind, Observer
 from nsqlite.message import Message, State
-from nsqlite.observe import Event, Kind, Observer
 from nsqlite.options import ChannelOptions, TopicOptions, WhenFull
-from nsqlite.stats import (
-    BrokerStats,
-    ChannelStats,
-    ClientStats,
-    LatencyStats,
-    MessageInfo,
-    TopicStats,
-)
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
     from nsqlite import aio, store, testing, worker
+    from nsqlite.stats import (
+        BrokerStats,
+        ChannelStats,
+        ClientStats,
+        LatencyStats,
+        MessageInfo,
+        TopicStats,
+    )
     from nsqlite.store.sqlite import SQLite
     from nsqlite.worker import (
         App,
@@ -97,6 +102,8 @@ __all__ = [
     "Message",
     "MessageInfo",
     "NSQLiteError",
+    "NotAsyncio",
+    "NotCopyable",
     "NotInFlight",
     "Observer",
     "Reentered",
@@ -128,11 +135,17 @@ __all__ = [
 _LAZY = {
     "App": "worker",
     "Backoff": "worker",
+    "BrokerStats": "stats",
+    "ChannelStats": "stats",
+    "ClientStats": "stats",
     "DeadLetter": "worker",
     "Drop": "worker",
+    "LatencyStats": "stats",
+    "MessageInfo": "stats",
     "Requeue": "worker",
     "SQLite": "store.sqlite",
     "TakeOver": "worker",
+    "TopicStats": "stats",
     "Worker": "worker",
     "aio": "",
     "redrive": "worker",
@@ -143,12 +156,15 @@ _LAZY = {
 """What is loaded when it is first asked for: modules, and what is in a module."""
 
 
-def __getattr__(name: str) -> Any:
-    """Load what the core can do without."""
-    if name in _LAZY:
-        module = import_module(f"nsqlite.{_LAZY[name] or name}")
-        return getattr(module, name) if _LAZY[name] else module
-    raise AttributeError(f"module 'nsqlite' has no attribute {name!r}")
+if not TYPE_CHECKING:  # pragma: no branch - a type checker reads the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """Load what the core can do without."""
+        if name in _LAZY:
+            module = import_module(f"nsqlite.{_LAZY[name] or name}")
+            return getattr(module, name) if _LAZY[name] else module
+        # Python adds the nearest of the names that `__dir__` returns.
+        raise AttributeError(f"module 'nsqlite' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

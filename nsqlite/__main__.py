@@ -9,11 +9,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Final, NoReturn
+from contextlib import suppress
+from typing import Final, NoReturn, TextIO
 
 from nsqlite import __version__
 from nsqlite.cli.commands import add_commands, run
 from nsqlite.cli.demo import tell
+from nsqlite.cli.failure import say, why
 
 INTERRUPTED: Final = 130
 """The status of what SIGINT has ended, as shells have it."""
@@ -25,6 +27,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with status 2."""
         self.exit(2, f"{self.prog}: {message}; try --help\n")
+
+    def print_help(self, file: object = None) -> None:  # noqa: ARG002 - it is stdout
+        """Print how it is called; what cannot be written is an error here as anywhere."""
+        say(self.format_help().rstrip())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,14 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _perform(parser, parser.parse_args(arguments))
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
-        # Nobody reads any more.  What is left in the buffer must go somewhere when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        pass  # nobody reads any more
     except OSError as error:
-        parser.exit(1, f"{parser.prog}: cannot write: {error.strerror}\n")
+        parser.exit(1, f"{parser.prog}: cannot write: {why(error)}\n")
     except KeyboardInterrupt:
         return INTERRUPTED
+    finally:
+        _discard_unwritable(sys.stdout)
+        _discard_unwritable(sys.stderr)
     return 0
 
 
@@ -70,11 +79,29 @@ def _perform(parser: Parser, options: argparse.Namespace) -> int:
     elif options.command is not None:
         problem = run(options)
         if problem is not None:
-            parser.exit(1, f"{parser.prog} {options.command}: {problem}\n")
+            line = problem.replace("\n", "\\n")  # as a file's name may have
+            parser.exit(1, f"{parser.prog} {options.command}: {line}\n")
         return 0
     for line in lines:
-        print(line, flush=True)  # noqa: T201 - it is a command
+        say(line)
     return 0
+
+
+def _discard_unwritable(stream: TextIO | None) -> None:
+    """Let what a stream cannot write go nowhere, else Python tries it again as it ends, and fails.
+
+    Args:
+        stream: stdout or stderr; None if it is closed.
+    """
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except OSError:
+        with suppress(OSError):  # it is no file
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -9,25 +9,31 @@ Next: aio/__init__.py
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Protocol, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import Closed, InvalidOption
-from nsqlite.guid import GuidFactory
-from nsqlite.lock import make_section
+from nsqlite.events import Observed, Observer, all_observers, observed
+from nsqlite.ids import GuidFactory
+from nsqlite.lock import make_lock
+from nsqlite.message import Uncopyable
 from nsqlite.names import check_name
-from nsqlite.observe import Observer, all_observers
 from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
-from nsqlite.stats import BrokerStats
 from nsqlite.topic import Home, Topic
-from nsqlite.unique import Unique
+
+if TYPE_CHECKING:
+    from nsqlite.stats import BrokerStats
 
 
-class Keeper(Protocol):
+class Persistence(Protocol):
     """What a broker needs of an open store."""
+
+    @property
+    def where(self) -> str:
+        """The store in words."""
+        ...
 
     @property
     def health(self) -> str:
@@ -64,12 +70,12 @@ class Keeper(Protocol):
 class Store(Protocol):
     """What a broker needs of a store, which keeps its messages; `nsqlite.SQLite` is one."""
 
-    def open(self, factory: GuidFactory) -> Keeper:
+    def open(self, factory: GuidFactory) -> Persistence:
         """Open it; the ids that it has seen are not given again."""
         ...
 
 
-class Broker(Unique):
+class Broker(Uncopyable):
     """Topics by name, as one nsqd has them.
 
     As a context manager it closes itself at the end of the block.
@@ -105,21 +111,16 @@ class Broker(Unique):
         """
         self.options: Final = make_options(DEFAULTS, **options)
         self.clock: Final = checked_clock(clock)
-        self.factory: Final = GuidFactory(self.options.node_id)
+        self._factory: Final = GuidFactory(self.options.node_id)
         self._start_time: Final = self.clock.time_ns() // SECOND
-        self._lock: Final = make_section(rank=0)
+        self._lock: Final = make_lock(rank=0)
         self._topics: Final[dict[str, Topic[Any]]] = {}
-        self._observers: tuple[Observer, ...] = all_observers(observers)
+        self._observers: tuple[Observed, ...] = all_observers(observers)
         self._made = 0  # topics since the deleted ones were forgotten; a rough count will do
         self._closed = False
-        self._keeper: Final = None if store is None else _opened(store, self.factory)
-        if self._keeper is not None:
-            weakref.finalize(self, self._keeper.forsake).atexit = False
-
-    @property
-    def observers(self) -> tuple[Observer, ...]:
-        """Who hears of the events of a new topic."""
-        return self._observers
+        self._persistence: Final = None if store is None else _opened(store, self._factory)
+        if self._persistence is not None:
+            weakref.finalize(self, self._persistence.forsake).atexit = False
 
     def topic(self, name: str, **options: Unpack[TopicOptions]) -> Topic[Any]:
         """Get a topic, or create it.
@@ -135,21 +136,22 @@ class Broker(Unique):
             Closed: the broker is closed.
             StoreError: its store cannot be read or written.
         """
-        check_name("topic", name)
-        make_options(self.options, **options)
-        topic = self._topics.get(name)
-        if self._closed:
-            raise Closed("the broker")
-        if topic is None or topic.deleted:
-            topic = self._make(name, options)
-        require_same(topic.options, options, f"topic {name!r}")
+        topic = self._topics.get(name) if name.__class__ is str else None
+        if topic is None or options or self._closed or topic._over == "deleted":
+            check_name("topic", name)
+            make_options(self.options, **options)
+            if self._closed:
+                raise Closed("the broker")
+            if topic is None or topic._over == "deleted":
+                topic = self._make(name, options)
+            require_same(topic.options, options, f"topic {name!r}")
         return topic
 
     def _make(self, name: str, options: TopicOptions) -> Topic[Any]:
-        if self._keeper is None:
+        if self._persistence is None:
             topic = self._add(Topic(name, home=self, **options))
         else:
-            topic = self._keeper.topic(name, self, self._add, **options)
+            topic = self._persistence.topic(name, self, self._add, **options)
         self._tell_of(topic)
         return topic
 
@@ -157,7 +159,7 @@ class Broker(Unique):
         """Own a topic that was made, unless there is one of its name; return whichever it is."""
         name = new.name
         with self._lock:
-            new._guard.observe(self._observers)
+            new._monitor.observe(self._observers)
             # One piece, without a call in which a signal handler could do the same:
             known = name in self._topics and self._topics[name]._over != "deleted"
             if not known and not self._closed:
@@ -169,7 +171,7 @@ class Broker(Unique):
 
     def _tell_of(self, new: Topic[Any]) -> None:
         """Tell that a topic was created."""
-        new._guard.settle()
+        new._monitor.settle()
         self._made += 1
         if self._made > len(self._topics) // 2:  # so that forgetting costs a topic little
             self._forget_deleted()
@@ -181,8 +183,8 @@ class Broker(Unique):
         Those of the store that nobody has asked for get the broker's options.
         """
         self._forget_deleted()
-        if self._keeper is not None and not self._closed:
-            for name in self._keeper.names():
+        if self._persistence is not None and not self._closed:
+            for name in self._persistence.names():
                 self.topic(name)
         return MappingProxyType(self._topics.copy())
 
@@ -196,17 +198,21 @@ class Broker(Unique):
                     if name in self._topics and self._topics[name] is topic:
                         del self._topics[name]
 
-    def observe(self, callback: Observer) -> Callable[[], None]:
-        """Have a function told of every event of every topic, those to come included.
+    def observe(
+        self, callback: Observer, *, kinds: Iterable[str] | None = None
+    ) -> Callable[[], None]:
+        """Have a function told of the events of every topic, those to come included.
 
         Events are in order for each topic; those of two topics can be told at the same time, by two
         threads.  See `Topic.observe`.
 
         Returns:
             A function that ends it.
+
+        Raises:
+            InvalidOption: the callback is no function, or a kind is none.
         """
-        all_observers((callback,))
-        told = partial(callback)  # one for each registration, so that each ends for itself
+        told = observed(callback, kinds)
         with self._lock:
             self._observers = (*self._observers, told)
             topics = list(self._topics.values())
@@ -222,8 +228,10 @@ class Broker(Unique):
 
         return stop
 
-    def stats(self) -> BrokerStats:
+    def stats(self) -> "BrokerStats":
         """Return a snapshot of all counters; each topic's is one piece."""
+        from nsqlite.stats import BrokerStats  # noqa: PLC0415 - not to import nsqlite
+
         topics = self.topics
         return BrokerStats(
             version=__version__,
@@ -270,13 +278,13 @@ class Broker(Unique):
         try:
             return sum(topic.close(drain=drain) for topic in topics)
         finally:
-            if self._keeper is not None and not drain:
-                self._keeper.close()
+            if self._persistence is not None and not drain:
+                self._persistence.close()
 
     @property
     def health(self) -> str:
         """``"OK"``, or ``"NOK - "`` and why the store could not be written last, as nsqd has it."""
-        return "OK" if self._keeper is None else self._keeper.health
+        return "OK" if self._persistence is None else self._persistence.health
 
     def flush(self) -> None:
         """Have all that happened so far written to the store, if there is one; blocks.
@@ -284,8 +292,8 @@ class Broker(Unique):
         Raises:
             StoreError: it could not be written; it is tried again.
         """
-        if self._keeper is not None:
-            self._keeper.flush()
+        if self._persistence is not None:
+            self._persistence.flush()
 
     def __enter__(self) -> Self:
         """Begin a block that closes it."""
@@ -301,8 +309,10 @@ class Broker(Unique):
         self.close()
 
     def __repr__(self) -> str:
-        """Show how many topics it has."""
-        return f"<Broker of {len(self.topics)} topics>"
+        """Show its state, how many topics it has, and where they are kept."""
+        state = "closed" if self._closed else "open"
+        kept = "" if self._persistence is None else f" in {self._persistence.where}"
+        return f"<Broker {state} topics={len(self._topics)}{kept}>"
 
     def _check(self) -> None:
         """Check what must always hold, in all topics."""
@@ -310,8 +320,8 @@ class Broker(Unique):
             topic._check()
 
 
-def _opened(store: object, factory: GuidFactory) -> Keeper:
-    """Return the keeper of a store.
+def _opened(store: object, factory: GuidFactory) -> Persistence:
+    """Return what keeps the topics in a store.
 
     Raises:
         InvalidOption: it is no store.
@@ -320,5 +330,5 @@ def _opened(store: object, factory: GuidFactory) -> Keeper:
     opened = getattr(store, "open", None)
     if isinstance(store, type) or not callable(opened):
         raise InvalidOption("store", store, 'a store, as nsqlite.SQLite("jobs.db") is')
-    keeper: Keeper = opened(factory)
-    return keeper
+    persistence: Persistence = opened(factory)
+    return persistence

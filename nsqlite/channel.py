@@ -1,21 +1,71 @@
 """A channel: its own copy of what the topic hands on, shared by its consumers.
 
-The rule: whoever calls a method here holds no lock; what they do under it is in channelcore.py.
+The rule: whoever calls a public method holds no lock; what begins with an underscore expects the
+topic's, unless it says otherwise.
+
+What happens to its messages is in queue.py.
 
 Next: fanout.py
 """
 
-from collections.abc import Callable
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from sys import maxsize
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
-from nsqlite.channelcore import ChannelCore
-from nsqlite.message import T
-from nsqlite.options import timeout_ns, whole
-from nsqlite.stats import ChannelStats, MessageInfo
-from nsqlite.waiter import wait_until
+from nsqlite.clock import Clock
+from nsqlite.errors import Closed, TooManyConsumers
+from nsqlite.events import Kind
+from nsqlite.message import Message, Record, T, Uncopyable, counted
+from nsqlite.monitor import Monitor
+from nsqlite.names import is_ephemeral
+from nsqlite.options import SECOND, Options, timeout_ns, whole
+from nsqlite.queue import Holder, Moved, Queue
+from nsqlite.waiting import Waiter, wait_until
+
+if TYPE_CHECKING:
+    from nsqlite.stats import ChannelStats, ClientStats, MessageInfo
 
 
-class Channel(ChannelCore[T]):
+class Reader(Holder, Protocol):
+    """What a channel needs of a consumer.
+
+    Attributes:
+        _over: whether it gets nothing more.
+    """
+
+    _over: bool
+    _window: int  # how many messages it may hold
+
+    def stats(self) -> "ClientStats":
+        """Return a snapshot."""
+        ...
+
+
+class Parent(Protocol):
+    """What a channel needs of its topic."""
+
+    def _room(self) -> None:
+        """Let the first blocked put look again."""
+        ...
+
+    def _handed(self) -> int:
+        """Return how many messages the topic has handed on so far."""
+        ...
+
+    def _changed(self) -> None:
+        """Take note that a channel has opened, closed or gone."""
+        ...
+
+    def _mint(self, body: Any) -> tuple[Record[Any], str]:
+        """Check a body, and return a record of it and its id; takes the lock."""
+        ...
+
+
+class Channel(Uncopyable, Generic[T]):
     """A named queue of a topic; made by `Topic.channel`.
 
     Each of its messages goes to one of its consumers.  What nobody finishes is delivered again.
@@ -30,61 +80,108 @@ class Channel(ChannelCore[T]):
         options: what holds for it.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_handed_at_end",
+        "_handed_before",
+        "_monitor",
+        "_over",
+        "_parent",
+        "_queue",
+        "_readers",
+        "name",
+        "options",
+        "topic_name",
+    )
+
+    def __init__(
+        self,
+        names: tuple[str, str],
+        options: Options,
+        clock: Clock,
+        monitor: Monitor,
+        parent: Parent,
+    ) -> None:
+        """Begin empty; `Topic.channel` is the way to a channel.
+
+        Args:
+            names: the topic's and the channel's.
+            options: what holds for it.
+            clock: what it takes the time from.
+            monitor: the topic's.
+            parent: the topic.
+        """
+        self.topic_name: Final = names[0]
+        self.name: Final = names[1]
+        self.options: Final = options
+        self._monitor: Final = monitor
+        self._clock: Final = clock
+        self._parent: Final = parent
+        self._queue: Final[Queue[T]] = Queue(
+            names, options, clock, monitor, parent._room, self._answered
+        )
+        self._readers: Final[dict[weakref.ref[Any], None]] = {}
+        self._handed_before = parent._handed()
+        self._handed_at_end: int | None = None
+        self._over: str | None = None
 
     # Looking
 
     @property
     def depth(self) -> int:
         """How many messages are ready; those in flight or deferred do not count."""
-        return self._count(self._flow.depth)
+        return self._count(self._queue.depth)
 
     @property
     def in_flight_count(self) -> int:
         """How many messages are delivered and not yet answered."""
-        return self._count(self._flow.timeouts.__len__)
+        return self._count(self._queue.timeouts.__len__)
 
     @property
     def deferred_count(self) -> int:
         """How many messages wait for their time."""
-        return self._count(self._flow.deferred.__len__)
+        return self._count(self._queue.deferred.__len__)
 
     def _count(self, count: Callable[[], int]) -> int:
         """Count some of the messages; takes the lock."""
-        self.advance()
-        with self._guard.lock:
+        self._queue.advance()
+        with self._monitor.lock:
             return count()
 
     @property
     def paused(self) -> bool:
         """Whether it delivers nothing just now."""
-        return self._flow.paused
+        return self._queue.paused
 
     @property
     def closed(self) -> bool:
         """Whether it is closed or deleted."""
         return self._over is not None
 
-    def stats(self) -> ChannelStats:
+    def stats(self) -> "ChannelStats":
         """Return a snapshot of its counters."""
-        return self._guard.run(self._stats)
+        return self._monitor.run(self._stats)
 
-    def peek(self, n: int = 10) -> list[MessageInfo]:
+    def peek(self, n: int = 10) -> "list[MessageInfo]":
         """Return a snapshot of the first `n` ready messages, the next one first."""
-        return self._guard.run(self._peek, _at_most(n))
+        return self._monitor.run(self._peek, _at_most(n))
 
-    def in_flight(self, n: int = 10) -> list[MessageInfo]:
+    def in_flight(self, n: int = 10) -> "list[MessageInfo]":
         """Return a snapshot of the `n` messages in flight that time out first."""
-        return self._guard.run(self._in_flight, _at_most(n))
+        return self._monitor.run(self._in_flight, _at_most(n))
 
-    def deferred(self, n: int = 10) -> list[MessageInfo]:
+    def deferred(self, n: int = 10) -> "list[MessageInfo]":
         """Return a snapshot of the `n` deferred messages that are due first."""
-        return self._guard.run(self._list_deferred, _at_most(n))
+        return self._monitor.run(self._list_deferred, _at_most(n))
 
     def __repr__(self) -> str:
-        """Show its name and state."""
-        state = self._over or ("paused" if self.paused else "open")
-        return f"<Channel {self.topic_name}:{self.name} {state}>"
+        """Show its name, its state and how much is in it, as it was last looked at."""
+        queue = self._queue
+        return (
+            f"<Channel {self.topic_name}:{self.name} {self._state} depth={queue.depth()}"
+            f" in_flight={len(queue.timeouts)} deferred={len(queue.deferred)}>"
+        )
 
     # Steering
 
@@ -94,7 +191,7 @@ class Channel(ChannelCore[T]):
         Raises:
             Closed: the channel is over.
         """
-        self._guard.call(self._pause, True)
+        self._monitor.call(self._pause, True)
 
     def unpause(self) -> None:
         """Deliver again.
@@ -102,7 +199,7 @@ class Channel(ChannelCore[T]):
         Raises:
             Closed: the channel is over.
         """
-        self._guard.call(self._pause, False)
+        self._monitor.call(self._pause, False)
 
     def empty(self) -> int:
         """Drop all messages, those in flight and deferred too (NSQ semantics §12).
@@ -113,7 +210,7 @@ class Channel(ChannelCore[T]):
         Raises:
             Closed: the channel is over.
         """
-        return self._guard.call(self._empty) or 0
+        return self._monitor.call(self._empty) or 0
 
     def delete(self) -> int:
         """Drop all messages and free the name; whoever waits gets `Closed` (NSQ semantics §13).
@@ -123,7 +220,7 @@ class Channel(ChannelCore[T]):
         Returns:
             How many messages were dropped.
         """
-        return self._guard.call(self._delete) or 0
+        return self._monitor.call(self._delete) or 0
 
     def close(self, *, drain: bool = False) -> int:
         """End it: it takes no more messages and whoever waits gets `Closed`.
@@ -131,13 +228,14 @@ class Channel(ChannelCore[T]):
         The name stays taken until `delete`.  A second call with `drain=False` ends a drain.
 
         Args:
-            drain: deliver first what is there.  The channel closes itself when nothing is ready, in
-                flight or deferred any more; `join` waits for that.
+            drain: deliver first what is there, also if the channel is paused, which this ends.  The
+                channel closes itself when nothing is ready, in flight or deferred any more; `join`
+                waits for that.
 
         Returns:
             How many messages were thrown away; they are logged as a warning.
         """
-        return self._guard.call(self._close, drain) or 0
+        return self._monitor.call(self._close, drain) or 0
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is ready, in flight or deferred.
@@ -154,25 +252,329 @@ class Channel(ChannelCore[T]):
         """
         limit = timeout_ns(timeout)
         who = f"join() of {self._title}"
-        return self._joined(wait_until(self._guard, self._clock, self._done, limit, who))
+        return self._joined(wait_until(self._monitor, self._clock, self._done, limit, who))
 
-    # For the clock
+    # What comes by another way than from the topic
 
-    def next_due(self) -> int:
-        """Return the next deadline on the clock's monotonic scale; takes the lock."""
-        flow = self._flow
-        with self._guard.lock:
-            return min(flow.timeouts.next_filled(), flow.deferred.next_filled())
+    def _prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
+        """Return what puts a body here alone, and what returns its id; see `Topic._prepare`.
 
-    def advance(self) -> None:
-        """Act on whatever is due by now."""
-        self._guard.call(self._flow.sweep)
+        It takes the lock; the function it returns expects it.
+        """
+        record, name = self._parent._mint(body)
+        return lambda: self._admit(record, moved), lambda: name
+
+    def _admit(self, record: Record[T], moved: Moved) -> None:
+        if not self._is_open:
+            raise self._monitor.refuse(Closed(self._title, self._over or "closed"))
+        left, messages = moved
+        # One piece, up to the call that completes it:
+        self._handed_before -= 1  # it counts as one more that was handed on
+        messages[0]._consumer._allowed += 1
+        left.leaving = messages
+        self._queue.ready.append(record)
+        self._queue.emit(Kind.PUBLISHED, record)
+        self._queue.feed()
+
+    # Consumers come and go
+
+    def _consumers(self) -> Iterator[Reader]:
+        for known in list(self._readers):
+            reader = known()
+            if reader is not None:
+                yield reader
+
+    def _join(self, reader: Reader) -> None:
+        self._require_open()
+        limit = self.options.max_channel_consumers
+        if limit and len(self._readers) >= limit:
+            raise self._monitor.refuse(TooManyConsumers(self.topic_name, self.name, limit))
+        self._readers[weakref.ref(reader, self._gone)] = None
+
+    def _gone(self, known: weakref.ref[Any]) -> None:
+        """Take note that a consumer was forgotten; called by a finaliser, so it takes no lock."""
+        self._monitor.put_off(partial(self._part, known))
+
+    def _part(self, known: weakref.ref[Any]) -> None:
+        """Forget a consumer; an ephemeral channel goes with its last one (NSQ semantics §14)."""
+        self._readers.pop(known, None)
+        if not self._readers and is_ephemeral(self.name):
+            dropped = self._delete()
+            if dropped:
+                self._monitor.log_later(
+                    "%s went with its last consumer; messages dropped: %d", self._title, dropped
+                )
+
+    def _set_window(self, reader: Reader, window: int) -> None:
+        """Let a consumer hold so many messages, not those that it holds already (RDY)."""
+        queue = self._queue
+        queue.sweep()
+        settled = reader._allowed - reader._window
+        reader._window = window  # one piece with the next line
+        reader._allowed = settled + window
+        queue.waiters.unpark(reader)
+        queue.feed()
+
+    def _retire(self, reader: Reader) -> None:
+        """Let a consumer get nothing more; it still answers for what it holds (CLS)."""
+        reader._over = True
+        self._set_window(reader, 0)
+        self._queue.offered = 0  # it may have been told of some
+        self._queue.waiters.dismiss(
+            [waiter for waiter in self._queue.waiters.everybody() if waiter.owner is reader]
+        )
+        self._queue.feed()
+
+    def _leave(self, reader: Reader, give_back: bool) -> None:
+        """Let a consumer go, with what it holds."""
+        if reader._over and weakref.ref(reader) not in self._readers:
+            return
+        self._retire(reader)
+        queue = self._queue
+        if give_back and reader._delivered > reader._allowed - reader._window:
+            handed = {waiter.message: waiter for waiter in list(reader._waiters)}
+            returns = []
+            for message in queue.timeouts:
+                if message._consumer is reader:
+                    waiter = handed.get(message)
+                    never = waiter is not None and waiter.withdraw()
+                    returns.append((message, message._record if never else counted(message)))
+            queue.give_back(returns)
+        queue.feed()
+        self._part(weakref.ref(reader))
+        self._answered()
+
+    # Getting
+
+    def _receive(self, reader: Reader, waiter: Waiter[T] | None) -> Message[T] | None:
+        """Give a consumer the next message; else queue the waiter up, or return None without."""
+        queue = self._queue
+        now = queue.sweep()
+        if waiter is not None:
+            waiter.listen()
+            message = waiter.claim()
+            if message is not None:
+                return message
+        self._require_reader(reader)
+        if queue.ready and not queue.paused and not reader._is_full():
+            if waiter is not None:
+                queue.waiters.leave(waiter)
+            return queue.deliver(reader, now)
+        if waiter is not None:
+            reader._waiters[waiter] = None
+            if waiter not in queue.waiters:
+                queue.waiters.join(waiter)
+            if reader._is_full():
+                queue.emit(Kind.WINDOW_FULL, None, reader, count=reader._window)
+        return None
+
+    def _give_up(self, waiter: Waiter[T]) -> Message[T] | None:
+        """End a wait whose time is over; return what it was handed in the last moment."""
+        self._queue.sweep()
+        self._queue.waiters.leave(waiter)
+        message = waiter.claim()
+        self._queue.feed()
+        return message
+
+    def _abandon(self, waiter: Waiter[T]) -> None:
+        """End a wait that was interrupted; what it was handed was never delivered."""
+        waiter.owner._waiters.pop(waiter, None)
+        self._queue.waiters.leave(waiter)
+        message = waiter.message
+        if message is not None:
+            self._queue.give_back([(message, message._record)])
+            waiter.message = None
+        self._queue.feed()
+
+    # A channel's life
+
+    @property
+    def _title(self) -> str:
+        return f"channel {self.name!r} of topic {self.topic_name!r}"
+
+    @property
+    def _state(self) -> str:
+        if self._over is not None:
+            return self._over
+        return "draining" if self._queue.draining else "paused" if self.paused else "open"
+
+    @property
+    def _is_open(self) -> bool:
+        return self._over is None and not self._queue.draining
+
+    def _recover(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        self._queue.recover()
+        self._answered()
+
+    def _require_open(self) -> None:
+        if self._over is not None:
+            raise self._monitor.refuse(Closed(self._title, self._over))
+
+    def _require_reader(self, reader: Reader) -> None:
+        if reader._over:
+            raise self._monitor.refuse(Closed(f"the consumer of {self._title}"))
+        self._require_open()
+
+    def _done(self) -> bool:
+        """Say whether a join is over."""
+        return self._over is not None or self._queue.is_idle()
+
+    def _joined(self, done: bool) -> bool:
+        """Return what a join returns that is over, or raise what it raises; needs no lock."""
+        if done and self._over is not None and not self._queue.draining:
+            raise Closed(self._title, self._over)
+        return done
+
+    def _answered(self) -> None:
+        """Do what follows when there may be nothing left."""
+        if self._queue.draining and self._over is None and self._queue.is_idle():
+            self._shut("closed")
+        if self._monitor.joins:
+            self._monitor.notify_joins()
+
+    def _pause(self, paused: bool) -> None:
+        self._require_open()
+        queue = self._queue
+        if paused is queue.paused:
+            return
+        queue.sweep()
+        queue.paused = paused
+        for reader in self._consumers():
+            reader._fresh = 0
+        queue.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
+        queue.feed()
+
+    def _empty(self) -> int:
+        self._require_open()
+        queue = self._queue
+        count = queue.clear()
+        queue.emit(Kind.EMPTIED, count=count)
+        self._parent._room()
+        self._answered()
+        return count
+
+    def _delete(self) -> int:
+        if self._over == "deleted":
+            return 0
+        self._queue.draining = False
+        return self._shut("deleted")
+
+    def _close(self, drain: bool) -> int:
+        queue = self._queue
+        if self._over is not None or (drain and queue.draining):
+            return 0
+        if not drain:
+            queue.draining = False
+            thrown = self._shut("closed")
+            if thrown:
+                text = "%s was closed; messages thrown away: %d"
+                self._monitor.log_later(text, self._title, thrown)
+            return thrown
+        queue.draining = queue.noted = True
+        self._handed_at_end = self._parent._handed()
+        if queue.paused:
+            self._pause(False)
+        self._parent._changed()
+        self._answered()
+        return 0
+
+    def _shut(self, how: str) -> int:
+        """End it, wake everyone, and return how many messages were thrown away."""
+        queue = self._queue
+        count = queue.end(how)
+        self._over = how
+        if self._handed_at_end is None:
+            self._handed_at_end = self._parent._handed()
+        queue.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
+        queue.waiters.notify_all()
+        for waiter in list(queue.waiters.able):
+            queue.waiters.leave(waiter)
+        self._parent._changed()
+        self._parent._room()
+        if self._monitor.joins:
+            self._monitor.notify_joins()
+        return count
+
+    # Looking, under the lock
+
+    def _stats(self) -> "ChannelStats":
+        from nsqlite.stats import ChannelStats, latency_stats  # noqa: PLC0415 - not to import nsqlite
+
+        queue = self._queue
+        now = queue.sweep()
+        readers = sorted(self._consumers(), key=lambda reader: reader.client_id)
+        fractions = self.options.e2e_processing_latency_percentiles
+        handed = self._parent._handed() if self._handed_at_end is None else self._handed_at_end
+        return ChannelStats(
+            channel_name=self.name,
+            depth=queue.depth(),
+            backend_depth=queue.beyond,
+            in_flight_count=len(queue.timeouts),
+            deferred_count=len(queue.deferred),
+            message_count=handed - self._handed_before,
+            requeue_count=queue.requeue_count,
+            timeout_count=queue.timeout_count,
+            client_count=len(readers),
+            clients=tuple(reader.stats() for reader in readers),
+            paused=queue.paused,
+            e2e_processing_latency=latency_stats(fractions, self._latencies(now)),
+            dropped_count=queue.dropped_count,
+        )
+
+    def _latencies(self, now: int) -> "Counter[int]":
+        latency = self._queue.latency
+        return Counter() if latency is None else latency.counts(now)
+
+    def _info(
+        self, record: Record[T], due: int | None = None, holder: int | None = None
+    ) -> "MessageInfo":
+        from nsqlite.stats import MessageInfo  # noqa: PLC0415 - not to import nsqlite
+
+        age = max(0, self._clock.time_ns() - record[1]) / SECOND
+        left = None if due is None else (due - self._clock.monotonic_ns()) / SECOND
+        return MessageInfo(
+            id=record[2] + record[3],
+            body=record[0],
+            attempts=record[4],
+            age=age,
+            client_id=holder,
+            due=left,
+        )
+
+    def _peek(self, n: int) -> "list[MessageInfo]":
+        self._queue.sweep()
+        return [self._info(record) for record in islice(self._queue.ready, n)]
+
+    def _in_flight(self, n: int) -> "list[MessageInfo]":
+        self._queue.sweep()
+        return [
+            self._info(counted(message), due, message._consumer.client_id)
+            for due, message in islice(self._queue.timeouts.pairs(), n)
+        ]
+
+    def _list_deferred(self, n: int) -> "list[MessageInfo]":
+        self._queue.sweep()
+        return [
+            self._info(deferral.record, due)
+            for due, deferral in islice(self._queue.deferred.pairs(), n)
+        ]
 
     # Checking
 
     def _check(self) -> None:
         """Check what must always hold; takes the lock."""
-        self._guard.run(self._check_all)
+        self._monitor.run(self._check_all)
+
+    def _check_all(self) -> None:
+        queue = self._queue
+        queue._check()
+        for reader in self._consumers():
+            held = sum(message._consumer is reader for message in queue.timeouts)
+            assert reader._delivered - (reader._allowed - reader._window) == held
+        if self._over is not None:
+            assert queue.is_idle()
+            assert not queue.waiters.able
 
 
 def _at_most(n: int) -> int:

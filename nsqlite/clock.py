@@ -5,7 +5,8 @@ nanoseconds, and nothing else in nsqlite imports `time`.
 
 Whoever needs time is given a `Clock`.  The system's is `SYSTEM`; a test gives
 `nsqlite.testing.ManualClock` and moves it by hand.  A clock that is moved must act at the deadlines
-it passes, so whatever has deadlines attaches itself.
+it passes, so whatever has deadlines attaches itself, and tells of each that is earlier than those
+before.
 
 Next: lock.py
 """
@@ -26,10 +27,17 @@ _LONGEST_WAIT: Final = int(threading.TIMEOUT_MAX) - 1
 
 
 class Timed(Protocol):
-    """What has deadlines: the clock asks when, and calls when the moment has come."""
+    """What has deadlines: it tells the clock when, and is called when the moment has come.
+
+    Attributes:
+        due: it has no deadline before this moment of the monotonic scale; `NEVER` if it has none.
+            What was due then may have been called off meanwhile.
+    """
+
+    due: int
 
     def next_due(self) -> int:
-        """Return the next deadline on the monotonic scale, `NEVER` if there is none."""
+        """Return the next deadline that it really has, `NEVER` if there is none."""
         ...
 
     def advance(self) -> None:
@@ -50,20 +58,6 @@ class Bell(Protocol):
         ...
 
 
-class Chime:
-    """A bell that calls a function instead of waking a sleeper."""
-
-    __slots__ = ("release",)
-
-    def __init__(self, release: Callable[[], object]) -> None:
-        """Take the function."""
-        self.release: Final = release
-
-    def acquire(self, blocking: bool = False, timeout: float = -1) -> bool:  # noqa: ARG002, FBT002 - a Bell's
-        """Return False, as nobody sleeps on it."""
-        return False
-
-
 class Alarm(Protocol):
     """What was set to happen at a moment, and can be called off."""
 
@@ -80,11 +74,11 @@ class Loop(Protocol):
         ...
 
 
-def ring(bell: Bell) -> None:
-    """Wake the sleeper; rung twice is rung once."""
+def release(bell: Bell) -> None:
+    """Wake the sleeper; released twice is released once."""
     try:
         bell.release()
-    except RuntimeError:  # it was rung already
+    except RuntimeError:  # it was released already
         pass
 
 
@@ -106,16 +100,16 @@ class Clock(Protocol):
         """The wall's time since the epoch."""
         ...
 
-    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
-        """Block until the bell is released or the timeout has passed.
+    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+        """Block until the bell is released or a moment has come.
 
         Args:
             bell: a lock that is held; it is held again when this returns True.
-            timeout: in nanoseconds; None waits for ever.
+            moment: on the monotonic scale; None never comes.
             who: the waiter in words, for an error.
 
         Returns:
-            True if the bell was released, False if the timeout passed.
+            True if the bell was released, False if the moment has come.
         """
         ...
 
@@ -129,8 +123,13 @@ class Clock(Protocol):
         """
         ...
 
-    def attach(self, timed: Timed) -> None:
-        """Take note of something with deadlines, without keeping it alive."""
+    def attach(self, timed: Timed) -> Callable[[int], object]:
+        """Take note of something with deadlines, without keeping it alive.
+
+        Returns:
+            What it calls with each deadline that is earlier than its `due` until then; runs no user
+            code and may be called under a topic's lock.
+        """
         ...
 
 
@@ -142,15 +141,16 @@ class SystemClock:
     frozen `time`.
     """
 
-    resolution: Final = 10_000_000
-    monotonic_ns: Final = staticmethod(time.monotonic_ns)
-    time_ns: Final = staticmethod(time.time_ns)
+    # No `Final`: these would be class variables, and for pyright no properties of a `Clock`.
+    resolution = 10_000_000
+    monotonic_ns: "staticmethod[[], int]" = staticmethod(time.monotonic_ns)
+    time_ns: "staticmethod[[], int]" = staticmethod(time.time_ns)
 
-    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
         """See `Clock.wait`."""
-        if timeout is None:
+        if moment is None:
             return bell.acquire()
-        seconds = timeout / SECOND
+        seconds = (moment - self.monotonic_ns()) / SECOND
         if 0 <= seconds <= _LONGEST_WAIT:  # as nearly always; the next line takes thrice as long
             return bell.acquire(True, seconds)
         return bell.acquire(True, min(max(0, seconds), _LONGEST_WAIT))
@@ -159,8 +159,13 @@ class SystemClock:
         """See `Clock.alarm`."""
         return loop.call_later(max(0, moment - self.monotonic_ns()) / SECOND, callback)
 
-    def attach(self, timed: Timed) -> None:
-        """Do nothing: real time is looked at by whoever comes by."""
+    def attach(self, timed: Timed) -> Callable[[int], object]:  # noqa: ARG002 - Clock's
+        """Return what does nothing: real time is looked at by whoever comes by."""
+        return _ignore
+
+
+def _ignore(due: int) -> None:
+    """Take no note of a deadline."""
 
 
 SYSTEM: Final = SystemClock()

@@ -8,6 +8,8 @@ catch, ours is one of those too.
     |-- InvalidName        (ValueError)   fix your call: a topic or channel name
     |-- InvalidOption      (ValueError)   fix your call: an option, a delay, a timeout
     |-- InvalidMessage     (ValueError)   fix your call: a body, or what is no message
+    |-- NotCopyable        (TypeError)    fix your call: pass the object itself, or what is in it
+    |-- NotAsyncio         (RuntimeError) fix your call: `await` it in an event loop of asyncio
     |-- TooManyConsumers                  fix your call: max_channel_consumers is reached
     |-- NotInFlight                       too late: the message is no longer this delivery's
     |-- Empty              (queue.Empty)  nothing now: no message came in time
@@ -26,6 +28,7 @@ Next: names.py
 """
 
 import queue
+from collections.abc import Callable
 from typing import Final
 
 _SHOWN: Final = 200
@@ -100,6 +103,43 @@ class InvalidMessage(NSQLiteError, ValueError):
         return self.problem if self.index is None else f"message {self.index}: {self.problem}"
 
 
+class NotCopyable(NSQLiteError, TypeError):
+    """A topic, channel, consumer, broker or message was to be copied or pickled.
+
+    Attributes:
+        what: its repr.
+    """
+
+    def __init__(self, what: object) -> None:
+        text = what if isinstance(what, str) else shown(what)
+        super().__init__(text)
+        self.what = text
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} cannot be copied or pickled, since other threads know it too: pass it on"
+            " as it is; to another process send the names, or a message's body"
+        )
+
+
+class NotAsyncio(NSQLiteError, RuntimeError):
+    """A call of `nsqlite.aio` was awaited where no event loop of asyncio runs.
+
+    Attributes:
+        call: the name of the call.
+    """
+
+    def __init__(self, call: str) -> None:
+        super().__init__(call)
+        self.call = call
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call}() needs a running event loop of asyncio (trio and curio have other ones):"
+            " use asyncio.run(), or nsqlite.Consumer in a thread"
+        )
+
+
 class TooManyConsumers(NSQLiteError):
     """A channel has as many consumers as ``max_channel_consumers`` allows (NSQ semantics §15).
 
@@ -125,7 +165,8 @@ class NotInFlight(NSQLiteError):
     Attributes:
         id: the message's id.
         reason: ``"answered"``, ``"timed out"``, ``"not owner"`` (it was delivered to another
-            consumer), or ``"unknown"`` (given back, emptied, deleted or closed meanwhile).
+            consumer), ``"given back"`` (its consumer was closed), ``"dropped"`` (emptied, deleted
+            or closed meanwhile), or ``"unknown"`` (an id that is not in flight).
     """
 
     def __init__(self, id: str, reason: str) -> None:  # noqa: A002 - NSQ's word for it
@@ -144,14 +185,31 @@ class Empty(NSQLiteError, queue.Empty):
 
     Attributes:
         channel: the channel's name.
+        why: what the channel has instead, in words: it is paused, so many messages are in flight or
+            deferred; empty if there is nothing.  As it is when this is first asked for.
     """
 
-    def __init__(self, channel: str) -> None:
-        super().__init__(channel)
+    why: str
+
+    def __init__(self, channel: str, why: str | Callable[[], str] = "") -> None:
         self.channel = channel
+        if isinstance(why, str):
+            self.why = why
+        else:
+            self._tell = why
+
+    def __getattr__(self, name: str) -> str:
+        if name != "why" or "_tell" not in self.__dict__:
+            raise AttributeError(name)
+        self.why = self.__dict__.pop("_tell")()
+        return self.why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.channel, self.why)
 
     def __str__(self) -> str:
-        return f"no message came on channel {self.channel!r} in time"
+        text = f"no message came on channel {self.channel!r} in time"
+        return f"{text}: {self.why}" if self.why else text
 
 
 class WindowFull(Empty):
@@ -164,8 +222,10 @@ class WindowFull(Empty):
 
     def __init__(self, channel: str, max_in_flight: int) -> None:
         super().__init__(channel)
-        self.args = (channel, max_in_flight)
         self.max_in_flight = max_in_flight
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.channel, self.max_in_flight)
 
     def __str__(self) -> str:
         if self.max_in_flight == 0:
@@ -271,7 +331,7 @@ class StoreInUse(StoreError):
 
     def __init__(self, where: str, pid: int | None, problem: str) -> None:
         super().__init__(where, problem)
-        self.args = (where, pid, problem)
+        self.args: tuple[object, ...] = (where, pid, problem)
         self.pid = pid
 
 

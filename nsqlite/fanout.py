@@ -4,29 +4,27 @@ The rule: a put is judged against all queues before it touches one, and once beg
 whatever a signal throws in between.
 
 What cannot be handed on (the topic is paused, or has no channel) goes into a queue of the topic's
-own, which obeys the same rules as a channel's.  A blocked put waits in line, is woken when there is
-more room, and is judged anew.
+own, which obeys the same rules as a channel's.  A blocked put waits in order, is notified when
+there is more room, and is judged anew.
 
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
-interrupted between them; guard.py tells why.
+interrupted between them; monitor.py tells why.
 
-Next: publisher.py
+Next: topic.py
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Generic
 
-from nsqlite.backlog import Backlog, Deferral
 from nsqlite.clock import Clock
 from nsqlite.errors import Full
-from nsqlite.flow import Flow
-from nsqlite.guard import Guard
+from nsqlite.events import Kind
 from nsqlite.message import Record, T
-from nsqlite.observe import Kind
+from nsqlite.monitor import Monitor
 from nsqlite.options import Options
-from nsqlite.timerwheel import Tick
-from nsqlite.waiter import Waiter
+from nsqlite.queue import Deferral, Queue
+from nsqlite.waiting import Waiter
 
 
 class Plan(Generic[T]):
@@ -39,121 +37,121 @@ class Plan(Generic[T]):
         deferrals: those that are not due yet.
         due: when they are.
         kept: how many of all are held by the topic itself.
+        excess: how many of what is ready the bounded queues may have to drop.
     """
 
-    __slots__ = ("deferrals", "due", "kept", "records", "rest", "targets")
+    __slots__ = ("deferrals", "due", "excess", "kept", "records", "rest", "targets")
 
     def __init__(
         self,
-        targets: tuple[Backlog[T], ...],
+        targets: tuple[Queue[T], ...],
         records: list[Record[T]],
         deferrals: list[Deferral[T]],
         due: int,
         kept: int,
     ) -> None:
-        """Note it."""
+        """Note it; the last two attributes are told by `FanOut.plan`."""
         self.targets: Final = targets
-        self.rest: Final = iter([flow.ready for flow in targets if flow.shelf is None])
         self.records: Final = records
         self.deferrals: Final = deferrals
         self.due: Final = due
         self.kept: Final = kept
+        self.rest: Iterator[deque[Record[T]]] = iter(())
+        self.excess: Sequence[tuple[Queue[T], list[int]]] = ()
 
 
 class FanOut(Generic[T]):
     """The messages of a topic on their way to its channels.
 
     Attributes:
-        flows: the channels that get what is put.
+        queues: those of the channels that get what is put.
         held: the topic's own queue: what waits for a channel, or for the end of the pause.
         paused: nothing is handed on.
         kept: how many messages were accepted and not handed on: held, dropped, emptied.
         rest: of the put under way, the queues that still lack what is ready.
         records: these messages.
         later: the put under way, if it has what is not due yet.
+        excess: what the queues have to drop for the put under way.
+        appends: what brings a record that is ready to each of the queues; empty where there is more
+            to do for it, or the topic is over.
+        append: the only one of these; None where there are several.
+        readies: where the queues have what is ready, but for those that a store keeps.
+        bounded: those of these queues that have a limit.
     """
 
     __slots__ = (
         "_clock",
-        "_guard",
+        "_held_readies",
+        "_monitor",
         "_name",
         "_now",
-        "_putters",
-        "_readies",
-        "flows",
+        "append",
+        "appends",
+        "bounded",
+        "excess",
         "held",
         "kept",
         "later",
         "paused",
+        "queues",
+        "readies",
         "records",
         "rest",
     )
 
-    def __init__(self, name: str, options: Options, clock: Clock, guard: Guard) -> None:
+    def __init__(self, name: str, options: Options, clock: Clock, monitor: Monitor) -> None:
         """Begin without channels."""
         self._name: Final = name
-        self._guard: Final = guard
+        self._monitor: Final = monitor
         self._clock: Final = clock
         self._now: Final = clock.monotonic_ns
-        self.flows: tuple[Flow[T], ...] = ()
-        self._readies: tuple[deque[Record[T]], ...] = ()
+        self.held: Final[Queue[T]] = Queue((name, None), options, clock, monitor, self.room)
+        self.queues: tuple[Queue[T], ...] = ()
         self.rest: Iterator[deque[Record[T]]] = iter(())
         self.records: Sequence[Record[T]] = ()
         self.later: Plan[T] | None = None
-        self.held: Final[Backlog[T]] = Backlog((name, None), options, clock, guard, self.room)
-        self._putters: Final[OrderedDict[Waiter[T], int]] = OrderedDict()
-        self.paused = False
-        self.kept = 0
+        self.excess: Sequence[tuple[Queue[T], list[int]]] = ()
+        self.readies: tuple[deque[Record[T]], ...] = ()
+        self._held_readies: tuple[deque[Record[T]], ...] = (self.held.ready,)
+        self.paused: bool = False
+        self.kept: int = 0
+        self.appends: tuple[Callable[[Record[T]], None], ...] = ()
+        self.append: Callable[[Record[T]], None] | None = None
+        self.bounded: tuple[Queue[T], ...] = ()
 
     def is_flowing(self) -> bool:
         """Return whether messages are handed on at once."""
-        return not self.paused and len(self.flows) > 0
+        return not self.paused and len(self.queues) > 0
 
-    def targets(self) -> tuple[Backlog[T], ...]:
+    def targets(self) -> tuple[Queue[T], ...]:
         """Return the queues that get what is put now."""
-        return self.flows if self.is_flowing() else (self.held,)
+        return self.queues if self.is_flowing() else (self.held,)
 
     def is_bounded(self) -> bool:
         """Return whether a put may find no room."""
-        return any(flow.limit is not None for flow in (self.held, *self.flows))
+        return any(queue.limit is not None for queue in (self.held, *self.queues))
+
+    def is_awaited(self) -> bool:
+        """Return whether somebody waits to whom a message would go."""
+        for queue in self.queues:  # noqa: SIM110 - a generator would take twice as long
+            if queue.waiters.able and not queue.paused:
+                return True
+        return False
 
     def depth(self) -> int:
         """Return how many messages the topic holds, the deferred ones too, as in nsqd."""
         return self.held.depth() + len(self.held.deferred)
 
-    def set_paths(self, *, closing: bool) -> None:
-        """Decide how a put hands a record on while all is calm; the long way is always right."""
-        guard = self._guard
-        flows = self.flows
-        self._readies = tuple(flow.ready for flow in flows)
-        if closing or not self.is_flowing() or any(flow.limit is not None for flow in flows):
-            guard.short_path = guard.waiting_path = None
-        elif len(flows) == 1:
-            guard.short_path = flows[0].ready.append
-            guard.waiting_path = flows[0].hand_over
+    def direct(self, *, closing: bool) -> None:
+        """Decide how a record is brought to the queues, after these have changed."""
+        queues = self.queues
+        self.bounded = tuple(queue for queue in queues if queue.limit is not None)
+        self.readies = tuple(queue.ready for queue in queues if queue.persistence is None)
+        if closing or not self.is_flowing() or any(q.persistence is not None for q in queues):
+            self.appends = ()
         else:
-            guard.short_path = guard.waiting_path = self._to_several
-
-    def _to_several(self, record: Record[T]) -> None:
-        """Put a record into several channels."""
-        guard = self._guard
-        try:
-            guard.stir()
-            rest = self.rest = iter(self._readies)
-            self.records = (record,)
-            guard.broken = True
-            for ready in rest:
-                ready.append(record)  # one piece with the line above
-            if guard.waiting:
-                self._feed()
-            self.records = ()
-            guard.broken = False
-        finally:
-            guard.calm_down()
-
-    def _feed(self) -> None:
-        for flow in self.flows:
-            flow.feed()
+            self.appends = tuple(queue.ready.append for queue in queues)
+        self.append = self.appends[0] if len(self.appends) == 1 else None
 
     # Judging
 
@@ -166,90 +164,104 @@ class FanOut(Generic[T]):
         Raises:
             Full: there is no use in waiting.
         """
-        verdict = None
-        for flow in self.targets():
-            if flow.limit is not None:
-                flow.sweep()
-                verdict = flow.judge(count) or verdict
-        if verdict is None and self._putters and next(iter(self._putters)) is not waiter:
+        full = None
+        putters = self._monitor.putters
+        for queue in self.targets():
+            if queue.limit is not None:
+                queue.sweep()
+                full = queue.judge(count) or full
+        if full is None and putters and next(iter(putters)) is not waiter:
             return Full(self._name, count)
-        return verdict
+        return full
 
     # Blocked puts
 
     def wait(self, waiter: Waiter[T], count: int) -> None:
-        """Line up a put of so many messages that found no room."""
-        self._putters[waiter] = count
+        """Queue up a put of so many messages that found no room."""
+        putters = self._monitor.putters
+        if waiter not in putters:
+            self.held.emit(Kind.WAITING, count=count)
+        putters[waiter] = count
 
     def leave(self, waiter: Waiter[T]) -> None:
-        """Take a put out of the line; the next one looks."""
-        self._putters.pop(waiter, None)
+        """Take a put out of those that wait; the next one looks."""
+        self._monitor.putters.pop(waiter, None)
         self.room()
 
     def room(self) -> None:
         """Let the first blocked put look again, unless it would still find no room."""
-        if self._putters:
-            waiter, count = next(iter(self._putters.items()))
-            if all(flow.has_room(count) for flow in self.targets()):
-                waiter.ring()
+        putters = self._monitor.putters
+        if putters:
+            waiter, count = next(iter(putters.items()))
+            if all(q.has_room(count) for q in self.targets() if q.when_full == "wait"):
+                waiter.notify()
 
-    def ring_all(self) -> None:
+    def notify_all(self) -> None:
         """Let every blocked put look again."""
-        for waiter in self._putters:
-            waiter.ring()
-
-    def forget(self) -> None:
-        """In a fork's child: the other threads are gone; this one, if it waits, looks again."""
-        self.ring_all()
-        self._putters.clear()
+        for waiter in self._monitor.putters:
+            waiter.notify()
 
     # Handing on
 
     def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
         """Return where messages that were judged go, and tell of them; no queue has changed."""
-        if self._guard.watched:
+        if self._monitor.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)
-        kept = 0 if self.is_flowing() else len(records)
+        flowing = self.is_flowing()
+        targets = self.queues if flowing else (self.held,)
+        count = len(records)
+        kept = 0 if flowing else count
         if due is not None and due > self._now():
-            return Plan(self.targets(), [], [Deferral(record) for record in records], due, kept)
-        return Plan(self.targets(), records.copy(), [], 0, kept)
+            return Plan(targets, [], [Deferral(record) for record in records], due, kept)
+        plan = Plan(targets, records.copy(), [], 0, kept)
+        plan.rest = iter(self.readies if flowing else self._held_readies)
+        if self.bounded or self.held.limit is not None:
+            plan.excess = [(q, [q.excess(count)]) for q in targets if q.limit is not None]
+        return plan
 
     def complete(self) -> None:
         """Complete what was begun: bring the messages of a put to the queues that still lack them.
 
         An interrupted one is completed by being made again.
         """
-        for ready in self.rest:
-            ready.extend(self.records)  # one piece with the line above
-        self.records = ()
+        fresh = len(self.records)
+        if fresh:
+            for ready in self.rest:
+                ready.extend(self.records)  # one piece with the line above
+            self.records = ()
         if self.later is not None:
-            for flow in self.later.targets:
-                flow.defer(self.later.deferrals, self.later.due)
+            for queue in self.later.targets:
+                queue.defer(self.later.deferrals, self.later.due)
             self.later = None
+        if self._monitor.waiting:
+            for queue in self.queues:
+                queue.feed(fresh)
+        if self.excess:
+            for queue, most in self.excess:
+                queue.drop_excess(most)
+            self.excess = ()
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
         if self.is_flowing() and not self.held.is_idle():
             self.held.sweep()
-            for tick in list(self.held.deferred.ticks()):
-                self._hand_on_later(tick)
+            self._hand_on_later()
             records = list(self.held.ready)
-            self.rest = iter([flow.ready for flow in self.flows])
+            self.rest = iter([queue.ready for queue in self.queues])
             # One piece, up to the call that follows:
             self.kept -= len(records)
             self.records = records
             self.held.ready.clear()
             self.complete()
-            for flow in self.flows:
-                flow.feed()
         self.room()
 
-    def _hand_on_later(self, tick: Tick[Deferral[T]]) -> None:
-        """Hand on what is not due yet."""
-        deferrals = list(tick)
-        for flow in self.flows:
-            flow.defer(deferrals, tick.due)
-        self.kept -= len(deferrals)
-        tick.clear()
-        self.held.deferred.drop(tick)
+    def _hand_on_later(self) -> None:
+        """Hand on what is not due yet.  May be made twice."""
+        by_due: dict[int, list[Deferral[T]]] = {}
+        for due, deferral in self.held.deferred.pairs():
+            by_due.setdefault(due, []).append(deferral)
+        for due, deferrals in by_due.items():
+            for queue in self.queues:
+                queue.defer(deferrals, due)
+        self.kept -= len(self.held.deferred.clear())

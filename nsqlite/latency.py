@@ -36,7 +36,8 @@ class Latency:
 
     def insert(self, latency: int, now: int) -> None:
         """Count one latency, in nanoseconds; below 0 counts as 0."""
-        self._turn(now)
+        if now >= self._next_turn:
+            self._turn(now)
         step = 1 + round(math.log(latency) / _STEP) if latency > 0 else 0
         self._halves[0][step] += 1
 

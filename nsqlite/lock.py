@@ -11,20 +11,21 @@ when a loop goes round.  `with` takes the lock and arms its release with no such
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
 the child, so the child finds everything whole.
 
-Next: guid.py
+Next: ids.py
 """
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
-from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-_serial: Final = count()
-_sections: Final[dict[tuple[int, int], "weakref.ref[Section]"]] = {}
-_forking: Final[list["Section"]] = []  # while the process forks
+_serials: Final = count()
+_locks: Final[set["weakref.ref[Lock]"]] = set()
+_forget: Final = _locks.discard  # one for all locks; in C, so no signal strikes as a lock goes
+_forking: Final[list["Lock"]] = []  # while the process forks
 
 
 def insist(step: Callable[[], object]) -> None:
@@ -49,70 +50,99 @@ def insist(step: Callable[[], object]) -> None:
         raise
 
 
-class Section:
-    """A lock for `with`, which its own thread may take again; made by `make_section`.
+class Lock:
+    """A lock for `with`, which its own thread may take again; made by `make_lock`.
+
+    The slots hold the bound methods of one `threading.RLock`; so `with` need not bind them each
+    time, and takes 0.12 us instead of 0.16.
 
     Attributes:
-        order: rank and serial number; locks are taken in this order where several are.
         forked: called in the child of a fork when the lock has been made anew.
+        owned: returns whether the calling thread holds the lock.
     """
 
-    __slots__ = ("__weakref__", "forked", "order")
+    __slots__ = ("__enter__", "__exit__", "__weakref__", "_rank", "_serial", "forked", "owned")
+
+    __enter__: Callable[..., bool]
+    __exit__: Callable[..., None]
 
     def __init__(self, rank: int, forked: Callable[[], None]) -> None:
         """Make the lock."""
-        order = self.order = (rank, next(_serial))
-        self.forked = forked
+        self._rank: Final = rank
+        self._serial: Final = next(_serials)
+        self.forked: Callable[[], None] = forked
         self._renew()
-        _sections[order] = weakref.ref(self, partial(_sections.pop, order))
+        _locks.add(weakref.ref(self, _forget))
 
-    if TYPE_CHECKING:
-
-        def __enter__(self) -> bool: ...
-        def __exit__(self, *exception: object) -> None: ...
-        def owned(self) -> bool:
-            """Return whether the calling thread holds the lock."""
-
-        def attempt(self) -> bool:
-            """Take the lock if it is free; who does so sees to it that `__exit__` is called."""
+    @property
+    def order(self) -> tuple[int, int]:
+        """Rank and serial number; locks are taken in this order where several are."""
+        return self._rank, self._serial
 
     def _renew(self) -> None:
         """Begin with a new lock, as if nobody had ever held it."""
         lock = threading.RLock()
-        cls: Any = type(self)
-        cls.__enter__ = lock.acquire
-        cls.__exit__ = lock.__exit__
-        cls.attempt = staticmethod(partial(lock.acquire, blocking=False))
-        cls.owned = lock._is_owned  # type: ignore[attr-defined]  # typeshed hides it
+        self.__enter__ = lock.acquire if sys.version_info < (3, 14) else _entering(lock)
+        self.__exit__ = lock.__exit__
+        self.owned: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]  # hidden
+
+    def attempt(self) -> bool:
+        """Take the lock if it is free; who does so sees to it that `__exit__` is called."""
+        return self.__enter__(False)
 
 
-def make_section(rank: int, forked: Callable[[], None] = lambda: None) -> Section:
-    """Return a new lock of its own class.
+def _entering(lock: "threading.RLock") -> Callable[..., bool]:
+    """Return an `__enter__` that no signal can strike when it has taken the lock.
 
-    The class holds the bound methods of the one lock as `__enter__` and `__exit__`; so `with` need
-    not bind them each time, and takes 0.15 us instead of 0.22.
+    From CPython 3.14 on `with` calls `__enter__` as anything is called, and a signal may come in
+    when a call of C code has returned, before the release is armed; not so when a Python function
+    has returned.
+    """
+    acquire, release = lock.acquire, lock.release
+
+    def enter(blocking: bool = True) -> bool:  # noqa: FBT002 - as RLock.acquire has it
+        taken = False
+        try:
+            taken = acquire(blocking)
+        except BaseException:
+            try:
+                release()
+            except RuntimeError:  # it was struck while it waited for the lock
+                pass
+            raise
+        return taken
+
+    return enter
+
+
+def make_lock(rank: int, forked: Callable[[], None] = lambda: None) -> Lock:
+    """Return a new lock.
 
     Args:
         rank: locks of a higher rank are taken inside those of a lower one, never the other way.
         forked: called in the child of a fork when the lock has been made anew; takes no lock.
     """
-    cls: type[Section] = type("Section", (Section,), {"__slots__": ()})
-    return cls(rank, forked)
+    return Lock(rank, forked)
 
 
 def _before_fork() -> None:
     """Take all locks; begin anew if another thread has made one meanwhile."""
     while True:
-        orders = sorted(_sections.copy())
-        for order in orders:
-            reference = _sections.get(order)
-            section = None if reference is None else reference()
-            if section is not None:
-                section.__enter__()
-                _forking.append(section)
-        if _sections.copy().keys() <= set(orders):
+        known = _locks.copy()
+        for reference in sorted(known, key=_place):
+            lock = reference()
+            if lock is not None:
+                lock.__enter__()
+                _forking.append(lock)
+        if _locks.copy() <= known:
             return
         _after_fork_in_parent()
+
+
+def _place(reference: "weakref.ref[Lock]") -> tuple[int, int]:
+    """Return a lock's place in the order; for one that has gone any will do."""
+    lock = reference()
+    return (0, 0) if lock is None else lock.order
 
 
 def _after_fork_in_parent() -> None:
@@ -121,12 +151,12 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    sections = _forking.copy()
+    locks = _forking.copy()
     _forking.clear()
-    for section in sections:
-        section._renew()
-    for section in sections:
-        section.forked()
+    for lock in locks:
+        lock._renew()
+    for lock in locks:
+        lock.forked()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

@@ -1,7 +1,7 @@
 """A message, as one delivery of one record.
 
 The rule: an object answers for one delivery only.  It is in flight exactly while it lies in its
-tick of the channel's timer wheel; what took it out of there has decided its outcome, and a stale
+page of the channel's timer wheel; what took it out of there has decided its outcome, and a stale
 object can do nothing.
 
     in flight --fin--> finished          --close of its consumer--> returned
@@ -11,17 +11,16 @@ object can do nothing.
 What waits in a queue is no object but a record: a tuple, which the garbage collector soon leaves
 alone, shared by all channels, and replaced when a delivery failed by one that counts it.
 
-Next: waiter.py
+Next: waiting.py
 """
 
 import enum
-import logging
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias
 
-from nsqlite.errors import NotInFlight, shown
-from nsqlite.timerwheel import Tick
-from nsqlite.unique import Unique
+from nsqlite.errors import NotCopyable, NotInFlight, shown
+from nsqlite.monitor import logger
+from nsqlite.timerwheel import Page
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -33,8 +32,6 @@ else:
     T = TypeVar("T")
 
 _SHOWN: Final = 60
-
-log: Final = logging.getLogger("nsqlite")
 
 Record: TypeAlias = tuple[T, int, str, str, int]
 """Body, timestamp, the two parts of the id, deliveries so far."""
@@ -51,17 +48,31 @@ class State(enum.StrEnum):
     DROPPED = "dropped"
 
 
-FINISHED: Final = State.FINISHED
-"""The same; to ask an enum for a member costs 0.1 us."""
-
 REASONS: Final = {
     State.FINISHED: "answered",
     State.REQUEUED: "answered",
     State.TIMED_OUT: "timed out",
-    State.RETURNED: "unknown",
-    State.DROPPED: "unknown",
+    State.RETURNED: "given back",
+    State.DROPPED: "dropped",
 }
 """Why an answer comes too late, as `NotInFlight.reason` puts it."""
+
+
+class Uncopyable:
+    """An object that other threads know, too: a copy would be something else.
+
+    Its kin can neither be copied nor pickled.
+    """
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse `copy.copy`, `copy.deepcopy` and `pickle`.
+
+        Raises:
+            NotCopyable: always.
+        """
+        raise NotCopyable(self)
 
 
 class Owner(Protocol):
@@ -90,7 +101,7 @@ class Owner(Protocol):
         ...
 
 
-class Message(Unique, Generic[T]):
+class Message(Uncopyable, Generic[T]):
     """One delivery of a message to one consumer.
 
     `Consumer.get` makes them.  The body is the object that was published, not a copy: two channels
@@ -105,14 +116,14 @@ class Message(Unique, Generic[T]):
     Threads: any may answer, touch and read it.
     """
 
-    __slots__ = ("_consumer", "_delivered", "_outcome", "_record", "_tick")
+    __slots__ = ("_consumer", "_outcome", "_page", "_record", "_since")
 
     if TYPE_CHECKING:
         _record: Record[T]
         _consumer: Any  # an Owner; the channel knows more of it than this file may
-        _tick: Tick["Message[T]"]
-        _delivered: int
-        _outcome: State
+        _page: Page["Message[T]"]
+        _since: int  # when it was delivered, if it was touched
+        _outcome: State  # of what was not finished
 
     @property
     def body(self) -> T:
@@ -137,11 +148,11 @@ class Message(Unique, Generic[T]):
     @property
     def state(self) -> State:
         """What has become of this delivery."""
-        tick = self._tick
-        while self not in tick:
-            if tick is self._tick:  # else it was touched meanwhile
-                return getattr(self, "_outcome", FINISHED)  # which `fin` sets last
-            tick = self._tick
+        page = self._page
+        while self not in page:
+            if page is self._page:  # else it was touched meanwhile
+                return getattr(self, "_outcome", State.FINISHED)
+            page = self._page
         return State.IN_FLIGHT
 
     def fin(self) -> None:
@@ -172,9 +183,9 @@ class Message(Unique, Generic[T]):
         """
         self._consumer.touch(self)
 
-    def refusal(self) -> NotInFlight:
+    def _refusal(self) -> NotInFlight:
         """Return the error that tells why this delivery is over."""
-        return NotInFlight(self.id, REASONS[self._outcome])
+        return NotInFlight(self.id, REASONS[self.state])
 
     def __enter__(self) -> Self:
         """Begin a block that answers it."""
@@ -200,11 +211,11 @@ class Message(Unique, Generic[T]):
             self.req(self._consumer.requeue_delay)
         except NotInFlight as late:
             # As text: who keeps the record must not keep what the errors know.
-            log.warning("%s; its handler failed with %s", str(late), shown(error))
+            logger().warning("%s; its handler failed with %s", str(late), shown(error))
 
     def __repr__(self) -> str:
         """Show id, attempts, state and the beginning of the body."""
-        if not hasattr(self, "_tick"):
+        if not hasattr(self, "_page"):
             return "<Message never delivered>"
         body = repr(self.body)
         if len(body) > _SHOWN:
@@ -214,7 +225,7 @@ class Message(Unique, Generic[T]):
 
 def was_delivered(message: object) -> bool:
     """Return whether something is a message that a consumer has got."""
-    return isinstance(message, Message) and hasattr(message, "_tick")
+    return isinstance(message, Message) and hasattr(message, "_page")
 
 
 def counted(message: Message[T]) -> Record[T]:

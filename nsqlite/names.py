@@ -2,7 +2,7 @@
 
 The rule: no object exists under a name that nsqd would refuse.
 
-Next: unique.py
+Next: options.py
 """
 
 import re

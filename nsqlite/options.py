@@ -8,9 +8,8 @@ Options can be given to a broker, a topic and a channel; the nearest wins.
 Next: clock.py
 """
 
-from typing import Final, Literal, TypedDict, Unpack, get_args
-
-import attrs
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from nsqlite.errors import InvalidOption
 
@@ -55,7 +54,11 @@ def seconds(
 
 def timeout_ns(value: object) -> int | None:
     """Return the timeout of a blocking call in nanoseconds, None for one that waits for ever."""
-    return None if value is None else seconds("timeout", value)
+    if value is None:
+        return None
+    if value.__class__ is int and value == 0:  # as nearly always
+        return 0
+    return seconds("timeout", value)
 
 
 def whole(option: str, value: object, low: int, high: int | None = None) -> int:
@@ -73,6 +76,16 @@ def whole(option: str, value: object, low: int, high: int | None = None) -> int:
         raise InvalidOption(option, value, f"a whole number {limit}")
     assert isinstance(value, int)
     return value
+
+
+def unknown_option(kind: str, name: str, known: Iterable[str]) -> InvalidOption:
+    """Return the error for an option that nobody knows; it offers the nearest known one."""
+    from difflib import get_close_matches  # noqa: PLC0415 - an error may take its time, an import not
+
+    names = sorted(known)
+    near = get_close_matches(name, names, 1)
+    offer = f" (did you mean {near[0]!r}?)" if near else ""
+    return InvalidOption(kind, name, f"one of {', '.join(names)}{offer}")
 
 
 class ChannelOptions(TypedDict, total=False):
@@ -112,11 +125,11 @@ class TopicOptions(ChannelOptions, total=False):
     node_id: int
 
 
-@attrs.frozen(kw_only=True)
-class Options:
+class Options(NamedTuple):
     """A complete set of options; made by `make_options`, which checks them.
 
-    The fields are those of `TopicOptions`, in the units the user gave.
+    The fields are those of `TopicOptions`, in the units the user gave.  It is no attrs class since
+    it would be the only one that `import nsqlite` needs, and attrs takes a quarter of that.
     """
 
     msg_timeout: float = 60.0
@@ -143,14 +156,15 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
         InvalidOption: one is unknown, of the wrong type or out of its range; the text names it,
             its value and the range.
     """
+    if not given:
+        return base  # which was checked when it was made
     for name in given:
         if name not in _NAMES:
-            known = ", ".join(sorted(_NAMES))
-            raise InvalidOption("option", name, f"one of {known}")
+            raise unknown_option("option", name, _NAMES)
     percentiles = given.get("e2e_processing_latency_percentiles")
     if isinstance(percentiles, list):
         given["e2e_processing_latency_percentiles"] = tuple(percentiles)
-    options = attrs.evolve(base, **given)
+    options = base._replace(**given)
     seconds("max_msg_timeout", options.max_msg_timeout, above=True)
     if "msg_timeout" not in given and options.max_msg_timeout < options.msg_timeout:
         known = f"{options.msg_timeout:g}, which is msg_timeout"
@@ -176,7 +190,7 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
     return options
 
 
-_NAMES: Final = frozenset(field.name for field in attrs.fields(Options))
+_NAMES: Final = frozenset(Options._fields)
 
 
 def _check_percentiles(values: object) -> None:

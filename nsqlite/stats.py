@@ -3,7 +3,7 @@
 The rule: a snapshot is taken in one piece under the topic's lock and never changes; `to_dict` has
 nsqd's keys in nsqd's order and nothing else.
 
-Next: shelf.py
+Next: queue.py
 """
 
 from collections import Counter
@@ -12,6 +12,15 @@ from typing import Any
 import attrs
 
 from nsqlite.latency import quantile
+
+__all__ = [
+    "BrokerStats",
+    "ChannelStats",
+    "ClientStats",
+    "LatencyStats",
+    "MessageInfo",
+    "TopicStats",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -51,6 +60,7 @@ class ClientStats:
 
     Attributes:
         client_id: its number, never used twice in a process.
+        name: its name, None if it has none (not one of nsqd's).
         ready_count: its window, `max_in_flight`; None for no limit (nsqd's key then has 2500, its
             largest).
         in_flight_count: messages it holds unanswered.
@@ -61,6 +71,7 @@ class ClientStats:
     """
 
     client_id: int
+    name: str | None = None
     ready_count: int | None
     in_flight_count: int
     message_count: int
@@ -85,7 +96,7 @@ class ClientStats:
         """Show it in a line."""
         window = "-" if self.ready_count is None else self.ready_count
         return (
-            f"[consumer {self.client_id}] inflt: {self.in_flight_count} rdy: {window}"
+            f"[consumer {self.name or self.client_id}] inflt: {self.in_flight_count} rdy: {window}"
             f" fin: {self.finish_count} re-q: {self.requeue_count} msgs: {self.message_count}"
         )
 

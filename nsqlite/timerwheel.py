@@ -1,21 +1,22 @@
-"""What is due, in order: a wheel of ticks.
+"""What is due, in order: a wheel of two levels, pages and ticks.
 
 The rule: nothing is due before its deadline, nor later than one tick after it, and what falls into
 the same tick comes out in the order in which it went in.
 
-Time is cut into ticks of `resolution` nanoseconds.  A deadline falls into the first tick that ends
-at or after it, and is due when that tick has ended.  A `SortedDict` keeps the ticks that exist in
-order; a tick is a dict of what is due in it.  Nearly every timer is cancelled, and nearly all new
-ones fall into a tick that is there, so:
+Time is cut into ticks of `resolution` nanoseconds, and a deadline is due at the end of its tick.
+What is far away lies in pages of many ticks, unordered: a page is a dict of items with the moments
+at which they are due, and a `SortedDict` keeps the pages in order.  When the first item of a page
+is due, the page is opened: its items are sorted, once.  Nearly every timer is cancelled before
+that, and nearly all new ones fall into a page that is there, so:
 
-    add      one dict look-up and one insertion: O(1); a new tick O(log ticks)
+    add      one dict look-up and one insertion: O(1); a new page O(log pages)
     cancel   one dict deletion: O(1)
     due?     compare with `next_due`: O(1)
-    len      O(ticks)
-    bool     O(1), and one step more for each tick that was emptied meanwhile
+    expire   O(log n) for each item, by one sort of its page
+    len      O(pages)
 
     >>> wheel = TimerWheel(resolution=10)
-    >>> tick = wheel.add("tea", deadline=31)
+    >>> page = wheel.add("tea", deadline=31)
     >>> wheel.next_due
     40
     >>> wheel.expire(39)
@@ -27,6 +28,7 @@ Next: message.py
 """
 
 from collections.abc import Hashable, Iterator
+from operator import itemgetter
 from typing import Final, Generic, TypeVar, cast
 
 from sortedcontainers import SortedDict
@@ -36,153 +38,271 @@ from nsqlite.options import whole
 
 H = TypeVar("H", bound=Hashable)
 
+TICKS: Final = 64
+"""How many ticks a page has by default."""
 
-class Tick(dict[H, None]):
-    """What is due at one moment, in the order in which it came.
+_DUE: Final = itemgetter(0)
+
+
+class Page(dict[H, int]):
+    """Items that are due in one span of time, each with the moment at which it is.
+
+    Items are added to it, and taken out again, as to any dict, once `TimerWheel.page` was asked for
+    the moment.
 
     Attributes:
-        due: the moment.
+        start: where the span begins.
+        end: where it ends.
+        first: no item is due before this.
+        open: whether items may still be added.
+        kept_until: the owner's: until when it may add items without asking for the page again.
     """
 
-    __slots__ = ("due",)
+    __slots__ = ("end", "first", "kept_until", "open", "start")
 
-    def __init__(self, due: int) -> None:
+    def __init__(self, start: int, end: int, first: int) -> None:
         """Begin empty."""
         super().__init__()
-        self.due: Final = due
+        self.start: Final = start
+        self.end: Final = end
+        self.first: int = first
+        self.open: bool = True
+        self.kept_until: int = 0
+
+    def in_order(self) -> list[H]:
+        """Return the items, the earliest first, and what is due together as it was added."""
+        dues = self.values()
+        if min(dues) == max(dues):
+            return list(self)
+        return sorted(self, key=self.__getitem__)
 
 
 class TimerWheel(Generic[H]):
-    """Items with deadlines.  An item can be in a tick once.
+    """Items with deadlines.  An item can be in a page once.
 
     Threads: one at a time; the owner's lock protects it.
 
     Attributes:
         resolution: the length of a tick, in whatever integer unit the deadlines have.
-        next_due: when the next tick that exists is due, `NEVER` if there is none.  That tick may
-            have been emptied meanwhile; `expire` clears it away.
+        next_due: nothing is due before this; `NEVER` if there is nothing.  What was due then may
+            have been cancelled meanwhile.
     """
 
-    __slots__ = ("_ticks", "_whole", "next_due", "resolution")
+    __slots__ = ("_opened", "_order", "_pages", "_span", "_whole", "next_due", "resolution")
 
-    def __init__(self, resolution: int) -> None:
+    def __init__(self, resolution: int, span: int | None = None) -> None:
         """Make an empty wheel.
 
+        Args:
+            resolution: the length of a tick.
+            span: the length of a page, a tick at least; by default 64 ticks.
+
         Raises:
-            InvalidOption: the resolution is no whole number of at least 1.
+            InvalidOption: one of them is no whole number, or too small.
         """
         whole("resolution", resolution, 1)
         self.resolution: Final = resolution
-        self.next_due = NEVER
-        self._ticks: SortedDict[int, Tick[H]] = SortedDict()
-        self._whole = True  # False while, and if a signal threw something while, it is changed
+        self._span: Final = TICKS * resolution if span is None else whole("span", span, resolution)
+        self.next_due: int = NEVER
+        self._pages: SortedDict[int, Page[H]] | None = None  # made when it is first needed
+        # What was in opened pages, the next one last; a list once there is something.
+        self._order: list[tuple[int, H, Page[H]]] | tuple[()] = ()
+        self._opened: tuple[Page[H], ...] = ()
+        self._whole = True  # False while, and if a signal threw something while, `_pages` changes
 
-    def tick(self, deadline: int) -> Tick[H]:
-        """Return the tick that a deadline falls into; it is made if it is not there.
-
-        Items are added to it, and taken out again, as to any dict.
-        """
+    def due(self, deadline: int) -> int:
+        """Return when a deadline is due: at the end of its tick."""
         resolution = self.resolution
-        due = -(-deadline // resolution) * resolution
-        tick = self._order().get(due)
-        if tick is None:
-            tick = Tick(due)
+        return -(-deadline // resolution) * resolution
+
+    def page(self, due: int) -> Page[H]:
+        """Return the page for items that are due at a moment, which `due` has returned.
+
+        It is made if it is not there.  From here on `next_due` counts with such an item.
+        """
+        pages = self._ordered()
+        start = due - due % self._span
+        page = pages.get(start)
+        if due < self.next_due:  # noqa: PLR1730 - no call here: from now on nobody sleeps past it
+            self.next_due = due  # before the page is there
+        if page is None:
+            page = Page(start, start + self._span, due)
             self._whole = False
-            if due < self.next_due:  # noqa: PLR1730 - no call: from here on nobody sleeps past it
-                self.next_due = due
-            self._ticks[due] = tick
+            pages[start] = page
             self._whole = True
-        return tick
+        elif due < page.first:
+            page.first = due
+        return page
 
-    def add(self, item: H, deadline: int) -> Tick[H]:
-        """Add an item and return its tick, which `cancel` needs."""
-        tick = self.tick(deadline)
-        tick[item] = None
-        return tick
+    def add(self, item: H, deadline: int) -> Page[H]:
+        """Add an item and return its page, which `cancel` needs."""
+        due = self.due(deadline)
+        page = self.page(due)
+        page[item] = due
+        return page
 
-    def cancel(self, item: H, tick: Tick[H]) -> None:
+    def cancel(self, item: H, page: Page[H]) -> None:
         """Take an item out before it is due.
 
         Raises:
-            KeyError: it is not in that tick; nothing has changed.
+            KeyError: it is not in that page; nothing has changed.
         """
-        del tick[item]
-        if not tick:
-            self.drop(tick)
+        del page[item]
+        if not page:
+            self.drop(page)
 
-    def drop(self, tick: Tick[H]) -> None:
-        """Clear away a tick that is empty."""
-        order = self._order()
-        if order.get(tick.due) is tick:
+    def drop(self, page: Page[H]) -> None:
+        """Clear away a page that is empty, and to which nobody adds any more."""
+        pages = self._ordered()
+        if pages.get(page.start) is page:
+            page.open = False
             self._whole = False
-            del order[tick.due]
-            self.next_due = order.peekitem(0)[0] if order else NEVER
+            del pages[page.start]
             self._whole = True
+            self._set_next()
 
-    def _order(self) -> SortedDict[int, Tick[H]]:
-        """Return the ticks in order; order them anew if a signal has interrupted a change."""
-        if not self._whole:
+    def _ordered(self) -> "SortedDict[int, Page[H]]":
+        """Return the pages in order; order them anew if a signal has interrupted a change."""
+        pages = self._pages
+        if pages is None or not self._whole:
             # The dict in a SortedDict is whole though its order may not be.
-            ticks = self._plain()
-            self._ticks = SortedDict(ticks)
-            self.next_due = min(ticks, default=NEVER)
+            pages = self._pages = SortedDict({} if pages is None else _plain(pages))
             self._whole = True
-        return self._ticks
+            self._set_next()
+        return pages
 
-    def _plain(self) -> dict[int, Tick[H]]:
-        """Return the ticks in no order, which is right in the middle of a change too."""
-        return dict(list(dict.items(cast("dict[int, Tick[H]]", self._ticks))))
+    def _set_next(self) -> None:
+        pages = self._pages
+        first: int = pages.peekitem(0)[1].first if pages else NEVER
+        order = self._order
+        self.next_due = min(first, order[-1][0]) if order else first
 
-    def next_filled(self) -> int:
-        """Return when the next tick that holds something is due, `NEVER` if there is none."""
-        return next((due for due, tick in self._order().items() if tick), NEVER)
+    def until(self, now: int) -> Iterator[tuple[H, int, Page[H]]]:
+        """Go through what is due at `now`, the earliest first: item, moment and page.
 
-    def first_due(self, now: int) -> Tick[H] | None:
-        """Return the next tick if it is due at `now`; empty or not, it is still to be dropped.
-
-        It may be None though `next_due` had promised one, if a signal had interrupted a change.
+        The caller takes each item out of its page.  If it stops early, what is left, and only that,
+        comes again the next time.
         """
-        order = self._order()
-        return order.peekitem(0)[1] if self.next_due <= now else None
+        if self.next_due > now:
+            return
+        self._open(now)
+        order = self._order
+        while order and order[-1][0] <= now:
+            due, item, page = order[-1]
+            if page.get(item) == due:
+                yield item, due, page
+            order.pop()  # last, so that an interrupted caller finds it again
+        if not order:
+            self._opened = ()
+        self._set_next()
+
+    def whole(self, now: int) -> Page[H] | None:
+        """Return the page that comes next if all of it is due at `now`, and its items in order.
+
+        The caller takes all items out and drops the page.
+        """
+        if self.next_due > now or self._order:
+            return None
+        pages = self._ordered()
+        if not pages:  # `until` was interrupted with the last item
+            return None
+        page: Page[H] = pages.peekitem(0)[1]
+        if page.first > now or page.kept_until > now or not page or max(page.values()) > now:
+            return None
+        return page
+
+    def _open(self, now: int) -> None:
+        """Sort what is in the pages of which something is due.  May be made twice."""
+        pages = self._ordered()
+        while pages:
+            page: Page[H] = pages.peekitem(0)[1]
+            if page.first > now:
+                return
+            if page:
+                fresh = [(due, item, page) for item, due in page.items()]
+                fresh.reverse()  # so that what is due together keeps its order
+                fresh += [entry for entry in self._order if entry[2] is not page]
+                fresh.sort(key=_DUE, reverse=True)
+                opened = (*(known for known in self._opened if known is not page), page)
+                self._order = fresh  # one piece with the next line
+                self._opened = opened
+            if page.kept_until > now:
+                page.first = self.due(now + 1)  # what is still to come is due then or later
+                return
+            page.open = False
+            self._whole = False
+            del pages[page.start]
+            self._whole = True
 
     def expire(self, now: int) -> list[H]:
         """Take out all that is due at `now`, the earliest first."""
-        items: list[H] = []
-        while (tick := self.first_due(now)) is not None:
-            items.extend(tick)
-            tick.clear()
-            self.drop(tick)
+        items = []
+        for item, _, page in self.until(now):
+            del page[item]
+            items.append(item)
         return items
 
     def clear(self) -> list[H]:
         """Take out everything, the earliest first."""
         return self.expire(NEVER - 1)
 
-    def ticks(self) -> Iterator[Tick[H]]:
-        """Go through the ticks, the earliest first."""
-        return iter(self._order().values())
+    def pages(self) -> list[Page[H]]:
+        """Return the pages that may hold something."""
+        waiting = () if self._pages is None else _plain(self._pages).values()
+        if not self._opened:
+            return list(waiting)
+        return list({id(page): page for page in (*self._opened, *waiting)}.values())
 
-    def pairs(self) -> Iterator[tuple[Tick[H], H]]:
-        """Go through the items with their ticks, the earliest first."""
-        return ((tick, item) for tick in self._order().values() for item in tick)
+    def pairs(self) -> Iterator[tuple[int, H]]:
+        """Go through the items with the moments at which they are due, the earliest first."""
+        found = [(due, item) for page in self.pages() for item, due in page.items()]
+        found.sort(key=_DUE)
+        return iter(found)
 
     def __iter__(self) -> Iterator[H]:
         """Go through the items, the earliest first."""
-        return (item for tick in self._order().values() for item in tick)
+        return (item for _, item in self.pairs())
 
     def __len__(self) -> int:
         """Count the items."""
-        return sum(map(len, dict.values(cast("dict[int, Tick[H]]", self._ticks))))
+        return sum(map(len, self.pages()))
 
     def __bool__(self) -> bool:
         """Return whether there is an item."""
-        return self.next_filled() != NEVER
+        return any(self._opened) or (
+            self._pages is not None and any(dict.values(cast("dict[int, object]", self._pages)))
+        )
+
+    def next_filled(self) -> int:
+        """Return when the next item is due, `NEVER` if there is none; O(items of a page)."""
+        if self.next_due == NEVER:
+            return NEVER
+        opened = (due for due, item, page in reversed(self._order) if page.get(item) == due)
+        first = next(opened, NEVER)
+        for page in self._ordered().values():
+            if page.start >= first:
+                break
+            first = min(first, min(page.values(), default=NEVER))
+        return first
 
     def _check(self) -> None:
         """Check what must always hold."""
-        dues = list(self._order())
-        assert dues == sorted(dues)
-        assert self.next_due == (dues[0] if dues else NEVER)
-        for due, tick in self._ticks.items():
-            assert due == tick.due
-            assert due % self.resolution == 0
+        starts = list(self._ordered())
+        assert starts == sorted(starts)
+        assert self.next_due <= self.next_filled()
+        known = {(due, id(page), id(item)) for due, item, page in self._order}
+        pages = self._ordered()
+        for start, page in pages.items():
+            assert start == page.start
+            for item, due in page.items():
+                assert start <= due < start + self._span
+                assert page.first <= due or (due, id(page), id(item)) in known
+        for page in self._opened:
+            if pages.get(page.start) is not page:
+                for item, due in page.items():
+                    assert (due, id(page), id(item)) in known
+
+
+def _plain(pages: "SortedDict[int, Page[H]]") -> dict[int, Page[H]]:
+    """Return pages in no order, which is right in the middle of a change too."""
+    return dict(dict.items(cast("dict[int, Page[H]]", pages)))

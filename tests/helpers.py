@@ -19,9 +19,9 @@ class TellingClock(SystemClock):
     def __init__(self) -> None:
         self._waits = threading.Semaphore(0)
 
-    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
         self._waits.release()
-        return super().wait(bell, timeout, who)
+        return super().wait(bell, moment, who)
 
     def until_waiting(self) -> None:
         """Return when somebody more waits than at the last call."""
@@ -35,9 +35,9 @@ class TellingManualClock(ManualClock):
         super().__init__(**options)
         self._waits = threading.Semaphore(0)
 
-    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
         self._waits.release()
-        return super().wait(bell, timeout, who)
+        return super().wait(bell, moment, who)
 
     def until_waiting(self) -> None:
         """Return when somebody more waits than at the last call."""

@@ -30,7 +30,9 @@ def test_topic_is_get_or_create() -> None:
         broker.topic("a b")
     assert ("topic", "a b") == (name.value.kind, name.value.name)
     assert ["orders"] == list(broker.topics)
-    assert "<Broker of 1 topics>" == repr(broker)
+    assert "<Broker open topics=1>" == repr(broker)
+    broker.close()
+    assert "<Broker closed topics=1>" == repr(broker)
     broker._check()
 
 
@@ -192,10 +194,11 @@ class Interrupting(ManualClock):
         super().__init__()
         self.comes_in = [comes_in]
 
-    def attach(self, timed: Timed) -> None:
-        super().attach(timed)
+    def attach(self, timed: Timed) -> Callable[[int], object]:
+        expect = super().attach(timed)
         if self.comes_in:
             self.comes_in.pop()()
+        return expect
 
 
 def test_two_makers_of_a_topic_have_the_same() -> None:

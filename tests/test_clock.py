@@ -10,7 +10,7 @@ import pytest
 import time_machine
 
 from nsqlite import Clock, Consumer, Empty, Full, Topic
-from nsqlite.clock import NEVER, SYSTEM, Bell, SystemClock, ring
+from nsqlite.clock import NEVER, SYSTEM, Bell, SystemClock, release
 
 MILLISECOND = 1_000_000
 MOMENT = "2001-09-09T01:46:40+00:00"
@@ -19,7 +19,7 @@ FOR_EVER = 1 << 80
 
 
 def held() -> threading.Lock:
-    """Return a bell with nobody's ring in it."""
+    """Return a bell that nobody has released."""
     bell = threading.Lock()
     bell.acquire()
     return bell
@@ -81,12 +81,14 @@ def test_the_systems_clock_is_a_clock() -> None:
 
 
 def test_nothing_attaches_to_real_time() -> None:
-    """Who attaches to the system's clock is never called."""
-    SYSTEM.attach(Untouchable())
+    """Who attaches to the system's clock is never called, whatever it tells."""
+    SYSTEM.attach(Untouchable())(0)
 
 
 class Untouchable:
     """Something with deadlines that must not be asked."""
+
+    due = 0
 
     def next_due(self) -> int:
         raise AssertionError
@@ -98,18 +100,18 @@ class Untouchable:
 # Bells
 
 
-def test_a_ring_wakes_the_sleeper() -> None:
-    """A bell that was rung can be taken again."""
+def test_a_release_wakes_the_sleeper() -> None:
+    """A bell that was released can be taken again."""
     bell = held()
-    ring(bell)
+    release(bell)
     assert bell.acquire(blocking=False)
 
 
-def test_rung_twice_is_rung_once() -> None:
-    """A second ring raises nothing and is not kept."""
+def test_released_twice_is_released_once() -> None:
+    """A second release raises nothing and is not kept."""
     bell = held()
-    ring(bell)
-    ring(bell)
+    release(bell)
+    release(bell)
     taken = [bell.acquire(blocking=False), bell.acquire(blocking=False)]
     assert [True, False] == taken
 
@@ -117,32 +119,37 @@ def test_rung_twice_is_rung_once() -> None:
 # Waits
 
 
-@pytest.mark.parametrize("timeout", [None, 0, MILLISECOND, FOR_EVER])
-def test_a_wait_ends_with_the_ring(timeout: int | None) -> None:
-    """A wait for a bell that was rung returns True and holds the bell again."""
+def ahead(span: int | None) -> int | None:
+    """Return the moment that is so far ahead."""
+    return None if span is None else SYSTEM.monotonic_ns() + span
+
+
+@pytest.mark.parametrize("span", [None, -MILLISECOND, 0, MILLISECOND, FOR_EVER])
+def test_a_wait_ends_with_the_release(span: int | None) -> None:
+    """A wait for a bell that was released returns True and holds the bell again."""
     bell = held()
-    ring(bell)
-    assert SYSTEM.wait(bell, timeout, "a test")
+    release(bell)
+    assert SYSTEM.wait(bell, ahead(span), "a test")
     assert bell.locked()
 
 
-@pytest.mark.parametrize("timeout", [None, FOR_EVER])
-def test_another_thread_ends_a_wait(timeout: int | None) -> None:
-    """A wait ends when another thread rings."""
+@pytest.mark.parametrize("span", [None, FOR_EVER])
+def test_another_thread_ends_a_wait(span: int | None) -> None:
+    """A wait ends when another thread releases the bell."""
     bell = held()
-    thread = threading.Thread(target=ring, args=[bell])
+    thread = threading.Thread(target=release, args=[bell])
     thread.start()
-    assert SYSTEM.wait(bell, timeout, "a test")
+    assert SYSTEM.wait(bell, ahead(span), "a test")
     thread.join()
 
 
-@pytest.mark.parametrize("timeout", [0, 1, MILLISECOND])
-def test_a_wait_ends_with_the_timeout(timeout: int) -> None:
-    """A wait for a bell that nobody rings returns False, not before its timeout."""
+@pytest.mark.parametrize("span", [-MILLISECOND, 0, 1, MILLISECOND])
+def test_a_wait_ends_with_its_moment(span: int) -> None:
+    """A wait for a bell that nobody releases returns False, not before its moment."""
     bell = held()
-    before = time.monotonic_ns()
-    assert not SYSTEM.wait(bell, timeout, "a test")
-    assert time.monotonic_ns() - before >= timeout
+    moment = time.monotonic_ns() + span
+    assert not SYSTEM.wait(bell, moment, "a test")
+    assert time.monotonic_ns() >= moment
     assert bell.locked()
 
 
@@ -154,7 +161,7 @@ def test_a_frozen_wait_ends(freezer: Freezer) -> None:
     """A wait ends with its timeout although a test has frozen time."""
     bell = held()
     with freezer():
-        assert not SYSTEM.wait(bell, MILLISECOND, "a test")
+        assert not SYSTEM.wait(bell, ahead(MILLISECOND), "a test")
 
 
 @pytest.mark.parametrize("freezer", FREEZERS)

@@ -1,5 +1,6 @@
 """A consumer: get, get_many, iteration, and what interrupts them."""
 
+import logging
 import math
 import queue
 import signal
@@ -10,19 +11,26 @@ from typing import Any
 import pytest
 from helpers import PATIENCE, Call, TellingClock, TellingManualClock
 
+import nsqlite
 from nsqlite import (
     Closed,
     Consumer,
     Empty,
+    Full,
+    InvalidMessage,
     InvalidOption,
+    NotInFlight,
     Reentered,
     State,
     Topic,
     WindowFull,
 )
-from nsqlite.clock import Bell
+from nsqlite.clock import NEVER, Bell
+from nsqlite.monitor import Monitor
+from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
-from nsqlite.waiter import Waiter
+from nsqlite.timerwheel import Page
+from nsqlite.waiting import Waiter
 
 
 def test_get_nothing() -> None:
@@ -286,7 +294,7 @@ def test_bad_arguments(call: Any, text: str, ready: int) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_in_flight": 0},
+        {"max_in_flight": -1},
         {"max_in_flight": True},
         {"max_in_flight": 1.5},
         {"msg_timeout": 0},
@@ -294,6 +302,7 @@ def test_bad_arguments(call: Any, text: str, ready: int) -> None:
         {"msg_timeout": math.inf},
         {"requeue_delay": -1},
         {"requeue_delay": 3601},
+        {"name": 7},
     ],
 )
 def test_bad_options(options: Any) -> None:
@@ -328,9 +337,8 @@ def test_iteration_ends_with_the_consumer() -> None:
     with pytest.raises(Closed) as info:
         consumer.get(timeout=0)
     assert "the consumer of channel 'billing' of topic 'orders' is closed" == str(info.value)
-    assert (
-        repr(consumer) == f"<Consumer {consumer.client_id} of channel 'billing' of topic 'orders'>"
-    )
+    shown = f"<Consumer {consumer.client_id} of channel 'billing' of topic 'orders' closed>"
+    assert shown == repr(consumer)
 
 
 def test_close_wakes_its_getters() -> None:
@@ -407,7 +415,7 @@ def test_a_get_interrupted_with_a_message_in_its_hands() -> None:
     class Clock(ManualClock):
         """Lets the sleeper be handed something, and then throws."""
 
-        def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
             topic.put_many([b"1", b"2"])
             assert 1 == channel.in_flight_count
             raise Interrupt
@@ -460,7 +468,7 @@ def test_interrupted_join_leaves_the_line() -> None:
     with pytest.raises(Interrupt):
         topic.join(timeout=PATIENCE)
     interrupter.end()
-    assert not topic._guard.joiners
+    assert not topic._monitor.joins
 
 
 def test_a_hand_over_that_never_arrived_is_no_delivery() -> None:
@@ -469,14 +477,14 @@ def test_a_hand_over_that_never_arrived_is_no_delivery() -> None:
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     gone, other = Consumer(channel), Consumer(channel)
-    waiter: Waiter[Any] = Waiter(gone)
-    topic._guard.run(channel._receive, gone, waiter)
+    waiter: Waiter[Any] = Waiter(topic._monitor, gone)
+    topic._monitor.run(channel._receive, gone, waiter)
     call = Call(other.get)
     clock.until_waiting()
     topic.put(b"1")
     assert waiter.message is not None
     stale = waiter.message
-    topic._guard.run(channel._abandon, waiter)
+    topic._monitor.run(channel._abandon, waiter)
     assert 1 == call.result().attempts
     assert State.RETURNED is stale.state
     topic._check()
@@ -487,11 +495,11 @@ def test_a_last_moment_hand_over_counts() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(consumer)
-    topic._guard.run(channel._receive, consumer, waiter)
+    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    topic._monitor.run(channel._receive, consumer, waiter)
     topic.put(b"1")
-    assert waiter.message is topic._guard.run(channel._receive, consumer, waiter)
-    assert waiter.message is topic._guard.run(channel._give_up, waiter)
+    assert waiter.message is not None
+    assert waiter.message is topic._monitor.run(channel._give_up, waiter)
     topic._check()
 
 
@@ -517,7 +525,7 @@ def test_get_does_not_wait_where_the_lock_is_held() -> None:
     """A get that would sleep inside another call of its thread is refused."""
     topic = Topic("orders")
     consumer = Consumer(topic.channel("billing"))
-    with topic._guard.lock, pytest.raises(Reentered, match="get"):
+    with topic._monitor.lock, pytest.raises(Reentered, match="get"):
         consumer.get(timeout=1)
     topic._check()
 
@@ -527,10 +535,10 @@ def test_what_never_reached_its_caller_was_not_delivered() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(consumer)
-    topic._guard.run(channel._receive, consumer, waiter)
+    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    topic._monitor.run(channel._receive, consumer, waiter)
     topic.put(b"1")
-    topic._guard.run(channel._abandon, waiter)
+    topic._monitor.run(channel._abandon, waiter)
     stats = consumer.stats()
     assert (0, 0, 0) == (stats.message_count, stats.in_flight_count, stats.finish_count)
     assert 1 == consumer.get().attempts
@@ -544,22 +552,22 @@ def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(consumer)
-    consumer.waiters[waiter] = None
-    topic._guard.run(channel._receive, consumer, waiter)
+    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    topic._monitor.run(channel._receive, consumer, waiter)
     topic.put(b"1")
     assert waiter.message is not None
     if how == "close":
         consumer.close()
         assert [0] == [info.attempts for info in channel.peek()]
         with pytest.raises(Closed):
-            topic._guard.run(channel._receive, consumer, waiter)
+            topic._monitor.run(channel._receive, consumer, waiter)
     else:
         channel.pause()
         clock.advance(60)
-        assert topic._guard.run(channel._give_up, waiter) is None
-        assert topic._guard.run(channel._receive, consumer, waiter) is None
-        assert [1] == [info.attempts for info in channel.peek()]
+        assert topic._monitor.run(channel._give_up, waiter) is None
+        assert topic._monitor.run(channel._receive, consumer, waiter) is None
+        assert [0] == [info.attempts for info in channel.peek()]
+        assert 0 == channel.stats().timeout_count
     assert waiter.message is None
 
 
@@ -569,14 +577,14 @@ def test_a_get_that_races_with_close_gets_nothing() -> None:
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     topic.put_many([b"1", b"2"])
-    consumer.get().req()  # opens the gate
+    consumer.get().req()  # has it find the page for what it gets
     begun = threading.Event()
 
     def get() -> Any:
         begun.set()
         return consumer.get(timeout=0)
 
-    with topic._guard.lock:
+    with topic._monitor.lock:
         call = Call(get)
         assert begun.wait(PATIENCE)
         consumer.close()
@@ -585,7 +593,7 @@ def test_a_get_that_races_with_close_gets_nothing() -> None:
 
 
 def test_finish_and_get_in_one_go() -> None:
-    """A worker's thread finishes one message and gets the next, if both go the short way."""
+    """A worker's thread finishes one message and gets the next, if both can be done at once."""
     clock = ManualClock()
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
@@ -599,9 +607,909 @@ def test_finish_and_get_in_one_go() -> None:
     clock.advance(30)
     topic.put(b"4")
     consumer.rdy(2)
-    third = consumer.get()  # in a later tick, which is now the gate's
+    third = consumer.get()  # due later than the first two
     assert consumer._finish_and_get(second) is not None
-    assert 1 == sum(1 for _ in channel._flow.timeouts.ticks())
     channel.empty()
     assert consumer._finish_and_get(third) is None
     topic._check()
+
+
+def test_fin_twice() -> None:
+    """A second answer to a delivery raises NotInFlight and changes nothing."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    message.fin()
+    for call in (message.fin, message.req, message.touch):
+        with pytest.raises(NotInFlight) as info:
+            call()
+        assert "answered" == info.value.reason
+        assert f"message {message.id}: ID not in flight (answered)" == str(info.value)
+    stats = channel.stats()
+    assert (0, 1, 0) == (stats.depth, stats.clients[0].finish_count, stats.requeue_count)
+    topic._check()
+
+
+def test_late_answer() -> None:
+    """A message that timed out is another's; the old object can do nothing."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, msg_timeout=5)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    old = consumer.get(timeout=0)
+    clock.advance(5)
+    assert State.TIMED_OUT is old.state
+    new = consumer.get(timeout=0)
+    for call in (old.fin, old.req, old.touch):
+        with pytest.raises(NotInFlight) as info:
+            call()
+        assert "timed out" == info.value.reason
+    assert (old.id, 2) == (new.id, new.attempts)
+    new.fin()
+    topic._check()
+
+
+def test_not_owner() -> None:
+    """A consumer cannot answer for another's message."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    owner, other = Consumer(channel), Consumer(channel)
+    topic.put(b"1")
+    message = owner.get(timeout=0)
+    for call in (other.fin, other.req, other.touch, lambda m: other.fin_many([m])):
+        with pytest.raises(NotInFlight) as info:
+            call(message)
+        assert "not owner" == info.value.reason
+        assert f"message {message.id}: client does not own message" == str(info.value)
+    message.fin()
+
+
+def test_no_message_at_all() -> None:
+    """What is no message is refused by name."""
+    consumer: Any = Consumer(Topic("orders").channel("billing"))
+    topic = Topic("other")
+    for call in (
+        consumer.fin,
+        consumer.req,
+        consumer.touch,
+        lambda m: consumer.fin_many([m]),
+        lambda m: consumer.move(m, topic),
+    ):
+        with pytest.raises(InvalidMessage) as info:
+            call("18a4dda920000000")
+        assert "expected a Message that get() returned, not '18a4dda920000000'" == str(info.value)
+
+
+def test_fin_many_is_all_or_none() -> None:
+    """A batch that is partly wrong finishes nothing."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    batch = consumer.get_many(3)
+    batch[1].fin()
+    with pytest.raises(NotInFlight):
+        consumer.fin_many(batch)
+    with pytest.raises(InvalidMessage) as info:
+        consumer.fin_many([batch[0], batch[2], batch[0]])
+    assert "the batch has a message twice" == str(info.value)
+    assert 2 == channel.in_flight_count
+    consumer.fin_many([batch[0], batch[2]])
+    consumer.fin_many([])
+    assert 0 == channel.in_flight_count
+    topic._check()
+
+
+def test_requeue() -> None:
+    """A requeued message comes back with its id and timestamp, counted, at the tail."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"1", b"2"])
+    first = consumer.get(timeout=0)
+    first.req()
+    assert State.REQUEUED is first.state
+    consumer.get(timeout=0).req(delay=3)
+    again = consumer.get(timeout=0)
+    assert (first.id, first.timestamp, 2) == (again.id, again.timestamp, again.attempts)
+    clock.advance(3)
+    assert (b"2", 2) == ((late := consumer.get(timeout=0)).body, late.attempts)
+    topic._check()
+
+
+def test_requeue_delay_is_clamped() -> None:
+    """A requeue's delay beyond max_req_timeout counts as that; a bad one is refused."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, max_req_timeout=10)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    for delay in (-1, math.nan, math.inf, True, "5"):
+        with pytest.raises(InvalidOption):
+            message.req(delay=delay)  # type: ignore[arg-type]  # wrong on purpose
+    assert State.IN_FLIGHT is message.state
+    message.req(delay=9999)
+    clock.advance(10)
+    assert 1 == channel.depth
+
+
+def test_touch() -> None:
+    """A touch gives the whole time again, up to max_msg_timeout for one delivery."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock, msg_timeout=10, max_msg_timeout=25)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    message.touch()
+    for step in (8, 8):
+        clock.advance(step)
+        message.touch()
+    assert 9 == channel.in_flight()[0].due
+    clock.advance(8.9)
+    assert "in flight" == message.state
+    clock.advance(0.1)
+    assert "timed out" == message.state
+    topic._check()
+
+
+def test_own_timeout() -> None:
+    """A consumer's msg_timeout holds for its messages, whatever the channel's."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    short, usual = Consumer(channel, msg_timeout=1), Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    short.get(timeout=0)
+    short.get_many(1, timeout=0)
+    usual.get(timeout=0)
+    clock.advance(1)
+    assert (2, 1) == (channel.depth, channel.in_flight_count)
+    topic._check()
+
+
+def test_close_gives_back() -> None:
+    """Close puts what was held back to the head, in order, attempts counted."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer, other = Consumer(channel), Consumer(channel)
+    topic.put_many([b"1", b"2", b"3", b"4"])
+    held = consumer.get_many(2)
+    kept = other.get(timeout=0)
+    consumer.close()
+    assert [b"1", b"2", b"4"] == [info.body for info in channel.peek()]
+    assert [1, 1, 0] == [info.attempts for info in channel.peek()]
+    assert State.RETURNED is held[0].state
+    with pytest.raises(NotInFlight) as info:
+        held[0].fin()
+    assert "given back" == info.value.reason
+    kept.fin()
+    assert 2 == other.get(timeout=0).attempts
+    topic._check()
+
+
+def test_close_can_leave_it_to_time_out() -> None:
+    """With give_back=False what was held stays in flight until its time is over, as in nsqd."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    consumer.get(timeout=0)
+    consumer.close(give_back=False)
+    assert (0, 1) == (channel.depth, channel.in_flight_count)
+    clock.advance(60)
+    assert (1, 0) == (channel.depth, channel.in_flight_count)
+    topic._check()
+
+
+def test_with_message() -> None:
+    """A with block finishes on success and requeues on an exception, which goes on."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, requeue_delay=5)
+    topic.put(b"1")
+    with pytest.raises(ZeroDivisionError), consumer.get(timeout=0):
+        _ = 1 / 0
+    assert 1 == channel.deferred_count
+    clock.advance(5)
+    with consumer.get(timeout=0) as message:
+        assert 2 == message.attempts
+    assert State.FINISHED is message.state
+    topic._check()
+
+
+def test_with_message_already_answered() -> None:
+    """A message answered inside its block is left alone."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([b"1", b"2"])
+    with consumer.get(timeout=0) as message:
+        message.fin()
+    with pytest.raises(ZeroDivisionError), consumer.get(timeout=0) as message:
+        message.req()
+        _ = 1 / 0
+    assert State.REQUEUED is message.state
+
+
+def test_with_message_too_late(caplog: pytest.LogCaptureFixture) -> None:
+    """Too late is an error after success, and only a log record beside an exception."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    with pytest.raises(NotInFlight), consumer.get(timeout=0):
+        clock.advance(60)
+    with (
+        caplog.at_level(logging.WARNING, "nsqlite"),
+        pytest.raises(ZeroDivisionError),
+        consumer.get(timeout=0) as message,
+    ):
+        clock.advance(60)
+        _ = 1 / 0
+    late = f"message {message.id}: ID not in flight (timed out)"
+    assert [
+        f"{late}; its handler failed with ZeroDivisionError('division by zero')"
+    ] == caplog.messages
+
+
+def test_move() -> None:
+    """A moved message is published to the other topic and finished, in one step."""
+    source, target = Topic("orders"), Topic("orders.dead")
+    dead = target.channel("watch")
+    channel = source.channel("billing")
+    consumer = Consumer(channel)
+    source.put_many([b"1", b"2"])
+    message = consumer.get(timeout=0)
+    moved = consumer.move(message, target)
+    assert State.FINISHED is message.state
+    assert [(moved, b"1")] == [(info.id, info.body) for info in dead.peek()]
+    again = consumer.move(consumer.get(timeout=0), source)  # to its own topic
+    assert [(again, b"2")] == [(info.id, info.body) for info in channel.peek()]
+    with pytest.raises(NotInFlight):
+        consumer.move(message, target)
+    assert 1 == target.stats().message_count
+    source._check()
+    target._check()
+
+
+def test_move_to_no_topic() -> None:
+    """A name is neither topic nor channel, and the message stays in flight."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get(timeout=0)
+    wrongs: list[Any] = ["orders.dead", None, consumer]
+    for wrong in wrongs:
+        with pytest.raises(InvalidOption, match="to must be a Topic or a Channel, not "):
+            consumer.move(message, wrong)
+    assert 1 == consumer.in_flight_count
+
+
+def test_move_to_a_channel() -> None:
+    """A message moved to a channel is in that one alone, counts there, and begins anew."""
+    topic: Topic[Any] = Topic("orders")
+    full = topic.channel("billing", max_depth=1, when_full="raise")
+    other = topic.channel("audit")
+    topic.put(b"1")
+    dead: Topic[Any] = Topic("dead")
+    consumer = Consumer(dead.channel("x"))
+    dead.put(b"2")
+    message = consumer.get(timeout=0)
+    new = consumer.move(message, full, body=b"3")
+    assert State.FINISHED is message.state
+    assert [(b"1", 0), (b"3", 0)] == [(info.body, info.attempts) for info in full.peek()]
+    assert new == full.peek()[1].id
+    assert (1, 2) == (other.depth, full.stats().message_count)
+    topic._check()
+
+
+def test_move_to_a_closed_channel() -> None:
+    """A closed channel takes nothing, and the message stays in flight."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing")
+    channel.close()
+    dead: Topic[Any] = Topic("dead")
+    consumer = Consumer(dead.channel("x"))
+    dead.put(b"2")
+    message = consumer.get(timeout=0)
+    with pytest.raises(Closed):
+        consumer.move(message, channel)
+    assert State.IN_FLIGHT is message.state
+
+
+def test_rdy_changes_the_window() -> None:
+    """A consumer gets as many messages as its window allows now, not fewer than it holds."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), max_in_flight=2)
+    topic.put_many(range(9))
+    held = consumer.get_many(5)
+    assert 2 == len(held)
+    consumer.rdy(1)
+    assert (1, 2) == (consumer.max_in_flight, consumer.in_flight_count)
+    held.pop().fin()
+    with pytest.raises(WindowFull, match="max_in_flight=1"):
+        consumer.get(timeout=0)
+    consumer.rdy(4)
+    assert 3 == len(consumer.get_many(5))
+    consumer.rdy(0)
+    assert 0 == consumer.stats().ready_count
+    consumer.rdy(None)
+    assert consumer.max_in_flight is None
+    assert 4 == len(consumer.get_many(9))
+    topic._check()
+
+
+@pytest.mark.parametrize("window", [-1, True, 1.5, "2"])
+def test_bad_windows(window: Any) -> None:
+    """A window that is no whole number is refused, and stays what it was."""
+    consumer = Consumer(Topic("orders").channel("billing"), max_in_flight=2)
+    with pytest.raises(InvalidOption, match="max_in_flight must be a whole number of at least 0"):
+        consumer.rdy(window)
+    assert 2 == consumer.max_in_flight
+
+
+def test_rdy_wakes_who_waits_for_the_window() -> None:
+    """A blocked get of a consumer without a window gets a message as soon as it has one."""
+    clock = TellingClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), max_in_flight=1)
+    consumer.rdy(0)
+    topic.put(b"1")
+    call = Call(consumer.get)
+    clock.until_waiting()
+    consumer.rdy(1)
+    assert b"1" == call.result().body
+    topic._check()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_move_to_a_topic_without_room(order: int) -> None:
+    """A move that finds no room, or no topic, or a body too large, changes nothing."""
+    topics = [Topic("a"), Topic("b")][::order]
+    source, target = topics
+    target.channel("watch", max_depth=1)
+    target.put(b"full")
+    consumer = Consumer(source.channel("billing"))
+    source.put(b"1")
+    message = consumer.get(timeout=0)
+    with pytest.raises(Full):
+        consumer.move(message, target)
+    target.delete()
+    with pytest.raises(Closed):
+        consumer.move(message, target)
+    source.put(b"too large")
+    large = consumer.get(timeout=0)
+    with pytest.raises(InvalidMessage):
+        consumer.move(large, Topic("small", max_msg_size=1))
+    assert [State.IN_FLIGHT] * 2 == [message.state, large.state]
+    source._check()
+    target._check()
+
+
+def test_move_is_told_without_a_lock() -> None:
+    """Both topics' observers hear of a move when no lock is held."""
+    told = []
+    first, second = Topic("a"), Topic("b")
+
+    def observer(event: nsqlite.Event) -> None:
+        free = Call(lambda: (first.stats(), second.stats()))
+        free.result()
+        told.append((event.topic, event.kind.value))
+
+    consumer = Consumer(second.channel("c"))
+    second.put(b"1")
+    first.channel("d")
+    message = consumer.get(timeout=0)
+    first.observe(observer)
+    second.observe(observer)
+    consumer.move(message, first)
+    assert [("a", "published"), ("b", "finished")] == sorted(told)
+
+
+def test_fin_many_takes_several() -> None:
+    """What is no batch is refused, and a single message too."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+    wrongs: list[Any] = [3, None, message]
+    for wrong in wrongs:
+        with pytest.raises(InvalidMessage, match="fin_many takes several messages, not "):
+            consumer.fin_many(wrong)
+    message.fin()
+
+
+class StruckBefore(Page[Any]):
+    """A page that a signal strikes before the batch is filed in it."""
+
+    @property
+    def update(self) -> Any:
+        raise Interrupt
+
+
+class StruckAfter(Page[Any]):
+    """A page that a signal strikes when the batch has been filed in it."""
+
+    def update(self, *moves: Any, **none: Any) -> None:
+        super().update(*moves, **none)
+        raise Interrupt
+
+
+@pytest.mark.parametrize("page", [StruckBefore, StruckAfter])
+def test_a_batch_interrupted_while_it_is_made(page: type[Page[Any]]) -> None:
+    """An exception thrown into the making of a batch gives back what it had, in order."""
+    topic = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    consumer._page = page(-1, NEVER, NEVER)
+    consumer._due = consumer._fresh = NEVER
+    with pytest.raises(Interrupt):
+        consumer.get_many(2)
+    consumer._fresh = 0
+    assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
+    assert 0 == consumer.in_flight_count
+    topic._check()
+
+
+def test_a_batch_lingers_for_a_number_of_seconds() -> None:
+    """How long a batch may linger is checked and returned in nanoseconds."""
+    consumer = Consumer(Topic("orders").channel("billing"), msg_timeout=2)
+    assert 1_500_000_000 == consumer._patience(1.5)
+    for wrong in (2, -1, True):
+        with pytest.raises(InvalidOption):
+            consumer._patience(wrong)
+
+
+def test_a_hand_over_that_times_out_unseen_is_no_delivery() -> None:
+    """What a waiting get was handed and has not claimed when it times out is as it was."""
+    clock = TellingManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1", delay=90)
+    call = Call(consumer.get)
+    clock.until_waiting()
+    clock.advance(900)
+    message = call.result()
+    assert (b"1", 1, 0) == (message.body, message.attempts, channel.stats().timeout_count)
+    topic._check()
+
+
+# What servers need
+
+
+def test_take_never_waits() -> None:
+    """What is ready is taken, up to the number and the window; nothing is an empty list."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, max_in_flight=3)
+    assert [] == consumer.take(2)
+    topic.put_many(range(5))
+    assert [0, 1] == [message.body for message in consumer.take(2)]
+    assert [2] == [message.body for message in consumer.take(9)]
+    assert [] == consumer.take(1)
+    other = Consumer(channel)
+    channel.pause()
+    assert [] == other.take(1)
+    with pytest.raises(InvalidOption, match="n must be a whole number of at least 1, not 0"):
+        other.take(0)
+    other.close()
+    with pytest.raises(Closed):
+        other.take(1)
+    topic._check()
+
+
+def test_take_that_is_interrupted() -> None:
+    """An exception thrown into a take gives back what it had, in order, attempts as before."""
+    topic = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2", b"3"])
+    consumer._page = StruckAfter(-1, NEVER, NEVER)
+    consumer._due = consumer._fresh = NEVER
+    with pytest.raises(Interrupt):
+        consumer.take(2)
+    consumer._fresh = 0
+    assert [(b"1", 0), (b"2", 0), (b"3", 0)] == [(i.body, i.attempts) for i in channel.peek()]
+    topic._check()
+
+
+def test_no_window_at_first() -> None:
+    """A consumer with a window of 0 gets nothing until it is opened, and its error says so."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), max_in_flight=0)
+    topic.put(b"1")
+    assert [] == consumer.take(1)
+    with pytest.raises(WindowFull) as info:
+        consumer.get(timeout=0)
+    assert "the window of the consumer of channel 'billing' is 0: rdy() opens it" == str(info.value)
+    consumer.rdy(1)
+    assert b"1" == consumer.get(timeout=0).body
+
+
+def test_when_ready_is_called_once() -> None:
+    """It is called when a message is ready, not under the lock, and no second time."""
+    topic: Topic[int] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    owned = []
+    consumer.when_ready(lambda: owned.append(topic._lock.owned()))
+    assert [] == owned
+    topic.put_many([1, 2])
+    assert [False] == owned
+    assert 2 == len(consumer.take(9))
+    topic.put(3)
+    assert [False] == owned
+    topic._check()
+
+
+def test_when_ready_is_called_at_once() -> None:
+    """Where something is ready already it is called before `when_ready` returns."""
+    topic: Topic[int] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(1)
+    told: list[str] = []
+    consumer.when_ready(lambda: told.append("ready"))
+    assert ["ready"] == told
+
+
+def test_when_ready_takes_its_turn() -> None:
+    """One of those who wait is served for each message, in gets and here, first come first."""
+    clock = TellingClock()
+    topic: Topic[int] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    first, second, third = Consumer(channel), Consumer(channel), Consumer(channel)
+    told: list[str] = []
+    first.when_ready(lambda: told.append("first"))
+    call = Call(second.get)
+    clock.until_waiting()
+    third.when_ready(lambda: told.append("third"))
+    topic.put(1)
+    assert ["first"] == told
+    topic.put(2)
+    assert 1 == call.result().body
+    topic.put(3)
+    assert ["first", "third"] == told
+    assert [2] == [message.body for message in first.take(1)]
+    assert [3] == [message.body for message in third.take(1)]
+    topic._check()
+
+
+@pytest.mark.parametrize("what", ["consumer", "channel", "topic"])
+@pytest.mark.parametrize("before", [False, True])
+def test_when_ready_is_told_of_the_end(what: str, *, before: bool) -> None:
+    """It is called, too, when the consumer, the channel or the topic is over or ends."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    over: Any = {"consumer": consumer, "channel": channel, "topic": topic}[what]
+    told: list[str] = []
+    if before:
+        over.close()
+    consumer.when_ready(lambda: told.append("over"))
+    over.close()
+    assert ["over"] == told
+    topic._check()
+
+
+def test_when_ready_waits_for_the_window() -> None:
+    """With a full window it is called when there is room again and something to get."""
+    topic: Topic[int] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), max_in_flight=1)
+    topic.put_many([1, 2])
+    [message] = consumer.take(2)
+    told: list[str] = []
+    consumer.when_ready(lambda: told.append("ready"))
+    assert [] == told
+    message.fin()
+    assert ["ready"] == told
+
+
+def test_when_ready_called_off() -> None:
+    """A function that was called off is not called, and the next in the queue is."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    first, second = Consumer(channel), Consumer(channel)
+    told: list[str] = []
+    call_off = first.when_ready(lambda: told.append("first"))
+    second.when_ready(lambda: told.append("second"))
+    call_off()
+    topic.put(1)
+    assert ["second"] == told
+    call_off()
+    topic._check()
+
+
+def test_when_ready_called_off_at_the_last_moment() -> None:
+    """One that is called off when its call is due, but before it, makes way for the next one."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    first, second = Consumer(channel), Consumer(channel)
+    told: list[str] = []
+    call_off = first.when_ready(lambda: told.append("first"))
+    second.when_ready(lambda: told.append("second"))
+    with topic._lock:
+        topic.put(1)
+        call_off()
+    topic._monitor.settle()
+    assert ["second"] == told
+
+
+def test_who_was_told_may_get() -> None:
+    """Who was told and takes the message by `get` does not keep the next from being told."""
+    topic: Topic[int] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    told: list[int] = []
+    for number in range(3):
+        consumer.when_ready(lambda number=number: told.append(number))  # type: ignore[misc]
+        topic.put(number)
+        assert number == consumer.get(timeout=0).body
+    assert [0, 1, 2] == told
+    topic._check()
+
+
+def test_who_was_told_and_cannot_take_makes_way() -> None:
+    """What is not taken by who was told of it is told to the next one."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    first, second = Consumer(channel), Consumer(channel)
+    told: list[str] = []
+    first.when_ready(lambda: told.append("first"))
+    second.when_ready(lambda: told.append("second"))
+    topic.put(1)
+    first.rdy(0)
+    assert ["first"] == told
+    assert [] == first.take(1)
+    assert ["first", "second"] == told
+    assert [1] == [message.body for message in second.take(1)]
+    topic._check()
+
+
+def test_a_failing_callback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What a callback raises is logged, and hurts nobody."""
+    topic: Topic[int] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"), name="till")
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    consumer.when_ready(fail)
+    topic.put(1)
+    assert [f"{fail!r} failed, which {consumer!r} was to call"] == caplog.messages
+    assert [1] == [message.body for message in consumer.take(1)]
+
+
+def test_when_ready_takes_a_function() -> None:
+    """What cannot be called is refused."""
+    consumer: Any = Consumer(Topic("orders").channel("billing"))
+    with pytest.raises(InvalidOption, match="callback must be a function without arguments, not 3"):
+        consumer.when_ready(3)
+
+
+# What it shows
+
+
+def test_repr() -> None:
+    """A consumer shows its number and name, its channel, what it holds and its window."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    plain, named = Consumer(channel), Consumer(channel, name="till", max_in_flight=2)
+    topic.put(1)
+    assert 1 == len(named.take(1))
+    where = "of channel 'billing' of topic 'orders'"
+    assert f"<Consumer {plain.client_id} {where} in_flight=0>" == repr(plain)
+    assert f"<Consumer {named.client_id} 'till' {where} in_flight=1/2>" == repr(named)
+    channel.close()
+    assert f"<Consumer {plain.client_id} {where} closed>" == repr(plain)
+
+
+def test_empty_says_why() -> None:
+    """The error of a get that found nothing says what the channel has instead."""
+    clock = ManualClock()
+    topic: Topic[int] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer, other = Consumer(channel), Consumer(channel)
+
+    def why() -> str:
+        with pytest.raises(Empty) as info:
+            consumer.get(timeout=0)
+        end = f": {info.value.why}" if info.value.why else ""
+        assert f"no message came on channel 'billing' in time{end}" == str(info.value)
+        return info.value.why
+
+    reasons = [why()]
+    topic.put(1)
+    topic.put(2, delay=2.5)
+    topic.put(3, delay=5)
+    assert 1 == len(other.take(1))
+    reasons.append(why())
+    channel.pause()
+    reasons.append(why())
+    assert [
+        "",
+        "1 in flight, 2 deferred, the next due in 2.5 s",
+        "it is paused",
+    ] == reasons
+
+
+def test_an_answer_to_what_was_dropped() -> None:
+    """A message that was in flight when its channel was emptied was dropped, as its error says."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    message = consumer.get()
+    channel.empty()
+    with pytest.raises(NotInFlight) as info:
+        message.fin()
+    assert ("dropped", f"message {message.id}: ID not in flight (dropped)") == (
+        info.value.reason,
+        str(info.value),
+    )
+
+
+# Answers by id
+
+
+def test_messages_are_finished_by_id() -> None:
+    """What is in flight is finished; the ids that are not are returned, in their order."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer, other = Consumer(channel), Consumer(channel)
+    topic.put_many([1, 2, 3, 4])
+    first, second, third = (message.id for message in consumer.take(3))
+    [foreign] = other.take(1)
+    assert [] == consumer.fin_ids([second])
+    assert ["none", second, foreign.id, first] == consumer.fin_ids(
+        ["none", second, first, foreign.id, first]
+    )
+    assert State.IN_FLIGHT == foreign.state
+    assert [third] == [message.id for message in channel.in_flight() if message.body == 3]
+    assert [] == consumer.fin_ids([third])
+    topic._check()
+
+
+def test_messages_are_requeued_and_touched_by_id() -> None:
+    """Requeues and touches by id are as those by message."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, msg_timeout=10)
+    topic.put_many([1, 2, 3])
+    first, second, third = (message.id for message in consumer.take(3))
+    clock.advance(6)
+    assert ["none"] == consumer.touch_ids([third, "none"])
+    assert [] == consumer.req_ids([first])
+    assert [] == consumer.req_ids([second], delay=60)
+    clock.advance(6)
+    assert [third] == [info.id for info in channel.in_flight()]
+    assert [] == consumer.fin_ids([third])
+    assert ([1], [2]) == (
+        [info.body for info in channel.peek()],
+        [info.body for info in channel.deferred()],
+    )
+    with pytest.raises(InvalidOption):
+        consumer.req_ids([first], delay=-1)
+
+
+def test_what_timed_out_is_not_answered_by_id() -> None:
+    """An id is looked for anew where it was delivered again, and is unknown where it timed out."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([1, 2])
+    ids = [message.id for message in consumer.take(2)]
+    assert [] == consumer.touch_ids(ids[:1])
+    clock.advance(60)
+    assert ids == consumer.fin_ids(ids)
+    consumer.take(2)
+    assert [] == consumer.fin_ids(ids)
+    topic._check()
+
+
+@pytest.mark.parametrize("wrong", ["18a9d4ba5cc00000", b"x", 5])
+def test_several_ids_are_several(wrong: Any) -> None:
+    """One id instead of several is refused."""
+    consumer = Consumer(Topic("orders").channel("billing"))
+    with pytest.raises(InvalidMessage, match="expected several ids, not "):
+        consumer.fin_ids(wrong)
+
+
+# What is struck after the lock
+
+
+class StruckOnce:
+    """A stand-in for a monitor's `settle`: a signal strikes its first call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        settle = Monitor.settle
+
+        def struck(monitor: Monitor) -> None:
+            self.count += 1
+            if self.count == 1:
+                raise Interrupt
+            settle(monitor)
+
+        monkeypatch.setattr(Monitor, "settle", struck)
+
+
+@pytest.mark.parametrize("call", ["put", "get", "fin", "stats"])
+def test_what_is_due_after_the_lock_is_done_though_a_signal_strikes(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """An exception thrown into what follows the lock goes on when that is done."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    topic.put(b"2")
+    message = consumer.get()
+    told: list[str] = []
+    topic.observe(lambda event: told.append(event.kind))
+    calls: dict[str, Any] = {
+        "put": lambda: topic.put(b"3"),
+        "get": consumer.get,
+        "fin": message.fin,
+        "stats": lambda: topic._monitor.run(topic._monitor.put_off, lambda: told.append("made")),
+    }
+    struck = StruckOnce(monkeypatch)
+    with pytest.raises(Interrupt):
+        calls[call]()
+    assert 2 <= struck.count
+    expected = {"put": "published", "get": "delivered", "fin": "finished", "stats": "made"}
+    assert [expected[call]] == told
+
+
+def test_a_struck_fin_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that strikes while a latency is noted finds the message finished."""
+    topic = Topic("orders", e2e_processing_latency_percentiles=(0.5,))
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+
+    def struck(_queue: object, _message: object) -> None:
+        raise Interrupt
+
+    monkeypatch.setattr(Queue, "measure", struck)
+    with pytest.raises(Interrupt):
+        message.fin()
+    assert State.FINISHED == message.state
+    topic._check()
+
+
+def test_a_batch_is_measured() -> None:
+    """Latencies of a batch are counted, each."""
+    topic = Topic("orders", e2e_processing_latency_percentiles=(0.5,))
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([1, 2, 3])
+    consumer.fin_many(consumer.get_many(3))
+    assert 3 == channel.stats().e2e_processing_latency.count
+
+
+def test_a_get_in_the_middle_of_an_operation() -> None:
+    """A get inside an operation of its own thread is refused."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    with pytest.raises(Reentered):
+        topic._monitor.run(lambda: consumer.get(timeout=0))
+    topic._check()
+
+
+def test_a_take_makes_room_for_a_put_that_waits() -> None:
+    """A put that waits for room goes on when a batch was taken."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    assert [b"1"] == [message.body for message in consumer.take(5)]
+    assert isinstance(call.result(), str)
+    assert [b"2"] == [info.body for info in channel.peek()]

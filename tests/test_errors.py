@@ -42,6 +42,22 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         "message 0: the body is empty",
     ),
     (
+        errors.NotCopyable("<Topic>"),
+        {"what": "<Topic>"},
+        (
+            "<Topic> cannot be copied or pickled, since other threads know it too: pass it on"
+            " as it is; to another process send the names, or a message's body"
+        ),
+    ),
+    (
+        errors.NotAsyncio("get"),
+        {"call": "get"},
+        (
+            "get() needs a running event loop of asyncio (trio and curio have other ones):"
+            " use asyncio.run(), or nsqlite.Consumer in a thread"
+        ),
+    ),
+    (
         errors.TooManyConsumers("orders", "billing", 2),
         {"topic": "orders", "channel": "billing", "limit": 2},
         "consumers for orders:billing exceeds limit of 2",
@@ -57,13 +73,18 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         "message 0123456789abcdef: client does not own message",
     ),
     (
-        errors.Empty("billing"),
-        {"channel": "billing"},
+        errors.Empty("billing", ""),
+        {"channel": "billing", "why": ""},
         "no message came on channel 'billing' in time",
     ),
     (
+        errors.Empty("billing", "it is paused"),
+        {"channel": "billing", "why": "it is paused"},
+        "no message came on channel 'billing' in time: it is paused",
+    ),
+    (
         errors.WindowFull("billing", 3),
-        {"channel": "billing", "max_in_flight": 3},
+        {"channel": "billing", "why": "", "max_in_flight": 3},
         (
             "the consumer of channel 'billing' holds max_in_flight=3 messages:"
             " fin() or req() one first"
@@ -71,7 +92,7 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
     ),
     (
         errors.WindowFull("billing", 0),
-        {"channel": "billing", "max_in_flight": 0},
+        {"channel": "billing", "why": "", "max_in_flight": 0},
         "the window of the consumer of channel 'billing' is 0: rdy() opens it",
     ),
     (
@@ -165,6 +186,8 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
 
 STANDARD: Final[dict[type, str]] = {
     ValueError: "ValueError",
+    TypeError: "TypeError",
+    RuntimeError: "RuntimeError",
     queue.Empty: "queue.Empty",
     queue.Full: "queue.Full",
 }
@@ -198,7 +221,7 @@ def branches(base: type[errors.NSQLiteError], indent: str = "") -> list[tuple[st
 
 def drawn() -> list[tuple[str, str]]:
     """Read the tree in the module's docstring, without the explanations."""
-    line = re.compile(r" {4}([|` ]*-- \w+)(?: +\(([\w.]+)\))? {2,}\S.*")
+    line = re.compile(r" {4}([|` ]*-- \w+)(?: +\(([\w.]+)\))? +\S.*")
     found = map(line.fullmatch, (errors.__doc__ or "").splitlines())
     return [(match[1], match[2] or "") for match in found if match]
 

@@ -1,6 +1,7 @@
 """How a topic hands on: to every channel, within every bound."""
 
 import signal
+from collections import deque
 from typing import Any, get_args
 
 import pytest
@@ -15,38 +16,37 @@ class Interrupt(Exception):
     """Thrown in the middle of a fan-out."""
 
 
-def test_short_path() -> None:
-    """The short path is there for one channel and several, and not where something is special."""
+def test_where_a_record_goes_directly() -> None:
+    """A record is appended to each queue, unless the topic holds it or is over."""
     topic = Topic("orders")
-    assert topic._guard.short_path is None
+    fan = topic._fan
+    assert ((), None) == (fan.appends, fan.append)
     first = topic.channel("first")
-    assert topic._guard.short_path == first._flow.ready.append
+    assert fan.append == first._queue.ready.append
     second = topic.channel("second")
-    assert topic._guard.short_path == topic._fan._to_several
+    assert (first._queue.ready.append, second._queue.ready.append) == fan.appends
+    assert fan.append is None
     topic.pause()
-    assert topic._guard.short_path is None
+    assert () == fan.appends
     topic.unpause()
     bounded = topic.channel("bounded", max_depth=1)
-    assert topic._guard.short_path is None
+    assert ((bounded._queue,), 3) == (fan.bounded, len(fan.appends))
     bounded.delete()
     second.delete()
-    assert topic._guard.short_path == first._flow.ready.append
+    assert ((), first._queue.ready.append) == (fan.bounded, fan.append)
     topic.close()
-    assert topic._guard.short_path is None
+    assert ((), None) == (fan.appends, fan.append)
 
 
 @pytest.mark.parametrize("several", [1, 3])
 def test_an_interrupted_fan_out_is_completed(several: int) -> None:
     """A signal that throws in the middle of a put to several channels keeps none of them out."""
 
-    class Sender:
-        """A stand-in for a queue: a signal comes right after the append."""
+    class Struck(deque[Any]):
+        """A queue's records: a signal comes right after some more were added."""
 
-        def __init__(self, ready: Any) -> None:
-            self.ready = ready
-
-        def append(self, record: Any) -> None:
-            self.ready.append(record)
+        def extend(self, records: Any) -> None:
+            super().extend(records)
             signal.raise_signal(signal.SIGUSR1)
 
     def handler(_signum: int, _frame: Any) -> None:
@@ -56,10 +56,11 @@ def test_an_interrupted_fan_out_is_completed(several: int) -> None:
     try:
         topic = Topic("orders")
         channels = [topic.channel(f"c{n}") for n in range(several + 1)]
-        fan: Any = topic._fan
-        fan._readies = (Sender(channels[0]._flow.ready), *fan._readies[1:])
+        queue: Any = channels[0]._queue
+        queue.ready = Struck()
+        topic._fan.direct(closing=False)  # which knows it from now on
         with pytest.raises(Interrupt):
-            topic.put(b"1")
+            topic.put_many([b"1"])
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert [1] * (several + 1) == [channel.depth for channel in channels]
@@ -72,18 +73,19 @@ def test_a_call_made_in_the_middle_of_a_fan_out() -> None:
     first, second = topic.channel("first"), topic.channel("second")
     nested: list[str] = []
 
-    class Sender:
-        """A stand-in for a queue: a signal handler puts right after the append."""
+    class Struck(deque[Any]):
+        """A queue's records: a signal handler puts right after some more were added."""
 
-        def append(self, record: Any) -> None:
-            first._flow.ready.append(record)
+        def extend(self, records: Any) -> None:
+            super().extend(records)
             if not nested:
                 nested.append("begun")
                 nested.append(topic.put(b"nested"))
 
-    fan: Any = topic._fan
-    fan._readies = (Sender(), *fan._readies[1:])
-    outer = topic.put(b"outer")
+    queue: Any = first._queue
+    queue.ready = Struck()
+    topic._changed()
+    [outer] = topic.put_many([b"outer"])
     for channel in (first, second):
         assert [(outer, b"outer"), (nested[1], b"nested")] == [
             (info.id, info.body) for info in channel.peek()
@@ -123,7 +125,7 @@ def test_put_reaches_every_channel() -> None:
 
 
 def test_put_to_one_channel() -> None:
-    """A topic with one channel takes the short way and counts the same."""
+    """A topic with one channel counts the same."""
     topic = Topic("orders")
     channel = topic.channel("billing")
     topic.put(b"12345")

@@ -74,6 +74,22 @@ def test_what_is_not_there_is_said_as_usual() -> None:
     assert "module 'nsqlite' has no attribute 'Queue'" == str(info.value)
 
 
+@pytest.mark.parametrize(("wrong", "right"), [("Topicc", "Topic"), ("Workr", "Worker")])
+def test_a_misspelled_name_is_told_the_nearest(wrong: str, right: str) -> None:
+    """A name that is nearly one of the package's, loaded or not, is refused with a suggestion."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-W", "error", "-c", f"import nsqlite; nsqlite.{wrong}"],
+        capture_output=True,
+        check=False,
+        cwd=PACKAGE.parent,
+        text=True,
+        timeout=60,
+    )
+    error = done.stderr.splitlines()[-1]
+    start = f"AttributeError: module 'nsqlite' has no attribute '{wrong}'"
+    assert f"{start}. Did you mean: '{right}'?" == error
+
+
 # Loaded late
 
 
@@ -101,18 +117,23 @@ def test_what_is_loaded_late_is_public(name: str) -> None:
     """Each name of the list of what is loaded late is public, and a module or of its module."""
     assert name in nsqlite.__all__
     module = nsqlite._LAZY[name]
+    load = vars(nsqlite)["__getattr__"]  # which a type checker does not see
     if module:
         of_module = sys.modules[f"nsqlite.{module}"]
-        assert getattr(of_module, name) is nsqlite.__getattr__(name) is getattr(nsqlite, name)
+        assert getattr(of_module, name) is load(name) is getattr(nsqlite, name)
         assert name in of_module.__all__
     else:
-        assert f"nsqlite.{name}" == nsqlite.__getattr__(name).__name__
+        assert f"nsqlite.{name}" == load(name).__name__
 
 
 def test_what_a_type_checker_is_told_is_loaded_late() -> None:
     """The names that stand under TYPE_CHECKING are those of the list, each from its module."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
-    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    [block] = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
     told = {
         alias.name: (node.module or "").removeprefix("nsqlite").removeprefix(".")
         for node in block.body

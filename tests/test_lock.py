@@ -18,7 +18,7 @@ from helpers import PATIENCE, Call
 
 import nsqlite
 from nsqlite import lock
-from nsqlite.lock import Section, insist, make_section
+from nsqlite.lock import Lock, _entering, insist, make_lock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -31,12 +31,12 @@ def clean() -> Iterator[None]:
     assert [] == lock._forking
 
 
-def others_see_free(section: Section) -> bool:
+def others_see_free(one: Lock) -> bool:
     """Return whether another thread can take a lock now."""
     taken = threading.Event()
 
     def take() -> None:
-        with section:
+        with one:
             taken.set()
 
     thread = threading.Thread(target=take, daemon=True)
@@ -90,33 +90,33 @@ def test_a_step_that_never_ends_is_given_up() -> None:
 
 def test_a_section_is_owned_inside_its_block() -> None:
     """A thread owns a lock inside its block, and neither before nor after."""
-    section = make_section(1)
-    owned = [section.owned()]
-    with section:
-        owned.append(section.owned())
-    owned.append(section.owned())
+    one = make_lock(1)
+    owned = [one.owned()]
+    with one:
+        owned.append(one.owned())
+    owned.append(one.owned())
     assert [False, True, False] == owned
 
 
 def test_a_section_lets_its_own_thread_in_again() -> None:
     """The thread that holds a lock takes it again, and owns it until the outermost block ends."""
-    section = make_section(1)
+    one = make_lock(1)
     owned = []
-    with section:
-        with section:
-            owned.append(section.owned())
-        owned.append(section.owned())
-    owned.append(section.owned())
+    with one:
+        with one:
+            owned.append(one.owned())
+        owned.append(one.owned())
+    owned.append(one.owned())
     assert [True, True, False] == owned
 
 
 def test_an_exception_leaves_a_section_free() -> None:
     """A block that raises gives the lock back, and the exception goes on."""
-    section = make_section(1)
-    with pytest.raises(ZeroDivisionError), section, section:
+    one = make_lock(1)
+    with pytest.raises(ZeroDivisionError), one, one:
         raise ZeroDivisionError
-    assert not section.owned()
-    assert others_see_free(section)
+    assert not one.owned()
+    assert others_see_free(one)
 
 
 # Several threads
@@ -124,13 +124,13 @@ def test_an_exception_leaves_a_section_free() -> None:
 
 def test_a_section_lets_one_thread_in() -> None:
     """While a thread is in its block no other one comes in."""
-    section = make_section(1)
+    one = make_lock(1)
     inside: list[int] = []
     crowds: list[int] = []
 
     def work(number: int) -> None:
         for _ in range(500):
-            with section:
+            with one:
                 inside.append(number)
                 crowds.append(len(inside))
                 inside.remove(number)
@@ -142,16 +142,16 @@ def test_a_section_lets_one_thread_in() -> None:
 
 def test_another_thread_waits_for_its_turn() -> None:
     """A thread that finds a lock held comes in when it is given back."""
-    section = make_section(1)
+    one = make_lock(1)
     begun = threading.Event()
     order = []
 
     def take() -> None:
         begun.set()
-        with section:
+        with one:
             order.append("second")
 
-    with section:
+    with one:
         call = Call(take)
         assert begun.wait(PATIENCE)
         order.append("first")
@@ -161,14 +161,14 @@ def test_another_thread_waits_for_its_turn() -> None:
 
 def test_another_threads_section_is_not_owned() -> None:
     """A lock that one thread holds is not owned by another."""
-    section = make_section(1)
-    with section:
-        assert Call(section.owned).result() is False
+    one = make_lock(1)
+    with one:
+        assert Call(one.owned).result() is False
 
 
 def test_sections_are_apart() -> None:
-    """Who holds one lock holds no other: each has a class of its own."""
-    one, other = make_section(1), make_section(1)
+    """Who holds one lock holds no other."""
+    one, other = make_lock(1), make_lock(1)
     with one:
         assert not other.owned()
         assert others_see_free(other)
@@ -179,24 +179,24 @@ def test_sections_are_apart() -> None:
 
 def test_sections_are_taken_by_rank_and_then_by_age() -> None:
     """The order of locks is that of their ranks and, within a rank, of their creation."""
-    topic, factory, broker, second = map(make_section, [1, 2, 0, 1])
+    topic, factory, broker, second = map(make_lock, [1, 2, 0, 1])
     expected = [broker, topic, second, factory]
-    assert expected == sorted([factory, second, topic, broker], key=lambda section: section.order)
+    assert expected == sorted([factory, second, topic, broker], key=lambda one: one.order)
 
 
 def test_no_two_sections_have_the_same_place() -> None:
     """The place of a lock in the order is its own, whichever thread made it."""
-    calls = [Call(lambda: [make_section(1) for _ in range(200)]) for _ in range(4)]
-    sections = [section for call in calls for section in call.result()]
-    assert 800 == len({section.order for section in sections})
+    calls = [Call(lambda: [make_lock(1) for _ in range(200)]) for _ in range(4)]
+    locks = [one for call in calls for one in call.result()]
+    assert 800 == len({one.order for one in locks})
 
 
 def test_a_forgotten_section_goes() -> None:
     """Nothing here keeps a lock that nobody uses any more."""
-    section = make_section(1)
-    assert section.order in lock._sections
-    gone = weakref.ref(section)
-    del section
+    one = make_lock(1)
+    assert one in [known() for known in lock._locks]
+    gone = weakref.ref(one)
+    del one
     gc.collect()
     assert gone() is None
 
@@ -206,19 +206,19 @@ def test_a_forgotten_section_goes() -> None:
 
 def test_a_fork_takes_every_section() -> None:
     """Before a fork the forking thread takes all locks, in their order."""
-    topic, factory, broker = map(make_section, [1, 2, 0])
+    topic, factory, broker = map(make_lock, [1, 2, 0])
     mine = [broker, topic, factory]
     lock._before_fork()
     try:
-        assert all(section.owned() for section in mine)
-        assert mine == [section for section in lock._forking if section in mine]
+        assert all(one.owned() for one in mine)
+        assert mine == [one for one in lock._forking if one in mine]
     finally:
         lock._after_fork_in_parent()
 
 
 def test_a_fork_waits_for_who_holds_a_section() -> None:
     """A fork begins when the thread that holds a lock has given it back."""
-    section = make_section(1)
+    one = make_lock(1)
     order = []
 
     def fork() -> None:
@@ -226,45 +226,44 @@ def test_a_fork_waits_for_who_holds_a_section() -> None:
         order.append("forked")
         lock._after_fork_in_parent()
 
-    with section:
+    with one:
         call = Call(fork)
         order.append("free")
     call.result()
     assert ["free", "forked"] == order
 
 
-def on_entry(section: Section, act: Callable[[], None]) -> None:
+def on_entry(one: Lock, act: Callable[[], None]) -> None:
     """Have something happen once, when a lock is about to be taken."""
-    enter = section.__enter__
+    enter = one.__enter__
     acts = [act]
 
-    def act_and_enter(_: Section) -> bool:
+    def act_and_enter() -> bool:
         if acts:
             acts.pop()()
         return enter()
 
-    own: Any = type(section)  # each lock has a class of its own
-    own.__enter__ = act_and_enter
+    one.__enter__ = act_and_enter
 
 
 def test_a_fork_takes_a_section_that_is_made_meanwhile() -> None:
     """A lock that another thread makes while a fork takes the others is taken too, in its place."""
-    first, last = make_section(0), make_section(2)
-    made: list[Section] = []
-    on_entry(last, lambda: made.append(make_section(1)))
+    first, last = make_lock(0), make_lock(2)
+    made: list[Lock] = []
+    on_entry(last, lambda: made.append(make_lock(1)))
     lock._before_fork()
     try:
         mine = [first, *made, last]
-        assert mine == [section for section in lock._forking if section in mine]
-        assert [True] * 3 == [section.owned() for section in mine]
+        assert mine == [one for one in lock._forking if one in mine]
+        assert [True] * 3 == [one.owned() for one in mine]
     finally:
         lock._after_fork_in_parent()
-    assert [True] * 3 == [others_see_free(section) for section in mine]
+    assert [True] * 3 == [others_see_free(one) for one in mine]
 
 
 def test_a_fork_passes_over_a_section_that_goes_meanwhile() -> None:
     """A lock that is forgotten while a fork takes the others stops nothing."""
-    first, going, last = make_section(0), [make_section(1)], make_section(2)
+    first, going, last = make_lock(0), [make_lock(1)], make_lock(2)
     on_entry(first, going.clear)
     lock._before_fork()
     try:
@@ -276,12 +275,12 @@ def test_a_fork_passes_over_a_section_that_goes_meanwhile() -> None:
 
 def test_forks_find_whole_sections_while_others_make_them() -> None:
     """Threads that make and forget locks all the time disturb no fork."""
-    kept = [make_section(1) for _ in range(100)]
+    kept = [make_lock(1) for _ in range(100)]
     over = threading.Event()
 
     def churn() -> None:
         while not over.is_set():
-            [make_section(1) for _ in range(3)]
+            [make_lock(1) for _ in range(3)]
 
     call = Call(churn)
     interval = sys.getswitchinterval()
@@ -289,7 +288,7 @@ def test_forks_find_whole_sections_while_others_make_them() -> None:
     try:
         for _ in range(50):
             lock._before_fork()
-            owned = [section.owned() for section in kept]
+            owned = [one.owned() for one in kept]
             lock._after_fork_in_parent()
             assert all(owned)
     finally:
@@ -300,7 +299,7 @@ def test_forks_find_whole_sections_while_others_make_them() -> None:
 
 def test_the_parent_gives_every_section_back() -> None:
     """After a fork the parent's locks are as they were, one that it held included."""
-    free, held = make_section(1), make_section(1)
+    free, held = make_lock(1), make_lock(1)
     with held:
         lock._before_fork()
         lock._after_fork_in_parent()
@@ -311,7 +310,7 @@ def test_the_parent_gives_every_section_back() -> None:
 
 def test_the_child_has_every_section_anew() -> None:
     """After a fork the child's locks are free, whoever held them in the parent."""
-    free, held = make_section(1), make_section(1)
+    free, held = make_lock(1), make_lock(1)
     with held:
         lock._before_fork()
         lock._after_fork_in_child()
@@ -326,12 +325,12 @@ def test_the_child_tells_when_all_is_anew() -> None:
     told: list[tuple[str, bool]] = []
 
     def tell(name: str) -> None:
-        told.append((name, any(section.owned() for section in sections)))
+        told.append((name, any(one.owned() for one in locks)))
 
-    sections = [
-        make_section(2, lambda: tell("factory")),
-        make_section(0, lambda: tell("broker")),
-        make_section(1, lambda: tell("topic")),
+    locks = [
+        make_lock(2, lambda: tell("factory")),
+        make_lock(0, lambda: tell("broker")),
+        make_lock(1, lambda: tell("topic")),
     ]
     lock._before_fork()
     lock._after_fork_in_child()
@@ -341,10 +340,10 @@ def test_the_child_tells_when_all_is_anew() -> None:
 def test_a_system_without_fork_has_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `os` knows of no fork the module asks for none of its hooks, and its locks work."""
     monkeypatch.delattr(os, "register_at_fork", raising=False)
-    section = runpy.run_path(lock.__file__)["make_section"](1)
-    with section:
-        assert section.owned()
-    assert not section.owned()
+    one = runpy.run_path(lock.__file__)["make_lock"](1)
+    with one:
+        assert one.owned()
+    assert not one.owned()
 
 
 # Fork in earnest
@@ -367,7 +366,7 @@ def in_child(work: Iterator[bool]) -> int:
 def test_a_real_child_finds_free_sections() -> None:
     """In a forked child every lock is free for every thread, and those who asked have been told."""
     told: list[str] = []
-    free, held = make_section(1, lambda: told.append("free")), make_section(1)
+    free, held = make_lock(1, lambda: told.append("free")), make_lock(1)
 
     def work() -> Iterator[bool]:
         yield not held.owned()
@@ -458,3 +457,33 @@ def test_no_loop_slips_out(path: Path) -> None:
         if (lines := loops_that_slip_out(code))
     }
     assert {} == found
+
+
+def test_a_lock_that_is_taken_by_a_python_function() -> None:
+    """What is struck when it has taken the lock gives it back, and says so where it has not."""
+    lock = threading.RLock()
+    enter = _entering(lock)
+    assert enter()
+    assert Call(lambda: enter(False)).result() is False
+    lock.release()
+
+    class Struck:
+        """A lock whose `acquire` is struck by a signal, with or without the lock taken."""
+
+        def __init__(self, *, takes: bool) -> None:
+            self.takes = takes
+
+        def acquire(self, _blocking: bool) -> bool:
+            if self.takes:
+                lock.acquire()
+            raise KeyboardInterrupt
+
+        def release(self) -> None:
+            lock.release()
+
+    for takes in (True, False):
+        struck: Any = Struck(takes=takes)
+        with pytest.raises(KeyboardInterrupt):
+            _entering(struck)()
+        with lock:  # which is free
+            assert lock._is_owned()  # type: ignore[attr-defined]  # typeshed hides it

@@ -17,6 +17,14 @@ from nsqlite.cli.demo import tell
 
 COMMAND = (sys.executable, "-W", "error", "-m", "nsqlite")
 STORY = "\n".join(tell()) + "\n"
+CLOSED = "python -m nsqlite: cannot write: stdout is closed\n"
+FULL = "python -m nsqlite: cannot write: No space left on device\n"
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+"""What users have: what is written at the end can fail at the end."""
+
+needs_full_disk = pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="there is no full device"
+)
 
 
 def closed_pipe() -> int:
@@ -24,6 +32,30 @@ def closed_pipe() -> int:
     reader, writer = os.pipe()
     os.close(reader)
     return writer
+
+
+def called(
+    how: str, *arguments: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Call the command as a shell does with redirections like ``>&-``."""
+    return subprocess.run(  # noqa: S603 - our own files
+        ("/bin/sh", "-c", f'exec "$@" {how}', "sh", *COMMAND, *arguments),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env={**BUFFERED, **environment},
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return a file with a message in it."""
+    path = tmp_path / "jobs.db"
+    with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
+        broker.topic("orders").put(b"tea")
+    return path
 
 
 def test_without_arguments_it_tells_the_story(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,8 +76,8 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([option]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
-    assert all(f"\n    {name} " in out for name in ("inspect", "export", "import"))
-    assert "--version   show the version" in out
+    assert all(f"\n    {name}" in out for name in ("inspect", "export", "import", "semantics"))
+    assert re.search("--version +show the version", out)
     assert err == ""
 
 
@@ -59,7 +91,7 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     assert out == ""
     pattern = (
         f"python -m nsqlite: argument COMMAND: invalid choice: {name!r} \\(choose from"
-        " '?inspect'?, '?export'?, '?import'?\\); try --help\n"
+        " '?inspect'?, '?export'?, '?import'?, '?semantics'?\\); try --help\n"
     )
     assert re.fullmatch(pattern, err)
 
@@ -158,22 +190,126 @@ def test_the_core_knows_nothing_of_it() -> None:
     assert result.stdout == "\n"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
-def test_a_full_disk_is_one_line() -> None:
-    """What cannot be written is told in one line, with status 1."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "nsqlite"],
+@needs_full_disk
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [((), ""), ((), "1"), (("--version",), ""), (("semantics", "-h"), "")],
+)
+def test_a_full_disk_is_one_line(arguments: tuple[str, ...], unbuffered: str) -> None:
+    """What cannot be written is told in one line, with status 1, whoever writes it when."""
+    done = called(">/dev/full", *arguments, PYTHONUNBUFFERED=unbuffered)
+    assert (1, FULL) == (done.returncode, done.stderr)
+
+
+@needs_full_disk
+def test_a_status_does_not_depend_on_stderr() -> None:
+    """The status is the same where stderr is full or closed."""
+    for how in ("2>/dev/full", "2>&-"):
+        assert (0, STORY) == ((done := called(how)).returncode, done.stdout)
+        assert 2 == called(how, "bogus").returncode
+        assert 1 == called(how, "inspect", "nowhere").returncode
+    assert 1 == called(">/dev/full 2>&1").returncode
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--help",),
+        ("--version",),
+        ("inspect", "--help"),
+        ("inspect", "FILE"),
+        ("inspect", "FILE", "--json"),
+        ("export", "FILE"),
+        ("import", "NEW"),
+        ("semantics",),
+    ],
+)
+def test_a_closed_stdout_is_one_line(arguments: tuple[str, ...], path: Path) -> None:
+    """With a closed stdout each command says so in one line, has status 1 and does nothing."""
+    names = {"FILE": str(path), "NEW": str(path.with_name("new.db"))}
+    done = called(">&-", *(names.get(word, word) for word in arguments))
+    assert (1, CLOSED) == (done.returncode, done.stderr)
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_a_closed_stdout_does_not_hide_what_is_wrong() -> None:
+    """With a closed stdout what is wrong with a call is told as ever."""
+    done = called(">&-", "bogus")
+    assert 2 == done.returncode
+    assert done.stderr.startswith("python -m nsqlite: argument COMMAND: invalid choice: 'bogus' ")
+    done = called(">&-", "inspect", "nowhere")
+    text = "python -m nsqlite inspect: store nowhere: there is no such file\n"
+    assert (1, text) == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("how", ["2>&-", "<&- 2>&-"])
+def test_a_closed_stderr_is_no_error(how: str, path: Path) -> None:
+    """With a closed stderr a command does what it does."""
+    done = called(how, "export", str(path))
+    assert 0 == done.returncode
+    out = path.with_name("out")
+    assert 0 == called(f"{how} >&-", "export", str(path), "-o", str(out), "--progress").returncode
+    assert done.stdout == out.read_text("ascii")
+    new = str(path.with_name("new.db"))
+    done = called(how, "import", new, "-i", str(out))
+    assert (0, "1 topics, 0 channels, 1 messages\n") == (done.returncode, done.stdout)
+
+
+def test_a_closed_stdin_is_one_line(tmp_path: Path) -> None:
+    """An import from a closed stdin says so, and makes no file."""
+    done = called("<&-", "import", str(tmp_path / "new.db"))
+    text = "python -m nsqlite import: cannot read stdin: it is closed\n"
+    assert (1, text) == (done.returncode, done.stderr)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_bar_nobody_sees_is_no_error(path: Path) -> None:
+    """Where stderr is a pipe that nobody reads, an export with --progress is whole."""
+    writer = closed_pipe()
+    try:
+        result = subprocess.run(  # noqa: S603 - our own files
+            (*COMMAND, "export", str(path), "--progress"),
+            stdout=subprocess.PIPE,
+            stderr=writer,
             check=False,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
+            env=BUFFERED,
             timeout=60,
         )
-    assert (1, "python -m nsqlite: cannot write: No space left on device\n") == (
-        done.returncode,
-        done.stderr,
-    )
+    finally:
+        os.close(writer)
+    assert 0 == result.returncode
+    assert result.stdout.endswith(b'{"kind": "end"}\n')
+
+
+def test_what_stdout_cannot_encode_is_an_escape(path: Path) -> None:
+    """A character that stdout's encoding lacks is printed as its escape."""
+    strange = path.rename(path.with_name("t\u00e9.db"))
+    done = called("", "inspect", str(strange), PYTHONIOENCODING="ascii")
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "t\\xe9.db: " in done.stdout
+
+
+def test_closed_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without stdout and stderr it ends with status 1, without a word."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(SystemExit) as ending:
+        main([])
+    assert 1 == ending.value.code
+
+
+def test_what_is_no_file_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stdout that is no file and cannot be written ends the command with status 1."""
+
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit) as ending:
+        main([])
+    assert 1 == ending.value.code
 
 
 def test_what_cannot_be_written_is_one_line(

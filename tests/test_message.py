@@ -1,6 +1,8 @@
 """A message: one delivery, its state, and what its with-block does."""
 
+import copy
 import logging
+import pickle
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,10 +10,21 @@ from typing import Any, Final
 
 import pytest
 
-from nsqlite import Channel, Consumer, InvalidOption, Message, NotInFlight, State, Topic, message
-from nsqlite.message import FINISHED, REASONS
+from nsqlite import (
+    Broker,
+    Channel,
+    Consumer,
+    InvalidOption,
+    Message,
+    NotCopyable,
+    NotInFlight,
+    State,
+    Topic,
+    message,
+)
+from nsqlite.message import REASONS
 from nsqlite.testing import ManualClock
-from nsqlite.timerwheel import Tick
+from nsqlite.timerwheel import Page
 
 
 class Scene:
@@ -139,11 +152,6 @@ def test_a_state_equals_its_text() -> None:
     assert "in flight" == f"{Scene().message.state}"
 
 
-def test_finished_is_the_state() -> None:
-    """The short name of the state is the state."""
-    assert FINISHED is State.FINISHED
-
-
 def test_the_docstring_shows_what_ends_a_delivery() -> None:
     """The diagram in the module's docstring has an arrow for each end, and no other."""
     arrows = re.findall(r" --([^ -].*?)--+> (\w+(?: \w+)?)", message.__doc__ or "")
@@ -181,7 +189,7 @@ def test_a_touched_message_is_in_flight() -> None:
 def test_every_end_has_a_reason() -> None:
     """Each state but the first has the reason that `NotInFlight` gives."""
     assert set(State) - {State.IN_FLIGHT} == set(REASONS)
-    assert {"answered", "timed out", "unknown"} == set(REASONS.values())
+    assert {"answered", "timed out", "given back", "dropped"} == set(REASONS.values())
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.__name__)
@@ -202,7 +210,7 @@ def test_a_stale_message_can_do_nothing(
         str(error),
     )
     assert (state, before) == (scene.message.state, scene.topic.stats())
-    assert str(error) == str(scene.message.refusal())
+    assert str(error) == str(scene.message._refusal())
 
 
 @pytest.mark.parametrize("answer", ["fin", "req", "touch"])
@@ -359,20 +367,47 @@ def test_a_state_read_while_it_is_touched() -> None:
     message = consumer.get()
     clock.advance(1)
 
-    class Meanwhile(Tick[Any]):
-        """A tick out of which the message is touched when somebody looks into it."""
+    class Meanwhile(Page[Any]):
+        """A page out of which the message is touched when somebody looks into it."""
 
         def __contains__(self, item: object) -> bool:
             if super().__contains__(item):
-                message._tick = real
+                message._page = real
                 consumer.touch(message)
             return False
 
-    real = message._tick
-    before = Meanwhile(real.due)
-    before[message] = None
-    message._tick = before
+    real = message._page
+    before = Meanwhile(real.start, real.end, real.first)
+    before[message] = real[message]
+    message._page = before
     states = [message.state]
     message.fin()
     states.append(message.state)
     assert [State.IN_FLIGHT, State.FINISHED] == states
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_nothing_that_lives_can_be_copied(duplicate: Callable[[Any], Any]) -> None:
+    """A broker, topic, channel, consumer or message is itself, and a copy is refused."""
+    broker = Broker()
+    topic = broker.topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"order 1")
+    message = consumer.get(timeout=0)
+    for thing in (broker, topic, channel, consumer, message):
+        with pytest.raises(NotCopyable) as info:
+            duplicate(thing)
+        assert isinstance(info.value, TypeError)
+        assert repr(thing) == info.value.what
+    message.fin()
+    topic._check()
+
+
+def test_snapshots_can_be_copied() -> None:
+    """What only tells of them can be."""
+    topic = Broker().topic("orders")
+    topic.channel("billing")
+    topic.put(b"order 1")
+    for snapshot in (topic.stats(), topic.channel("billing").peek()):
+        assert snapshot == copy.deepcopy(snapshot) == pickle.loads(pickle.dumps(snapshot))  # noqa: S301  # our own

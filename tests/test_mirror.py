@@ -14,7 +14,6 @@ ELSEWHERE: Final = {
     "__main__.py": "test_main.py",  # the same
     "_version.py": "test_init.py",  # one constant, which the package shows
     "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
-    "member.py": "test_channelcore.py",  # nothing but protocols
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "store/__init__.py": "store/test_sqlite.py",  # nothing but names
     "store/office.py": "store/test_topic.py",  # nothing but protocols
@@ -30,6 +29,9 @@ WITHOUT_A_MODULE: Final = {
     "test_mirror.py": "the test files",
     "test_readme.py": "the README",
     "test_reading_order.py": "the order of the source",
+    "test_semantics.py": "the document of NSQ's semantics",
+    "test_surface.py": "the public names of all modules",
+    "test_typing.py": "what type checkers say of programs that use it",
 }
 """Test files that belong to no module, with what they are about."""
 

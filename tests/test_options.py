@@ -8,9 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, get_args, get_type_hints
 
-import attrs
 import pytest
-from attrs.exceptions import FrozenInstanceError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -130,14 +128,13 @@ def documented(options: type) -> list[tuple[str, str]]:
 
 def test_the_cases_cover_every_option() -> None:
     """Each option has bad and good values in this file."""
-    names = [field.name for field in attrs.fields(Options)]
-    assert (sorted(names), sorted(names)) == (sorted(BAD), sorted(GOOD))
+    names = sorted(Options._fields)
+    assert (names, names) == (sorted(BAD), sorted(GOOD))
 
 
 def test_what_is_typed_is_what_is_made() -> None:
     """The TypedDict that types a call and the class that is made have the same options."""
-    fields = {field.name: field.type for field in attrs.fields(Options)}
-    assert get_type_hints(TopicOptions) == fields
+    assert get_type_hints(TopicOptions) == get_type_hints(Options)
 
 
 def test_no_option_is_required() -> None:
@@ -158,12 +155,12 @@ def test_a_channel_takes_all_but_two() -> None:
 def test_every_option_is_explained() -> None:
     """The two docstrings together explain each option, once and in order."""
     names = [name for options in (ChannelOptions, TopicOptions) for name, _ in documented(options)]
-    assert [field.name for field in attrs.fields(Options)] == names
+    assert list(Options._fields) == names
 
 
 def test_the_defaults_are_nsqs() -> None:
     """Where NSQ has the option, its default is NSQ's."""
-    assert attrs.asdict(DEFAULTS) == {
+    assert DEFAULTS._asdict() == {
         "msg_timeout": 60,
         "max_msg_timeout": 15 * 60,
         "max_req_timeout": 60 * 60,
@@ -198,7 +195,7 @@ def test_the_defaults_are_explained() -> None:
 
 def test_options_are_frozen() -> None:
     """A set of options cannot be changed."""
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         DEFAULTS.msg_timeout = 1  # type: ignore[misc]  # frozen
 
 
@@ -207,7 +204,7 @@ def test_a_good_value_is_kept(option: str, value: object) -> None:
     """A value in the range is kept in the user's unit; everything else is as in the base."""
     base = made(msg_timeout=1, node_id=7)
     options = made(base, **{option: value})
-    assert attrs.asdict(base) | {option: value} == attrs.asdict(options)
+    assert base._asdict() | {option: value} == options._asdict()
 
 
 @pytest.mark.parametrize(("option", "value"), BAD_ONES)
@@ -251,7 +248,11 @@ def test_an_unknown_option_is_refused() -> None:
         " max_channel_consumers, max_depth, max_msg_size, max_msg_timeout, max_req_timeout,"
         " msg_timeout, node_id, resolution, when_full"
     )
-    assert f"option must be one of {known}, not 'msg_time_out'" == str(info.value)
+    offer = "(did you mean 'msg_timeout'?)"
+    assert f"option must be one of {known} {offer}, not 'msg_time_out'" == str(info.value)
+    with pytest.raises(InvalidOption) as info:
+        made(colour=1)
+    assert f"option must be one of {known}, not 'colour'" == str(info.value)
 
 
 def test_a_topics_option_is_none_of_a_channels() -> None:

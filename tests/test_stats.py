@@ -41,7 +41,7 @@ CLIENT: Final = (
     " xtls_version xtls_negotiated_protocol xtls_negotiated_protocol_is_mutual"
 )
 
-OURS: Final = ["dropped_count"]
+OURS: Final = ["dropped_count", "name"]
 """Fields that nsqd does not have."""
 
 NO_LATENCY: Final = {"count": 0, "percentiles": None}
@@ -293,6 +293,12 @@ def test_percentiles_come_highest_first() -> None:
 def test_a_client_is_a_line() -> None:
     """A consumer's text is a line with nsqd's labels."""
     assert "[consumer 7] inflt: 1 rdy: 5 fin: 3 re-q: 4 msgs: 2" == str(CLIENT_STATS)
+
+
+def test_a_client_with_a_name_shows_it() -> None:
+    """A consumer with a name is shown by that instead of its number."""
+    text = str(attrs.evolve(CLIENT_STATS, name="till"))
+    assert "[consumer till] inflt: 1 rdy: 5 fin: 3 re-q: 4 msgs: 2" == text
 
 
 def test_no_window_is_a_dash() -> None:

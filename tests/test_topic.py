@@ -1,14 +1,21 @@
 """A topic, as users call it; its life is in test_topiccore.py, publishing in test_publisher.py."""
 
 import gc
+import math
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from helpers import Call, TellingClock
+from helpers import Call, TellingClock, bodies
 
 import nsqlite
-from nsqlite import Closed, Consumer, Event, InvalidOption, Topic
+from nsqlite import Closed, Consumer, Event, Full, InvalidMessage, InvalidOption, Reentered, Topic
+from nsqlite.clock import Bell
+from nsqlite.ids import BLOCK
+from nsqlite.monitor import BUSY, Monitor
 from nsqlite.testing import ManualClock
+from nsqlite.topic import index_of
 
 
 def test_channel_is_get_or_create() -> None:
@@ -176,3 +183,713 @@ def test_events_of_steering() -> None:
         ("closed", None),
         ("deleted", None),
     ] == told
+
+
+def test_topic_without_channels_holds() -> None:
+    """The first channel gets what the topic held; a later one only what is put later."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    topic.put_many([b"2", b"3"])
+    assert 3 == topic.depth
+    first = topic.channel("first")
+    second = topic.channel("second")
+    topic.put(b"4")
+    assert 0 == topic.depth
+    assert (4, 1) == (first.stats().message_count, second.stats().message_count)
+    assert [b"1", b"2", b"3", b"4"] == bodies(first)
+    assert [b"4"] == bodies(second)
+
+
+def test_held_delay_counts_from_put() -> None:
+    """A deferred message that the topic held is due when its put said."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"later", delay=3)
+    topic.put(b"past", delay=1)
+    clock.advance(2)
+    channel = topic.channel("billing")
+    assert (1, 1) == (channel.depth, channel.deferred_count)
+    clock.advance(1)
+    assert [b"past", b"later"] == bodies(channel)
+
+
+def test_pause_holds_and_unpause_hands_on() -> None:
+    """A paused topic holds what is put; every channel there is gets it at the end."""
+    topic = Topic("orders")
+    first = topic.channel("first")
+    topic.pause()
+    topic.pause()
+    assert topic.paused
+    topic.put(b"1")
+    second = topic.channel("second")
+    topic.put(b"2")
+    assert 2 == topic.depth == topic.stats().depth
+    topic.unpause()
+    topic.unpause()
+    assert not topic.paused
+    assert [b"1", b"2"] == bodies(first) == bodies(second)
+
+
+def test_empty_clears_the_topic_only() -> None:
+    """Empty drops what the topic holds; its channels keep theirs, and the counters theirs."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"1")
+    topic.pause()
+    topic.put_many([b"2", b"3"])
+    assert 2 == topic.empty()
+    topic.unpause()
+    assert [b"1"] == bodies(channel)
+    assert 3 == topic.stats().message_count
+    assert 1 == channel.stats().message_count
+
+
+def test_delete_drops_and_frees() -> None:
+    """Delete drops the messages of all channels and ends everything."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put_many([b"1", b"2"])
+    consumer = Consumer(channel)
+    message = consumer.get(timeout=0)
+    assert 2 == topic.delete()
+    assert 0 == topic.delete()
+    assert topic.closed
+    assert topic.deleted
+    assert {} == topic.channels
+    with pytest.raises(Closed) as info:
+        topic.put(b"3")
+    assert "topic 'orders' is deleted" == str(info.value)
+    with pytest.raises(Closed):
+        topic.channel("billing")
+    with pytest.raises(Closed):
+        consumer.get(timeout=0)
+    with pytest.raises(nsqlite.NotInFlight) as late:
+        message.fin()
+    assert "dropped" == late.value.reason
+    for call in (topic.pause, topic.unpause, topic.empty):
+        with pytest.raises(Closed):
+            call()
+    assert 0 == topic.close()
+    assert "<Topic 'orders' deleted channels=0 depth=0>" == repr(topic)
+    topic._check()
+
+
+def test_close_counts_and_logs(caplog: pytest.LogCaptureFixture) -> None:
+    """Close returns how much was thrown away, counted in each channel, and logs it."""
+    topic = Topic("orders")
+    topic.channel("a")
+    topic.channel("b")
+    topic.put(b"1")
+    topic.pause()
+    topic.put(b"2")
+    assert 3 == topic.close()
+    assert ["topic 'orders' was closed; messages thrown away: 3"] == caplog.messages
+    assert ["a", "b"] == list(topic.channels)
+    with pytest.raises(Closed) as info:
+        topic.put(b"3")
+    assert "topic 'orders' is closed" == str(info.value)
+    assert 0 == topic.close()
+    assert 0 == topic.delete()
+    assert topic.deleted
+
+
+def test_close_of_an_empty_topic_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nothing is thrown away nothing is logged."""
+    assert 0 == Topic("orders").close()
+    assert [] == caplog.messages
+
+
+def test_drain_delivers_first() -> None:
+    """A draining topic refuses puts, delivers what is there, and then is closed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put_many([b"1", b"2"])
+    consumer = Consumer(channel)
+    assert 0 == topic.close(drain=True)
+    with pytest.raises(Closed):
+        topic.put(b"3")
+    with pytest.raises(Closed):
+        topic.put_many([b"3"])
+    with pytest.raises(Closed):
+        topic.channel("late")
+    assert not topic.closed
+    assert [b"1", b"2"] == [message.body for message in iter_fin(consumer)]
+    assert topic.closed
+    assert topic.join(timeout=0)
+    assert 0 == topic.close()
+
+
+def iter_fin(consumer: Consumer[Any]) -> list[nsqlite.Message[Any]]:
+    """Go through a consumer until it is over, finishing each message."""
+    seen = []
+    for message in consumer:
+        message.fin()
+        seen.append(message)
+    return seen
+
+
+def test_drain_of_a_paused_topic_waits_for_unpause() -> None:
+    """What a draining topic holds is delivered once it is unpaused."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.pause()
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert not channel.closed
+    topic.unpause()
+    assert [b"1"] == [message.body for message in iter_fin(Consumer(channel))]
+    assert topic.closed
+
+
+def test_drain_without_channels_throws_away(caplog: pytest.LogCaptureFixture) -> None:
+    """A topic without channels has nobody to drain to."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    assert 1 == topic.close(drain=True)
+    assert topic.closed
+    assert ["topic 'orders' was closed; messages thrown away: 1"] == caplog.messages
+
+
+def test_drain_can_be_cut_short() -> None:
+    """A second close without drain throws the rest away."""
+    topic = Topic("orders")
+    topic.channel("billing")
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert 1 == topic.close()
+    assert topic.closed
+
+
+def test_empty_ends_a_drain() -> None:
+    """A draining topic closes when its channels are emptied, and empty itself ends no drain."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(b"1")
+    topic.close(drain=True)
+    assert 0 == topic.empty()
+    assert not topic.closed
+    assert 1 == channel.empty()
+    assert topic.closed
+
+
+def test_a_paused_topic_drains() -> None:
+    """A drain ends the pause: what was held is handed on, delivered, and then it is closed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    channel.pause()
+    topic.pause()
+    topic.put(b"1")
+    told: list[str] = []
+    topic.observe(lambda event: told.append(f"{event.kind} {event.channel}"))
+    assert 0 == topic.close(drain=True)
+    assert "<Topic 'orders' draining channels=1 depth=0>" == repr(topic)
+    assert (False, False) == (topic.paused, channel.paused)
+    message = Consumer(channel).get(timeout=0)
+    assert not topic.closed
+    message.fin()
+    assert topic.closed
+    assert topic.join()
+    assert ["unpaused None", "unpaused billing"] == told[:2]
+    assert "<Topic 'orders' closed channels=1 depth=0>" == repr(topic)
+    topic._check()
+
+
+def test_repr() -> None:
+    """A topic shows its name, its state, its channels and how much it holds."""
+    topic = Topic("orders")
+    topic.put(b"1")
+    topic.put(b"2", delay=1)
+    assert "<Topic 'orders' open channels=0 depth=2>" == repr(topic)
+    topic.channel("billing")
+    topic.pause()
+    topic.put(b"3")
+    assert "<Topic 'orders' paused channels=1 depth=1>" == repr(topic)
+
+
+def test_ephemeral_topic_goes_with_its_last_channel() -> None:
+    """An ephemeral topic is deleted with its last channel, not before it had one."""
+    topic = Topic("orders#ephemeral")
+    topic.put(b"1")
+    assert not topic.closed
+    a, b = topic.channel("a"), topic.channel("b")
+    a.delete()
+    assert not topic.closed
+    b.delete()
+    assert topic.deleted
+
+
+def test_a_channel_that_another_thread_has_just_created() -> None:
+    """Of two calls that create a channel at once the later one gets it."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    assert channel is topic._monitor.run(topic._create, "billing", topic.options)
+
+
+def test_an_interrupted_close_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in the middle of a close leaves no channel open and nobody waiting."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    first, second = topic.channel("first"), topic.channel("second", max_depth=1)
+    topic.put(b"1")
+    calls = [Call(topic.join), Call(Consumer(first).get), Call(lambda: topic.put(b"2"))]
+    calls[1].result()
+    calls[1] = Call(Consumer(first).get)
+    for _ in calls:
+        clock.until_waiting()
+    shut = nsqlite.Channel._shut
+
+    def struck(channel: nsqlite.Channel[Any], how: str) -> int:
+        monkeypatch.undo()
+        shut(channel, how)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nsqlite.Channel, "_shut", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.close()
+    assert [True] * 3 == [topic.closed, first.closed, second.closed]
+    assert [Closed] * 3 == [type(call.result()) for call in calls]
+    topic._check()
+
+
+def test_a_join_is_woken_though_a_signal_kept_it_from_being_notified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A topic that was emptied in an interrupted call is idle for whoever joins it."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.put(b"1")
+    call = Call(topic.join)
+    clock.until_waiting()
+
+    def struck(_monitor: Monitor) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Monitor, "notify_joins", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.empty()
+    assert call.result() is True
+    topic._check()
+
+
+def test_whoever_waits_looks_again_after_a_fork() -> None:
+    """In the child of a fork nobody waits; a thread that is still there waits anew."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    calls = [Call(topic.join), Call(lambda: topic.put(b"2"))]
+    for _ in calls:
+        clock.until_waiting()
+    with topic._monitor.lock:
+        topic._forget_waiters()
+    for _ in calls:
+        clock.until_waiting()
+    with Consumer(channel) as consumer:
+        consumer.get().fin()
+        consumer.get().fin()
+    assert (True, 16) == (calls[0].result(), len(calls[1].result()))
+    topic._check()
+
+
+@pytest.mark.parametrize("how", ["delete", "close"])
+def test_what_an_ephemeral_topic_takes_with_it_is_logged(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ephemeral topic that goes with its last channel tells how much it still held."""
+    topic = Topic("orders#ephemeral")
+    channel = topic.channel("billing#ephemeral")
+    consumer = Consumer(channel)
+    topic.pause()
+    topic.put_many([b"1", b"2", b"3"])
+    if how == "delete":
+        channel.delete()
+    else:
+        consumer.close()
+    assert topic.deleted
+    text = "topic 'orders#ephemeral' went with its last channel; messages dropped: 3"
+    assert [text] == caplog.messages
+
+
+def test_a_batch_may_need_several_blocks_of_ids() -> None:
+    """However many messages a batch has, its ids follow each other and are counted."""
+    topic = Topic("orders", clock=ManualClock())
+    ids = topic.put_many(range(BLOCK * 2 + 5))
+    numbers = [int(id_, 16) for id_ in ids]
+    assert list(range(numbers[0], numbers[0] + len(ids))) == numbers
+    assert len(ids) == topic.stats().message_count
+
+
+def test_index_of_an_object() -> None:
+    """The place of an object in a batch is found by identity, not by equality."""
+
+    class Odd:
+        """Equal to everything."""
+
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]  # unhashable
+
+    last = b""
+    batch: list[Any] = [Odd(), b"1", last]
+    assert 2 == index_of(batch, last)
+    with pytest.raises(nsqlite.InvalidMessage) as info:
+        Topic("orders").put_many(batch)
+    assert 2 == info.value.index
+
+
+def test_ids_of_refused_messages_are_not_counted() -> None:
+    """A put that is refused takes an id and counts for nothing."""
+    topic = Topic("orders", max_depth=1, when_full="raise")
+    topic.put(b"1")
+    with pytest.raises(nsqlite.Full):
+        topic.put(b"2")
+    assert 1 == topic.stats().message_count
+    topic._check()
+
+
+class ClockThatCalls(ManualClock):
+    """Calls a function once when it is asked for the time."""
+
+    def __init__(self) -> None:
+        super().__init__(autojump=True)
+        self.call: Callable[[], object] | None = None
+
+    def _monotonic_ns(self) -> int:
+        if self.call is not None:
+            call, self.call = self.call, None
+            call()
+        return super()._monotonic_ns()
+
+
+def test_a_put_to_a_closed_topic_in_the_middle_of_another_call() -> None:
+    """It is refused at once, and the call around it is still under way."""
+    topic = Topic("orders")
+    topic.close()
+    monitor = topic._monitor
+
+    def put() -> bool:
+        with pytest.raises(Closed):
+            topic.put(b"1")
+        return monitor.state == BUSY
+
+    assert monitor.run(put)
+
+
+def test_a_put_in_the_middle_of_a_bounded_put() -> None:
+    """It cannot be judged there, and is refused at once."""
+    clock = ClockThatCalls()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=2)
+    refused: list[str] = []
+
+    def put() -> None:
+        with pytest.raises(Reentered) as info:
+            topic.put(b"2")
+        refused.append(info.value.call)
+
+    clock.call = put
+    topic.put(b"1")
+    assert (["put"], 1) == (refused, channel.depth)
+    topic._check()
+
+
+def test_room_found_in_the_last_moment() -> None:
+    """A put whose time is over looks once more before it gives up."""
+
+    class Clock(ManualClock):
+        """Makes room when the time of a wait is over, and tells nobody."""
+
+        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+            channel._queue.ready.clear()
+            return super().wait(bell, moment and 0, who)
+
+    topic = Topic("orders", clock=Clock())
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    topic.put(b"2", timeout=1)
+    assert [b"2"] == [info.body for info in channel.peek()]
+
+
+def test_ids_are_nsqs() -> None:
+    """An id is 16 hex characters and no two are equal."""
+    topic = Topic("orders")
+    ids = [topic.put(b"x") for _ in range(300)] + topic.put_many([b"x"] * 300)
+    assert 600 == len(set(ids))
+    assert all(len(id_) == 16 and int(id_, 16) >= 0 for id_ in ids)
+    assert ids == sorted(ids)
+
+
+def test_body_is_a_reference() -> None:
+    """All channels deliver the object that was put, not a copy."""
+    topic: Topic[list[int]] = Topic("orders")
+    channels = [topic.channel("a"), topic.channel("b")]
+    body = [1]
+    topic.put(body)
+    for channel in channels:
+        assert Consumer(channel).get(timeout=0).body is body
+
+
+@pytest.mark.parametrize("put", ["put", "put_many"])
+def test_size_rule(put: str) -> None:
+    """Bytes of 1 to max_msg_size pass; others are refused and nothing has changed."""
+    topic = Topic("orders", max_msg_size=3)
+    channel = topic.channel("billing")
+
+    class MyBytes(bytes):
+        pass
+
+    def call(body: bytes) -> None:
+        if put == "put":
+            topic.put(body)
+        else:
+            topic.put_many([b"ok", body])
+
+    place = "" if put == "put" else "message 1: "
+    for empty in (b"", MyBytes()):
+        with pytest.raises(InvalidMessage) as info:
+            call(empty)
+        assert f"{place}the body is empty: NSQ takes 1 byte or more" == str(info.value)
+    for large in (b"1234", MyBytes(b"1234")):
+        with pytest.raises(InvalidMessage) as info:
+            call(large)
+        assert f"{place}the body has 4 bytes, max_msg_size is 3" == str(info.value)
+    assert 0 == channel.depth
+    assert 0 == topic.stats().message_count
+    call(MyBytes(b"123"))
+    assert {"put": 3, "put_many": 5}[put] == topic.stats().message_bytes
+
+
+def test_bodies_of_any_kind() -> None:
+    """A body that is not bytes has no size: None and "" pass."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.put(None)
+    topic.put_many(["", (), {}])
+    assert [None, "", (), {}] == bodies(channel)
+    assert 0 == topic.stats().message_bytes
+
+
+@pytest.mark.parametrize("one", [b"abc", bytearray(b"abc"), "abc"])
+def test_put_many_of_one_body(one: Any) -> None:
+    """A body where several are expected is refused; its parts are no bodies."""
+    topic = Topic("orders")
+    with pytest.raises(InvalidMessage) as info:
+        topic.put_many(one)
+    given = type(one).__name__
+    assert f"put_many takes several bodies, not one {given}: use put" == str(info.value)
+    assert 0 == topic.stats().message_count
+    assert 3 == len(topic.put_many(list("abc")))
+
+
+def test_put_many_of_nothing() -> None:
+    """An empty batch gives no ids."""
+    assert [] == Topic("orders").put_many(iter([]))
+
+
+@pytest.mark.parametrize("delay", [-0.1, 3600.5, math.nan, math.inf, True, "1"])
+def test_put_delay_out_of_range(delay: Any) -> None:
+    """A delay out of range is refused, not clamped, and nothing has changed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    with pytest.raises(InvalidOption) as info:
+        topic.put(b"x", delay=delay)
+    text = "a finite number of seconds, at least 0 and at most 3600"
+    assert f"delay must be {text}, not {delay!r}" == str(info.value)
+    with pytest.raises(InvalidOption):
+        topic.put_many([b"x"], delay=delay)
+    assert (0, 0) == (channel.depth, channel.deferred_count)
+    assert 0 == topic.stats().message_count
+    topic._check()
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, True, "soon"])
+def test_put_timeout_out_of_range(timeout: Any) -> None:
+    """A timeout that is no number of seconds is refused even where nothing is bounded."""
+    topic = Topic("orders")
+    topic.channel("billing")
+    with pytest.raises(InvalidOption):
+        topic.put(b"x", timeout=timeout)
+    assert 0 == topic.stats().message_count
+
+
+def test_deferred_put() -> None:
+    """A deferred message is ready when its delay is over, to the nanosecond."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channels = topic.channel("a"), topic.channel("b")
+    topic.put_many([b"1", b"2"], delay=2.5)
+    topic.put(b"0", delay=0)
+    clock.advance(2.499_999_999)
+    for channel in channels:
+        assert (1, 2) == (channel.depth, channel.deferred_count)
+    clock.advance(0.000_000_001)
+    for channel in channels:
+        assert [b"0", b"1", b"2"] == bodies(channel)
+
+
+def test_wait_raises_full_when_the_time_is_over() -> None:
+    """A put that waits for room raises Full in the end and has put nothing."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    for timeout in (0, 2.5):
+        before = clock.time()
+        with pytest.raises(Full) as info:
+            topic.put(b"2", timeout=timeout)
+        assert timeout == clock.time() - before
+        assert "orders:billing has no room for 1 more: max_depth=1" == str(info.value)
+    assert 1 == channel.depth == topic.stats().message_count
+    topic._check()
+
+
+def test_blocked_puts_go_first_come_first_served() -> None:
+    """A blocked put goes on when there is room for it, in the order of arrival."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=2)
+    topic.put_many([b"1", b"2"])
+    big = Call(lambda: topic.put_many([b"3", b"4"]))
+    clock.until_waiting()
+    small = Call(lambda: topic.put(b"5"))
+    clock.until_waiting()
+    consumer = Consumer(channel)
+    consumer.get(timeout=0).fin()
+    with pytest.raises(Full) as info:
+        topic.put(b"6", timeout=0)
+    assert "orders" in str(info.value)
+    consumer.get(timeout=0).fin()
+    assert 2 == len(big.result())
+    assert [b"3", b"4"] == [consumer.get(timeout=5).body for _ in range(2)]
+    assert isinstance(small.result(), str)
+    assert b"5" == consumer.get(timeout=5).body
+    topic._check()
+
+
+@pytest.mark.parametrize("end", ["empty", "delete", "close", "drain"])
+def test_blocked_put_is_woken(end: str) -> None:
+    """Emptying a channel lets a blocked put go on; ending the topic raises Closed in it."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    if end == "empty":
+        channel.empty()
+    elif end == "delete":
+        topic.delete()
+    else:
+        topic.close(drain=end == "drain")
+    assert isinstance(call.result(), str if end == "empty" else Closed)
+    assert 0 == len(topic._monitor.putters)
+
+
+def test_deleting_the_full_channel_lets_a_put_go_on() -> None:
+    """Without the full channel there is nothing to wait for."""
+    clock = TellingClock()
+    topic = Topic("orders", clock=clock)
+    topic.channel("free")
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    channel.delete()
+    assert isinstance(call.result(), str)
+
+
+def test_nothing_put_is_nothing() -> None:
+    """An empty batch asks for no room and waits for nobody, but not on a closed topic."""
+    topic = Topic("orders")
+    topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    assert [] == topic.put_many([])
+    topic.close()
+    with pytest.raises(Closed):
+        topic.put_many([])
+
+
+@pytest.mark.parametrize("bodies", [None, 3, b"12", "12"])
+def test_a_batch_is_several(bodies: Any) -> None:
+    """What is no batch is refused by its type."""
+    topic = Topic("orders")
+    given = type(bodies).__name__
+    with pytest.raises(InvalidMessage, match=f"put_many takes several bodies, not one {given}"):
+        topic.put_many(bodies)
+    assert 0 == topic.depth
+
+
+def test_a_put_without_time_is_none() -> None:
+    """A put whose clock fails raises what that raises, and puts nothing."""
+
+    class Broken(ManualClock):
+        def _time_ns(self) -> int:
+            raise ZeroDivisionError
+
+    topic = Topic("orders", clock=Broken())
+    with pytest.raises(ZeroDivisionError):
+        topic.put(b"1")
+    assert 0 == topic.depth
+
+
+def test_a_topic_in_memory_waits_for_no_store() -> None:
+    """There is nothing to catch up with, to hurry or to wait for."""
+    topic = Topic[bytes]("orders")
+    topic._catch_up()
+    assert [False] * 4 == [topic._kept, topic._lags(), topic._waits(), topic._hurry()]
+
+
+# Publishing without ids
+
+
+def test_publish_puts_several() -> None:
+    """What is published is in every channel, and is told once it is."""
+    topic = Topic("orders")
+    channels = [topic.channel("billing"), topic.channel("audit")]
+    told: list[object] = []
+    topic.publish([1, 2], told.append)
+    topic.publish([3])
+    topic.publish([], told.append)
+    assert [[1, 2, 3]] * 2 == [bodies(channel) for channel in channels]
+    assert ([None, None], 3) == (told, topic.stats().message_count)
+
+
+def test_publish_never_waits() -> None:
+    """Where there is no room for all it raises at once, and has put nothing."""
+    topic = Topic("orders", max_depth=2)
+    channel = topic.channel("billing")
+    with pytest.raises(Full):
+        topic.publish([1, 2, 3])
+    topic.publish([1])
+    with pytest.raises(Full):
+        topic.publish([2, 3], print)
+    assert [1] == bodies(channel)
+    topic.close()
+    for batch in ([], [1]):
+        with pytest.raises(Closed):
+            topic.publish(batch)
+
+
+def test_many_ids_that_nobody_reads() -> None:
+    """More messages than a block of ids has are published as well."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.publish(range(3 * BLOCK))
+    assert list(range(3 * BLOCK)) == bodies(channel)
+
+
+def test_a_drain_waits_for_what_a_paused_topic_holds() -> None:
+    """A drain that a signal kept from ending the pause closes no channel before its messages."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    topic.pause()
+    topic.put(b"1")
+    topic._draining = True
+    topic._monitor.run(topic._changed)
+    assert (False, False) == (topic.closed, channel.closed)
+    topic.unpause()
+    with Consumer(channel) as consumer:
+        consumer.get(timeout=0).fin()
+    assert topic.closed

@@ -13,7 +13,7 @@
 Only what can wait is awaited: `get`, `get_many`, `put`, `put_many`, `join`.  What never waits, like
 `fin` or `close`, is called as ever.
 
-Next: aio/sleeper.py
+Next: aio/waiting.py
 """
 
 from nsqlite.aio.consumer import Consumer

@@ -1,9 +1,9 @@
 """A consumer for asyncio: `nsqlite.Consumer` with `await` where that one blocks.
 
-The rule: a get that fails or is cancelled leaves no trace: no place in line, and no message that
-nobody has.
+The rule: a get that fails or is cancelled leaves no trace: no place among those that wait, and no
+message that nobody has.
 
-Its gets stand in the same line as those of threads; who waited first is served first.
+Its gets stand in the same wait queue as those of threads; who waited first is served first.
 
 Next: aio/publish.py
 """
@@ -14,18 +14,18 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from nsqlite.aio.lookout import Lookout
-from nsqlite.aio.sleeper import Sleeper
-from nsqlite.aio.told import by_store
-from nsqlite.channel import Channel
-from nsqlite.errors import Closed, Empty
-from nsqlite.getting import Getting
+from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store
+from nsqlite.consumer import AnyConsumer
+from nsqlite.errors import Closed, Empty, Reentered
+from nsqlite.lock import insist
 from nsqlite.message import Message, T
+from nsqlite.monitor import BUSY
 from nsqlite.options import timeout_ns, whole
-from nsqlite.shelf import Shelf
+from nsqlite.queue import DELIVERED, Persistence
+from nsqlite.waiting import Waiter
 
 
-class Consumer(Getting[T]):
+class Consumer(AnyConsumer[T]):
     """A reader of a channel in asyncio; the messages are shared among all its consumers.
 
     It can be made before there is a loop and used in any number of loops, beside consumers in
@@ -41,32 +41,18 @@ class Consumer(Getting[T]):
     Attributes:
         channel: where its messages come from.
         client_id: its number, never used twice in a process.
+        name: its name for events, stats and logs; None if it has none.
         max_in_flight: its window, None for no limit.
         requeue_delay: seconds of delay when the `with` block of a message fails.
     """
 
     __slots__ = ()
 
-    def __init__(
-        self,
-        channel: Channel[T],
-        *,
-        max_in_flight: int | None = None,
-        msg_timeout: float | None = None,
-        requeue_delay: float = 0.0,
-    ) -> None:
-        """Join a channel; the arguments are those of `nsqlite.Consumer`.
-
-        Raises:
-            InvalidOption: the channel is no `Channel`, or one of the others is out of its range.
-            TooManyConsumers: the channel has `max_channel_consumers` already.
-            Closed: the channel is closed or deleted.
-        """
-        super().__init__(channel, max_in_flight, msg_timeout, requeue_delay)
-
     # Getting
 
-    async def get(self, timeout: float | None = None) -> Message[T]:
+    async def get(  # noqa: C901 - one path, on which each thing that is unusual is one test
+        self, timeout: float | None = None
+    ) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
 
         It does not suspend if there is a message.
@@ -81,40 +67,67 @@ class Consumer(Getting[T]):
             WindowFull: none could come, since it holds `max_in_flight` messages.
             Closed: the consumer, channel, topic or broker is over.
             InvalidOption: the timeout is negative or no finite number.
+            NotAsyncio: it has to wait, and no event loop of asyncio runs here.
 
         Cancellation:
             A cancelled `get` loses nothing: what it was handed goes back to the head of the queue,
-            its attempts as before, and to the next in line.
+            its attempts as before, and to the next that waits.
         """
         limit = None if timeout is None else timeout_ns(timeout)
-        ready = self._ready
-        if ready:
-            # As in `nsqlite.Consumer.get`: a call that serves both would cost each a twentieth.
+        # As in `nsqlite.Consumer.get`: a call that serves both would cost each a twentieth.
+        queue = self._queue
+        monitor = self._monitor
+        message: Message[T] = Message()
+        got: Message[T] | None = None
+        ready = queue.ready
+        try:
             with self._lock:
                 now = self._now()
-                message: Message[T] = Message()
-                gate = self.gate
+                if now >= self._fresh and ready and not monitor.state:
+                    queue.renew(self, now)
                 if (
-                    now < gate.fresh
-                    and ready
-                    and self.delivered < self.allowed
-                    and not self._guard.wary
+                    ready
+                    and now < self._fresh
+                    and self._delivered < self._allowed
+                    and not (monitor.state or monitor.putters)
                 ):
                     message._record = ready[0]
                     message._consumer = self
-                    message._tick = tick = gate.tick
-                    message._delivered = now
-                    self.delivered += 1
-                    tick[message] = None
+                    message._page = page = self._page
+                    # One piece:
+                    self._delivered += 1
+                    page[message] = self._due
                     del ready[0]
-                    return message
-        shelf = self._flow.shelf
-        if shelf is None:
-            return await self._wait(limit)
-        known = shelf.deliver(self)
-        got = await self._first(limit) if known is None else known
-        if shelf.counted:
-            await self._settle(shelf, [got])
+                    if monitor.watched:
+                        queue.tell(DELIVERED, message, self._due)
+                    if queue.persistence is None:
+                        return message
+                    queue.persistence.delivered((message,))
+                    got = message
+                elif monitor.state == BUSY:
+                    raise Reentered("get")  # noqa: TRY301 - having changed nothing
+                elif (
+                    ready
+                    or monitor.state
+                    or now >= queue.due
+                    or self._over
+                    or self.channel._over is not None
+                ):
+                    got = monitor.perform(self.channel._receive, self, None)
+        except BaseException:
+            insist(partial(monitor.call, self._return, [message]))  # it never reached its caller
+            raise
+        finally:
+            if monitor.after:
+                try:
+                    monitor.settle()
+                except BaseException:  # a signal; somebody may be to be woken
+                    insist(monitor.settle)
+                    raise
+        if got is None:
+            got = await self._first(limit)
+        if queue.persistence is not None and queue.persistence.counted:
+            await self._count(queue.persistence, [got])
         return got
 
     async def get_many(
@@ -129,7 +142,7 @@ class Consumer(Getting[T]):
                 `msg_timeout`.  It ends early where the window is full.
 
         Raises:
-            Empty, WindowFull, Closed, InvalidOption: as for `get`.
+            Empty, WindowFull, Closed, InvalidOption, NotAsyncio: as for `get`.
 
         Cancellation:
             As for `get`: the whole batch goes back to the head of the queue.
@@ -146,30 +159,30 @@ class Consumer(Getting[T]):
             if patience:
                 await self._linger(batch, n, patience)
         except (Empty, Closed):
-            batch = [message for message in batch if message in message._tick]
+            batch = [message for message in batch if message in message._page]
             if not batch:
                 raise
         except BaseException:
-            self._guard.call(self._return, batch)
+            self._monitor.call(self._return, batch)
             raise
-        shelf = self._flow.shelf
-        if shelf is not None and shelf.counted:
-            await self._settle(shelf, batch)
+        persistence = self._queue.persistence
+        if persistence is not None and persistence.counted:
+            await self._count(persistence, batch)
         return batch
 
-    async def _settle(self, shelf: Shelf, batch: list[Message[T]]) -> None:
+    async def _count(self, persistence: Persistence, batch: list[Message[T]]) -> None:
         """Have deliveries counted in the store."""
         try:
-            await by_store(shelf, partial(shelf.settle, batch))
+            await by_store(persistence, partial(persistence.settle, batch))
         except BaseException:
-            self._guard.call(self._return, batch)  # does nothing to what is back already
+            self._monitor.call(self._return, batch)  # does nothing to what is back already
             raise
 
     async def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
         """Wait so many nanoseconds for a batch to fill up to `n`."""
         deadline = self._now() + patience
-        while len(batch) < n and not self.is_full() and (left := deadline - self._now()) > 0:
-            batch.append(await self._wait(left))
+        while len(batch) < n and not self._is_full() and (left := deadline - self._now()) > 0:
+            batch.append(await self._first(left))
             self._grab(batch, n)
 
     async def __aiter__(self) -> AsyncIterator[Message[T]]:
@@ -182,76 +195,77 @@ class Consumer(Getting[T]):
             yield message
 
     async def _first(self, limit: int | None) -> Message[T]:
-        """Have something in memory if there is something in the store, and wait; takes the lock."""
-        while (shelf := self._flow.shelf) is not None and self._is_short():
-            await by_store(shelf, shelf.fetch)
-        return await self._wait(limit)
-
-    async def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
+        queue = self._queue
+        monitor = self._monitor
+        while queue.persistence is not None and self._is_short():
+            await by_store(queue.persistence, queue.persistence.fetch)
         if limit == 0:
-            return self._get_now()
-        waiter: Sleeper[T] = Sleeper(self._guard, self._clock, self._abandon, self)
-        lookout = self._lookout(waiter.loop)
-        lookout.waiters += 1
-        self.waiters[waiter] = None
+            message = monitor.run(self.channel._receive, self, None)
+            if message is None:
+                raise self._nothing()
+            return message
+        return await self._wait(None if limit is None else self._now() + limit)
+
+    async def _wait(self, moment: int | None) -> Message[T]:
+        """Wait for a message until a moment; takes the lock."""
+        waiting: TaskWaiter[T] = TaskWaiter("get", self._monitor, self._clock, self._abandon, self)
+        timer = self._timer(waiting.loop)
+        timer.begin()
         try:
-            message = await self._sleep(waiter, lookout, limit)
+            if moment is not None:
+                waiting.wake_at(moment)
+            return await self._receive_until(moment, waiting, timer)
         except BaseException:
-            self._abandon(waiter)
+            self._abandon(waiting.waiter)
             raise
         finally:
-            self.waiters.pop(waiter, None)
-            lookout.waiters -= 1
-            if not lookout.waiters:
-                lookout.set()
-            waiter.end()
-        if message is None:
-            raise self._nothing()
-        return message
+            self._waiters.pop(waiting.waiter, None)
+            timer.end()
+            waiting.end()
 
-    async def _sleep(
-        self, waiter: Sleeper[T], lookout: Lookout, limit: int | None
-    ) -> Message[T] | None:
-        """Stand in line until the waiter was handed a message, or its time is over."""
-        guard = self._guard
-        receive = self.channel._receive
-        deadline = None if limit is None else self._now() + limit
+    async def _receive_until(
+        self, moment: int | None, waiting: TaskWaiter[T], timer: DeadlineTimer
+    ) -> Message[T]:
+        monitor = self._monitor
         while True:
-            message = guard.run(receive, self, waiter)
-            if message is None and deadline is not None and self._now() >= deadline:
-                return guard.run(self.channel._give_up, waiter)
+            waiting.listen()
+            message = monitor.run(self.channel._receive, self, waiting.waiter)
+            if message is None and moment is not None and self._now() >= moment:
+                message = monitor.run(self.channel._give_up, waiting.waiter)
+                if message is None:
+                    raise self._nothing()
             if message is None:
-                lookout.set()
-                await waiter.sleep(deadline)
-                message = waiter.held()  # none if its time went by while the loop was busy
+                timer.set()
+                await waiting.sleep()
+                message = waiting.waiter.claim()  # nothing if it was taken back meanwhile
             if message is not None:
                 return message
 
-    def _abandon(self, waiter: Sleeper[T]) -> None:
+    def _abandon(self, waiter: Waiter[T]) -> None:
         """Give up a wait; what it was handed goes to the next.  Any thread; takes the lock."""
         waiter.gone = True
-        self._guard.call(self.channel._abandon, waiter)
+        self._monitor.call(self.channel._abandon, waiter)
 
-    def _lookout(self, loop: AbstractEventLoop) -> Lookout:
+    def _timer(self, loop: AbstractEventLoop) -> DeadlineTimer:
         """Return what looks for deadlines in a loop; takes the lock if there is none yet."""
-        lookouts = self._flow.line.lookouts
-        known = lookouts.get(loop)
-        if isinstance(known, Lookout):
+        timers = self._queue.waiters.timers
+        known = timers.get(loop)
+        if isinstance(known, DeadlineTimer):
             return known
         closed = [
             other
-            for other, lookout in lookouts.copy().items()
-            if isinstance(lookout, Lookout) and lookout.is_closed()
+            for other, timer in timers.copy().items()
+            if isinstance(timer, DeadlineTimer) and timer.is_closed()
         ]
-        made: Final = Lookout(self._flow, self._guard, self._clock, loop)
+        made: Final = DeadlineTimer(self._queue, self._monitor, self._clock, loop)
 
         def keep() -> None:
             for other in closed:
-                lookouts.pop(other, None)
-            lookouts[loop] = made
+                timers.pop(other, None)
+            timers[loop] = made
 
-        self._guard.run(keep)
+        self._monitor.run(keep)
         return made
 
     # Leaving

@@ -9,18 +9,16 @@ Next: worker/__init__.py
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from nsqlite.aio.sleeper import Sleeper
-from nsqlite.aio.told import Told, by_store
+from nsqlite.aio.waiting import Done, TaskWaiter, by_store
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.errors import Full, InvalidOption
-from nsqlite.guard import Guard
 from nsqlite.message import Record, T
+from nsqlite.monitor import Monitor
 from nsqlite.options import timeout_ns
-from nsqlite.publisher import AT_ONCE, batch_of
-from nsqlite.topic import Topic
-from nsqlite.waiter import leave, look
+from nsqlite.topic import AT_ONCE, Topic, batch_of
+from nsqlite.waiting import Waiter, leave, look
 
 
 async def put(
@@ -41,7 +39,7 @@ async def put(
     """
     limit = None if timeout is None else timeout_ns(timeout)
     try:
-        if not (topic.kept and topic.waits()):
+        if not (topic._kept and topic._waits()):
             return topic.put(body, delay, AT_ONCE)
     except AttributeError:
         _require_topic(topic)
@@ -72,7 +70,7 @@ async def put_many(
     batch = batch_of(bodies)
     _require_topic(topic)
     try:
-        if not (topic.kept and topic.waits() and batch):
+        if not (topic._kept and topic._waits() and batch):
             return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
     except Full:
         if limit == 0:
@@ -94,19 +92,18 @@ async def _put_patiently(
     topic: Topic[T], batch: list[T], delay: float | None, limit: int | None
 ) -> list[str]:
     """Publish bodies when there is room, and wait until they are stored; takes the lock."""
-    shelf = topic._fan.held.shelf
-    if shelf is not None and topic.lags():
-        await by_store(shelf, topic.catch_up)
-    told = Told()
-    records, size, conclude = topic.draft(batch, told.tell)
-    try:
-        topic._send(records, size, delay, AT_ONCE)
-    except Full:
+    persistence = topic._fan.held.persistence
+    if persistence is not None and topic._lags():
+        await by_store(persistence, topic._catch_up)
+    done = Done("put")
+    due = None if delay is None else topic._due(delay)
+    records, size, conclude = topic._draft(batch, done.tell)
+    if not topic._monitor.run(topic._try, records, size, due, None):
         if limit == 0:
-            raise
+            topic._monitor.run(topic._try_last, records, size, None)
         await _wait_for_room(topic, records, size, limit)
-    if topic.hurry():
-        await told.future
+    if topic._hurry():
+        await done.future
     return conclude()
 
 
@@ -114,26 +111,29 @@ async def _wait_for_room(
     topic: Topic[T], records: list[Record[T]], size: int, limit: int | None
 ) -> None:
     """Publish records when there is room; takes the lock."""
-    guard = topic._guard
+    monitor = topic._monitor
     now = topic._now
-    deadline = None if limit is None else now() + limit
 
-    def give_up(waiter: Sleeper[T]) -> None:
-        guard.call(topic._fan.leave, waiter)
+    def give_up(waiter: Waiter[T]) -> None:
+        monitor.call(topic._fan.leave, waiter)
 
-    async def wait() -> None:
-        while not guard.run(topic._try, records, size, None, waiter):
-            if deadline is not None and now() >= deadline:
-                guard.run(topic._try_last, records, size, waiter)
-                return
-            await waiter.sleep(deadline)
-
-    waiter: Sleeper[T] = Sleeper(guard, topic._clock, give_up)
+    waiting: TaskWaiter[T] = TaskWaiter("put", monitor, topic._clock, give_up)
+    moment = None
     try:
-        await wait()
+        if limit is not None:
+            moment = now() + limit
+            waiting.wake_at(moment)
+        while True:
+            waiting.listen()
+            if monitor.run(topic._try, records, size, None, waiting.waiter):
+                return
+            if moment is not None and now() >= moment:
+                monitor.run(topic._try_last, records, size, waiting.waiter)
+                return
+            await waiting.sleep()
     finally:
-        give_up(waiter)
-        waiter.end()
+        give_up(waiting.waiter)
+        waiting.end()
 
 
 async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None = None) -> bool:
@@ -149,6 +149,7 @@ async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None =
     Raises:
         Closed: it was closed or deleted meanwhile.
         InvalidOption: it is none of these, or the timeout negative or no finite number.
+        NotAsyncio: no event loop of asyncio runs here.
 
     Cancellation:
         Nothing has changed.
@@ -166,14 +167,16 @@ async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None =
 
 
 async def _join(what: Topic[Any] | Channel[Any], deadline: int | None) -> bool:
-    return what._joined(await until(what._guard, what._clock, what._done, deadline))
+    return what._joined(await until(what._monitor, what._clock, what._done, deadline))
 
 
-async def until(guard: Guard, clock: Clock, done: Callable[[], bool], moment: int | None) -> bool:
+async def until(
+    monitor: Monitor, clock: Clock, done: Callable[[], bool], moment: int | None
+) -> bool:
     """Wait until a condition is true or a moment has come; `wait_until` with `await`.
 
     Args:
-        guard: the lock under which `done` is asked, and whose operations ring.
+        monitor: under whose lock `done` is asked, and whose operations wake.
         clock: what the moment is measured by.
         done: the condition; a reading only.
         moment: on the clock's monotonic scale; None never comes.
@@ -185,19 +188,21 @@ async def until(guard: Guard, clock: Clock, done: Callable[[], bool], moment: in
         Nothing has changed.
     """
 
-    def give_up(waiter: Sleeper[Any]) -> None:
-        guard.call(leave, guard, waiter, done)
+    def give_up(waiter: Waiter[Any]) -> None:
+        monitor.call(leave, monitor, waiter, done)
 
-    async def wait() -> None:
-        while not guard.run(look, guard, waiter, done):
-            if moment is not None and clock.monotonic_ns() >= moment:
-                return
-            await waiter.sleep(moment)
-
-    waiter: Sleeper[Any] = Sleeper(guard, clock, give_up)
+    waiting: TaskWaiter[Any] = TaskWaiter("join", monitor, clock, give_up)
     try:
-        await wait()
+        if moment is not None:
+            waiting.wake_at(moment)
+        while True:
+            waiting.listen()
+            if monitor.run(look, monitor, waiting.waiter, done):
+                return True
+            if moment is not None and clock.monotonic_ns() >= moment:
+                break
+            await waiting.sleep()
     finally:
-        give_up(waiter)
-        waiter.end()
-    return guard.run(done)
+        give_up(waiting.waiter)
+        waiting.end()
+    return monitor.run(done)

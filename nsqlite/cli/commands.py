@@ -1,4 +1,4 @@
-"""The commands that `python -m nsqlite` has for a store's file.
+"""The commands of `python -m nsqlite`: three for a store's file, and one that shows a document.
 
 The rule: a command that cannot do what it was asked for says so in one line, and has status 1.
 
@@ -6,10 +6,11 @@ Next: the end
 """
 
 import argparse
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from nsqlite.cli.export import export
-from nsqlite.cli.failure import CommandFailed
+from nsqlite.cli.failure import CommandFailed, opened_stdout, say
 from nsqlite.cli.load import load
 from nsqlite.cli.overview import inspect
 from nsqlite.errors import StoreError
@@ -26,6 +27,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_inspect(commands)
     _add_export(commands)
     _add_import(commands)
+    _add_semantics(commands)
 
 
 def run(options: argparse.Namespace) -> str | None:
@@ -69,7 +71,7 @@ def _add_inspect(commands: "Commands") -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     for line in inspect(options.file, as_json=options.json):
-        print(line)
+        say(line)
 
 
 def _add_export(commands: "Commands") -> None:
@@ -93,5 +95,15 @@ def _add_import(commands: "Commands") -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
+    opened_stdout()  # nothing is imported of which nothing could be said
     loaded = load(options.file, options.source, wanted=options.progress)
-    print(f"{loaded.topics} topics, {loaded.channels} channels, {loaded.messages} messages")
+    say(f"{loaded.topics} topics, {loaded.channels} channels, {loaded.messages} messages")
+
+
+def _add_semantics(commands: "Commands") -> None:
+    text = "Show what NSQ does, what nsqlite does, and where they differ"
+    _add(commands, "semantics", text).set_defaults(run=_semantics)
+
+
+def _semantics(_options: argparse.Namespace) -> None:
+    say(files("nsqlite").joinpath("semantics.md").read_text("utf-8").rstrip())

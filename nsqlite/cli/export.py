@@ -6,13 +6,12 @@ all in memory.
 Next: cli/taken.py
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TextIO
 
-from nsqlite.cli.failure import CommandFailed, why
+from nsqlite.cli.failure import CommandFailed, opened_stdout, why
 from nsqlite.cli.lines import ChannelLine, EndLine, HeaderLine, Line, TopicLine, to_text
 from nsqlite.cli.progress import Tell, progress
 from nsqlite.cli.snapshot import Snapshot
@@ -68,7 +67,7 @@ def lines(snapshot: Snapshot) -> Iterator[Line]:
 def _opened(out: str | None) -> Iterator[TextIO]:
     """Open what is written to, and remove it if it does not become whole."""
     if out is None:
-        yield sys.stdout
+        yield opened_stdout()
         return
     try:
         with Path(out).open("x", encoding="ascii") as file:

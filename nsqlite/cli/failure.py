@@ -1,9 +1,13 @@
-"""What ends a command: one line for the user, and status 1.
+"""What a command prints, and what ends it: one line for the user, and status 1.
 
 The rule: what a user can mend is told in a line that says how, and never with a traceback.
 
 Next: cli/lines.py
 """
+
+import errno
+import sys
+from typing import TextIO
 
 
 class CommandFailed(Exception):
@@ -13,3 +17,28 @@ class CommandFailed(Exception):
 def why(error: OSError) -> str:
     """Return what the system said, in words."""
     return error.strerror or str(error)
+
+
+def opened_stdout() -> TextIO:
+    """Return stdout.
+
+    Raises:
+        OSError: the program was started with a closed one.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed")
+    return sys.stdout
+
+
+def say(text: str) -> None:
+    """Print a line or several; a character that stdout's encoding lacks is printed as an escape.
+
+    Raises:
+        OSError: stdout is closed, or cannot be written.
+    """
+    out = opened_stdout()
+    try:
+        print(text, file=out, flush=True)
+    except UnicodeEncodeError as error:
+        escaped = text.encode(error.encoding, "backslashreplace").decode(error.encoding)
+        print(escaped, file=out, flush=True)

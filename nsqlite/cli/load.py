@@ -33,7 +33,7 @@ from nsqlite.cli.lines import (
     from_text,
 )
 from nsqlite.cli.progress import Tell, progress
-from nsqlite.cli.snapshot import is_flowing
+from nsqlite.cli.snapshot import is_flowing, is_there
 from nsqlite.cli.taken import Taken
 from nsqlite.errors import StoreError
 from nsqlite.store.sqlitefile import SQLiteFile
@@ -319,7 +319,7 @@ def load(path: str, source: str | None, *, wanted: bool | None) -> Loaded:
         StoreError: the file cannot be used; the same.
     """
     with _opened(source) as lines:
-        is_new = not Path(path).exists()
+        is_new = not is_there(path)
         storage = SQLiteFile(path, full=False)
         try:
             with Taken(path) as taken:
@@ -386,6 +386,8 @@ def _is_removed(path: str) -> bool:
 def _opened(source: str | None) -> Iterator[BinaryIO]:
     """Open what is read from."""
     if source is None:
+        if sys.stdin is None:
+            raise CommandFailed("cannot read stdin: it is closed")
         yield sys.stdin.buffer
         return
     try:

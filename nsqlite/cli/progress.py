@@ -9,8 +9,8 @@ Next: cli/overview.py
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeAlias
+from contextlib import contextmanager, suppress
+from typing import Final, TextIO, TypeAlias, cast
 
 from nsqlite.cli.failure import CommandFailed
 
@@ -31,7 +31,8 @@ def progress(what: str, unit: str, total: int | None, wanted: bool | None) -> It
     Raises:
         CommandFailed: it was asked for, and rich is not installed.
     """
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    stderr = sys.stderr
+    if wanted is False or stderr is None or (wanted is None and not stderr.isatty()):
         yield _be_silent
         return
     try:
@@ -50,13 +51,37 @@ def progress(what: str, unit: str, total: int | None, wanted: bool | None) -> It
         return
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     count = TextColumn(f"{{task.completed:,.0f}} {unit}")
-    with Progress(*columns, count, console=Console(stderr=True)) as bar:
+    with Progress(*columns, count, console=Console(file=cast(TextIO, _Unfailing(stderr)))) as bar:
         task = bar.add_task(what, total=total)
 
         def tell(more: int) -> None:
             bar.advance(task, more)
 
         yield tell
+
+
+class _Unfailing:
+    """What a bar is written to: nothing fails because nobody can see how far it is."""
+
+    def __init__(self, file: TextIO) -> None:
+        """Write to this file."""
+        self._file: Final = file
+        self.encoding: Final = file.encoding  # what a bar is made of depends on it
+
+    def isatty(self) -> bool:
+        """Say whether the file is a terminal."""
+        return self._file.isatty()
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write it now."""
+        with suppress(OSError):
+            self._file.flush()
 
 
 def _be_silent(more: int) -> None:

@@ -14,15 +14,18 @@ Next: cli/progress.py
 """
 
 import sqlite3
+import stat
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from nsqlite.cli.failure import why
 from nsqlite.cli.lines import LARGEST, Held, MessageLine
-from nsqlite.errors import StoreError, StoreForeign
+from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, shown
 from nsqlite.store.schema import MARK, VERSION
 from nsqlite.store.statements import read_channels, telling
 from nsqlite.store.store import StoredChannel, StoredTopic
@@ -76,11 +79,10 @@ def connect(path: str) -> sqlite3.Connection:
         StoreDamaged: it is damaged.
         StoreError: it is not there, or cannot be opened.
     """
-    if not Path(path).is_file():
-        raise StoreError(path, "it is no file" if Path(path).exists() else "there is no such file")
+    _require_file(path)
     # Whoever may only read cannot remove what it must make beside a file that nobody has open; but
     # where the log lies there already, whoever may write would copy it into the file at the end.
-    mode = "ro" if Path(f"{path}-wal").exists() else "rw"
+    mode = "ro" if is_there(f"{path}-wal") else "rw"
     uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
     with telling(path):
         connection = sqlite3.connect(uri, uri=True, timeout=PATIENCE, isolation_level=None)
@@ -91,6 +93,26 @@ def connect(path: str) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def is_there(path: str) -> bool:
+    """Return whether there is a file or directory, as far as one may look."""
+    try:
+        Path(path).stat()
+    except OSError:
+        return False
+    return True
+
+
+def _require_file(path: str) -> None:
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(path, "there is no such file") from None
+    except OSError as error:
+        raise StoreError(path, f"it cannot be read: {why(error)}") from None
+    if not stat.S_ISREG(mode):
+        raise StoreError(path, "it is no file")
 
 
 def _check(connection: sqlite3.Connection, path: str) -> None:
@@ -104,6 +126,16 @@ def _check(connection: sqlite3.Connection, path: str) -> None:
     if version < VERSION:
         problem = f"an earlier nsqlite wrote it (version {version}): open it once with a broker"
         raise StoreForeign(path, problem)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Tell SQLite's errors as ours, and those that a damaged value of another type makes here."""
+    try:
+        with telling(path):
+            yield
+    except TypeError as error:
+        raise StoreDamaged(path, f"it is damaged: restore it from a backup ({error})") from error
 
 
 def is_flowing(topic: StoredTopic) -> bool:
@@ -146,7 +178,7 @@ class Snapshot:
         self._path: Final = path
         self._connection: Final = connect(path)
         try:
-            with telling(path):
+            with _reading(path):
                 self._connection.execute("BEGIN")
                 self.topics: Final = [self._counted(topic) for topic in self._stored_topics()]
         except BaseException:
@@ -216,7 +248,7 @@ class Snapshot:
             now: nanoseconds since the epoch.
         """
         values = {**_bounds(topic, channel), "now": now}
-        with telling(self._path):
+        with _reading(self._path):
             execute = self._connection.execute
             [deferred] = execute(DEFERRED.format(topic.number, HOLDS), values).fetchone()
             [requeued] = execute(REQUEUED.format(topic.number, HOLDS), values).fetchone()
@@ -237,14 +269,14 @@ class Snapshot:
             return None
         query = IN_ORDER.format(topic.number, HOLDS)
         values = _bounds(topic, channel)
-        with telling(self._path):
+        with _reading(self._path):
             upward = self._connection.execute(query, values)
             downward = self._connection.execute(f"{query} DESC", values)
             return _oldest(left, zip(upward, downward, strict=False))
 
     def codecs(self, topic: StoredTopic) -> list[str]:
         """Return the names of codecs that the oldest and newest `SAMPLE` messages need, sorted."""
-        with telling(self._path):
+        with _reading(self._path):
             query = CODECS.format(topic.number)
             rows = self._connection.execute(query, {"sample": SAMPLE}).fetchall()
         return sorted(codec for (codec,) in rows if codec is not None)
@@ -256,7 +288,7 @@ class Snapshot:
 
         They are read as they are asked for.
         """
-        with telling(self._path):
+        with _reading(self._path):
             yield from self._messages(topic)
 
     def _messages(self, topic: StoredTopic) -> Iterator[MessageLine]:
@@ -268,6 +300,8 @@ class Snapshot:
             is_topics = only is None and identity > topic.handed and not flowing
             held = () if is_topics else tuple(_held(copies, channels))
             if is_topics or held:
+                if not isinstance(data, bytes):
+                    raise TypeError(f"body {shown(data)}")
                 yield MessageLine(
                     topic=topic.name,
                     id=identity,

@@ -119,12 +119,12 @@ class Cabinet:
         self.pending: dict[str, Row] = {}
         self.sent: Account | None = None
         self.emptied: list[tuple[str, str]] = []
-        self.unheld = False
-        self.deleted = False
-        self.decided = False
-        self.taken = 0
-        self.stirred = False
-        self.written = False
+        self.unheld: bool = False
+        self.deleted: bool = False
+        self.decided: bool = False
+        self.taken: int = 0
+        self.stirred: bool = False
+        self.written: bool = False
 
     def remove(self, name: str) -> None:
         """Forget a channel that was deleted."""
@@ -132,6 +132,10 @@ class Cabinet:
         if shelf is not None and shelf.number is not None:
             self.gone.append(shelf.number)
             self.unheld = True
+
+    def is_unwritten(self) -> bool:
+        """Return whether something that was decided is not in the store; it may be on its way."""
+        return self.decided or (self.sent is not None and self.sent.decided)
 
     def noted(self) -> int:
         """Return how much the store has not heard yet of single messages; needs no lock."""

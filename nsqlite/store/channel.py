@@ -9,13 +9,12 @@ Next: store/office.py
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from nsqlite.channel import Channel
+from nsqlite.channel import Channel, Parent
 from nsqlite.clock import Clock
-from nsqlite.flow import Moved
-from nsqlite.member import Parent
+from nsqlite.events import Kind
 from nsqlite.message import T
-from nsqlite.observe import Kind
 from nsqlite.options import Options
+from nsqlite.queue import Moved
 from nsqlite.stats import MessageInfo
 from nsqlite.store.letter import Letter
 from nsqlite.store.shelf import Shelf
@@ -39,7 +38,7 @@ class Desk(Parent, Protocol):
     def prepare_alone(
         self, body: Any, moved: Moved, channel: "KeptChannel[Any]"
     ) -> tuple[Callable[[], None], Callable[[], str]]:
-        """See `Publisher.prepare`, for a single channel."""
+        """See `Topic._prepare`, for a single channel."""
         ...
 
 
@@ -61,12 +60,11 @@ class KeptChannel(Channel[T]):
         shelf: Shelf,
     ) -> None:
         """Begin with what is on the shelf; see `Channel`."""
-        super().__init__(names, options, clock, shelf.guard, desk)
+        super().__init__(names, options, clock, shelf.monitor, desk)
         self._desk: Final = desk
         self._shelf: Final = shelf
-        self._flow.shelf = shelf
-        self._flow.paused = shelf.paused
-        self._flow.set_special(shelf.paused)
+        self._queue.keep(shelf)
+        self._queue.paused = shelf.paused
 
     @property
     def number(self) -> int | None:
@@ -75,8 +73,8 @@ class KeptChannel(Channel[T]):
 
     # What comes by another way than from the topic
 
-    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
-        """See `Publisher.prepare`."""
+    def _prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
+        """See `Topic._prepare`."""
         return self._desk.prepare_alone(body, moved, self)
 
     def show(self, letter: Letter) -> None:
@@ -89,15 +87,15 @@ class KeptChannel(Channel[T]):
         # One piece, up to the call that completes it:
         letter.shown = True
         self._handed_before -= 1  # it counts as one more that was handed on
-        self._flow.ready.append(record)
-        self._flow.emit(Kind.PUBLISHED, record)
-        self._flow.feed()
+        self._queue.ready.append(record)
+        self._queue.emit(Kind.PUBLISHED, record)
+        self._queue.feed()
 
     # Looking
 
     def peek(self, n: int = 10) -> list[MessageInfo]:
         """See `Channel.peek`; shows what is in memory, `mem_queue_size` messages at most."""
-        if not self._flow.ready and self._flow.beyond:
+        if not self._queue.ready and self._queue.beyond:
             self._shelf.fetch()
         return super().peek(n)
 

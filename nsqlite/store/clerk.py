@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Final, Protocol
 
-from nsqlite.clock import SYSTEM, ring
+from nsqlite.clock import SYSTEM, release
 from nsqlite.errors import Closed, StoreError
 
 log: Final = logging.getLogger("nsqlite")
@@ -104,18 +104,18 @@ class Clerk:
 
     def ring(self) -> None:
         """Have it look now; takes no lock."""
-        ring(self._bell)
+        release(self._bell)
 
     def expect(self, *, at_once: bool = False) -> None:
         """Have it flush, now or when that is due; takes no lock."""
         if at_once or self._due is None:
             self._due = SYSTEM.monotonic_ns() + (0 if at_once else self._late)
-            ring(self._bell)
+            release(self._bell)
 
     def stop(self) -> None:
         """Have it finish; takes no lock."""
         self._stopping = True
-        ring(self._bell)
+        release(self._bell)
 
     def wait(self) -> None:
         """Wait for its end.
@@ -132,9 +132,7 @@ class Clerk:
     def run(self) -> None:
         """Do what there is to do until it is stopped; the thread's own."""
         while not self._stopping:
-            due = self._due
-            left = None if due is None else max(0, due - SYSTEM.monotonic_ns())
-            SYSTEM.wait(self._bell, left, self.name)
+            SYSTEM.wait(self._bell, self._due, self.name)
             try:
                 self._look()
             except Exception as problem:

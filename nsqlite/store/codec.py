@@ -23,6 +23,10 @@ LETTER: Final = "letter"
 """The name under which dead letters are kept."""
 
 
+KNOWN: Final[dict[str, "Codec"]] = {}
+"""The codecs that have a name of their own; nobody else's may have it from then on."""
+
+
 @attrs.frozen
 class Codec:
     """Two functions of your own, and the name under which the store knows them.
@@ -31,11 +35,26 @@ class Codec:
         name: 1 to 32 characters; kept with each body, so that nothing else reads it.
         encode: makes bytes of a body; what it raises fails the put.
         decode: makes the body of the bytes.
+
+    Raises:
+        InvalidOption: the name is none or another's, or one of the two no function.
     """
 
     name: str
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+
+    def __attrs_post_init__(self) -> None:
+        """Check what was given."""
+        name: object = self.name
+        plain = isinstance(name, str) and name.isascii() and 1 <= len(name) <= _LONGEST
+        taken = (*KNOWN, LETTER)
+        if not plain or name in taken:
+            expected = f"of 1 to {_LONGEST} ASCII characters and none of {', '.join(taken)}"
+            raise InvalidOption("the name of a codec", name, expected)
+        for option, function in (("encode", self.encode), ("decode", self.decode)):
+            if not callable(function):
+                raise InvalidOption(option, function, "a function of one argument")
 
 
 def _to_json(body: Any) -> bytes:
@@ -46,11 +65,8 @@ def _to_pickle(body: Any) -> bytes:
     return pickle.dumps(body, protocol=5)
 
 
-KNOWN: Final = {
-    "json": Codec("json", _to_json, json.loads),
-    "pickle": Codec("pickle", _to_pickle, pickle.loads),
-}
-"""The codecs that have a name of their own."""
+KNOWN["json"] = Codec("json", _to_json, json.loads)
+KNOWN["pickle"] = Codec("pickle", _to_pickle, pickle.loads)
 
 
 @attrs.frozen
@@ -76,18 +92,8 @@ def checked_codec(given: object) -> Codec | None:
     Raises:
         InvalidOption: it is neither.
     """
-    if given is None:
-        return None
-    if isinstance(given, Codec):
-        name: object = given.name
-        functions: tuple[object, object] = (given.encode, given.decode)
-        if not isinstance(name, str) or not all(map(callable, functions)):
-            raise InvalidOption("codec", given, "a Codec of a name and two functions")
-        plain = given.name.isascii() and 1 <= len(given.name) <= _LONGEST
-        if plain and given.name not in (*KNOWN, LETTER):
-            return given
-        expected = f"of 1 to {_LONGEST} ASCII characters and none of {', '.join(KNOWN)}, {LETTER}"
-        raise InvalidOption("the name of a codec", given.name, expected)
+    if given is None or isinstance(given, Codec):
+        return given
     if isinstance(given, str) and given in KNOWN:
         return KNOWN[given]
     expected = f"one of {', '.join(map(repr, KNOWN))}, or an nsqlite.store.Codec"

@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from nsqlite.backlog import Deferral
 from nsqlite.clock import Clock
 from nsqlite.fanout import FanOut, Plan
 from nsqlite.message import Record, T
 from nsqlite.options import Options
+from nsqlite.queue import Deferral
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.shelf import Shelf
 
@@ -32,36 +32,44 @@ class KeptFanOut(FanOut[T]):
         read: returns what the topic holds in the file alone.
     """
 
-    __slots__ = ("_awake", "cabinet", "read")
+    __slots__ = ("_awake", "_calm", "cabinet", "read")
 
     def __init__(self, name: str, options: Options, clock: Clock, cabinet: Cabinet) -> None:
         """Begin without channels in memory."""
-        super().__init__(name, options, clock, cabinet.held.guard)
+        super().__init__(name, options, clock, cabinet.held.monitor)
         self.cabinet: Final = cabinet
         self.read: Callable[[], list[Record[T]]] = list
         self._awake: tuple[Shelf, ...] = ()
-        self.held.shelf = cabinet.held
+        self._calm = False  # a record can be shown with no more to do
+        self.held.keep(cabinet.held)
+        self._held_readies = ()
         cabinet.held.flow = self.held
 
     def is_flowing(self) -> bool:
         """Return whether messages are handed on at once."""
-        return not self.paused and bool(self.flows or self.cabinet.shelves)
+        return not self.paused and bool(self.queues or self.cabinet.shelves)
 
     def is_bounded(self) -> bool:
         """Return True: a put may have to wait, if only for the disk."""
         return True
 
-    def set_paths(self, *, closing: bool) -> None:
-        """See `FanOut`; the short path is right for channels that are kept, awake and unbounded."""
-        guard = self._guard
-        awake = tuple(flow.shelf for flow in self.flows)
+    def direct(self, *, closing: bool) -> None:
+        """See `FanOut`; a put to a topic that is kept goes through its store first."""
+        self.bounded = tuple(flow for flow in self.queues if flow.limit is not None)
+        self.readies = tuple(flow.ready for flow in self.queues if flow.persistence is None)
+        awake = tuple(flow.persistence for flow in self.queues)
         self._awake = tuple(shelf for shelf in self.cabinet.shelves.values() if shelf in awake)
-        calm = (
-            not (closing or self.paused or any(flow.limit is not None for flow in self.flows))
-            and len(self._awake) == len(self.flows) == len(self.cabinet.shelves) > 0
+        self._calm = (
+            not (closing or self.paused or self.bounded)
+            and len(self._awake) == len(self.queues) == len(self.cabinet.shelves) > 0
         )
-        guard.short_path = self._show_one if calm else None
-        guard.waiting_path = None
+
+    def path(self) -> Callable[[Record[T]], None] | None:
+        """Return what shows a message with no more to do; None if there is more to do for it."""
+        monitor = self._monitor
+        if not self._calm or monitor.state or monitor.waiting or monitor.watched:
+            return None
+        return self._show_one
 
     def _show_one(self, record: Record[T]) -> None:
         """Show a message that was stored to the channels."""
@@ -112,7 +120,7 @@ class KeptFanOut(FanOut[T]):
 
     def _hand_to_shelves(self, records: list[Record[T]]) -> None:
         held = self.cabinet.held
-        flows = self.flows
+        flows = self.queues
         for shelf in self.cabinet.shelves.values():
             shelf.take(records, awake=shelf.flow in flows)
         last = records[-1][2] + records[-1][3]
@@ -122,7 +130,7 @@ class KeptFanOut(FanOut[T]):
 
     def _count_later(self, records: list[Record[T]]) -> None:
         held = self.cabinet.held
-        flows = self.flows
+        flows = self.queues
         for shelf in self.cabinet.shelves.values():
             shelf.take_later(records, awake=shelf.flow in flows)
         last = records[-1][2] + records[-1][3]
@@ -145,16 +153,15 @@ class KeptFanOut(FanOut[T]):
         if self.is_flowing() and shelf.since < shelf.top:
             held.sweep()
             beyond = held.beyond
-            flows = self.flows
+            flows = self.queues
             for other in self.cabinet.shelves.values():
                 other.take_over(shelf, beyond, awake=other.flow in flows)
                 if other.flow not in flows:
                     other.asleep += len(held.ready) + len(held.deferred)
-            passing = [flow for flow in flows if flow.shelf is None]
+            passing = [flow for flow in flows if flow.persistence is None]
             if beyond and passing:
                 self._hand_to_passing([flow.ready for flow in passing])
-            for tick in list(held.deferred.ticks()):
-                self._hand_on_later(tick)
+            self._hand_on_later()
             self._hand_on_due(list(held.ready))
             # One piece:
             self.kept -= beyond
@@ -181,7 +188,7 @@ class KeptFanOut(FanOut[T]):
 
     def _hand_on_due(self, records: list[Record[T]]) -> None:
         """Hand on what has fallen due while it was held."""
-        rest: list[deque[Record[T]]] = [flow.ready for flow in self.flows]
+        rest: list[deque[Record[T]]] = [flow.ready for flow in self.queues]
         self.rest = iter(rest)
         # One piece, up to the call that follows:
         self.kept -= len(records)

@@ -18,12 +18,12 @@ from itertools import count
 from typing import Any, Final, Unpack
 
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError, StoreInUse
-from nsqlite.guid import GuidFactory
-from nsqlite.lock import make_section
+from nsqlite.ids import GuidFactory
+from nsqlite.lock import make_lock
 from nsqlite.message import Record
 from nsqlite.names import is_ephemeral
 from nsqlite.options import TopicOptions
-from nsqlite.shelf import Told
+from nsqlite.queue import OnDone
 from nsqlite.store.clerk import Clerk
 from nsqlite.store.codec import Coder
 from nsqlite.store.office import Kept
@@ -55,14 +55,14 @@ class Keeper(Press):
             terms: what was agreed on.
             factory: where the broker's ids come from.
         """
-        self._reading: Final = make_section(rank=0)  # before the press's, see lock.py
+        self._reading: Final = make_lock(rank=0)  # before the press's, see lock.py
         super().__init__(storage, terms)
         self.where: Final = where
         self._coder: Final = Coder(terms.codec)
-        self.counts = terms.attempts == "durable"
-        self.mem_queue_size = terms.mem_queue_size
-        self._making: Final = make_section(rank=-1)
-        self._errands: Final[deque[tuple[Callable[[], object], Told]]] = deque()
+        self.counts: bool = terms.attempts == "durable"
+        self.mem_queue_size: int = terms.mem_queue_size
+        self._making: Final = make_lock(rank=-1)
+        self._errands: Final[deque[tuple[Callable[[], object], OnDone]]] = deque()
         self._wanted: Final[dict[Shelf, Kept]] = {}
         self._unread: NSQLiteError | None = None  # why the last page could not be read
         self._pid: Final = os.getpid()
@@ -111,7 +111,7 @@ class Keeper(Press):
             topic.cabinet.written = not fresh
             made = add(topic)
             if made is topic:
-                self._owned[stored.number] = topic._guard.lock.owned
+                self._owned[stored.number] = topic._monitor.lock.owned
             self._stored.pop(name, None)
         if fresh and made is topic:
             topic.decide()
@@ -147,7 +147,7 @@ class Keeper(Press):
         """Take no more, and have the clerk write what is left."""
         if self._over is None:
             self._over = partial(Closed, f"the broker of {self.where}")
-            self.many = True  # nothing goes the short way
+            self.many: bool = True  # nothing goes the short way
             self._clerk.stop()
             atexit.unregister(self.close)
 
@@ -166,7 +166,8 @@ class Keeper(Press):
         if self._over is None:
             problem = f"process {self._pid} has it, of which this is a fork: open another file here"
             self._over = partial(StoreInUse, self.where, self._pid, problem)
-            self._forked = self.many = True
+            self._forked = True
+            self.many = True
             self._storage.abandon()
 
     # For the topics
@@ -212,7 +213,7 @@ class Keeper(Press):
         self._wanted[shelf] = topic
         self._clerk.ring()
 
-    def send(self, errand: Callable[[], object], told: Told) -> None:
+    def send(self, errand: Callable[[], object], told: OnDone) -> None:
         """Have something done by the store's thread; takes no lock."""
         self._errands.append((errand, told))
         self._clerk.ring()
@@ -235,14 +236,14 @@ class Keeper(Press):
             Closed: the broker is.
             Reentered: called by a signal handler or destructor inside another call.
         """
-        guard = topic._guard
+        monitor = topic._monitor
         self.require_open()
         self.require_free("get")
         if self._reading.owned():
             raise Reentered("get")
         with self._reading:
-            with guard.lock:
-                plan = guard.perform(shelf.page)
+            with monitor.lock:
+                plan = monitor.perform(shelf.page)
             if self.now_shown or self.many:
                 self.flush()  # after the plan, so that what it counts on is in the file
             if plan is not None:
@@ -251,9 +252,9 @@ class Keeper(Press):
                 decode = self._coder.decode
                 records = [record_of(one, decode) for one in found[:limit]]
                 more = len(found) > limit
-                with guard.lock:
-                    guard.perform(partial(shelf.arrive, records, upto, emptied, more=more))
-        guard.settle()
+                with monitor.lock:
+                    monitor.perform(partial(shelf.arrive, records, upto, emptied, more=more))
+        monitor.settle()
 
     def _read(self, topic: Kept, shelf: Shelf, after: int, upto: int, limit: int) -> list[Found]:
         """Read a page, and take note of whether that can be done."""
@@ -331,7 +332,7 @@ class Keeper(Press):
             raise
 
 
-def _tell(told: Told, problem: Exception | None) -> None:
+def _tell(told: OnDone, problem: Exception | None) -> None:
     """Tell that something was done, or why it was not."""
     try:
         told(problem)

@@ -13,11 +13,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from nsqlite.backlog import Backlog
 from nsqlite.errors import NSQLiteError
-from nsqlite.flow import Moved
-from nsqlite.guard import Guard
 from nsqlite.message import Record
+from nsqlite.monitor import Monitor
+from nsqlite.queue import Moved, Queue
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Row
@@ -40,7 +39,7 @@ class Sender(Protocol):
         ...
 
     @property
-    def _guard(self) -> Guard:
+    def _monitor(self) -> Monitor:
         """Its lock."""
         ...
 
@@ -114,23 +113,23 @@ class Letter(Base):
         self.records: list[Record[Any]] = []
         self.rows: list[Row] = []
         self.names: list[str] = []
-        self.size = 0
+        self.size: int = 0
         self.due: int | None = None
-        self.bounded: tuple[Backlog[Any], ...] = ()
+        self.bounded: tuple[Queue[Any], ...] = ()
         self.moved: Moved | None = None
         self.origin: Shelf | None = None
-        self.accounts = 0
-        self.source: Guard | None = None
+        self.accounts: int = 0
+        self.source: Monitor | None = None
         self.bell: Final = threading.Lock()
         self.bell.acquire()
-        self.settled = False
+        self.settled: bool = False
         self.error: NSQLiteError | None = None
-        self.shown = False
+        self.shown: bool = False
 
     def leave(self, moved: Moved) -> None:
         """Note what is finished by this, before it is; the lock of where it is is held."""
         self.moved = moved
-        shelf = moved[0].shelf
+        shelf = moved[0].persistence
         if isinstance(shelf, Shelf):
             self.origin = shelf
             self.accounts = shelf.accounts()

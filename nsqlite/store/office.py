@@ -5,14 +5,13 @@ The rule: a lower module names a higher one only by what it needs.
 Next: store/putting.py
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from nsqlite.guard import Guard
-from nsqlite.lock import Section
+from nsqlite.lock import Lock
 from nsqlite.message import Message, Record
-from nsqlite.shelf import Told
+from nsqlite.monitor import Monitor
+from nsqlite.queue import OnDone
 from nsqlite.store.letter import Letter, Sender
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Found, Row
@@ -22,7 +21,7 @@ class Kept(Sender, Protocol):
     """What the keeper needs of a topic."""
 
     @property
-    def _guard(self) -> Guard:
+    def _monitor(self) -> Monitor:
         """Its lock."""
         ...
 
@@ -41,10 +40,10 @@ class Office(Protocol):
         sync_every: of so many changes the store hears at once.
     """
 
-    lock: Section
+    lock: Lock
     many: bool
     crowded: bool
-    queue: deque[Letter]
+    queue: list[Letter]
     now_shown: bool
     mem_queue_size: int
     counts: bool
@@ -131,7 +130,7 @@ class Office(Protocol):
         """Have a page read soon."""
         ...
 
-    def send(self, errand: Callable[[], object], told: Told) -> None:
+    def send(self, errand: Callable[[], object], told: OnDone) -> None:
         """Have something done by the store's thread."""
         ...
 

@@ -15,11 +15,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import groupby, takewhile
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
-from nsqlite.clock import SYSTEM, ring
+from nsqlite.clock import SYSTEM, release
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
-from nsqlite.lock import insist, make_section
+from nsqlite.lock import Lock, insist, make_lock
 from nsqlite.message import Message
 from nsqlite.store.cabinet import Account
 from nsqlite.store.clerk import Clerk
@@ -43,6 +45,9 @@ PAGE: Final = 2048
 SOME: Final = 2000
 """So many notes of its topic go along with a letter; it is cheaper to write them together."""
 
+SETTLED: Final = attrgetter("settled")
+"""Of a letter."""
+
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -56,7 +61,8 @@ class Press:
         lock: held by whoever writes.
         many: there is much that should go along with the next write.
         crowded: several puts shared the last commit.
-        queue: the letters that were reserved and are not settled.
+        queue: the letters that were reserved and are not settled; a list, since others add to it
+            while it is gone through, and only a list or dict can be copied in one step everywhere.
         now_shown: what was reserved is shown at once, and written later.
         sync_every: of so many changes the store hears at once.
     """
@@ -67,15 +73,15 @@ class Press:
     def __init__(self, storage: Storage, terms: Terms) -> None:
         """Begin with nothing to write; the clerk is still to come."""
         self._storage: Final = storage
-        self.now_shown = terms.sync == "interval"
-        self.sync_every = terms.sync_every
-        self.lock = make_section(rank=0, forked=self._abandon)
-        self.many = False
+        self.now_shown: bool = terms.sync == "interval"
+        self.sync_every: int = terms.sync_every
+        self.lock: Lock = make_lock(rank=0, forked=self._abandon)
+        self.many: bool = False
         self._is_slow: Final = terms.sync == "full"
-        self.crowded = False
+        self.crowded: bool = False
         self._unkept = 0  # bytes written since the store's thread has last kept the store small
         self._crowd = 0  # how many puts the last commit had
-        self.queue: deque[Letter] = deque()
+        self.queue: list[Letter] = []
         self._told: Final[deque[Letter]] = deque()
         self._adopted: Final[deque[Letter]] = deque()
         self._dirty: Final[dict[Kept, None]] = {}
@@ -112,7 +118,7 @@ class Press:
             head = self.queue[0]
         except IndexError:  # somebody has written it
             return
-        ring(head.bell)
+        release(head.bell)
         if head.told is not None:
             self._clerk.ring()
 
@@ -202,7 +208,7 @@ class Press:
         who shared it: the last to come writes for all.
         """
         if self._is_slow and len(self.queue) < self._crowd:
-            SYSTEM.wait(letter.bell, PATIENCE, "put()")
+            SYSTEM.wait(letter.bell, SYSTEM.monotonic_ns() + PATIENCE, "put()")
         while not letter.settled:
             if not self._attempt():
                 letter.bell.acquire()  # rung when it is settled, or to write itself
@@ -237,7 +243,7 @@ class Press:
 
     def put_first(self, letter: Letter) -> None:
         """Have a letter written and shown before all others; the lock is held."""
-        self.queue.appendleft(letter)
+        self.queue.insert(0, letter)
         self.adopt(letter)
 
     def adopt(self, letter: Letter) -> None:
@@ -278,12 +284,12 @@ class Press:
         moved, letter.moved = letter.moved, None
         if moved is not None:
             flow, messages = moved
-            letter.source = guard = flow._guard
+            letter.source = monitor = flow._monitor
             for message in messages:
-                if isinstance(flow.shelf, Shelf):
-                    flow.shelf.alone.add(message.id)  # as it may be, and does no harm else
-                with guard.lock:
-                    guard.perform(flow.take_back, message)
+                if isinstance(flow.persistence, Shelf):
+                    flow.persistence.alone.add(message.id)  # as it may be, and does no harm else
+                with monitor.lock:
+                    monitor.perform(flow.take_back, message)
 
     def _commit(self) -> None:
         """Write the letters of the queue; the lock is held."""
@@ -358,10 +364,9 @@ class Press:
             if letter.told is not None:
                 self._told.append(letter)
             letter.topic.settle_letter(letter)
-            ring(letter.bell)
-        queue = self.queue
-        while queue and queue[0].settled:
-            queue.popleft()
+            release(letter.bell)
+        done = takewhile(SETTLED, self.queue.copy())
+        del self.queue[: len(list(done))]
 
     # What may be late
 
@@ -451,16 +456,16 @@ class Press:
     def _account(self, topic: Kept) -> Account:
         """Take a topic's account."""
         self._dirty.pop(topic, None)
-        guard = topic._guard
-        with guard.lock:
-            return guard.perform(topic.cabinet.account)
+        monitor = topic._monitor
+        with monitor.lock:
+            return monitor.perform(topic.cabinet.account)
 
     def _restore(self, topics: list[Kept]) -> None:
         """Take back the accounts that were not written.  May be made twice."""
         for topic in topics:
-            guard = topic._guard
-            with guard.lock:
-                guard.perform(topic.cabinet.restore)
+            monitor = topic._monitor
+            with monitor.lock:
+                monitor.perform(topic.cabinet.restore)
             self.stir(topic)
 
     def _refuse(self, error: StoreError) -> None:
@@ -485,7 +490,7 @@ class Press:
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
-            insist(partial(topic._guard.call, _give_back, messages))
+            insist(partial(topic._monitor.call, _give_back, messages))
             raise
 
     def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
@@ -538,10 +543,9 @@ def _new_topics(letters: list[Letter], topics: list[Kept]) -> list[Kept]:
 
 
 def _give_back(messages: list[Message[Any]]) -> None:
-    for message in reversed(messages):
-        flow = message._consumer.channel._flow
-        flow.give_back(message, message._record)
-        flow.feed()
+    for queue, some in groupby(messages, lambda message: message._consumer.channel._queue):
+        queue.give_back((message, message._record) for message in some)
+        queue.feed()
 
 
 def _rows_of(letters: list[Letter]) -> list[tuple[int, list[Row]]]:

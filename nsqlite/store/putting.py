@@ -7,7 +7,6 @@ no disk is waited for under a lock, and nothing is delivered that was not stored
 Next: store/topic.py
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import repeat
@@ -15,11 +14,11 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.errors import InvalidMessage, StoreError
-from nsqlite.flow import Moved
-from nsqlite.guid import BLOCK
+from nsqlite.ids import BLOCK
 from nsqlite.lock import insist
 from nsqlite.message import Record, T
-from nsqlite.publisher import AT_ONCE, batch_of
+from nsqlite.options import timeout_ns
+from nsqlite.queue import Moved, OnDone
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
 from nsqlite.store.fanout import KeptFanOut
@@ -27,7 +26,7 @@ from nsqlite.store.letter import Draft, Letter
 from nsqlite.store.office import Office
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Row, StoredTopic
-from nsqlite.topic import Topic
+from nsqlite.topic import AT_ONCE, Topic, batch_of
 
 BODY: Final = itemgetter(0)
 DATA: Final = itemgetter(1)
@@ -46,7 +45,7 @@ class Putting(Topic[T]):
     if TYPE_CHECKING:
         _cabinet: Cabinet
         _office: Office
-        _settled: deque[Letter]
+        _settled: list[Letter]
         _stored: StoredTopic
 
     @property
@@ -76,7 +75,7 @@ class Putting(Topic[T]):
             name = self._put_at_once(body)  # type: ignore[arg-type]  # bytes, as the line above found
             if name is not None:
                 return name
-        letter = self._draft([body], None)
+        letter = self._compose([body], None)
         self._store(letter, delay, timeout)
         return letter.names[0]
 
@@ -105,13 +104,12 @@ class Putting(Topic[T]):
         except BaseException:
             insist(office.leave)  # a signal may strike as `insist` begins
             raise
-        if name is not None and self._guard.wary:
-            self._guard.settle()
+        if name is not None and self._monitor.after:
+            self._monitor.settle()
         return name
 
     def _put_and_show(self, office: Office, body: bytes) -> str | None:
         """Reserve and show a message, and have it stored later; see `_put_at_once`."""
-        guard = self._guard
         ids = self._ids
         if self._is_behind() or office.over:
             return None
@@ -119,7 +117,7 @@ class Putting(Topic[T]):
             now = self._wall()
             if now >= ids.until or ids.used == BLOCK:
                 ids.renew(now)
-            push = guard.push
+            push = self._path()
             if push is None or self._settled:
                 return None
             if not self._cabinet.stirred:
@@ -131,6 +129,7 @@ class Putting(Topic[T]):
             name = prefix + suffix
             row = (int(name, 16), now, None, None, None, body)
             # One piece, up to the call that follows:
+            self._accepted += 1
             self._bytes += len(body)
             self._cabinet.pending[name] = row
             record: Record[Any] = (body, now, prefix, suffix, 0)
@@ -140,6 +139,12 @@ class Putting(Topic[T]):
                 insist(partial(self._show_rest, record))
                 raise
         return name
+
+    def _path(self) -> Callable[[Record[T]], None] | None:
+        """Return what shows a message with no more to do; None if there is more."""
+        fan = self._fan
+        assert isinstance(fan, KeptFanOut)
+        return fan.path()
 
     def _show_rest(self, record: Record[T]) -> None:
         """Show a message to the channels that have not got it.  May be made twice."""
@@ -152,25 +157,24 @@ class Putting(Topic[T]):
         office = self._office
         waiting = len(self._cabinet.pending)
         if office.queue:
-            waiting += sum(map(len, list(office.queue)))
+            waiting += sum(map(len, office.queue.copy()))
         if waiting >= office.sync_every:
             office.confirm_soon()
         return waiting >= 2 * office.sync_every
 
     def _put_alone(self, office: Office, body: bytes) -> str | None:
-        guard = self._guard
+        monitor = self._monitor
         ids = self._ids
         with self._lock:
             now = self._wall()
             if now >= ids.until or ids.used == BLOCK:
                 ids.renew(now)
-            if guard.push is None or office.queue or self._settled:
+            if self._path() is None or office.queue or self._settled:
                 return None
             if not self._cabinet.stirred:
                 self.stir()
             used = ids.used
             ids.used = used + 1
-            self._unused += 1
             prefix = ids.prefix
             suffix = ids.suffixes[used]
         name = prefix + suffix
@@ -179,12 +183,12 @@ class Putting(Topic[T]):
         try:
             office.write_row(self._stored.number, row)
             with self._lock:
-                push = guard.push
+                push = self._path()
                 if push is None:
-                    guard.perform(self._show_record, record, len(body))
+                    monitor.perform(self._show_record, record, len(body))
                 else:
                     push(record)
-                    self._unused -= 1
+                    self._accepted += 1
                     self._bytes += len(body)
         except StoreError:
             raise
@@ -221,42 +225,54 @@ class Putting(Topic[T]):
         batch = batch_of(bodies)
         if not batch:
             return super().put_many(batch)
-        letter = self._draft(batch, None)
+        letter = self._compose(batch, None)
         self._store(letter, delay, timeout)
         return letter.names
 
-    def draft(
+    def publish(self, bodies: Iterable[T], on_done: OnDone | None = None) -> None:
+        """See `Topic.publish`."""
+        batch = batch_of(bodies)
+        if on_done is None or not batch or self._office.now_shown:
+            self.put_many(batch, timeout=AT_ONCE)
+            if on_done is not None:
+                on_done(None)
+            return
+        letter = self._compose(batch, lambda: on_done(letter.error))
+        self._monitor.run(self._try_last, letter, letter.size, None)
+        self._office.hurry()
+
+    def _draft(
         self, bodies: list[T], told: Callable[[], object]
     ) -> tuple[list[Record[T]], int, Callable[[], list[str]]]:
-        """See `Publisher.draft`."""
-        letter = self._draft(bodies, told)
+        """See `Topic._draft`."""
+        letter = self._compose(bodies, told)
         return letter, letter.size, partial(concluded, letter)
 
-    def hurry(self) -> bool:
-        """See `Publisher.hurry`."""
+    def _hurry(self) -> bool:
+        """See `Topic._hurry`."""
         if self._office.now_shown:
             return False
         self._office.hurry()
         return True
 
-    def waits(self) -> bool:
-        """See `Publisher.waits`."""
+    def _waits(self) -> bool:
+        """See `Topic._waits`."""
         return not self._office.now_shown or self._is_behind() or bool(self._unread())
 
-    def lags(self) -> bool:
-        """See `Publisher.lags`."""
+    def _lags(self) -> bool:
+        """See `Topic._lags`."""
         return self._office.now_shown or bool(self._unread())
 
-    def catch_up(self) -> None:
-        """See `Publisher.catch_up`."""
+    def _catch_up(self) -> None:
+        """See `Topic._catch_up`."""
         if self._office.now_shown:
             self._office.flush()
         self._bring_in()
 
     def _unread(self) -> list[Shelf]:
         """Return the shelves of bounded channels that are in the file in part; needs no lock."""
-        flows = self._fan.flows
-        shelves = [flow.shelf for flow in flows if flow.beyond and flow.limit is not None]
+        flows = self._fan.queues
+        shelves = [flow.persistence for flow in flows if flow.beyond and flow.limit is not None]
         return [shelf for shelf in shelves if isinstance(shelf, Shelf)]
 
     def _bring_in(self) -> None:
@@ -268,7 +284,7 @@ class Putting(Topic[T]):
         while shelves := self._unread():
             self._office.fetch(self, shelves[0])
 
-    def _draft(
+    def _compose(
         self, bodies: list[T], told: Callable[[], object] | None, only: int | None = None
     ) -> Letter:
         """Check and encode bodies; needs no lock.
@@ -325,8 +341,10 @@ class Putting(Topic[T]):
 
         A letter that a signal leaves half way is brought to its end by the store's thread.
         """
+        limit = timeout_ns(timeout)
+        due = None if delay is None else self._due(delay)
         try:
-            self._send(letter, letter.size, delay, timeout)
+            self._send(letter, letter.size, due, limit)
             self._office.write(letter)
         except BaseException:
             self._office.adopt(letter)
@@ -366,7 +384,9 @@ class Putting(Topic[T]):
             letter.leave(moved)
         # One piece, up to the call that completes it:
         if moved is not None:
-            moved[0].leaving = moved[1]
+            left, messages = moved
+            messages[0]._consumer._allowed += 1
+            left.leaving = messages
         queue.append(letter)
         if self._office.now_shown:
             self._settled.append(letter)
@@ -389,19 +409,19 @@ class Putting(Topic[T]):
     def show(self) -> None:
         """Show what is settled; takes the lock."""
         if self._settled:
-            self._guard.run(self.show_settled)
+            self._monitor.run(self.show_settled)
 
     def show_settled(self) -> None:
         """Show what is settled, in order.  May be made twice."""
         settled = self._settled
         while settled:
             self._show(settled[0])
-            self._guard.trash.append(settled.popleft())  # its bodies are forgotten after the lock
+            self._monitor.discard(settled.pop(0))  # its bodies are forgotten after the lock
 
     def take_up(self) -> None:
         """See to what a signal has kept from being shown at once.  May be made twice."""
-        known = set(map(id, self._settled))
-        for letter in list(self._office.queue):
+        known = set(map(id, self._settled.copy()))
+        for letter in self._office.queue.copy():
             if letter.topic is self and not letter.shown and id(letter) not in known:
                 self._settled.append(letter)
 
@@ -435,7 +455,7 @@ class Putting(Topic[T]):
 
     def _unwritten(self) -> Iterator[Row]:
         """Go through what is shown and may not be written yet."""
-        for letter in list(self._office.queue):
+        for letter in self._office.queue.copy():
             if letter.topic is self:
                 yield from letter.rows
         yield from self._cabinet.pending.values()

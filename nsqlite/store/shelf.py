@@ -4,8 +4,8 @@ The rule: a message of the queue is in memory, or `beyond`: in the file alone, w
 every one that came into memory in order.  What has happened to those in memory is noted by id, the
 last thing alone; so notes can be written late, together, and twice.
 
-Everything here expects the topic's lock, but for `deliver` and `finish`, which take it, and for
-`fetch`, `settle`, `send` and what only tells.
+Everything here expects the topic's lock, but for `read_ahead`, `fetch`, `settle`, `send` and what
+only tells.
 
 Next: store/cabinet.py
 """
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from nsqlite.clock import Clock
-from nsqlite.guard import Guard
-from nsqlite.message import FINISHED, Message, Record, was_delivered
-from nsqlite.observe import Kind
-from nsqlite.shelf import Told
+from nsqlite.events import Kind
+from nsqlite.message import Message, Record
+from nsqlite.monitor import Monitor
+from nsqlite.queue import OnDone
 from nsqlite.store.store import GONE, Copy, name_of
 
 NOTED: Final = (Kind.DELIVERED, Kind.RETURNED, Kind.REQUEUED)
@@ -69,7 +69,7 @@ class Librarian(Protocol):
         """Read the next page if the calling thread may wait for it."""
         ...
 
-    def send(self, errand: Callable[[], object], told: Told) -> None:
+    def send(self, errand: Callable[[], object], told: OnDone) -> None:
         """Have something done by the store's thread."""
         ...
 
@@ -88,7 +88,7 @@ class Shelf:
         top: the highest id that it was given.
         counted: deliveries are counted in the store by `settle`, before `get` returns.
         cursor: the highest id of those that came into memory in order.
-        guard: the topic's lock.
+        monitor: the topic's lock.
         flow: the queue in memory; None while nobody has asked for the channel, or it is closed.
         alone: the ids of messages that it alone was given.
         asleep: how many messages it holds that the queue in memory knows nothing of.
@@ -111,7 +111,7 @@ class Shelf:
         "cursor",
         "emptied",
         "flow",
-        "guard",
+        "monitor",
         "name",
         "notes",
         "number",
@@ -126,7 +126,7 @@ class Shelf:
         title: tuple[int | None, str],
         librarian: Librarian,
         clock: Clock,
-        guard: Guard,
+        monitor: Monitor,
         since: str,
     ) -> None:
         """Begin empty and asleep.
@@ -135,26 +135,28 @@ class Shelf:
             title: its number and name.
             librarian: the topic.
             clock: what it takes the time from.
-            guard: the topic's lock.
+            monitor: the topic's lock.
             since: the id up to which it holds nothing.
         """
-        self.guard: Final = guard
-        self._lock: Final = guard.lock
+        self.monitor: Final = monitor
+        self._lock: Final = monitor.lock
         self._now: Final = clock.monotonic_ns
         self.number: Final = title[0]
         self.name: Final = title[1]
         self._librarian: Final = librarian
         self._clock: Final = clock
-        self.since = self.top = self.cursor = since
+        self.since: str = since
+        self.top: str = since
+        self.cursor: str = since
         self.flow: Any = None  # a Backlog, or of a channel a Flow
         self.alone: set[str] = set()
-        self.asleep = 0
-        self.capacity = 0
-        self.counted = False
+        self.asleep: int = 0
+        self.capacity: int = 0
+        self.counted: bool = False
         self.notes: dict[str, Copy] = {}
-        self.paused = False
-        self.wanted = False
-        self.emptied = 0
+        self.paused: bool = False
+        self.wanted: bool = False
+        self.emptied: int = 0
 
     def total(self) -> int:
         """Return how many messages it holds."""
@@ -235,7 +237,7 @@ class Shelf:
     # What happens
 
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
-        """See `nsqlite.shelf.Shelf`."""
+        """See `nsqlite.queue.Persistence`."""
         if record is not None:
             if kind is Kind.DELIVERED:
                 if self.counted:
@@ -243,7 +245,7 @@ class Shelf:
                 else:
                     self._note(record, (record[4], None))
                 self.look()
-            elif kind in (Kind.FINISHED, Kind.DROPPED):
+            elif kind is Kind.DROPPED:
                 self._note(record, GONE)
             elif kind is Kind.REQUEUED:
                 self._note(record, (record[4], None if due is None else self.wall(due)))
@@ -267,7 +269,7 @@ class Shelf:
             self._librarian.stir(many=True)
 
     def delivered(self, messages: Iterable[Message[Any]]) -> None:
-        """See `nsqlite.shelf.Shelf`."""
+        """See `nsqlite.queue.Persistence`."""
         if self.counted:
             for message in messages:
                 self.notes.pop(message.id, None)
@@ -280,10 +282,11 @@ class Shelf:
                 notes[record[2] + record[3]] = record[4] + 1, None
             if len(notes) >= MANY:
                 self._librarian.stir(many=True)
-        self.look()
+        if self.flow is not None and self.flow.beyond:
+            self.look()
 
     def finished(self, messages: Iterable[Message[Any]]) -> None:
-        """See `nsqlite.shelf.Shelf`."""
+        """See `nsqlite.queue.Persistence`."""
         notes = self.notes
         if not notes:
             self._librarian.stir()
@@ -294,69 +297,6 @@ class Shelf:
             self.alone.difference_update([message.id for message in messages])
         if len(notes) >= MANY:
             self._librarian.stir(many=True)
-
-    def deliver(self, owner: Any) -> Message[Any] | None:
-        """See `nsqlite.shelf.Shelf`."""
-        flow = self.flow
-        if flow is not None and flow.beyond and self._is_low(flow):
-            self._librarian.read_ahead(self)
-        with self._lock:
-            flow = self.flow
-            notes = self.notes
-            now = self._now()
-            message: Message[Any] = Message()
-            if (
-                flow is None
-                or now >= flow.gate.fresh
-                or not (ready := flow.ready)
-                or (flow.beyond and self._is_low(flow))
-                or owner.delivered >= owner.allowed
-                or owner.over
-                or owner.msg_timeout != flow.msg_timeout
-                or self.guard.wary
-                or not (self.counted or 0 < len(notes) < MANY)
-            ):
-                return None
-            record = ready[0]
-            if self.counted:
-                notes.pop(record[2] + record[3], None)
-            message._record = record
-            message._consumer = owner
-            message._tick = tick = flow.gate.tick
-            message._delivered = now
-            # One piece, up to the end:
-            if not self.counted:
-                notes[record[2] + record[3]] = record[4] + 1, None
-            owner.delivered += 1
-            tick[message] = None
-            del ready[0]
-        return message
-
-    def finish(self, owner: Any, message: Message[Any]) -> bool:
-        """See `nsqlite.shelf.Shelf`."""
-        flow = self.flow
-        if flow is None or not was_delivered(message):
-            return False
-        gate = flow.gate
-        with self._lock:
-            notes = self.notes
-            tick = message._tick
-            if not (
-                gate.quiet
-                and message in tick
-                and message._consumer is owner
-                and 0 < len(notes) < MANY
-                and not (self.guard.alert or self.alone)
-                and (len(tick) > 1 or tick is gate.tick)
-            ):
-                return False
-            record = message._record
-            # One piece, up to the end:
-            del tick[message]
-            message._outcome = FINISHED
-            owner.allowed += 1
-            notes[record[2] + record[3]] = GONE
-        return True
 
     def wall(self, due: int) -> int:
         """Return a moment of the monotonic scale as nanoseconds since the epoch."""
@@ -374,7 +314,7 @@ class Shelf:
         self._librarian.emptied(self, before)
 
     def put_away(self) -> None:
-        """See `nsqlite.shelf.Shelf`."""
+        """See `nsqlite.queue.Persistence`."""
         self.asleep = self.total()
         self.flow = None
         self._librarian.stir()
@@ -394,16 +334,22 @@ class Shelf:
         """Say whether the next delivery leaves so little that a page is to be read."""
         return not self.wanted and len(flow.ready) <= self.capacity // 2 + 1
 
+    def read_ahead(self) -> None:
+        """See `nsqlite.queue.Persistence`; the topic's lock is not held."""
+        flow = self.flow
+        if flow is not None and flow.beyond and self._is_low(flow):
+            self._librarian.read_ahead(self)
+
     def fetch(self) -> None:
-        """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
+        """See `nsqlite.queue.Persistence`; the topic's lock is not held."""
         self._librarian.fetch(self)
 
-    def send(self, errand: Callable[[], object], told: Told) -> None:
-        """See `nsqlite.shelf.Shelf`."""
+    def send(self, errand: Callable[[], object], told: OnDone) -> None:
+        """See `nsqlite.queue.Persistence`."""
         self._librarian.send(errand, told)
 
     def settle(self, messages: list[Message[Any]]) -> None:
-        """See `nsqlite.shelf.Shelf`; the topic's lock is not held."""
+        """See `nsqlite.queue.Persistence`; the topic's lock is not held."""
         self._librarian.settle(self, messages)
 
     def page(self) -> tuple[int, int, int, int] | None:

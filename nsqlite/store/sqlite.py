@@ -9,7 +9,7 @@ import os
 from typing import Final, Unpack
 
 from nsqlite.errors import InvalidOption
-from nsqlite.guid import GuidFactory
+from nsqlite.ids import GuidFactory
 from nsqlite.store.keeper import Keeper
 from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.store import Storage

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from nsqlite.errors import StoreError, StoreForeign
-from nsqlite.lock import make_section
+from nsqlite.lock import make_lock
 from nsqlite.store.owner import Owner
 from nsqlite.store.schema import MARK, VERSION, create, upgrade
 from nsqlite.store.statements import APART, READY, REQUEUED, STATEMENTS, telling
@@ -61,7 +61,7 @@ class SQLiteFile:
         """
         self._path: Final = path
         self._restart = False
-        self._reading: Final = make_section(rank=3)
+        self._reading: Final = make_lock(rank=3)
         self._connections: Final[list[sqlite3.Connection]] = []
         self._owner: Final = Owner(path)
         try:

@@ -8,12 +8,10 @@ How it takes messages: putting.py.
 Next: store/clerk.py
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, Unpack
 
-from nsqlite.backlog import Deferral
 from nsqlite.channel import Channel
 from nsqlite.errors import (
     Closed,
@@ -21,11 +19,10 @@ from nsqlite.errors import (
     NSQLiteError,
 )
 from nsqlite.fanout import FanOut
-from nsqlite.flow import Moved
 from nsqlite.message import Message, Record, T
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import ChannelOptions, Options, TopicOptions
-from nsqlite.shelf import Told
+from nsqlite.queue import Deferral, Moved, OnDone
 from nsqlite.stats import TopicStats
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
@@ -50,7 +47,7 @@ class KeptTopic(Putting[T]):
     Threads: as for `Topic`, but a put inside another call of the same thread raises `Reentered`.
     """
 
-    kept = True
+    _kept = True
 
     __slots__ = ("_home", "_sleeping")
 
@@ -65,7 +62,7 @@ class KeptTopic(Putting[T]):
         """Begin with what is kept of it; `Broker.topic` is the way to it."""
         self._office = office
         self._home: Final = home  # which so lives as long as anything of it is used
-        self._settled = deque()
+        self._settled = []
         self._stored = stored
         self._sleeping: dict[str, tuple[str, list[tuple[Record[T], int | None]]]] = {}
         super().__init__(name, home=home, **options)
@@ -76,11 +73,11 @@ class KeptTopic(Putting[T]):
         apart = [(office.record(one), one[2]) for one in found]
         self._fan.held.beyond = stored.held - len(apart)
         self._restore(self._fan.held, apart)
-        with self._guard.lock:
-            self._guard.perform(self.changed)  # whoever owns it has the observers told
+        with self._monitor.lock:
+            self._monitor.perform(self._changed)  # whoever owns it has the observers told
 
     def _shelf(self, number: int | None, name: str, since: str) -> Shelf:
-        return Shelf((number, name), self, self._clock, self._guard, since)
+        return Shelf((number, name), self, self._clock, self._monitor, since)
 
     def _make_fan(self) -> FanOut[T]:
         stored = self._stored
@@ -119,45 +116,42 @@ class KeptTopic(Putting[T]):
 
     # Moving
 
-    def prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
-        """See `Publisher.prepare`; message and body change places in one transaction.
+    def _prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
+        """See `Topic._prepare`; message and body change places in one transaction.
 
         Raises:
             InvalidOption: the message is kept by another store.
         """
-        return self._prepare(self._draft_move(body, moved, None), moved)
+        letter = self._draft_move(body, moved, None)
+
+        def publish() -> None:
+            self._try_last(letter, letter.size, None, moved)
+
+        return publish, partial(self._conclude, letter)
 
     def prepare_alone(
         self, body: Any, moved: Moved, channel: KeptChannel[Any]
     ) -> tuple[Callable[[], None], Callable[[], str]]:
-        """See `Channel.prepare`."""
+        """See `Channel._prepare`."""
         letter = self._draft_move(body, moved, channel.number)
 
         def publish() -> None:
             channel._require_open()
             if not channel._is_open:
-                raise self._guard.refuse(Closed(channel._title))
+                raise self._monitor.refuse(Closed(channel._title))
             self._admit(letter, letter.size, None, moved)
 
         return publish, partial(self._conclude, letter)
 
     def _draft_move(self, body: Any, moved: Moved, only: int | None) -> Letter:
-        shelf = moved[0].shelf
+        shelf = moved[0].persistence
         if shelf is not None and not self._is_ours(shelf):
             expected = "a topic or channel of the same store: put there, then finish here"
             raise InvalidOption("to", self, expected)
-        return self._draft([body], None, only)
+        return self._compose([body], None, only)
 
     def _is_ours(self, shelf: object) -> bool:
         return isinstance(shelf, Shelf) and shelf.is_of(self._office)
-
-    def _prepare(
-        self, letter: Letter, moved: Moved
-    ) -> tuple[Callable[[], None], Callable[[], str]]:
-        def publish() -> None:
-            self._try_last(letter, letter.size, None, moved)
-
-        return publish, partial(self._conclude, letter)
 
     def _conclude(self, letter: Letter) -> str:
         try:
@@ -184,7 +178,9 @@ class KeptTopic(Putting[T]):
         else:
             self._office.require_open()
             channel = self._wake(name, options)
-        if self._cabinet.decided:
+        with self._lock:
+            unwritten = self._cabinet.is_unwritten()
+        if unwritten:
             self.confirm()
         return channel
 
@@ -214,9 +210,9 @@ class KeptTopic(Putting[T]):
             cabinet.shelves[name] = shelf
             self.decide()
         elif shelf.top != top:
-            raise self._guard.refuse(_Stale())
+            raise self._monitor.refuse(_Stale())
         channel: KeptChannel[T] = KeptChannel((self.name, name), options, self._clock, self, shelf)
-        flow = channel._flow
+        flow = channel._queue
         shelf.capacity = self._office.mem_queue_size if flow.limit is None else NO_LIMIT
         flow.beyond = max(0, shelf.asleep - len(apart))
         shelf.asleep = 0
@@ -252,13 +248,13 @@ class KeptTopic(Putting[T]):
         )
         return super()._is_idle() and not any(sleeping)
 
-    def changed(self) -> None:
-        """See `TopicCore`."""
+    def _changed(self) -> None:
+        """See `Topic`."""
         for name, channel in self._channels.items():
             if channel._over == "deleted":
                 self._cabinet.remove(name)
                 self.decide()
-        super().changed()
+        super()._changed()
 
     def _shut(self, how: str) -> int:
         count = 0
@@ -268,8 +264,8 @@ class KeptTopic(Putting[T]):
         self.decide()
         return count + super()._shut(how)
 
-    def _mend(self) -> None:
-        super()._mend()
+    def _recover(self) -> None:
+        super()._recover()
         if self._office.now_shown:
             self.take_up()
         self.show_settled()
@@ -342,7 +338,7 @@ class KeptTopic(Putting[T]):
         """Read a page if the calling thread may wait for it."""
         self._office.read_ahead(self, shelf)
 
-    def send(self, errand: Callable[[], object], told: Told) -> None:
+    def send(self, errand: Callable[[], object], told: OnDone) -> None:
         """Have something done by the store's thread."""
         self._office.send(errand, told)
 

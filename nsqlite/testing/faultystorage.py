@@ -8,7 +8,7 @@ Next: testing/storagecontract.py
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
-from nsqlite.guid import GuidFactory
+from nsqlite.ids import GuidFactory
 from nsqlite.store.keeper import Keeper
 from nsqlite.store.store import Batch, Found, Row, Storage, StoredTopic
 
@@ -62,9 +62,9 @@ class FaultyStorage:
         """See `Storage`."""
         self._between("write_rows", number, rows)
 
-    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
-        self._between("write_attempts", topic, channel, copies)
+        self._between("write_attempts", number, channel, copies)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""

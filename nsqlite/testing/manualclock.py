@@ -9,11 +9,13 @@ Next: testing/memorystorage.py
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final
+from heapq import heappop, heappush, heapreplace
+from itertools import count
+from typing import Final, TypeAlias
 
-from nsqlite.clock import NEVER, Alarm, Bell, Chime, Loop, Timed, ring
+from nsqlite.clock import NEVER, Alarm, Bell, Loop, Timed, release
 from nsqlite.errors import ClockStandsStill
-from nsqlite.lock import make_section
+from nsqlite.lock import make_lock
 from nsqlite.options import LONGEST, SECOND, seconds
 
 _START: Final = 1_700_000_000.0
@@ -34,6 +36,80 @@ class _Sleep:
     def is_sound(self) -> bool:
         """Return whether nobody has rung for it yet."""
         return not self.over and isinstance(self.bell, _LOCK) and self.bell.locked()
+
+
+class _Call:
+    """Stands for the lock of a sleeper where a function is to be called instead."""
+
+    def __init__(self, release: Callable[[], object]) -> None:
+        self.release = release
+
+    def acquire(self, blocking: bool = False, timeout: float = -1) -> bool:  # noqa: ARG002, FBT002 - a Bell's
+        """Return False, as nobody sleeps on it."""
+        return False
+
+
+class _Attached:
+    """Something with deadlines, as a manual clock knows it.
+
+    Attributes:
+        timed: what it is; the clock does not keep it alive.
+        moment: when the clock looks at it: no later than its next deadline, `NEVER` if it has none.
+    """
+
+    __slots__ = ("_clock", "_number", "_told", "moment", "timed")
+
+    def __init__(self, clock: "ManualClock", number: int, timed: Timed) -> None:
+        self._clock = clock
+        self._number = number
+        self.timed = weakref.ref(timed)
+        self.moment = NEVER
+        self._told = NEVER  # the earliest that it has told of since the clock last looked
+
+    def expect(self, due: int) -> None:
+        """Take note of a deadline."""
+        clock = self._clock
+        look = (due, self._number, self)
+        with clock._lock:
+            self._told = min(due, self._told)
+            if due < self.moment:
+                self.moment = due  # one piece with the next line
+                heappush(clock._looks, look)
+
+    def look(self, look: "_Look", target: int) -> None:
+        """Let what is due happen, and find out when to look again.
+
+        What is due and still there is so in the middle of a call, and acts when that is over: so
+        nothing is left to look at before the clock has moved beyond its target.
+        """
+        timed = self.timed()
+        due = NEVER
+        if look[0] == self.moment:
+            self._told = NEVER
+            if timed is not None:
+                timed.advance()
+                due = timed.due
+        with self._clock._lock:
+            looks = self._clock._looks
+            if not looks or looks[0] is not look:
+                return  # an observer has moved the clock, and looked
+            if look[0] != self.moment:
+                heappop(looks)
+                return
+            if due <= self._clock._elapsed and self._told == NEVER:
+                due = target + 1
+            due = min(due, self._told)
+            again = (due, self._number, self)
+            if due >= NEVER:
+                self.moment = NEVER  # one piece with the next line
+                heappop(looks)
+            else:
+                self.moment = due  # one piece with the next line
+                heapreplace(looks, again)
+
+
+_Look: TypeAlias = tuple[int, int, _Attached]
+"""A moment at which a clock looks at what is attached, whose number, and it."""
 
 
 class _Alarm:
@@ -69,12 +145,13 @@ class ManualClock:
     not wait for another thread that moves it, which has to wait for the end of this move.
 
     Attributes:
+        resolution: see `nsqlite.Clock`; 1.
         patience: real seconds after which a wait that can never end raises `ClockStandsStill`: when
             every living thread waits on this clock.
         autojump: move to the next deadline instead, and at once.
     """
 
-    resolution: Final = 1
+    resolution = 1  # no `Final`: see `SystemClock`
 
     def __init__(
         self, start: float = _START, *, patience: float = 1.0, autojump: bool = False
@@ -93,11 +170,12 @@ class ManualClock:
         self.patience: Final = seconds("patience", patience, above=True) / SECOND
         self.autojump: Final = autojump
         self._elapsed = 0
-        self._moving: Final = make_section(rank=-1)  # held by who moves the clock
+        self._moving: Final = make_lock(rank=-1)  # held by who moves the clock
         # guards the two below; nothing is called inside
-        self._lock: Final = make_section(rank=3, forked=self._forget_sleepers)
+        self._lock: Final = make_lock(rank=3, forked=self._forget_sleepers)
         self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps, 0 for an alarm
-        self._timed: list[weakref.ref[Timed]] = []  # in the order of attachment
+        self._looks: Final[list[_Look]] = []  # a heap; some are out of date
+        self._numbers: Final = count()
 
     # What a Clock has
 
@@ -117,20 +195,17 @@ class ManualClock:
     def _time_ns(self) -> int:
         return self._start + self._elapsed
 
-    def attach(self, timed: Timed) -> None:
-        """See `nsqlite.Clock`."""
-        with self._lock:
-            living = filter(lambda known: known() is not None, self._timed)
-            self._timed = [*living, weakref.ref(timed)]
+    def attach(self, timed: Timed) -> Callable[[int], object]:
+        """See `nsqlite.Clock`.  What is due together acts in the order of attachment."""
+        return _Attached(self, next(self._numbers), timed).expect
 
-    def wait(self, bell: Bell, timeout: int | None, who: str) -> bool:
+    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
         """See `nsqlite.Clock`.
 
         Raises:
             ClockStandsStill: every thread waits on this clock, and still does after `patience`.
         """
-        due = NEVER if timeout is None else self._elapsed + timeout
-        sleep = _Sleep(bell, due, who)
+        sleep = _Sleep(bell, NEVER if moment is None else moment, who)
         try:
             with self._lock:
                 self._sleeps[sleep] = threading.get_ident()
@@ -145,7 +220,7 @@ class ManualClock:
         callback: Callable[[], object],
     ) -> Alarm:
         """See `nsqlite.Clock`.  Whoever moves the clock calls back, before the move is over."""
-        sleep = _Sleep(Chime(callback), moment, "an event loop")
+        sleep = _Sleep(_Call(callback), moment, "an event loop")
         with self._lock:
             self._sleeps[sleep] = 0
         return _Alarm(self, sleep)
@@ -204,41 +279,55 @@ class ManualClock:
             if due == NEVER:
                 return None
             before = self._elapsed
-            self._move(due)
+            self._move(due, due)
             return (self._elapsed - before) / SECOND
 
     def _move_on(self, target: int) -> None:
-        while (due := self._next()) <= target:
-            self._move(due)
-        self._move(target)
+        while (moment := self._soonest()) <= target:
+            self._move(moment, target)
+        self._move(target, target)
 
-    def _move(self, moment: int) -> None:
+    def _move(self, moment: int, target: int) -> None:
         """Be at a moment, if it is ahead, and let everything due there happen."""
         self._elapsed = max(self._elapsed, moment)
-        for timed in self._attached():
-            if timed.next_due() <= self._elapsed:
-                timed.advance()
+        self._let_happen(target)
         with self._lock:
             sleeps = self._sleeps.copy()
-        for sleep, thread in sleeps.items():
-            if sleep.due <= self._elapsed:
-                sleep.over = True
-                if not thread:
-                    self._forget(sleep)  # an alarm goes off once
-                ring(sleep.bell)
+        for sleep, thread in [one for one in sleeps.items() if one[0].due <= self._elapsed]:
+            sleep.over = True
+            if not thread:
+                self._forget(sleep)  # an alarm goes off once
+            release(sleep.bell)
 
-    def _attached(self) -> list[Timed]:
+    def _let_happen(self, target: int) -> None:
+        """Let happen what is due by now in what is attached."""
+        while (look := self._first_look()) is not None and look[0] <= self._elapsed:
+            look[2].look(look, max(target, self._elapsed))
+
+    def _first_look(self) -> _Look | None:
         with self._lock:
-            known = self._timed
-        return [timed for reference in known if (timed := reference()) is not None]
+            return self._looks[0] if self._looks else None
+
+    def _soonest(self) -> int:
+        """Return a moment before which there is no deadline; what was due then may be gone."""
+        with self._lock:
+            first = self._looks[0][0] if self._looks else NEVER
+            return min([first, *(sleep.due for sleep in self._sleeps if not sleep.over)])
 
     def _next(self) -> int:
         """Return the next deadline, `NEVER` if there is none."""
         with self._lock:
-            sleeps = self._sleeps.copy()
-        dues = [sleep.due for sleep in sleeps if not sleep.over]
-        dues += [timed.next_due() for timed in self._attached()]
-        return min(dues, default=NEVER)
+            looks = self._looks.copy()
+            first = min((sleep.due for sleep in self._sleeps if not sleep.over), default=NEVER)
+        places = [0]  # in the heap, of which no more is gone through than comes before `first`
+        while places:
+            place = places.pop()
+            if place < len(looks) and looks[place][0] < first:
+                timed = looks[place][2].timed()
+                if timed is not None:
+                    first = min(first, timed.next_due())
+                places += (2 * place + 1, 2 * place + 2)
+        return first
 
     def _ahead(self) -> float | None:
         due = self._next()
@@ -256,3 +345,12 @@ class ManualClock:
             thread.ident in sleeping or getattr(thread, "at_rest", False)
             for thread in threading.enumerate()
         )
+
+    def __repr__(self) -> str:
+        """Show its time, how far ahead the next deadline is, and who waits."""
+        ahead = self._ahead()
+        due = "no deadline" if ahead is None else f"next deadline in {ahead:.10g} s"
+        with self._lock:
+            waiting = [sleep.who for sleep in self._sleeps]
+        who = f"waiting: {', '.join(waiting)}" if waiting else "nobody waits"
+        return f"<ManualClock at {self.time():.10g}, {due}, {who}>"

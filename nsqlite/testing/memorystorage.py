@@ -12,7 +12,7 @@ import os
 from typing import Final, Self
 
 from nsqlite.errors import StoreError, StoreInUse
-from nsqlite.lock import make_section
+from nsqlite.lock import make_lock
 from nsqlite.store.store import GONE, Batch, Copy, Found, Row, StoredChannel, StoredTopic
 
 WHERE: Final = "in memory"
@@ -37,7 +37,7 @@ class Tables:
         self.topics: dict[int, StoredTopic] = {}
         self.rows: dict[int, dict[int, Row]] = {}
         self.copies: dict[int, dict[int, Copy]] = {}
-        self.highest = (0, 0, 0)
+        self.highest: tuple[int, int, int] = (0, 0, 0)
 
     def copy(self) -> Self:
         """Return tables that can change for themselves."""
@@ -201,7 +201,7 @@ class Contents:
 
     def __init__(self) -> None:
         """Begin empty."""
-        self.tables = Tables()
+        self.tables: Tables = Tables()
         self.owner: MemoryStorage | None = None
 
 
@@ -232,7 +232,7 @@ class MemoryStorage:
             StoreInUse: another storage has them open.
         """
         self.contents: Final = Contents() if contents is None else contents
-        self._lock: Final = make_section(rank=3)
+        self._lock: Final = make_lock(rank=3)
         if self.contents.owner is not None:
             raise StoreInUse(WHERE, os.getpid(), "it is in use: close or crash that first")
         self.contents.owner = self
@@ -264,12 +264,12 @@ class MemoryStorage:
             self._require_open()
             self.contents.tables.put(number, list(rows))
 
-    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
+    def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
         with self._lock:
             self._require_open()
             noted: dict[int, Copy] = {identity: (attempts, None) for identity, attempts in copies}
-            self.contents.tables.note(topic, channel, noted)
+            self.contents.tables.note(number, channel, noted)
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""

@@ -7,7 +7,7 @@ Next: testing/faultystorage.py
 
 from typing import Final, Unpack
 
-from nsqlite.guid import GuidFactory
+from nsqlite.ids import GuidFactory
 from nsqlite.store.keeper import Keeper
 from nsqlite.store.store import Storage
 from nsqlite.store.terms import StoreOptions, agree

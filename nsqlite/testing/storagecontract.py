@@ -225,7 +225,8 @@ class StorageContract:
         self.given(Batch(topics=topics, rows=rows))
         with self.opened() as (storage, found):
             assert set(numbers) == set(found)
-            assert all([number] == _ready(storage, number, number) for number in numbers)
+            ready = [_ready(storage, number, number) for number in numbers]
+        assert [[number] for number in numbers] == ready
 
     # Messages
 
@@ -513,7 +514,7 @@ class StorageContract:
             self.given(Batch(copies=[(1, number, {1: GONE, 2: GONE})]))
         self.given(Batch(copies=[(1, last, {1: GONE})]))
         with self.opened() as (storage, _):
-            assert all(_ready(storage, number) == [] for number in numbers)
+            assert [[]] * len(numbers) == [_ready(storage, number) for number in numbers]
             assert _ready(storage, last) == [2]
         assert self.left() == [2]
 

@@ -17,8 +17,9 @@ Next: worker/backoff.py
 from nsqlite.worker.app import App
 from nsqlite.worker.backoff import Backoff
 from nsqlite.worker.deadletter import DeadLetter, redrive
-from nsqlite.worker.middleware import Handler, Middleware, logged, timed
-from nsqlite.worker.verdict import Drop, Requeue, TakeOver, Verdict
+from nsqlite.worker.handler import Handler
+from nsqlite.worker.middleware import Middleware, logged, timed
+from nsqlite.worker.outcome import Drop, Outcome, Requeue, TakeOver
 from nsqlite.worker.worker import Worker
 
 __all__ = [
@@ -28,9 +29,9 @@ __all__ = [
     "Drop",
     "Handler",
     "Middleware",
+    "Outcome",
     "Requeue",
     "TakeOver",
-    "Verdict",
     "Worker",
     "logged",
     "redrive",

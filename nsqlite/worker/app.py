@@ -12,15 +12,15 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType, TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Never, Self, TypeVar
 
 from nsqlite.broker import Broker
-from nsqlite.clock import ring
+from nsqlite.clock import release
 from nsqlite.errors import InvalidOption
-from nsqlite.options import seconds
+from nsqlite.options import seconds, unknown_option
 from nsqlite.topic import Topic
-from nsqlite.worker.middleware import Handler
-from nsqlite.worker.worker import Worker
+from nsqlite.worker.handler import Handler
+from nsqlite.worker.worker import Worker, check_names
 
 log: Final = logging.getLogger("nsqlite")
 
@@ -47,26 +47,30 @@ class App:
         workers: those that run now.
     """
 
-    def __init__(self, broker: Broker, *, timeout: float = 30.0) -> None:
+    def __init__(self, broker: Broker, *, timeout: float = 30.0, **unknown: Never) -> None:
         """Make an app without handlers.
 
         Args:
             broker: whose topics and channels are meant.
             timeout: seconds that handlers at work have when the app stops.
+            unknown: nothing else; the error names the option that there is.
 
         Raises:
-            InvalidOption: the broker is no `Broker`, or the timeout no number of seconds.
+            InvalidOption: the broker is no `Broker`, the timeout no number of seconds, or an option
+                unknown.
         """
+        for name in unknown:
+            raise unknown_option("option", name, ("timeout",))
         if not isinstance(broker, Broker):
             raise InvalidOption("broker", broker, "a Broker")
         seconds("timeout", timeout)
         self.broker: Final = broker
         self.workers: list[Worker] = []
         self._timeout: Final = timeout
-        self._made: Final[list[Callable[[], Worker]]] = []
+        self._factories: Final[list[Callable[[], Worker]]] = []
         self._bell: Final = threading.Lock()
         self._bell.acquire()
-        self._asked = 0
+        self._signals = 0
         self._stopping = False
 
     def handler(
@@ -91,6 +95,7 @@ class App:
         Raises:
             InvalidName, InvalidOption, Closed: as for `Broker.topic`, `Topic.channel` and `Worker`.
         """
+        check_names(options)
         source = self.broker.topic(topic).channel(channel)
         if isinstance(dead_letter, str):
             dead_letter = self.broker.topic(dead_letter)
@@ -100,7 +105,7 @@ class App:
                 return Worker(source, handler, dead_letter=dead_letter, **options)
 
             make()  # tells at once what is wrong with the options
-            self._made.append(make)
+            self._factories.append(make)
             return handler
 
         return declare
@@ -114,14 +119,14 @@ class App:
         Raises:
             BaseException: what a handler raised that is no `Exception`, like `SystemExit`.
         """
-        self._asked = 0
+        self._signals = 0
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):
-                    before = signal.signal(number, self._caught)
+                    before = signal.signal(number, self._on_signal)
                     stack.callback(signal.signal, number, before)
             stack.enter_context(self)
-            self._hear_of_an_end()  # of one that came before somebody listened
+            self._notice_end()  # of one that came before somebody listened
             self._bell.acquire()
             broken = self._broken()
         if broken is not None:
@@ -131,29 +136,29 @@ class App:
         """Return what ended a worker though no handler should raise it."""
         return next((worker.broken for worker in self.workers if worker.broken is not None), None)
 
-    def _hear_of_an_end(self) -> None:
+    def _notice_end(self) -> None:
         """End `run` if a worker broke, or all have ended."""
         workers = self.workers
         if self._broken() is not None or (workers and all(w._is_over() for w in workers)):
-            ring(self._bell)
+            release(self._bell)
 
     def stop(self) -> None:
         """Have `run` come to its end; it does not wait for that."""
-        ring(self._bell)
+        release(self._bell)
 
-    def _caught(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Stop at the first signal, at once at the second.  A signal handler: it takes no lock."""
-        self._asked += 1
-        ring(self._bell)
-        if self._asked > 1 and self._stopping:
+        self._signals += 1
+        release(self._bell)
+        if self._signals > 1 and self._stopping:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
     def __enter__(self) -> Self:
         """Start the workers."""
-        self.workers = [make() for make in self._made]
+        self.workers = [make() for make in self._factories]
         try:
             for worker in self.workers:
-                worker.when_over = self._hear_of_an_end
+                worker.when_over = self._notice_end
                 worker.start()
         except BaseException:
             self._stop(0)
@@ -173,12 +178,12 @@ class App:
         """Stop all workers; they share the time, and a second signal takes it from them."""
         try:
             self._stopping = True  # from here on a signal may throw
-            self._stop_each(0 if self._asked > 1 else timeout)
+            self._stop_each(0 if self._signals > 1 else timeout)
             self._stopping = False
         except BaseException as error:
             self._stopping = False
             self._stop_each(0)
-            if self._asked <= 1 or not isinstance(error, KeyboardInterrupt):
+            if self._signals <= 1 or not isinstance(error, KeyboardInterrupt):
                 raise
             log.warning("a second signal: the handlers at work were left behind")
         finally:

@@ -13,7 +13,7 @@ The rule: this knows neither clock nor consumer; it is told of results and says 
 Whatever comes while it waits is ignored.  After the wait one message is let through, a probe, whose
 result is the next signal.
 
-Next: worker/verdict.py
+Next: worker/handler.py
 """
 
 import enum
@@ -37,7 +37,7 @@ class Signal(enum.StrEnum):
     GO_ON = "go on"
 
 
-class Gate(enum.StrEnum):
+class Window(enum.StrEnum):
     """How many messages a worker may hold: what its slots allow, none, or one."""
 
     OPEN = "open"
@@ -56,7 +56,7 @@ class Backoff:
         seed: makes the jitter repeatable; None for one that is not.
 
     Raises:
-        InvalidOption: one of them is out of its range.
+        InvalidOption: one of them is of the wrong kind or out of its range.
     """
 
     multiplier: float = 1.0
@@ -71,6 +71,9 @@ class Backoff:
         if self.strategy not in get_args(Strategy):
             allowed = " or ".join(map(repr, get_args(Strategy)))
             raise InvalidOption("strategy", self.strategy, allowed)
+        seed: object = self.seed
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise InvalidOption("seed", seed, "a whole number or None")
 
 
 class BackoffState:
@@ -80,17 +83,17 @@ class BackoffState:
 
     Attributes:
         level: k, 0 for none.
-        gate: how many messages the worker may hold now.
+        window: how many messages the worker may hold now.
     """
 
-    __slots__ = ("_backoff", "_random", "gate", "level")
+    __slots__ = ("_backoff", "_random", "level", "window")
 
     def __init__(self, backoff: Backoff) -> None:
         """Begin without backoff."""
         self._backoff: Final = backoff
         self._random: Final = Random(backoff.seed)  # noqa: S311 - it spreads work, it hides nothing
-        self.level = 0
-        self.gate = Gate.OPEN
+        self.level: int = 0
+        self.window: Window = Window.OPEN
 
     def duration(self, level: int) -> float:
         """Return a d(k) in seconds, not yet cut off at `max_duration`."""
@@ -103,18 +106,18 @@ class BackoffState:
         """Take a result.
 
         Returns:
-            How many seconds to wait, with the gate shut, until `probe`; None to wait no time.
+            How many seconds to wait, with the window shut, until `probe`; None to wait no time.
         """
-        if self.gate is Gate.SHUT:
+        if self.window is Window.SHUT:
             return None
         if signal is Signal.RESUME and self.level > 0:
             self.level -= 1
         elif signal is Signal.BACK_OFF and self._may_rise():
             self.level += 1
         if self.level == 0:
-            self.gate = Gate.OPEN
+            self.window = Window.OPEN
             return None
-        self.gate = Gate.SHUT
+        self.window = Window.SHUT
         return min(self.duration(self.level), self._backoff.max_duration)
 
     def _may_rise(self) -> bool:
@@ -123,4 +126,4 @@ class BackoffState:
 
     def probe(self) -> None:
         """End the wait: let one message through."""
-        self.gate = Gate.PROBE
+        self.window = Window.PROBE

@@ -14,13 +14,13 @@ import attrs
 
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
-from nsqlite.clock import Clock
 from nsqlite.consumer import Consumer
 from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFlight
 from nsqlite.message import Message
 from nsqlite.options import SECOND, seconds
 from nsqlite.topic import Topic
-from nsqlite.waiter import Waiter
+from nsqlite.waiting import Waiter
+from nsqlite.worker.handler import is_plain
 
 log: Final = logging.getLogger("nsqlite")
 
@@ -78,7 +78,7 @@ def redrive(
     Args:
         dead: a channel of the dead-letter topic.
         home: the broker of the topics where they failed, or the one topic.
-        where: says which letters to put back; the others stay.
+        where: a plain function that says which letters to put back; the others stay.
         rate: how many a second at most; None for as fast as it goes.
 
     Returns:
@@ -93,8 +93,8 @@ def redrive(
         raise InvalidOption("dead", dead, "what Topic.channel(name) returns")
     if not isinstance(home, Broker | Topic):
         raise InvalidOption("home", home, "a Broker or a Topic")
-    if not callable(where):
-        raise InvalidOption("where", where, "a function of one DeadLetter")
+    if not is_plain(where, 1):
+        raise InvalidOption("where", where, "a plain function of one DeadLetter")
     pause = 0 if rate is None else round(SECOND / _rate(rate))
     with Consumer(dead, msg_timeout=dead.options.max_msg_timeout) as consumer:
         return _redrive_each(consumer, home, where, pause)
@@ -111,7 +111,7 @@ def _redrive_each(
     rest = 0
     for _ in range(consumer.channel.depth):
         if rest:
-            _rest(consumer._clock, rest)
+            _rest(consumer, rest)
         rest = 0
         try:
             message = consumer.get(timeout=0)
@@ -150,6 +150,7 @@ def _send_home(
     return True
 
 
-def _rest(clock: Clock, pause: int) -> None:
+def _rest(consumer: Consumer[Any], pause: int) -> None:
     """Wait so many nanoseconds."""
-    clock.wait(Waiter[Any]().bell, pause, "redrive()")
+    bell = Waiter[Any](consumer._monitor).bell
+    consumer._clock.wait(bell, consumer._now() + pause, "redrive()")

@@ -9,23 +9,20 @@ function for a plain one, a coroutine function for a coroutine function.
                 return next(message)
         return handle
 
-Next: worker/pace.py
+Next: worker/plan.py
 """
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, Final, TypeAlias
 
-from nsqlite.clock import SYSTEM, Clock
+from nsqlite.clock import SYSTEM, Clock, checked_clock
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
-from nsqlite.options import SECOND
-from nsqlite.worker.verdict import Verdict
-
-Handler: TypeAlias = Callable[[Message[Any]], Any]
-"""Works on one message; a coroutine function is awaited."""
+from nsqlite.options import SECOND, whole
+from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_coroutine
+from nsqlite.worker.outcome import Outcome
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
 
@@ -33,45 +30,27 @@ _MIDDLEWARE: Final = "_nsqlite_middleware"
 """Marks what is no handler, though it can be called."""
 
 
-def is_coroutine(handler: object) -> bool:
-    """Return whether a handler is to be awaited: a coroutine function, or an object like one."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    call = getattr(type(handler), "__call__", None)  # noqa: B004 - its kind is asked, not whether
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
-
-
-def name_of(handler: Handler) -> str:
-    """Return what a person calls a handler."""
-    name: str = getattr(handler, "__qualname__", "") or type(handler).__qualname__
-    return name
-
-
-def is_generator(handler: object) -> bool:
-    """Return whether a call of a handler would only make a generator."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    call = getattr(type(handler), "__call__", None)  # noqa: B004 - its kind is asked, not whether
-    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    return any(kind(handler) or kind(call) for kind in kinds)
-
-
 def wrap(handler: Handler, middleware: Iterable[Middleware]) -> Handler:
     """Return a handler with middleware around it, the first one outermost.
 
     Raises:
-        InvalidOption: it is not several functions, or one of them returns no handler.
+        InvalidOption: it is not several functions, one of them returns no handler, or nothing is
+            around a handler that needs more than a message.
     """
     given: Any = middleware
     if callable(given) or not isinstance(given, Iterable):
         raise InvalidOption("middleware", given, "several functions of a handler")
+    wrong = InvalidOption("handler", handler, ONE_MESSAGE)
     for around in reversed(list(given)):
-        if not callable(around):
+        if not callable(around) or not accepts(around, 1):
             raise InvalidOption("middleware", around, "a function of a handler")
+        wrong = InvalidOption("middleware", around, "a function that returns a handler")
         made: Any = around(handler)
         if not callable(made) or hasattr(made, _MIDDLEWARE):
-            raise InvalidOption("middleware", around, "a function that returns a handler")
+            raise wrong
         handler = made
+    if not accepts(handler, 1):
+        raise wrong
     return handler
 
 
@@ -85,10 +64,11 @@ def logged(
         level: the level of both records; that of a failure is an error's.
 
     Raises:
-        InvalidOption: the logger is none.
+        InvalidOption: the logger is none, or the level no number.
     """
     if not isinstance(logger, logging.Logger | logging.LoggerAdapter):
         raise InvalidOption("logger", logger, "a logging.Logger")
+    whole("level", level, 0)
 
     def around(next: Handler) -> Handler:  # noqa: A002 - the word for it
         def begin(message: Message[Any]) -> None:
@@ -97,7 +77,7 @@ def logged(
         def end(message: Message[Any], error: BaseException | None) -> None:
             if error is None:
                 logger.log(level, "message %s is handled", message.id)
-            elif isinstance(error, Verdict):
+            elif isinstance(error, Outcome):
                 logger.log(level, "message %s is decided: %s", message.id, error)
             else:
                 logger.error("message %s failed: %r", message.id, error)
@@ -112,14 +92,16 @@ def timed(report: Callable[[Message[Any], float], object], clock: Clock = SYSTEM
     """Tell how long each message took, whether it failed or not.
 
     Args:
-        report: called with the message and the seconds.
+        report: a plain function, called with the message and the seconds.
         clock: what to measure by.
 
     Raises:
-        InvalidOption: the report is no function.
+        InvalidOption: the report is no plain function, or the clock none.
     """
-    if not callable(report):
-        raise InvalidOption("report", report, "a function of a message and seconds")
+    given: object = report
+    if not callable(given) or is_coroutine(given):
+        raise InvalidOption("report", given, "a function of a message and seconds")
+    clock = checked_clock(clock)
 
     def around(next: Handler) -> Handler:  # noqa: A002 - the word for it
         begun: dict[Message[Any], int] = {}

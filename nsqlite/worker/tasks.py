@@ -18,14 +18,14 @@ from typing import Any, Final
 
 from nsqlite.aio.consumer import Consumer
 from nsqlite.aio.publish import until
-from nsqlite.aio.sleeper import Sleeper
+from nsqlite.aio.waiting import TaskWaiter
 from nsqlite.clock import NEVER, Clock
 from nsqlite.errors import Closed
-from nsqlite.guard import Guard
 from nsqlite.message import Message
-from nsqlite.waiter import wait_until
-from nsqlite.worker.desk import Desk, Slot
-from nsqlite.worker.judge import Plan
+from nsqlite.monitor import Monitor
+from nsqlite.waiting import wait_until
+from nsqlite.worker.plan import Plan
+from nsqlite.worker.supervisor import Slot, Supervisor
 
 log: Final = logging.getLogger("nsqlite")
 
@@ -35,15 +35,15 @@ _ROUNDS: Final = 5
 GRACE: Final = 1.0
 """Real seconds that a loop has which does not come to its end."""
 
-_serving: ContextVar["Tasks | None"] = ContextVar("nsqlite_serving", default=None)
+_serving: ContextVar["TaskRunner | None"] = ContextVar("nsqlite_serving", default=None)
 """Whose handler runs, in its task and in those that it has begun."""
 
 
-class Tasks:
+class TaskRunner:
     """One task for each slot, and the supervisor's.
 
     Attributes:
-        desk: what they act on.
+        supervisor: what they act on.
     """
 
     __slots__ = (
@@ -52,22 +52,22 @@ class Tasks:
         "_handler",
         "_loop",
         "_main",
-        "_over",
         "_tasks",
         "_thread",
-        "desk",
+        "_waiting",
+        "supervisor",
     )
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make what `start` begins."""
-        self.desk: Final = Desk(plan, consumer, "cancelled")
+        self.supervisor: Final = Supervisor(plan, consumer, overdue="cancelled", wake=self._wake)
         self._handler: Final = plan.handler
         self._consumer: Final = consumer
-        self._over: Final = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: threading.Thread | None = None
+        self._waiting: TaskWaiter[Any] | None = None  # the supervisor's task
         self._gone = False
 
     def start(self) -> None:
@@ -75,13 +75,13 @@ class Tasks:
         try:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
-            name = f"{self.desk.plan.name}-loop"
+            name = f"{self.supervisor.plan.name}-loop"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
                 self._thread.start()
             except BaseException:
                 self._thread = None
-                self._finish()
+                self.supervisor.finish()
                 raise
         else:
             self._main = self._loop.create_task(self._supervise())
@@ -91,7 +91,7 @@ class Tasks:
             asyncio.run(self._supervise())
         finally:
             self._gone = True
-            self.desk.ring_joiners()
+            self.supervisor.settler.notify_joins()
 
     def is_inside(self) -> bool:
         """Return whether the caller would keep the loop from coming to its end."""
@@ -108,31 +108,32 @@ class Tasks:
 
     def is_over(self) -> bool:
         """Return whether all has ended that will."""
-        return self._over.is_set()
+        return self.supervisor.over.is_set()
 
     def wait(self) -> None:
         """Wait for the end; make it where the loop does not come to it."""
-        desk = self.desk
-        who = f"stop() of worker {desk.plan.name!r}"
+        supervisor = self.supervisor
+        who = f"stop() of worker {supervisor.plan.name!r}"
         grace = 0.0
         if self._loop is None or self._loop.is_running():
             grace = GRACE
-            left = desk.time_left()
-            wait_until(self._consumer._guard, self._consumer._clock, self.is_over, left, who)
-        if not self._over.wait(grace):
+            left = supervisor.time_left()
+            wait_until(self._consumer._monitor, self._consumer._clock, self.is_over, left, who)
+        if not supervisor.over.wait(grace):
             self.give_up()
         else:
             self.join_thread(GRACE)
 
     def give_up(self) -> None:
         """End it without its loop."""
-        log.error("%s: the loop of its handlers is blocked or does not run", self.desk.plan.name)
-        self.desk.stop(0)
-        self._finish()
+        supervisor = self.supervisor
+        log.error("%s: the loop of its handlers is blocked or does not run", supervisor.plan.name)
+        supervisor.stop(0)
+        supervisor.finish()
 
     def is_gone(self) -> bool:
         """Return whether its loop, if it is its own, has come to its end."""
-        return self._over.is_set() and (self._gone or self._thread is None)
+        return self.supervisor.over.is_set() and (self._gone or self._thread is None)
 
     def join_thread(self, patience: float) -> None:
         """Join the thread of its own loop, which waits for what the handlers left running there."""
@@ -140,27 +141,29 @@ class Tasks:
         if thread is not None:
             thread.join(patience)
             if thread.is_alive():
-                name = self.desk.plan.name
+                name = self.supervisor.plan.name
                 log.error("%s: %s is left behind: its loop has not ended", name, thread.name)
 
+    # In the task of a slot
+
     async def _serve(self, slot: Slot) -> None:
-        desk = self.desk
+        supervisor = self.supervisor
         _serving.set(self)
         try:
             await self._work_on(slot)
         except (asyncio.CancelledError, GeneratorExit):  # the second when its loop was closed
-            desk.stop(0)  # the supervisor puts the message back
+            supervisor.stop(0)  # the supervisor puts the message back
             raise
         except BaseException as error:
-            desk.broke(slot, error)
+            supervisor.broke(slot, error)
             raise
         finally:
-            desk.leave(slot)
+            supervisor.leave(slot)
 
     async def _work_on(self, slot: Slot) -> None:
-        desk = self.desk
-        most = 1 + desk.plan.prefetch
-        while not desk.stopping:
+        supervisor = self.supervisor
+        most = 1 + supervisor.plan.prefetch
+        while not supervisor.stopping:
             slot.fetched = await self._next(most)
             while (message := slot.next()) is not None:
                 await self._work(slot, message)
@@ -172,13 +175,13 @@ class Tasks:
                 [await self._consumer.get()] if most == 1 else await self._consumer.get_many(most)
             )
         except Closed:
-            if not self.desk.stopping:
-                self.desk.stop(NEVER)  # the channel is over; who is at work may end
+            if not self.supervisor.stopping:
+                self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
             return []
 
     async def _work(self, slot: Slot, message: Message[Any]) -> None:
-        desk = self.desk
-        if not desk.begin(slot, message):
+        supervisor = self.supervisor
+        if not supervisor.begin(slot, message):
             return
         try:
             result = await self._handler(message)
@@ -186,43 +189,51 @@ class Tasks:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            desk.failed(slot, error)  # what it awaited was cancelled, not the handler
+            supervisor.failed(slot, error)  # what it awaited was cancelled, not the handler
         except Exception as error:
-            desk.failed(slot, error)
+            supervisor.failed(slot, error)
         else:
-            desk.succeeded(slot, result)
+            supervisor.succeeded(slot, result)
+
+    # In the supervisor's task
 
     async def _supervise(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        desk = self.desk
-        sleeper: Sleeper[Any] = Sleeper(
-            self._consumer._guard, self._consumer._clock, lambda _sleeper: self._finish()
+        supervisor = self.supervisor
+        consumer = self._consumer
+        waiting: TaskWaiter[Any] = TaskWaiter(
+            "start", consumer._monitor, consumer._clock, lambda _waiter: supervisor.finish()
         )
-        desk.ring = sleeper.wake
-        for slot in desk.slots:
+        self._waiting = waiting
+        self._loop = waiting.loop
+        for slot in supervisor.slots:
             self._tasks.append(self._loop.create_task(self._serve(slot), name=slot.name))
         try:
-            await self._watch(sleeper)
+            await self._watch(waiting)
         finally:
-            sleeper.end()
-            desk.stop(0)
-            desk.end()
+            waiting.end()
+            supervisor.stop(0)
+            supervisor.end()
             try:
                 await self._cancel()
             finally:
-                self._finish()
+                supervisor.finish()
 
-    async def _watch(self, sleeper: Sleeper[Any]) -> None:
-        while (moment := self.desk.act()) is not None:
-            await sleeper.sleep(None if moment == NEVER else moment)
-            sleeper.listen()
+    async def _watch(self, waiting: TaskWaiter[Any]) -> None:
+        clock = self._consumer._clock
+        while (moment := self.supervisor.act()) is not None:
+            alarm = None if moment == NEVER else clock.alarm(waiting.loop, moment, waiting.wake)
+            try:
+                if clock.monotonic_ns() < moment:  # else it has just come, and nothing calls
+                    await waiting.sleep()
+            finally:
+                if alarm is not None:
+                    alarm.cancel()
+            waiting.listen()
 
-    def _finish(self) -> None:
-        """Leave the channel, and tell who waits for the end."""
-        self.desk.end()
-        self._over.set()
-        self.desk.ring_joiners()
-        self.desk.when_over()
+    def _wake(self) -> None:
+        """Have the supervisor's task look again, from any thread; before it begins it will."""
+        if self._waiting is not None:
+            self._waiting.wake()
 
     async def _cancel(self) -> None:
         """Cancel what has not ended, and let the loop go round so that it can."""
@@ -238,12 +249,12 @@ class Tasks:
         for task in self._tasks:
             if not task.done():
                 name = task.get_name()
-                log.error("%s: %s was cancelled and goes on", self.desk.plan.name, name)
+                log.error("%s: %s was cancelled and goes on", self.supervisor.plan.name, name)
 
 
-async def soon(guard: Guard, clock: Clock, done: Callable[[], bool]) -> bool:
+async def soon(monitor: Monitor, clock: Clock, done: Callable[[], bool]) -> bool:
     """Wait `GRACE` real seconds for a condition; see `until`."""
     try:
-        return await asyncio.wait_for(until(guard, clock, done, None), GRACE)
+        return await asyncio.wait_for(until(monitor, clock, done, None), GRACE)
     except TimeoutError:
         return done()

@@ -10,37 +10,37 @@ import threading
 from functools import partial
 from typing import Any, Final
 
-from nsqlite.clock import NEVER, ring
+from nsqlite.clock import NEVER, release
 from nsqlite.consumer import Consumer
 from nsqlite.errors import ClockStandsStill, Closed
 from nsqlite.message import Message
-from nsqlite.waiter import wait_until
-from nsqlite.worker.desk import Desk, Slot
-from nsqlite.worker.judge import Plan
+from nsqlite.waiting import wait_until
+from nsqlite.worker.plan import Plan
+from nsqlite.worker.supervisor import Slot, Supervisor
 
 
-class Threads:
+class ThreadRunner:
     """One thread for each slot, and the supervisor's.
 
     Attributes:
-        desk: what they act on.
+        supervisor: what they act on.
     """
 
-    __slots__ = ("_bell", "_clock", "_consumer", "_handler", "_over", "_threads", "desk")
+    __slots__ = ("_bell", "_clock", "_consumer", "_handler", "_threads", "supervisor")
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make the threads; see `start`."""
-        self.desk: Final = Desk(plan, consumer, "left behind")
         self._handler: Final = plan.handler
         self._consumer: Final = consumer
         self._clock: Final = consumer._clock
-        self._over: Final = threading.Event()
         self._bell: Final = threading.Lock()
         self._bell.acquire()
-        self.desk.ring = partial(ring, self._bell)
+        self.supervisor: Final = Supervisor(
+            plan, consumer, overdue="left behind", wake=partial(release, self._bell)
+        )
         self._threads: Final = [
             threading.Thread(target=self._serve, args=(slot,), name=slot.name, daemon=True)
-            for slot in self.desk.slots
+            for slot in self.supervisor.slots
         ]
         name = f"{plan.name}-supervisor"
         self._threads.append(threading.Thread(target=self._supervise, name=name, daemon=True))
@@ -51,7 +51,6 @@ class Threads:
             for thread in self._threads:
                 thread.start()
         except BaseException:  # there may be no supervisor
-            self.desk.stop(0)
             self._finish()
             raise
 
@@ -63,28 +62,34 @@ class Threads:
         """Return whether this is called by a handler."""
         return self.is_inside()
 
+    def is_over(self) -> bool:
+        """Return whether all has ended that will."""
+        return self.supervisor.over.is_set()
+
     def wait(self) -> None:
         """Wait for the end, of which the supervisor makes sure; join the threads that ended."""
-        who = f"stop() of worker {self.desk.plan.name!r}"
-        wait_until(self._consumer._guard, self._clock, self.is_over, None, who)
-        left = {slot.name for slot in self.desk.slots if slot.message is not None}
+        who = f"stop() of worker {self.supervisor.plan.name!r}"
+        wait_until(self._consumer._monitor, self._clock, self.is_over, None, who)
+        left = {slot.name for slot in self.supervisor.slots if slot.message is not None}
         for thread in self._threads:
             if thread.name not in left and thread.ident is not None:
                 thread.join()
+
+    # In the thread of a slot
 
     def _serve(self, slot: Slot) -> None:
         try:
             self._work_on(slot)
         except BaseException as error:
-            self.desk.broke(slot, error)
+            self.supervisor.broke(slot, error)
             raise  # to threading.excepthook
         finally:
-            self.desk.leave(slot)
+            self.supervisor.leave(slot)
 
     def _work_on(self, slot: Slot) -> None:
-        desk = self.desk
-        most = 1 + desk.plan.prefetch
-        while not desk.stopping:
+        supervisor = self.supervisor
+        most = 1 + supervisor.plan.prefetch
+        while not supervisor.stopping:
             slot.fetched = self._next(most)
             while (message := slot.next()) is not None:
                 following: Message[Any] | None = message
@@ -96,27 +101,29 @@ class Threads:
         try:
             return [self._consumer.get()] if most == 1 else self._consumer.get_many(most)
         except (Closed, ClockStandsStill):  # the second is for who waits for this worker
-            if self._consumer.closed and not self.desk.stopping:
-                self.desk.stop(NEVER)  # the channel is over; who is at work may end
+            if self._consumer.closed and not self.supervisor.stopping:
+                self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
             return []
 
     def _work(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
         """Handle a message; return another one if it was got at once with the answer."""
-        desk = self.desk
-        if not desk.begin(slot, message):
+        supervisor = self.supervisor
+        if not supervisor.begin(slot, message):
             return None
         try:
             result = self._handler(message)
         except Exception as error:
-            desk.failed(slot, error)
+            supervisor.failed(slot, error)
             return None
-        if result is None and desk.is_swift():
+        if result is None and supervisor.fin_is_all():
             following = self._consumer._finish_and_get(message)
             if following is not None:
                 slot.message = None
                 return following
-        desk.succeeded(slot, result)
+        supervisor.succeeded(slot, result)
         return None
+
+    # In the supervisor's thread
 
     def _supervise(self) -> None:
         try:
@@ -125,22 +132,14 @@ class Threads:
             self._finish()
 
     def _watch(self) -> None:
-        clock = self._clock
-        while (moment := self.desk.act()) is not None:
-            nap = None if moment == NEVER else max(0, moment - clock.monotonic_ns())
+        while (moment := self.supervisor.act()) is not None:
+            until = None if moment == NEVER else moment
             try:
-                clock.wait(self._bell, nap, "the supervisor of a worker")
+                self._clock.wait(self._bell, until, "the supervisor of a worker")
             except ClockStandsStill:
                 pass  # for who waits for this worker
 
     def _finish(self) -> None:
         """Leave the channel, and tell who waits for the end."""
-        self.desk.stop(0)
-        self.desk.end()
-        self._over.set()
-        self.desk.ring_joiners()
-        self.desk.when_over()
-
-    def is_over(self) -> bool:
-        """Return whether all has ended that will."""
-        return self._over.is_set()
+        self.supervisor.stop(0)
+        self.supervisor.finish()

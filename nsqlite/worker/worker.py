@@ -14,25 +14,27 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Never, Self, TypeAlias
 
 from nsqlite import aio
 from nsqlite.aio.publish import until
 from nsqlite.channel import Channel
-from nsqlite.consumer import Consumer
+from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, Reentered
-from nsqlite.getting import Getting
-from nsqlite.lock import make_section
-from nsqlite.options import seconds, timeout_ns, whole
+from nsqlite.lock import make_lock
+from nsqlite.options import seconds, timeout_ns, unknown_option, whole
 from nsqlite.topic import Topic
-from nsqlite.waiter import wait_until
+from nsqlite.waiting import wait_until
 from nsqlite.worker.backoff import Backoff
-from nsqlite.worker.judge import GiveUp, Plan, check_kinds
-from nsqlite.worker.middleware import Handler, Middleware, is_coroutine, name_of, wrap
-from nsqlite.worker.tasks import GRACE, Tasks, soon
-from nsqlite.worker.threads import Threads
+from nsqlite.worker.handler import Handler, is_coroutine, name_of
+from nsqlite.worker.middleware import Middleware, wrap
+from nsqlite.worker.plan import GiveUp, Plan, check_kinds
+from nsqlite.worker.tasks import GRACE, TaskRunner, soon
+from nsqlite.worker.threads import ThreadRunner
 
 log: Final = logging.getLogger("nsqlite")
+
+Runner: TypeAlias = ThreadRunner | TaskRunner
 
 _DEFAULT_BACKOFF: Final = Backoff()
 
@@ -79,6 +81,7 @@ class Worker:
         max_in_flight: int | None = None,
         middleware: Iterable[Middleware] = (),
         name: str | None = None,
+        **unknown: Never,
     ) -> None:
         """Make a worker; nothing happens before `start`.
 
@@ -103,17 +106,21 @@ class Worker:
             max_in_flight: how many messages the worker may hold, those taken over included; by
                 default as many as its slots take.
             middleware: what stands around the handler, the outermost first.
-            name: by default the topic's and the channel's.
+            name: what log records, threads, tasks and its consumer are called; by default the
+                topic's and the channel's.
+            unknown: nothing else; the error names the option that is nearest.
 
         Raises:
-            InvalidOption: an argument is of the wrong kind or out of its range.
+            InvalidOption: an argument is unknown, of the wrong kind or out of its range.
         """
+        check_names(unknown)
         check_kinds(
             channel,
             handler,
             backoff=backoff,
             dead_letter=dead_letter,
             on_give_up=on_give_up,
+            auto_touch=auto_touch,
             name=name,
         )
         seconds("requeue_delay", requeue_delay, 0, 3600)
@@ -126,7 +133,6 @@ class Worker:
             seconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
         self.channel: Final = channel
         self.name: Final = name or f"{channel.topic_name}:{channel.name}"
-        self._msg_timeout: Final = msg_timeout
         self._plan: Final = Plan(
             channel=channel,
             handler=wrap(handler, middleware),
@@ -138,14 +144,15 @@ class Worker:
             on_give_up=on_give_up,
             requeue_delay=requeue_delay,
             max_requeue_delay=max_requeue_delay,
+            msg_timeout=msg_timeout,
             prefetch=prefetch,
             window=window,
             auto_touch=auto_touch,
         )
         self.when_over: Callable[[], object] = lambda: None
-        self._used = False
-        self._crew: Threads | Tasks | None = None
-        self._ghost: Getting[Any] | None = None  # a parent's consumer, in the child of a fork
+        self._started = False
+        self._runner: Runner | None = None
+        self._inherited: AnyConsumer[Any] | None = None  # the parent's, in the child of a fork
 
     # Its life
 
@@ -157,33 +164,36 @@ class Worker:
             TooManyConsumers: the channel has `max_channel_consumers` already.
         """
         with _starting:
-            used, self._used = self._used, True
-        if used:
+            started, self._started = self._started, True
+        if started:
             raise Closed(f"worker {self.name!r}", "started already")
         try:
-            crew = self._crew = self._make_crew()
+            runner = self._runner = self._make_runner()
         except BaseException:
-            self._used = False  # it could not even begin
+            self._started = False  # it could not even begin
             raise
-        crew.desk.when_over = self.when_over
+        runner.supervisor.when_over = self.when_over
         for worker in _running.copy():
             if not worker.running:
                 _running.discard(worker)
         _running.add(self)
-        crew.start()
+        runner.start()
         return self
 
-    def _make_crew(self) -> Threads | Tasks:
+    def _make_runner(self) -> Runner:
         """Join the channel with a consumer of the right kind."""
-        if self._ghost is not None:
-            self._ghost.close()
-            self._ghost = None
-        window, msg_timeout = self._plan.window, self._msg_timeout
-        if is_coroutine(self._plan.handler):
-            tasks = aio.Consumer(self.channel, max_in_flight=window, msg_timeout=msg_timeout)
-            return Tasks(self._plan, tasks)
-        threads = Consumer(self.channel, max_in_flight=window, msg_timeout=msg_timeout)
-        return Threads(self._plan, threads)
+        if self._inherited is not None:
+            self._inherited.close()
+            self._inherited = None
+        plan = self._plan
+        options: Final[dict[str, Any]] = {
+            "max_in_flight": plan.window,
+            "msg_timeout": plan.msg_timeout,
+            "name": plan.name,
+        }
+        if is_coroutine(plan.handler):
+            return TaskRunner(plan, aio.Consumer(self.channel, **options))
+        return ThreadRunner(plan, Consumer(self.channel, **options))
 
     def stop(self, timeout: float = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.
@@ -203,29 +213,29 @@ class Worker:
             InvalidOption: the timeout is negative or no finite number; nothing has changed.
         """
         self.begin_stop(timeout)
-        crew = self._crew
-        if crew is None or crew.is_inside() or self._holds_a_lock():
+        runner = self._runner
+        if runner is None or runner.is_inside() or self._holds_a_lock():
             return
         try:
-            crew.wait()
+            runner.wait()
         except BaseException:
-            crew.desk.stop(0)
+            runner.supervisor.stop(0)
             raise
         _running.discard(self)
 
     def begin_stop(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and do not wait for the end."""
         limit = seconds("timeout", timeout)
-        if self._crew is not None:
-            self._crew.desk.stop(limit)
-        elif self._ghost is not None:
-            self._ghost.close()
+        if self._runner is not None:
+            self._runner.supervisor.stop(limit)
+        elif self._inherited is not None:
+            self._inherited.close()
 
     def _holds_a_lock(self) -> bool:
         """Return whether the calling thread is inside a call that the worker may wait for."""
         dead = self._plan.dead_letter
-        guards = [self.channel._guard] + ([] if dead is None else [dead._guard])
-        return any(guard.lock.owned() for guard in guards)
+        monitors = [self.channel._monitor] + ([] if dead is None else [dead._monitor])
+        return any(monitor.lock.owned() for monitor in monitors)
 
     async def stop_async(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and await the end instead of blocking the loop.
@@ -236,33 +246,33 @@ class Worker:
             The rest is immediate.
         """
         self.begin_stop(timeout)
-        crew = self._crew
-        if crew is None or crew.is_slot():
+        runner = self._runner
+        if runner is None or runner.is_slot():
             return
         try:
-            await self._await_end(crew)
+            await self._await_end(runner)
         except BaseException:
-            crew.desk.stop(0)
+            runner.supervisor.stop(0)
             raise
         _running.discard(self)
 
-    async def _await_end(self, crew: Threads | Tasks) -> None:
-        guard, clock = self.channel._guard, self.channel._clock
-        moment = clock.monotonic_ns() + crew.desk.time_left()
-        over = await until(guard, clock, crew.is_over, moment) or await soon(
-            guard, clock, crew.is_over
+    async def _await_end(self, runner: Runner) -> None:
+        monitor, clock = self.channel._monitor, self.channel._clock
+        moment = clock.monotonic_ns() + runner.supervisor.time_left()
+        over = await until(monitor, clock, runner.is_over, moment) or await soon(
+            monitor, clock, runner.is_over
         )
-        if not over and isinstance(crew, Tasks) and not crew.is_inside():
-            crew.give_up()  # its loop is blocked
-        elif isinstance(crew, Threads):
-            crew.wait()  # no longer than they need to end
+        if not over and isinstance(runner, TaskRunner) and not runner.is_inside():
+            runner.give_up()  # its loop is blocked
+        elif isinstance(runner, ThreadRunner):
+            runner.wait()  # no longer than they need to end
         else:
-            crew.join_thread(GRACE if await soon(guard, clock, crew.is_gone) else 0)
+            runner.join_thread(GRACE if await soon(monitor, clock, runner.is_gone) else 0)
 
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended."""
-        return self._crew is not None and not self._crew.is_over()
+        return self._runner is not None and not self._runner.is_over()
 
     def __enter__(self) -> Self:
         """Start."""
@@ -307,25 +317,25 @@ class Worker:
             InvalidOption: the timeout is negative or no finite number.
             Reentered: called by a handler, or in the loop in which the handlers run.
         """
-        crew = self._crew
-        if crew is not None and crew.is_inside():
+        runner = self._runner
+        if runner is not None and runner.is_inside():
             raise Reentered("join", "await join_async(), outside of the worker's handlers")
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
         who = f"join() of worker {self.name!r}"
-        over = wait_until(self.channel._guard, self.channel._clock, done, limit, who)
+        over = wait_until(self.channel._monitor, self.channel._clock, done, limit, who)
         return self._joined(over, raise_first=raise_first)
 
     async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
         """Wait like `join`, and let the loop go on."""
-        crew = self._crew
-        if crew is not None and crew.is_slot():
+        runner = self._runner
+        if runner is not None and runner.is_slot():
             raise Reentered("join_async", "call it outside of the worker's handlers")
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
         clock = self.channel._clock
         moment = None if limit is None else clock.monotonic_ns() + limit
-        over = await until(self.channel._guard, clock, done, moment)
+        over = await until(self.channel._monitor, clock, done, moment)
         return self._joined(over, raise_first=raise_first)
 
     def _done(self) -> bool:
@@ -333,7 +343,7 @@ class Worker:
 
     def _is_over(self) -> bool:
         """Return whether it was started and has ended."""
-        return self._crew is not None and self._crew.is_over()
+        return self._runner is not None and self._runner.is_over()
 
     def _failed(self) -> bool:
         return self._error() is not None or self._done()
@@ -349,27 +359,42 @@ class Worker:
     @property
     def broken(self) -> BaseException | None:
         """What ended it though no handler should raise it, like `SystemExit`; None if nothing."""
-        return None if self._crew is None else self._crew.desk.broken
+        return None if self._runner is None else self._runner.supervisor.broken
 
     def _error(self) -> BaseException | None:
-        return None if self._crew is None else self._crew.desk.error
+        return None if self._runner is None else self._runner.supervisor.settler.error
 
     def __repr__(self) -> str:
         """Show its name, handler and state."""
-        state = "running" if self.running else "stopped" if self._crew else "new"
+        state = "running" if self.running else "stopped" if self._runner else "new"
         return f"<Worker {self.name!r} of {name_of(self._plan.handler)} {state}>"
 
 
+OPTIONS: Final = frozenset(Worker.__init__.__kwdefaults__ or ())
+"""The names of all options of a worker."""
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check that a worker has options of these names.
+
+    Raises:
+        InvalidOption: it has not; the error offers the nearest that it has.
+    """
+    for name in names:
+        if name not in OPTIONS:
+            raise unknown_option("option", name, OPTIONS)
+
+
 _running: Final[set[Worker]] = set()
-_starting: Final = make_section(rank=2)  # guards `Worker._used`; nothing is called inside
+_starting: Final = make_lock(rank=2)  # protects `Worker._started`; nothing is called inside
 
 
 def _forget_all() -> None:
     """In the child of a fork: the threads and loops of the workers are gone."""
     for worker in _running:
-        crew, worker._crew = worker._crew, None
-        worker._ghost = None if crew is None else crew.desk.consumer
-        worker._used = False
+        runner, worker._runner = worker._runner, None
+        worker._inherited = None if runner is None else runner.supervisor.consumer
+        worker._started = False
     _running.clear()
 
 

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self
 from helpers import PATIENCE, TellingManualClock
 
 from nsqlite import Topic
+from nsqlite.aio.waiting import TaskWaiter
 
 P = ParamSpec("P")
 
@@ -143,26 +144,33 @@ def abandoned(start: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any
     return task
 
 
+def task_of(waiter: Any) -> TaskWaiter[Any]:
+    """Return what stands for a call in its loop, of what stands for it in a wait queue."""
+    found = waiter.wake.__self__
+    assert isinstance(found, TaskWaiter)
+    return found
+
+
 def traces(topic: Topic[Any]) -> dict[str, int]:
     """Check a topic, and return how much of those who waited is left in it, where there is any."""
     topic._check()
-    guard = topic._guard
+    monitor = topic._monitor
     found = {
-        "rung": len(guard.rung),
-        "joiners": len(guard.joiners),
-        "waiting": guard.waiting,
-        "putters": len(topic._fan._putters),
-        "alert": guard.alert,
+        "woken": len(monitor.woken),
+        "joins": len(monitor.joins),
+        "waiting": monitor.waiting,
+        "putters": len(monitor.putters),
+        "after": monitor.after,
     }
     for name, channel in topic.channels.items():
-        line = channel._flow.line
-        found[f"{name}: first_come"] = len(line.first_come)
-        found[f"{name}: parked"] = len(line.parked)
-        found[f"{name}: sleepers"] = len(line.sleepers)
-        found[f"{name}: watcher"] = line.watcher is not None
-        found[f"{name}: waiters"] = sum(len(member.waiters) for member in channel._consumers())
-        for loop, lookout in line.lookouts.items():
+        waiters = channel._queue.waiters
+        found[f"{name}: able"] = len(waiters.able)
+        found[f"{name}: parked"] = len(waiters.parked)
+        found[f"{name}: threads"] = len(waiters.threads)
+        found[f"{name}: watcher"] = waiters.watcher is not None
+        found[f"{name}: waiters"] = sum(len(member._waiters) for member in channel._consumers())
+        for loop, timer in waiters.timers.items():
             assert isinstance(loop, asyncio.AbstractEventLoop)
             if not loop.is_closed():
-                found[f"{name}: {lookout}"] = lookout.waiters
+                found[f"{name}: {timer}"] = timer.waiters
     return {what: count for what, count in found.items() if count}

@@ -8,11 +8,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from helpers import PATIENCE, Call
+from helpers import PATIENCE, Call, TellingManualClock
 from store.stores import Scene as Kept
 
 import nsqlite
@@ -24,6 +25,7 @@ from aio.loops import (
     cancel_all,
     in_loop,
     outcome,
+    task_of,
     traces,
     turns,
 )
@@ -31,13 +33,16 @@ from nsqlite import (
     Closed,
     Empty,
     InvalidOption,
+    NotAsyncio,
     NotInFlight,
+    Reentered,
     State,
     StoreFull,
     Topic,
     WindowFull,
     aio,
 )
+from nsqlite.clock import Bell
 from nsqlite.testing import ManualClock
 
 
@@ -85,8 +90,9 @@ def test_who_waits_needs_a_loop() -> None:
     scene = Scene()
     with pytest.raises(Empty):
         scene.consumer.get(timeout=0).send(None)
-    with pytest.raises(RuntimeError, match="no running event loop"):
+    with pytest.raises(NotAsyncio) as info:
         scene.consumer.get().send(None)
+    assert "get" == info.value.call
     assert {} == traces(scene.topic)
 
 
@@ -95,7 +101,7 @@ async def test_a_get_waits_for_a_put_of_its_loop() -> None:
     """A get that waits is handed what another task puts."""
     scene = Scene()
     task = await begin(scene.consumer.get())
-    assert 1 == len(scene.consumer.waiters)
+    assert 1 == len(scene.consumer._waiters)
     scene.topic.put(b"1")
     message = await task
     assert (b"1", 1, State.IN_FLIGHT) == (message.body, message.attempts, message.state)
@@ -123,7 +129,7 @@ async def test_a_get_that_waits_takes_one_turn() -> None:
 
 
 @pytest.mark.parametrize("first", ["thread", "task"])
-def test_first_come_first_served(first: str) -> None:
+def test_able_first_served(first: str) -> None:
     """Threads and the tasks of two loops are served in the order in which they came."""
     scene = Scene()
 
@@ -333,8 +339,8 @@ async def test_a_timeout_while_time_passed_awake() -> None:
     scene.topic.put(b"1")
     await scene.consumer.get()
     task = await begin(scene.consumer.get(timeout=5))
-    scene.channel._flow.line.ring_all()
-    scene.topic._guard.settle()
+    scene.channel._queue.waiters.notify_all()
+    scene.topic._monitor.settle()
     scene.clock.advance(5)
     error = await outcome(task)
     assert isinstance(error, WindowFull)
@@ -374,8 +380,8 @@ async def test_a_cancelled_get_leaves_no_trace(when: str) -> None:
     if when == "over":
         await turns()
     if when == "rung":
-        scene.channel._flow.line.ring_all()
-        scene.topic._guard.settle()
+        scene.channel._queue.waiters.notify_all()
+        scene.topic._monitor.settle()
     assert when != "over" or task.done()
     task.cancel()
     found = await outcome(task)
@@ -410,6 +416,182 @@ async def test_a_message_handed_in_vain_goes_to_the_head() -> None:
         scene.channel.stats().requeue_count,
         scene.channel.stats().timeout_count,
     )
+
+
+def cancel(coroutine: Any) -> None:
+    """Cancel what waits, at once, as its task would in its turn."""
+    with pytest.raises(asyncio.CancelledError):
+        coroutine.throw(asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+@in_loop
+async def test_several_that_are_cancelled_give_back_in_order(order: tuple[int, ...]) -> None:
+    """Gets that were all handed a message are cancelled in any order: the messages keep theirs."""
+    scene = Scene()
+    coroutines = [scene.consumer.get() for _ in order]
+    for coroutine in coroutines:
+        await step(coroutine)
+    scene.topic.put_many([0, 1, 2, 3, 4])
+    for number in order:
+        cancel(coroutines[number])
+        scene.topic._check()
+    assert [(body, 0) for body in range(5)] == scene.ready()
+    assert {} == traces(scene.topic)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@in_loop
+async def test_batches_that_are_cancelled_give_back_in_order(order: tuple[int, ...]) -> None:
+    """Batches cancelled while they linger keep their order, and that among them."""
+    scene = Scene()
+    coroutines = []
+    for number in range(3):
+        scene.topic.put_many([2 * number, 2 * number + 1])
+        coroutines.append(scene.consumer.get_many(4, linger=5))
+        await step(coroutines[-1])
+    assert 6 == scene.consumer.in_flight_count
+    for number in order:
+        cancel(coroutines[number])
+        scene.topic._check()
+    assert [(body, 0) for body in range(6)] == scene.ready()
+    assert {} == traces(scene.topic)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@in_loop
+async def test_consumers_that_are_closed_give_back_what_was_handed(order: tuple[int, ...]) -> None:
+    """What waiting gets were handed goes back in order when their consumers are closed."""
+    scene = Scene()
+    consumers = [scene.another() for _ in order]
+    coroutines = [consumer.get() for consumer in consumers]
+    for coroutine in coroutines:
+        await step(coroutine)
+    scene.topic.put_many([0, 1, 2, 3])
+    for number in order:
+        consumers[number].close()
+        scene.topic._check()
+    assert [(body, 0) for body in range(4)] == scene.ready()
+    for coroutine in coroutines:
+        coroutine.close()
+    assert {} == traces(scene.topic)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_threads_that_are_interrupted_give_back_in_order(order: tuple[int, ...]) -> None:
+    """Threads that were all handed a message are interrupted in any order: these keep theirs."""
+
+    class Interrupting(TellingManualClock):
+        """A clock whose waits end by an exception, when they are told to."""
+
+        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+            event = events.pop(0)  # before the test goes on, which waits for the call below
+            assert super().wait(bell, moment, who)
+            assert event.wait(PATIENCE)
+            raise KeyboardInterrupt
+
+    events = [threading.Event() for _ in order]
+    told = events.copy()
+    clock = Interrupting(patience=100)
+    topic: Topic[int] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    calls = []
+    for _ in order:
+        calls.append(Call(nsqlite.Consumer(channel).get))
+        clock.until_waiting()
+    topic.put_many([0, 1, 2, 3])
+    for number in order:
+        told[number].set()
+        assert isinstance(calls[number].result(), KeyboardInterrupt)
+    assert [(body, 0) for body in range(4)] == [(i.body, i.attempts) for i in channel.peek()]
+    assert {} == traces(topic)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@in_loop
+async def test_what_nobody_claims_in_time_goes_back_in_order(order: tuple[int, ...]) -> None:
+    """What waiting gets were handed and did not take in time goes back in its order, uncounted."""
+    scene = Scene()
+    coroutines = [scene.another(msg_timeout=5 + number).get() for number in order]
+    for coroutine in coroutines:
+        await step(coroutine)
+    scene.topic.put_many([0, 1, 2, 3])
+    scene.channel.pause()
+    for _ in order:
+        scene.clock.advance_to_next()
+    scene.clock.advance(10)
+    assert [(body, 0) for body in range(4)] == scene.ready()
+    for coroutine in coroutines:
+        coroutine.close()
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_inside_another_call() -> None:
+    """A get that is awaited in the middle of another call of the topic is refused."""
+    scene = Scene()
+    scene.topic.put(b"1")
+
+    def operation() -> None:
+        with pytest.raises(Reentered):
+            scene.consumer.get().send(None)
+
+    scene.topic._monitor.run(operation)
+    assert b"1" == (await scene.consumer.get()).body
+
+
+@in_loop
+async def test_a_get_is_told() -> None:
+    """An observer hears of a delivery that did not have to wait."""
+    scene = Scene()
+    told: list[Any] = []
+    scene.topic.observe(lambda event: told.append((event.kind, event.body)))
+    scene.topic.put(b"1")
+    await scene.consumer.get()
+    assert [("published", b"1"), ("delivered", b"1")] == told
+
+
+@in_loop
+async def test_a_get_whose_effects_are_interrupted() -> None:
+    """What a signal throws in before a get returns leaves its message at the head of the queue."""
+    scene = Scene()
+    scene.topic.put_many([b"1", b"2"])
+
+    def strike(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    scene.topic.observe(print)
+    queue: Any = scene.channel._queue
+    queue_tell = type(queue).tell
+    type(queue).tell = strike
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            await scene.consumer.get()
+    finally:
+        type(queue).tell = queue_tell
+    assert [(b"1", 0), (b"2", 0)] == scene.ready()
+    scene.topic._check()
+
+
+@in_loop
+async def test_a_get_that_is_interrupted_after_the_lock() -> None:
+    """What an observer throws leaves no effect undone; the message is delivered again in time."""
+    scene = Scene()
+    scene.topic.put(b"1")
+    told: list[str] = []
+
+    def observer(event: nsqlite.Event) -> None:
+        told.append(event.kind)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    stop = scene.topic.observe(observer)
+    with pytest.raises(KeyboardInterrupt):
+        await scene.consumer.get()
+    assert (["delivered"], {}) == (told, traces(scene.topic))
+    stop()
+    scene.clock.advance(60)
+    assert [(b"1", 1)] == scene.ready()
 
 
 @in_loop
@@ -555,7 +737,7 @@ async def test_a_message_left_in_flight_is_still_got() -> None:
     scene.topic.put(b"1")
     scene.consumer.close(give_back=False)
     (await task).fin()
-    assert scene.channel._flow.is_idle()
+    assert scene.channel._queue.is_idle()
 
 
 @in_loop
@@ -621,7 +803,7 @@ def test_a_closed_loop_is_skipped_by_time() -> None:
 
 
 def test_a_closed_loop_with_a_message_in_its_hands() -> None:
-    """A message handed to a loop that is then closed times out like any other."""
+    """A message handed to a loop that is then closed was never delivered when its time is over."""
     scene = Scene()
     loop = asyncio.new_event_loop()
     task: Any = loop.run_until_complete(begin(scene.consumer.get()))
@@ -630,9 +812,9 @@ def test_a_closed_loop_with_a_message_in_its_hands() -> None:
     task._log_destroy_pending = False
     assert (1, 0) == (scene.channel.in_flight_count, scene.channel.depth)
     scene.clock.advance(60)
-    assert [(b"1", 1)] == scene.ready()
+    assert [(b"1", 0)] == scene.ready()
     scene.consumer.close()
-    assert ([(b"1", 1)], {}) == (scene.ready(), traces(scene.topic))
+    assert ([(b"1", 0)], {}) == (scene.ready(), traces(scene.topic))
     assert not task.done()
 
 
@@ -655,7 +837,7 @@ def test_a_destroyed_get_leaves_no_trace(handed: bool) -> None:
     loop = asyncio.new_event_loop()
     coroutine = scene.consumer.get()
     loop.run_until_complete(step(coroutine))
-    assert 1 == len(scene.consumer.waiters)
+    assert 1 == len(scene.consumer._waiters)
     if handed:
         scene.topic.put(b"1")
         assert 1 == scene.channel.in_flight_count
@@ -685,7 +867,7 @@ def test_a_stuck_loop_holds_a_message_no_longer_than_its_time_out() -> None:
             assert (0, 1) == (scene.channel.depth, scene.channel.in_flight_count)
             scene.clock.advance(0.000000001)
             message = call.result()
-            assert (b"1", 2) == (message.body, message.attempts)
+            assert (b"1", 1) == (message.body, message.attempts)
             message.fin()
         elsewhere.run(turns())
         assert not task.done()
@@ -708,7 +890,7 @@ def test_a_stuck_loop_in_real_time(following: str) -> None:
                 message = nsqlite.Consumer(channel).get(timeout=PATIENCE)
             else:
                 message = asyncio.run(aio.Consumer(channel).get(timeout=PATIENCE))
-            assert (b"1", 2) == (message.body, message.attempts)
+            assert (b"1", 1) == (message.body, message.attempts)
         elsewhere.run(turns())
         assert not task.done()
     assert {} == traces(topic)
@@ -729,15 +911,15 @@ async def test_a_get_destroyed_inside_another_call() -> None:
 
     def operation() -> None:
         coroutine.close()
-        scene.channel._flow.requeue(other, held, 0)
+        scene.channel._queue.requeue(other, held, 0)
 
-    scene.topic._guard.run(operation)
+    scene.topic._monitor.run(operation)
     message = await following
     assert (b"1", 2) == (message.body, message.attempts)
     receiver = message._consumer.client_id
     assert [("requeued", other.client_id), ("delivered", receiver)] == told
-    scene.topic._guard.observe(())
-    scene.topic._guard.run(lambda: None)
+    scene.topic._monitor.observe(())
+    scene.topic._monitor.run(lambda: None)
     assert {} == traces(scene.topic)
 
 
@@ -749,7 +931,7 @@ async def test_a_get_that_is_over_leaves_no_garbage() -> None:
     gc.disable()
     try:
         task = await begin(scene.consumer.get())
-        gone = [weakref.ref(waiter) for waiter in scene.consumer.waiters]
+        gone = [weakref.ref(task_of(waiter)) for waiter in scene.consumer._waiters]
         scene.topic.put(b"1")
         await task
         del task

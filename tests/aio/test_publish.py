@@ -14,7 +14,17 @@ from store.stores import Scene as Kept
 from store.stores import everything, full, until
 
 import nsqlite
-from aio.loops import Elsewhere, LastMoment, abandoned, begin, in_loop, outcome, traces, turns
+from aio.loops import (
+    Elsewhere,
+    LastMoment,
+    abandoned,
+    begin,
+    in_loop,
+    outcome,
+    task_of,
+    traces,
+    turns,
+)
 from nsqlite import Closed, Full, InvalidMessage, InvalidOption, StoreFull, Topic, aio
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
@@ -359,8 +369,8 @@ async def test_what_is_over_leaves_no_garbage() -> None:
     gc.disable()
     try:
         tasks = [await begin(aio.put(scene.topic, 2)), await begin(aio.join(scene.topic))]
-        waiters = [*scene.topic._fan._putters, *scene.topic._guard.joiners]
-        gone = [weakref.ref(waiter) for waiter in waiters]
+        waiters = [*scene.topic._monitor.putters, *scene.topic._monitor.joins]
+        gone = [weakref.ref(task_of(waiter)) for waiter in waiters]
         waiters.clear()
         scene.take()
         await tasks[0]
@@ -491,7 +501,7 @@ def test_a_join_of_a_closed_loop_is_forgotten() -> None:
     scene = Scene()
     scene.topic.put(1)
     task = abandoned(lambda: aio.join(scene.topic))
-    assert 1 == len(scene.topic._guard.joiners)
+    assert 1 == len(scene.topic._monitor.joins)
     scene.take()
     assert (NOTHING, False) == (left(scene), task.done())
 
@@ -542,7 +552,9 @@ def test_the_loop_writes_nothing(path: Path) -> None:
         async def put() -> list[str]:
             ids = [await aio.put(topic, b"1"), *await aio.put_many(topic, [b"2", b"3"])]
             assert [b"1", b"2", b"3"] == kept.rows()
-            ids += await asyncio.gather(*(aio.put(topic, b"%d" % n) for n in range(4, 9)))
+            with kept.busy():
+                together = [await begin(aio.put(topic, b"%d" % n)) for n in range(4, 9)]
+            ids += await asyncio.gather(*together)
             ids.append(await aio.put(topic, b"9", delay=1000))
             return ids
 

@@ -2,34 +2,50 @@
 
 How to run it, with the Python that nsqlite is installed in:
 
-    python tests/bench                  everything: about five minutes
-    python tests/bench one flight       some rows
-    python tests/bench --quick          small counts, a few seconds: shows that it works, no more
-    python tests/bench huge             row opening with ten million messages: minutes, and 2 GB
+    python tests/bench                  the rows of the core: about five minutes
+    python tests/bench put fanout       some groups of rows
+    python tests/bench put/one          one row
+    python tests/bench --quick          small counts, some seconds: shows that it works, no more
+    python tests/bench store            the same with a store: see below
     python tests/bench/versions.py DIR  the core beside that of another checkout: see there
 
-How to read it.  Each line compares our figure (`ours`) with another one (`theirs`); times are for
-one message.  The two are run in turns.  `median` is the median of the ratios of these pairs: below
-1, ours is less.  It is judged by `must`: `ok` or `MISS`; `hope` is where it should go.  A `note` is
-not judged.  `least` is the least of the ratios, and `best` the ratio of our fastest run to their
-fastest: where it is far from the median, the machine was busy and the row should be run again.
-`threads`, `bridge`, `worker`, `import` and all from `store` to `stall` are measured in real time,
-the rest in processor time.
+How to read it.  Each line compares our figure (`ours`) with another one (`theirs`), the medians of
+some runs; times are for one message, or for one copy or hop where the row says so.  The two are run
+in turns.  `median` is the median of the ratios of these pairs: below 1, ours is less.  It is judged
+by `must`: `ok` or `MISS`; `hope` is where it should go.  A `note` is not judged.  `least` is the
+least of the ratios, and `best` the ratio of our fastest run to their fastest: where it is far from
+the median, the machine was busy and the row should be run again.  Rows of threads are judged by
+`best`, and so are figures that are compared with nothing, of which it is the least.  What waits for
+threads or a disk is measured in real time, the rest in processor time.  "So" means: as
+the row or the comparison that is named before, but for what follows.
 
-    one       keeps its messages in flight and finishes the oldest; the `Queue` has as many in it,
-              and the loop around it keeps as many
-    flight    is the same with more; the note tells what the collector adds on the way there
-    deferred  judges the wheel; the notes are a longer span, and the whole way through a topic
-    memory    judges our figure itself, in bytes
-    store     and those that follow keep their messages in a file, which is made anew for each run
-              where temporary files are: set TMPDIR to measure another disk.  What is written late
-              is written before the run ends
+    put       one message at a time, and what may be unusual about it
+    batch     a thousand at a time
+    fanout    to several channels
+    threads   from one thread to others
+    await     in an event loop: what is there already, and gets that wait
+    delay     deferred messages until they are ready, on a clock with ticks of 10 ms that is moved
+              in one jump; the notes are the same looked at in each tick, which costs a look for
+              each of 6,000 or 360,000 ticks besides
+    due       a million that are due at once: the call that finds it, which has the lock meanwhile
+    empty     gets that find nothing
+    memory    bytes; `topic` too, and what making and finding topics takes
+    import    a process that imports nsqlite, less one that does nothing
+    build     what those who build on the core use, where it is offered: notes
+
+Only if they are named:
+
+    other     what earlier versions reached and must not lose
+    store     and `durable`, `waiting`, `storemany`, `interval`, `commits`, `shared`, `opening`,
+              `stall`; `stores` are all of these.  They keep their messages in a file, which is made
+              anew for each run where temporary files are: set TMPDIR to measure another disk.  What
+              is written late is written before the run ends
     commits   is the time for each message of one thread or of eight together; the notes are how
               many share a commit, and what the disk alone takes
     shared    judges the size of the file
     opening   judges the seconds until a file that a killed process left behind has given its first
-              message, and the most memory of the process that drains it; its notes are the speed,
-              and `huge`, which is measured only if it is named
+              message, and the most memory of the process that drains it; its notes are the speed;
+              `huge` is the same with ten million messages: minutes, and 2 GB
     stall     judges the longest time between two rounds of an event loop, the median of some runs,
               without the time in which other programs had the processor; the note is the worst of
               all with it
@@ -44,17 +60,17 @@ import argparse
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 import rows
 import storerows
 import wheels
-from table import HEAD
+from table import HEAD, Line
 from timing import FULL, QUICK, Scale
 
-ROWS = {**rows.ROWS, **storerows.ROWS, **storerows.ON_DEMAND}
-ALL = (*rows.ROWS, *storerows.ROWS, "wheel")
-NAMES = (*ROWS, "wheel")
+STORES = {**storerows.ROWS, **storerows.ON_DEMAND}
+NAMES = (*rows.GROUPS, "stores", *STORES, "wheel")
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,24 +87,35 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     options = parser.parse_args(arguments)
     for name in options.names:
-        if name not in NAMES:
-            parser.error(f"there is no row {name!r}; the rows are {', '.join(NAMES)}")
-    run(QUICK if options.quick else FULL, options.names or ALL)
+        if name not in NAMES and name not in rows.ROWS:
+            known = ", ".join(
+                row for row in rows.ROWS if row.startswith(name.partition("/")[0] + "/")
+            )
+            parser.error(f"there is no row {name!r}; the rows are {known or ', '.join(NAMES)}")
+    run(QUICK if options.quick else FULL, options.names)
 
 
-def run(scale: Scale, names: list[str] | tuple[str, ...]) -> None:
+def run(scale: Scale, names: list[str]) -> None:
     """Print the tables."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     print(f"{python}, {os.cpu_count()} processors, {scale.pairs} pairs of short runs")
-    chosen = [name for name in ROWS if name in names]
-    if chosen:
+    if names != ["wheel"]:
         print(HEAD, flush=True)
-    for name in chosen:
-        for line in ROWS[name](scale):
-            print(line, flush=True)
+    for line in lines(scale, names):
+        print(line, flush=True)
     if "wheel" in names:
         for text in wheels.lines(scale):
             print(text, flush=True)
+
+
+def lines(scale: Scale, names: list[str]) -> Iterator[Line]:
+    """Measure what was named, in the order of the table; the core if nothing was."""
+    for row in rows.ROWS.values():
+        if row.name in names or row.group in names or (not names and row not in rows.OTHERS):
+            yield row.line(scale)
+    for name, measure in STORES.items():
+        if name in names or ("stores" in names and name in storerows.ROWS):
+            yield from measure(scale)
 
 
 if __name__ == "__main__":

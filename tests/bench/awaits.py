@@ -10,12 +10,12 @@ import asyncio
 import weakref
 from collections.abc import Callable, Coroutine
 from threading import Thread
-from typing import Any
+from typing import Any, Unpack
 
 from loops import BODY
 from timing import Loop
 
-from nsqlite import Topic, aio
+from nsqlite import Topic, TopicOptions, aio
 
 
 def in_a_loop(work: Callable[[int], Coroutine[Any, Any, object]]) -> Loop:
@@ -30,16 +30,15 @@ def in_a_loop(work: Callable[[int], Coroutine[Any, Any, object]]) -> Loop:
     return loop
 
 
-def alone() -> Loop:
+def alone(**options: Unpack[TopicOptions]) -> Loop:
     """Put one, get one and finish it, in one task."""
-    topic: Topic[bytes] = Topic("bench")
+    topic: Topic[bytes] = Topic("bench", **options)
     consumer = aio.Consumer(topic.channel("a"))
-    put, get, fin = aio.put, consumer.get, consumer.fin
 
     async def work(rounds: int) -> None:
         for _ in range(rounds):
-            await put(topic, BODY)
-            fin(await get())
+            await aio.put(topic, BODY)
+            consumer.fin(await consumer.get())
 
     return in_a_loop(work)
 
@@ -47,42 +46,162 @@ def alone() -> Loop:
 def alone_queue() -> Loop:
     """Put one and get one, in one task."""
     queue: asyncio.Queue[bytes] = asyncio.Queue()
-    put, get = queue.put, queue.get
 
     async def work(rounds: int) -> None:
         for _ in range(rounds):
-            await put(BODY)
-            await get()
+            await queue.put(BODY)
+            await queue.get()
 
     return in_a_loop(work)
 
 
-def subscribers(count: int) -> Loop:
-    """Publish one, and get and finish it in each of so many channels."""
-    topic: Topic[bytes] = Topic("bench")
-    consumers = [aio.Consumer(topic.channel(f"c{number}")) for number in range(count)]
-    hands = [(consumer.get, consumer.fin) for consumer in consumers]
+def ping_pong() -> Loop:
+    """Send a message to another task and have it back; each get waits.  A round is one hop."""
+    there, back = Topic[bytes]("there"), Topic[bytes]("back")
+    far, near = (aio.Consumer(topic.channel("a")) for topic in (there, back))
 
     async def work(rounds: int) -> None:
-        for _ in range(rounds):
+        async def answer() -> None:
+            for _ in range(rounds // 2):
+                message = await far.get()
+                await aio.put(back, message.body)
+                far.fin(message)
+
+        other = asyncio.create_task(answer())
+        for _ in range(rounds // 2):
+            await aio.put(there, BODY)
+            near.fin(await near.get())
+        await other
+
+    return in_a_loop(work)
+
+
+def ping_pong_queue() -> Loop:
+    """Send a body to another task and have it back; each get waits.  A round is one hop."""
+    there: asyncio.Queue[bytes] = asyncio.Queue()
+    back: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def work(rounds: int) -> None:
+        async def answer() -> None:
+            for _ in range(rounds // 2):
+                await back.put(await there.get())
+
+        other = asyncio.create_task(answer())
+        for _ in range(rounds // 2):
+            await there.put(BODY)
+            await back.get()
+        await other
+
+    return in_a_loop(work)
+
+
+def ring(tasks: int, laps: int) -> Loop:
+    """Send a message round a ring of tasks, each of which waits for it; a round is one hop."""
+    topics = [Topic[bytes](f"t{number}") for number in range(tasks)]
+    consumers = [aio.Consumer(topic.channel("a")) for topic in topics]
+    runner = asyncio.Runner()
+
+    async def pass_on(consumer: aio.Consumer[bytes], topic: Topic[bytes]) -> None:
+        for _ in range(laps):
+            message = await consumer.get()
+            await aio.put(topic, message.body)
+            consumer.fin(message)
+
+    async def begin() -> list[asyncio.Task[None]]:
+        following = [*topics[1:], topics[0]]
+        pairs = zip(consumers, following, strict=True)
+        waiting = [asyncio.create_task(pass_on(*pair)) for pair in pairs]
+        await asyncio.sleep(0)
+        return waiting
+
+    async def go_round(waiting: list[asyncio.Task[None]]) -> None:
+        await aio.put(topics[0], BODY)
+        await asyncio.gather(*waiting)
+
+    waiting = runner.run(begin())
+
+    def loop(rounds: int) -> None:
+        assert rounds == tasks * laps
+        with runner:
+            runner.run(go_round(waiting))
+
+    return loop
+
+
+def subscribers(count: int) -> Loop:
+    """Publish one to so many tasks, each of which waits for it in a channel of its own."""
+    topic: Topic[bytes] = Topic("bench")
+    consumers = [aio.Consumer(topic.channel(f"c{number}")) for number in range(count)]
+
+    async def work(rounds: int) -> None:
+        taken = 0
+
+        async def subscribe(consumer: aio.Consumer[bytes]) -> None:
+            nonlocal taken
+            for _ in range(rounds):
+                consumer.fin(await consumer.get())
+                taken += 1
+
+        tasks = [asyncio.create_task(subscribe(consumer)) for consumer in consumers]
+        await asyncio.sleep(0)
+        for number in range(1, rounds + 1):
             await aio.put(topic, BODY)
-            for get, fin in hands:
-                fin(await get())
+            while taken < number * count:  # noqa: ASYNC110 - one round of the loop is enough
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
 
     return in_a_loop(work)
 
 
 def subscribers_queue(count: int) -> Loop:
-    """Put one into each of so many queues, and get it from each."""
+    """Put one into each of so many queues, in each of which a task waits for it."""
     queues: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in range(count)]
-    hands = [(queue.put, queue.get) for queue in queues]
+
+    async def work(rounds: int) -> None:
+        taken = 0
+
+        async def subscribe(queue: asyncio.Queue[bytes]) -> None:
+            nonlocal taken
+            for _ in range(rounds):
+                await queue.get()
+                taken += 1
+
+        tasks = [asyncio.create_task(subscribe(queue)) for queue in queues]
+        await asyncio.sleep(0)
+        for number in range(1, rounds + 1):
+            for queue in queues:
+                await queue.put(BODY)
+            while taken < number * count:  # noqa: ASYNC110 - one round of the loop is enough
+                await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    return in_a_loop(work)
+
+
+def gathered(count: int) -> Loop:
+    """Publish one, and get and finish it in each of so many channels, in one task."""
+    topic: Topic[bytes] = Topic("bench")
+    consumers = [aio.Consumer(topic.channel(f"c{number}")) for number in range(count)]
 
     async def work(rounds: int) -> None:
         for _ in range(rounds):
-            for put, _get in hands:
-                await put(BODY)
-            for _put, get in hands:
-                await get()
+            await aio.put(topic, BODY)
+            for consumer in consumers:
+                consumer.fin(await consumer.get())
+
+    return in_a_loop(work)
+
+
+def gathered_queue(count: int) -> Loop:
+    """Put one into each of so many queues, and get it from each, in one task."""
+    queues: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in range(count)]
+
+    async def work(rounds: int) -> None:
+        for _ in range(rounds):
+            for queue in queues:
+                await queue.put(BODY)
+            for queue in queues:
+                await queue.get()
 
     return in_a_loop(work)
 

@@ -1,10 +1,11 @@
-"""The work of two threads: a stream from one to the other, and one message to and fro.
+"""The work of several threads: one message to and fro, a stream, and a crowd.
 
 The rule: a loop ends when the other thread has, so all that was put has been taken.
 
 Next: awaits.py
 """
 
+from collections.abc import Callable
 from queue import Queue
 from threading import Thread
 
@@ -15,17 +16,16 @@ from timing import Loop
 def stream() -> Loop:
     """Put in this thread; get and finish in another."""
     topic, [consumer] = topic_with()
-    put, get, fin = topic.put, consumer.get, consumer.fin
 
     def loop(rounds: int) -> None:
         def consume() -> None:
             for _ in range(rounds):
-                fin(get())
+                consumer.fin(consumer.get())
 
         thread = Thread(target=consume)
         thread.start()
         for _ in range(rounds):
-            put(BODY)
+            topic.put(BODY)
         thread.join()
 
     return loop
@@ -33,21 +33,65 @@ def stream() -> Loop:
 
 def stream_queue() -> Loop:
     """Put in this thread; get in another."""
-    queue: Queue[bytes] = Queue()
-    put, get = queue.put, queue.get
+    channel: Queue[bytes] = Queue()
 
     def loop(rounds: int) -> None:
         def consume() -> None:
             for _ in range(rounds):
-                get()
+                channel.get()
 
         thread = Thread(target=consume)
         thread.start()
         for _ in range(rounds):
-            put(BODY)
+            channel.put(BODY)
         thread.join()
 
     return loop
+
+
+def crowd(threads: int) -> Loop:
+    """Put in so many threads; get and finish in as many others."""
+    topic, [consumer] = topic_with()
+
+    def loop(rounds: int) -> None:
+        def produce() -> None:
+            for _ in range(rounds // threads):
+                topic.put(BODY)
+
+        def consume() -> None:
+            for _ in range(rounds // threads):
+                consumer.fin(consumer.get())
+
+        run_all([produce, consume] * threads)
+
+    return loop
+
+
+def crowd_queue(threads: int) -> Loop:
+    """Put in so many threads; get in as many others."""
+    channel: Queue[bytes] = Queue()
+
+    def loop(rounds: int) -> None:
+        def produce() -> None:
+            for _ in range(rounds // threads):
+                channel.put(BODY)
+
+        def consume() -> None:
+            for _ in range(rounds // threads):
+                channel.get()
+
+        run_all([produce, consume] * threads)
+
+    return loop
+
+
+def run_all(works: list[Callable[[], None]]) -> None:
+    """Do each work in a thread of its own, and wait for all."""
+    crew = [Thread(target=work) for work in works]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
 
 
 def ping_pong() -> Loop:

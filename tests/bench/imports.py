@@ -1,49 +1,53 @@
-"""How long an import takes in a new interpreter.
+"""How long an import takes in a new interpreter, beyond what the interpreter itself takes.
 
 The rule: the byte code is there.  The unmeasured first turn compiles it into a cache of the
 benchmark's own, whatever the environment says about writing byte code.
 
-Next: stores.py
+It is the processor time of the processes, where the system tells it.
+
+Next: builders.py
 """
 
+import atexit
 import os
 import subprocess
 import sys
 import time
+from tempfile import TemporaryDirectory
 
 from timing import Run
 
 OURS = "import nsqlite"
 THEIRS = "import queue, threading, attrs, sortedcontainers"
 
-_TIMED = """
-import time
-begin = time.perf_counter()
-{}
-print(time.perf_counter() - begin)
-"""
+_CACHE = TemporaryDirectory()
+atexit.register(_CACHE.cleanup)
 
 
-def whole(statement: str, cache: str) -> Run:
-    """Measure an interpreter that makes an import, from its start to its end."""
+def process(statement: str) -> Run:
+    """Measure a process that does a statement, less one that does nothing, started just before."""
 
     def run() -> float:
-        begin = time.perf_counter()
-        _interpret(statement, cache)
-        return time.perf_counter() - begin
+        nothing = _interpret("pass")
+        return _interpret(statement) - nothing
 
     return run
 
 
-def statement_alone(statement: str, cache: str) -> Run:
-    """Measure the import statement alone, inside a new interpreter."""
-    return lambda: float(_interpret(_TIMED.format(statement), cache))
-
-
-def _interpret(code: str, cache: str) -> str:
-    command = [sys.executable, "-X", f"pycache_prefix={cache}", "-c", code]
+def _interpret(code: str) -> float:
+    """Return the seconds that an interpreter takes from its start to its end."""
+    command = [sys.executable, "-X", f"pycache_prefix={_CACHE.name}", "-c", code]
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run(  # noqa: S603 - our own interpreter and code
-        command, check=True, capture_output=True, text=True, env=kept
-    )
-    return done.stdout
+    begin = _clock()
+    subprocess.run(command, check=True, env=kept)  # noqa: S603 - our own interpreter and code
+    return _clock() - begin
+
+
+if sys.platform == "win32":
+    _clock = time.perf_counter
+else:
+    from resource import RUSAGE_CHILDREN, getrusage
+
+    def _clock() -> float:
+        used = getrusage(RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime

@@ -1,253 +1,454 @@
 """The rows of the table: what is compared with what, and what it must come to.
 
-The rule: a row's bounds stand in `BOUNDS` alone; what a row measures besides is a note.
+The rule: a row is two timed callables, its text and its bounds; a row without a bound is a note.
+
+"Row one" is put, get and fin of one message at a time, where nothing is unusual; whatever has a
+thread beside it runs on a clock of the benchmark's own, and then so does row one.
 
 Next: storerows.py
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import awaits
+import builders
 import crews
 import deferrals
 import handover
 import imports
 import loops
 import memory
-from table import Bound, Line, ratio_line
-from timing import Run, Scale, compare, run_of
+import topics
+from handclock import MILLISECOND, HandClock
+from table import Bound, Measured, Row, Yardstick
+from timing import Loop, Run, Scale, run_of
 
-BOUNDS: Final = {
-    "one": Bound(1.2, 1.0),
-    "batch": Bound(0.42, 0.3),
-    "ready": Bound(1.15, 1.05),
-    "flight": Bound(2, 1.3),
-    "fanout": Bound(0.9, 0.75),
-    "threads": Bound(1.0, 0.8),
-    "await": Bound(2.6, 2.0),
-    "subscribers": Bound(2.8, 2.2),
-    "bridge": Bound(0.7, 0.45),
-    "worker": Bound(0.8, 0.5),
-    "crowd": Bound(1.5, 1.1),
-    "deferred": Bound(2, 1.2),
-    "memory": Bound(200, 130),
-    "copies": Bound(1.5, 1.2),
-    "import": Bound(1.5, 1.2),
-}
+from nsqlite import Consumer, Topic, WhenFull
 
-_QUEUE = "queue.Queue put+get"
+RING: Final = 1000
+FEW: Final = 100
+NEWER: Final = sys.version_info >= (3, 12)
 
 
-def _row_one(scale: Scale, times: float = 1) -> Run:
-    """Return the measurement that other rows are compared with."""
-    return run_of(lambda: loops.with_in_flight(scale.outstanding), scale.messages, times=times)
+# How a loop is measured
 
 
-def _queue(scale: Scale) -> Run:
-    return run_of(lambda: loops.queue_plain(scale.outstanding), scale.messages)
+def each(make: Callable[[], Loop]) -> Measured:
+    """Measure it over so many messages."""
+    return lambda scale: run_of(make, scale.messages)
 
 
-def floor(scale: Scale) -> Iterator[Line]:
-    """What the least that a queue must do takes."""
-    least = run_of(lambda: loops.floor(scale.outstanding), scale.messages)
-    queue = run_of(lambda: loops.queue_keeping(scale.outstanding), scale.messages)
-    work = "a tuple through a deque, in and out of a dict"
-    yield ratio_line("floor", work, _QUEUE, compare(least, queue, scale.pairs))
-    work = f"put, get, fin, {scale.outstanding:,} in flight"
-    yield ratio_line("floor", work, "the floor", compare(_row_one(scale), least, scale.pairs))
+def threads(make: Callable[[], Loop]) -> Measured:
+    """Measure it over so many messages in real time."""
+    return lambda scale: run_of(make, scale.messages, waits=True)
 
 
-def one(scale: Scale) -> Iterator[Line]:
-    """One message at a time in one thread."""
-    count = scale.outstanding
-    queue = run_of(lambda: loops.queue_keeping(count), scale.messages)
-    result = compare(_row_one(scale), queue, scale.pairs)
-    work = f"put, get, fin, {count:,} in flight"
-    yield ratio_line("one", work, _QUEUE, result, bound=BOUNDS["one"])
-    ready = run_of(lambda: loops.with_ready(count), scale.messages)
-    result = compare(ready, _queue(scale), scale.pairs)
-    yield ratio_line("one", f"put, get, fin, {count:,} ready", _QUEUE, result)
+def trips(make: Callable[[], Loop]) -> Measured:
+    """Measure it over so many round trips in real time."""
+    return lambda scale: run_of(make, scale.trips, waits=True)
 
 
-def batch(scale: Scale) -> Iterator[Line]:
-    """A thousand at a time in one thread."""
-    result = compare(run_of(loops.in_batches, scale.messages), _queue(scale), scale.pairs)
-    work = f"put_many, get_many, fin_many, {loops.BATCH:,} each"
-    yield ratio_line("batch", work, _QUEUE, result, bound=BOUNDS["batch"])
+def bounded(when_full: WhenFull) -> Measured:
+    """Measure row one with a bound, and room there."""
+    return each(lambda: loops.plain(max_depth=1000, when_full=when_full))
 
 
-def ready(scale: Scale) -> Iterator[Line]:
-    """A large backlog behind the first row."""
-    loop = loops.with_in_flight(scale.outstanding, ready=scale.many)
-    result = compare(run_of(lambda: loop, scale.messages), _row_one(scale), scale.pairs)
-    work = f"row one, {scale.many:,} ready"
-    yield ratio_line("ready", work, "row one", result, bound=BOUNDS["ready"])
+def taking(*, drains: bool) -> Measured:
+    """Measure get and fin, while the topic drains or not."""
+    return lambda scale: run_of(lambda: loops.taking(scale.messages, drains=drains), scale.messages)
 
 
-def flight(scale: Scale) -> Iterator[Line]:
-    """Much in flight in the first row; and what it took to bring it there."""
-    small = run_of(loops.fill, scale.messages)
-    large = run_of(loops.fill, scale.many)
-    filling = compare(large, small, 1)
-    loop = loops.with_in_flight(scale.many, msg_timeout=loops.LONGEST)
-    result = compare(run_of(lambda: loop, scale.messages), _row_one(scale), scale.pairs)
-    work = f"row one, {scale.many:,} in flight"
-    yield ratio_line("flight", work, "row one", result, bound=BOUNDS["flight"])
-    work = f"put and get until {scale.many:,} are in flight"
-    yield ratio_line("flight", work, f"until {scale.messages:,} are", filling)
+def hops(make: Callable[[], Loop]) -> Measured:
+    """Measure it over a quarter of so many messages, as each takes long."""
+    return lambda scale: run_of(make, scale.messages // 4)
 
 
-def fanout(scale: Scale) -> Iterator[Line]:
-    """One put, four channels."""
-    rounds = scale.messages // 4
-    ours = run_of(lambda: loops.fanned_out(4, scale.outstanding), rounds)
-    result = compare(ours, _row_one(scale, times=4), scale.pairs)
-    work = "put to 4 channels, get and fin in each"
-    yield ratio_line("fanout", work, "4 x row one", result, bound=BOUNDS["fanout"])
+def copies(make: Callable[[], Loop]) -> Measured:
+    """Measure for each of four copies a loop that makes four in a round."""
+    return lambda scale: run_of(make, scale.messages // 4, times=1 / 4)
 
 
-def threads(scale: Scale) -> Iterator[Line]:
-    """From one thread to another."""
-    ours = run_of(handover.stream, scale.messages, waits=True)
-    theirs = run_of(handover.stream_queue, scale.messages, waits=True)
-    result = compare(ours, theirs, scale.pairs)
-    work = f"{scale.messages:,} from one thread to another"
-    yield ratio_line("threads", work, "queue.Queue", result, bound=BOUNDS["threads"])
-    ours = run_of(handover.ping_pong, scale.trips, waits=True)
-    theirs = run_of(handover.ping_pong_queue, scale.trips, waits=True)
-    result = compare(ours, theirs, scale.pairs)
-    work = "a message to another thread and back"
-    yield ratio_line("threads", work, "queue.Queue", result, bound=BOUNDS["threads"])
+def ring(scale: Scale) -> Run:
+    """Measure a hop of a message round the ring of tasks."""
+    laps = max(1, scale.messages // 4 // RING)
+    return run_of(lambda: awaits.ring(RING, laps), RING * laps)
 
 
-def awaited(scale: Scale) -> Iterator[Line]:
-    """One message at a time in one task."""
-    ours, theirs = run_of(awaits.alone, scale.messages), run_of(awaits.alone_queue, scale.messages)
-    result = compare(ours, theirs, scale.pairs)
-    work = "await put, get, fin, one at a time"
-    yield ratio_line("await", work, "asyncio.Queue put+get", result, bound=BOUNDS["await"])
+def making(scale: Scale) -> Run:
+    """Measure the making of an eighth of the topics of a large broker."""
+    count = scale.topics // 8
+    return run_of(lambda: topics.making(count), count)
 
 
-def subscribers(scale: Scale) -> Iterator[Line]:
-    """One put, four channels, one task."""
-    rounds = scale.messages // 4
-    ours = run_of(lambda: awaits.subscribers(4), rounds)
-    theirs = run_of(lambda: awaits.subscribers_queue(4), rounds)
-    result = compare(ours, theirs, scale.pairs)
-    work = "await put, get and fin in 4 channels"
-    bound = BOUNDS["subscribers"]
-    yield ratio_line("subscribers", work, "4 x asyncio.Queue", result, bound=bound)
+def figure(measured: Callable[[Scale], float]) -> Measured:
+    """Measure what is no time."""
+    return lambda scale: lambda: measured(scale)
 
 
-def bridge(scale: Scale) -> Iterator[Line]:
-    """From a thread to a task."""
-    ours = run_of(awaits.bridge, scale.messages, waits=True)
-    theirs = run_of(awaits.bridge_queue, scale.messages, waits=True)
-    result = compare(ours, theirs, scale.pairs)
-    work = f"{scale.messages:,} from a thread to a task"
-    yield ratio_line("bridge", work, "call_soon_threadsafe", result, bound=BOUNDS["bridge"])
+# What it is compared with
+
+ONE: Final = Yardstick("row one", each(loops.plain))
+ONE_THERE: Final = Yardstick("row one, same clock", each(lambda: loops.plain(clock=HandClock())))
+QUEUE: Final = Yardstick("queue.Queue put+get", each(loops.queue_one_by_one))
+AWAIT: Final = Yardstick("asyncio.Queue put+get", each(awaits.alone_queue))
+HOP: Final = Yardstick("asyncio.Queue so", hops(awaits.ping_pong_queue))
+NOTHING: Final = Yardstick("Queue.get_nowait", each(loops.queue_nothing_to_get))
 
 
-def worker(scale: Scale) -> Iterator[Line]:
-    """An empty handler in four threads."""
-    ours = run_of(lambda: crews.worker(4), scale.deferred, waits=True)
-    theirs = run_of(lambda: crews.pool(4), scale.deferred, waits=True)
-    result = compare(ours, theirs, scale.long_pairs)
-    work = f"an empty handler in 4 threads, {scale.deferred:,}"
-    yield ratio_line("worker", work, "ThreadPoolExecutor", result, bound=BOUNDS["worker"])
+def heap(span: int) -> Yardstick:
+    """Compare with a heap over so many seconds."""
+    text = "heapq push and pop"
+    return Yardstick(text, lambda scale: deferrals.through_heap(scale.deferred, span))
 
 
-def crowd(scale: Scale) -> Iterator[Line]:
-    """One message to the first of many who wait."""
-    many = scale.outstanding * 10
-    ours = run_of(lambda: awaits.crowd(many), scale.messages // 4)
-    theirs = run_of(lambda: awaits.crowd(10), scale.messages // 4)
-    result = compare(ours, theirs, scale.pairs)
-    work = f"one message while {many:,} tasks wait"
-    yield ratio_line("crowd", work, "while 10 wait", result, bound=BOUNDS["crowd"])
+# The rows
 
-
-def deferred(scale: Scale) -> Iterator[Line]:
-    """Deferred in random order, then all due; the wheel itself is judged."""
-    count = scale.deferred
-    spans = {"a minute": 60, "an hour": 3600}
-    for words, span in spans.items():
-        heap = deferrals.through_heap(count, span)
-        wheel = deferrals.through_wheel(count, span)
-        result = compare(wheel, heap, scale.long_pairs)
-        bound = BOUNDS["deferred"] if span == 60 else None
-        work = f"TimerWheel, {count:,} over {words}"
-        yield ratio_line("deferred", work, "heapq push and pop", result, bound=bound)
-    for words, span in spans.items():
-        heap = deferrals.through_heap(count, span)
-        topic = deferrals.through_topic(count, span)
-        result = compare(topic, heap, max(1, scale.long_pairs // 2))
-        work = f"put with a delay, {count:,} over {words}, ready"
-        yield ratio_line("deferred", work, "heapq push and pop", result)
-
-
-def memory_of_one(scale: Scale) -> Iterator[Line]:
-    """What a ready message takes beyond its body."""
-    ours = memory.beyond_body(scale.traced, 1)
-    yield Line(
-        name="memory",
-        work=f"a ready message beyond its body, of {scale.traced:,}",
-        ours=ours,
+CORE: Final = (
+    Row("put/one", "put, get, fin, one at a time", each(loops.plain), QUEUE, Bound(1.25, 1.05)),
+    Row("put/raise", 'so, max_depth=1000, "raise"', bounded("raise"), QUEUE, Bound(1.4, 1.15)),
+    Row("put/wait", 'so, max_depth=1000, "wait"', bounded("wait"), QUEUE, Bound(1.4, 1.15)),
+    Row(
+        "put/newest",
+        'so, max_depth=1000, "drop newest"',
+        bounded("drop newest"),
+        QUEUE,
+        Bound(1.4, 1.15),
+    ),
+    Row(
+        "put/oldest",
+        'so, max_depth=1000, "drop oldest"',
+        bounded("drop oldest"),
+        QUEUE,
+        Bound(1.4, 1.15),
+    ),
+    Row(
+        "put/timeout",
+        "so, the consumer's own msg_timeout",
+        each(loops.own_timeout),
+        ONE,
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/join",
+        "so, while a join of the channel waits",
+        each(lambda: loops.beside_a_join(of_topic=False)),
+        ONE_THERE,
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/join-topic",
+        "so, while a join of the topic waits",
+        each(lambda: loops.beside_a_join(of_topic=True)),
+        ONE_THERE,
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/drain",
+        "get, fin, while draining",
+        taking(drains=True),
+        Yardstick("the same, not draining", taking(drains=False)),
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/getter",
+        "so, a getter waits, its window full",
+        each(loops.beside_a_getter),
+        ONE_THERE,
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/getter-beside",
+        "so, a getter waits in another channel, paused",
+        each(lambda: loops.beside_a_channel(waits=True)),
+        Yardstick("so, nobody waits there", each(lambda: loops.beside_a_channel(waits=False))),
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/20ms",
+        "so, each 20 ms",
+        each(lambda: loops.visited(20 * MILLISECOND)),
+        Yardstick("so, time stands still", each(lambda: loops.visited(0))),
+        Bound(1.3, 1.1),
+    ),
+    Row(
+        "put/percentiles",
+        "so, with 2 latency percentiles",
+        each(lambda: loops.plain(e2e_processing_latency_percentiles=(0.5, 0.99))),
+        ONE,
+        Bound(2, 1.5),
+    ),
+    Row("put/observer", "so, an observer does nothing", each(loops.observed), ONE, Bound(3, 2)),
+    Row(
+        "batch/1000",
+        "put_many, get_many, fin_many, 1,000 each",
+        each(loops.in_batches),
+        QUEUE,
+        Bound(0.42, 0.34),
+    ),
+    Row(
+        "fanout/4",
+        "put to 4 channels, get, fin, each copy",
+        each(lambda: loops.fanned_out(4)),
+        QUEUE,
+        Bound(0.85, 0.7),
+    ),
+    Row(
+        "fanout/256",
+        "put to 256 channels, get, fin, each copy",
+        each(lambda: loops.fanned_out(256)),
+        QUEUE,
+        Bound(0.85, 0.7),
+    ),
+    Row(
+        "threads/ping-pong",
+        "a message to another thread and back",
+        trips(handover.ping_pong),
+        Yardstick("queue.Queue so", trips(handover.ping_pong_queue)),
+        Bound(1.15, 1.0),
+        by_best=True,
+    ),
+    Row(
+        "threads/stream",
+        "from one thread to another",
+        threads(handover.stream),
+        Yardstick("queue.Queue so", threads(handover.stream_queue)),
+        Bound(1.15, 1.0),
+        by_best=True,
+    ),
+    Row(
+        "threads/8+8",
+        "8 producers, 8 consumers",
+        threads(lambda: handover.crowd(8)),
+        Yardstick("queue.Queue so", threads(lambda: handover.crowd_queue(8))),
+        Bound(1.1, 1.0),
+        by_best=True,
+    ),
+    Row(
+        "await/one",
+        "await put, get, fin, one at a time",
+        each(awaits.alone),
+        AWAIT,
+        Bound(3 if NEWER else 2.4, 1.9),
+    ),
+    Row(
+        "await/bounded",
+        "so, max_depth=1000",
+        each(lambda: awaits.alone(max_depth=1000)),
+        AWAIT,
+        Bound(3 if NEWER else 2.9, 1.9),
+    ),
+    Row(
+        "await/ping-pong",
+        "to another task and back, each hop",
+        hops(awaits.ping_pong),
+        HOP,
+        Bound(2.2, 1.7),
+    ),
+    Row("await/ring", f"round {RING:,} waiting tasks, each hop", ring, HOP, Bound(2.5, 1.7)),
+    Row(
+        "await/subscribers",
+        "one put to 4 waiting tasks, each copy",
+        copies(lambda: awaits.subscribers(4)),
+        Yardstick("asyncio.Queue so", copies(lambda: awaits.subscribers_queue(4))),
+        Bound(2.6, 2.0),
+    ),
+    Row(
+        "await/gathered",
+        "one put, 4 channels, got in one task, each copy",
+        copies(lambda: awaits.gathered(4)),
+        Yardstick("asyncio.Queue so", copies(lambda: awaits.gathered_queue(4))),
+        Bound(2.6, 2.0),
+    ),
+    Row(
+        "delay/minute",
+        "put(delay=) and due, over a minute",
+        lambda scale: deferrals.at_once(scale.deferred, 60),
+        heap(60),
+        Bound(2.2, 1.8),
+        slow=True,
+    ),
+    Row(
+        "delay/hour",
+        "put(delay=) and due, over an hour",
+        lambda scale: deferrals.at_once(scale.deferred, 3600),
+        heap(3600),
+        Bound(4, 2.5),
+        slow=True,
+    ),
+    Row(
+        "delay/manual",
+        "so, a minute, ManualClock as it comes",
+        lambda scale: deferrals.as_it_comes(scale.deferred, 60),
+        heap(60),
+        Bound(4, 2.5),
+        slow=True,
+    ),
+    Row(
+        "delay/ticks",
+        "so, a minute, looked at each 10 ms",
+        lambda scale: deferrals.tick_by_tick(scale.deferred, 60),
+        heap(60),
+        slow=True,
+    ),
+    Row(
+        "delay/hour-ticks",
+        "so, an hour, looked at each 10 ms",
+        lambda scale: deferrals.tick_by_tick(scale.deferred, 3600),
+        heap(3600),
+        slow=True,
+    ),
+    Row(
+        "due/in-flight",
+        "a million time out together, each, the call",
+        lambda scale: deferrals.together(scale.many, in_flight=True),
+        ONE,
+        Bound(0.1, 0.05),
+        slow=True,
+    ),
+    Row(
+        "due/deferred",
+        "a million deferred are due together, each, the call",
+        lambda scale: deferrals.together(scale.many, in_flight=False),
+        ONE,
+        Bound(0.1, 0.05),
+        slow=True,
+    ),
+    Row(
+        "empty/get", "get(timeout=0), nothing", each(loops.nothing_to_get), NOTHING, Bound(1.3, 1.0)
+    ),
+    Row(
+        "empty/get_many",
+        "get_many(timeout=0), nothing",
+        each(loops.nothing_to_get_many),
+        NOTHING,
+        Bound(1.3, 1.0),
+    ),
+    Row(
+        "memory/ready",
+        "a ready message beyond its body",
+        figure(lambda scale: memory.of_messages(scale.traced)[0]),
+        None,
+        Bound(130, 110),
         unit="B",
-        judged=ours,
-        bound=BOUNDS["memory"],
-        absolute=True,
-    )
-
-
-def copies(scale: Scale) -> Iterator[Line]:
-    """What the copies of four channels take, beyond the bodies."""
-    ours = memory.beyond_body(scale.traced, 4)
-    theirs = memory.beyond_body(scale.traced, 1)
-    yield Line(
-        name="copies",
-        work="ready in 4 channels, beyond the body",
-        against="ready in 1 channel",
-        ours=ours,
-        theirs=theirs,
+    ),
+    Row(
+        "memory/in-flight",
+        "in flight besides",
+        figure(lambda scale: memory.of_messages(scale.traced)[1]),
+        None,
+        Bound(160, 110),
         unit="B",
-        judged=ours / theirs,
-        bound=BOUNDS["copies"],
-    )
+    ),
+    Row(
+        "topic/memory",
+        "a topic with a channel and a consumer",
+        figure(lambda scale: memory.of_topics(scale.topics // 8)),
+        None,
+        Bound(9000, 7000),
+        unit="B",
+    ),
+    Row("topic/make", "time to make these", making, None, Bound(90e-6, 60e-6)),
+    Row(
+        "topic/known",
+        "broker.topic(known name)",
+        each(topics.known_topic),
+        None,
+        Bound(1.5e-6, 0.7e-6),
+    ),
+    Row(
+        "topic/known-channel",
+        "topic.channel(known name)",
+        each(topics.known_channel),
+        None,
+        Bound(1.5e-6, 0.7e-6),
+    ),
+    Row(
+        "topic/another",
+        "the 4,000th topic on a ManualClock",
+        lambda scale: run_of(lambda: topics.making_after(scale.topics - FEW, FEW), FEW),
+        Yardstick("the first", lambda _: run_of(lambda: topics.making_after(0, FEW), FEW)),
+        Bound(1.5, 1.1),
+        slow=True,
+    ),
+    Row(
+        "topic/stop",
+        "a stop of advance, 1,000 topics",
+        lambda _: run_of(lambda: topics.stopping(1000, FEW), FEW),
+        Yardstick("with one", lambda _: run_of(lambda: topics.stopping(1, FEW), FEW)),
+        Bound(5, 1.1),
+        slow=True,
+    ),
+    Row(
+        "import/nsqlite",
+        "a process that imports it, less one that does not",
+        lambda _: imports.process(imports.OURS),
+        Yardstick("what it is built on", lambda _: imports.process(imports.THEIRS)),
+        Bound(1.4, 1.25),
+        unit="ms",
+    ),
+)
+"""What must be reached."""
 
 
-def import_of_it(scale: Scale) -> Iterator[Line]:
-    """The import in a new interpreter; the statement alone is judged."""
-    against = "what it is built on"
-    with TemporaryDirectory() as cache:
-        ours, theirs = imports.whole(imports.OURS, cache), imports.whole(imports.THEIRS, cache)
-        result = compare(ours, theirs, scale.pairs)
-        work = "python -c 'import nsqlite', start to end"
-        yield ratio_line("import", work, against, result, unit="ms")
-        ours = imports.statement_alone(imports.OURS, cache)
-        theirs = imports.statement_alone(imports.THEIRS, cache)
-        result = compare(ours, theirs, scale.pairs)
-        bound = BOUNDS["import"]
-        yield ratio_line("import", "the statement alone", against, result, bound=bound, unit="ms")
+def offered() -> Iterator[Row]:
+    """Give the rows of what there may be for those who build on the core: notes."""
+    take, finish = hasattr(Consumer, "take"), hasattr(Consumer, "finish")
+    if take:
+        yield Row("build/nothing", "take(1), nothing", each(builders.nothing_to_take), NOTHING)
+    if take and finish:
+        yield Row("build/one", "put, take(1), finish(ids)", each(builders.one_by_id), ONE)
+    if take and finish and hasattr(Topic, "publish"):
+        work = "publish, take, finish(ids), 1,000 each"
+        yield Row("build/batch", work, each(builders.in_batches), QUEUE)
+    if take and hasattr(Consumer, "when_ready"):
+        work = "when_ready, put, take(1), fin"
+        yield Row("build/when_ready", work, each(builders.called_back), ONE)
 
 
-ROWS: Final[dict[str, Callable[[Scale], Iterator[Line]]]] = {
-    "floor": floor,
-    "one": one,
-    "batch": batch,
-    "ready": ready,
-    "flight": flight,
-    "fanout": fanout,
-    "threads": threads,
-    "await": awaited,
-    "subscribers": subscribers,
-    "bridge": bridge,
-    "worker": worker,
-    "crowd": crowd,
-    "deferred": deferred,
-    "memory": memory_of_one,
-    "copies": copies,
-    "import": import_of_it,
-}
+OTHERS: Final = (
+    Row(
+        "other/ready",
+        "row one, a million ready",
+        lambda scale: run_of(lambda: loops.behind(scale.many), scale.messages),
+        ONE,
+        Bound(1.15, 1.05),
+        slow=True,
+    ),
+    Row(
+        "other/in-flight",
+        "row one, a million in flight",
+        lambda scale: run_of(lambda: loops.among(scale.many), scale.messages),
+        ONE,
+        Bound(2, 1.3),
+        slow=True,
+    ),
+    Row(
+        "other/bridge",
+        "from a thread to a task",
+        threads(awaits.bridge),
+        Yardstick("call_soon_threadsafe", threads(awaits.bridge_queue)),
+        Bound(0.7, 0.45),
+    ),
+    Row(
+        "other/worker",
+        "an empty handler in 4 threads",
+        threads(lambda: crews.worker(4)),
+        Yardstick("ThreadPoolExecutor", threads(lambda: crews.pool(4))),
+        Bound(0.8, 0.5),
+    ),
+    Row(
+        "other/crowd",
+        "one message while 10,000 tasks wait",
+        each(lambda: awaits.crowd(10_000)),
+        Yardstick("while 10 wait", each(lambda: awaits.crowd(10))),
+        Bound(1.5, 1.1),
+        slow=True,
+    ),
+)
+"""What was reached before and is not in the table; measured only if it is named."""
+
+ROWS: Final = {row.name: row for row in (*CORE, *offered(), *OTHERS)}
+GROUPS: Final = tuple(dict.fromkeys(row.group for row in ROWS.values()))
+"""The names of the groups, in their order."""

@@ -149,7 +149,7 @@ def putting(threads: int, commits: list[int] | None = None) -> Opened:
 
 def _counted(broker: Broker) -> list[int]:
     """Have a store's transactions counted from now on."""
-    storage: Any = broker._keeper._storage  # type: ignore[union-attr]  # of a protocol, and there
+    storage: Any = broker._persistence._storage  # type: ignore[union-attr]  # of a protocol, and there
     counted = [0]
 
     def counting(write: Callable[..., object]) -> Callable[..., object]:

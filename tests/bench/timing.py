@@ -6,8 +6,8 @@ by pair; so a slow moment hurts both sides of a pair, or spoils one pair of many
 Work that never waits is measured in processor time, so what the machine does besides counts little;
 work that waits for another thread or process, in real time.
 
-The garbage collector stays on, as users have it.  It is made to collect before each run, so that no
-run pays for what another one left.
+The garbage collector stays on for both, as users have it.  It is made to collect before each run,
+so that no run pays for what another one left.
 
 Next: table.py
 """
@@ -24,7 +24,7 @@ Loop: TypeAlias = Callable[[int], object]
 """Does some work so many times."""
 
 Run: TypeAlias = Callable[[], float]
-"""Does the work of one measurement; returns the seconds for each unit of it."""
+"""Does the work of one measurement; returns the seconds for each unit of it, or the bytes."""
 
 
 @attrs.frozen(kw_only=True)
@@ -33,11 +33,11 @@ class Scale:
 
     Attributes:
         messages: rounds of a short run; 30,000 take about 50 ms.
-        trips: round trips of a ping-pong.
-        outstanding: what is outstanding in a small queue.
-        many: what is outstanding in a large one.
+        trips: round trips of a ping-pong between threads.
+        many: what is outstanding in a large queue.
         deferred: how many messages are deferred together.
         traced: over how many messages memory is measured.
+        topics: how many topics a large broker has.
         pairs: how many pairs of short runs make a ratio.
         long_pairs: how many pairs of long runs.
         timers: how many timers are outstanding in the second table.
@@ -48,10 +48,10 @@ class Scale:
 
     messages: int
     trips: int
-    outstanding: int
     many: int
     deferred: int
     traced: int
+    topics: int
     pairs: int
     long_pairs: int
     timers: int
@@ -63,10 +63,10 @@ class Scale:
 FULL = Scale(
     messages=30_000,
     trips=2_000,
-    outstanding=1_000,
     many=1_000_000,
     deferred=100_000,
     traced=100_000,
+    topics=4_000,
     pairs=15,
     long_pairs=5,
     timers=1_000_000,
@@ -78,10 +78,10 @@ FULL = Scale(
 QUICK = Scale(
     messages=2_000,
     trips=100,
-    outstanding=1_000,
     many=20_000,
     deferred=2_000,
     traced=2_000,
+    topics=400,
     pairs=2,
     long_pairs=1,
     timers=20_000,

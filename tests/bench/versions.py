@@ -2,8 +2,8 @@
 
 How to run it, with the Python that nsqlite is installed in:
 
-    python tests/bench/versions.py DIRECTORY              all rows that it knows
-    python tests/bench/versions.py DIRECTORY one fanout   some of them
+    python tests/bench/versions.py DIRECTORY                      some rows that tell most
+    python tests/bench/versions.py DIRECTORY put/one put/raise    others, by their whole names
 
 The rule: both run the same loops, those of this checkout, in turns, A B A B, each in a process of
 its own that finds its `nsqlite` by `PYTHONPATH`; and as a process is fast or slow by chance, there
@@ -18,46 +18,26 @@ Next: __main__.py
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from timing import FULL, Run, run_of
+from timing import FULL
 
 HERE: Final = Path(__file__).resolve()
 MUST: Final = 1.03
 PROCESSES: Final = 7
 PAIRS: Final = 9
-
-
-def _runs() -> dict[str, Callable[[], Run]]:
-    import awaits  # noqa: PLC0415 - these find the nsqlite that is to be measured
-    import loops  # noqa: PLC0415 - the same
-
-    def kept(**counts: int) -> Run:
-        loop = loops.with_in_flight(msg_timeout=loops.LONGEST, **counts)
-        return run_of(lambda: loop, FULL.messages)
-
-    fanned = FULL.messages // 4
-    return {
-        "one": lambda: run_of(lambda: loops.with_in_flight(FULL.outstanding), FULL.messages),
-        "batch": lambda: run_of(loops.in_batches, FULL.messages),
-        "ready": lambda: kept(count=FULL.outstanding, ready=FULL.many),
-        "flight": lambda: kept(count=FULL.many),
-        "fanout": lambda: run_of(lambda: loops.fanned_out(4, FULL.outstanding), fanned),
-        "await": lambda: run_of(awaits.alone, FULL.messages),
-    }
-
-
-NAMES: Final = ("one", "batch", "ready", "flight", "fanout", "await")
+NAMES: Final = ("put/one", "batch/1000", "fanout/4", "await/one", "other/ready", "other/in-flight")
 
 
 def serve(name: str) -> None:
     """Measure a run whenever a line is read, and print how long it took."""
-    import nsqlite  # noqa: PLC0415 - the one that is to be measured
+    import rows  # noqa: PLC0415 - it finds the nsqlite that is to be measured
 
-    run = _runs()[name]()
+    import nsqlite  # noqa: PLC0415 - the same
+
+    run = rows.ROWS[name].ours(FULL)
     run()
     print(Path(nsqlite.__file__).parent.parent, flush=True)
     for _ in sys.stdin:
@@ -111,10 +91,10 @@ def main(arguments: list[str]) -> None:
         serve(arguments[1])
         return
     if not arguments or not Path(arguments[0], "nsqlite").is_dir():
-        sys.exit(f"usage: versions.py CHECKOUT [ROW...], of {', '.join(NAMES)}")
+        sys.exit(f"usage: versions.py CHECKOUT [ROW...], as {' '.join(NAMES)}")
     theirs = Path(arguments[0]).resolve()
     ours = HERE.parents[2]
-    print(f"{'row':<9} {'ours':>9} {'theirs':>9} {'median':>7} {'least':>7} {'most':>7}  mark")
+    print(f"{'row':<18} {'ours':>9} {'theirs':>9} {'median':>7} {'least':>7} {'most':>7}  mark")
     for name in arguments[1:] or NAMES:
         times = [pairs(ours, theirs, name) for _ in range(PROCESSES)]
         medians = [median(mine / other for mine, other in some) for some in times]
@@ -122,7 +102,7 @@ def main(arguments: list[str]) -> None:
         mine = median(mine for some in times for mine, _ in some)
         other = median(other for some in times for _, other in some)
         print(
-            f"{name:<9} {mine * 1e6:>6.2f} us {other * 1e6:>6.2f} us {ratio:>7.3f}"
+            f"{name:<18} {mine * 1e6:>6.2f} us {other * 1e6:>6.2f} us {ratio:>7.3f}"
             f" {min(medians):>7.3f} {max(medians):>7.3f}  {'ok' if ratio <= MUST else 'MISS'}",
             flush=True,
         )

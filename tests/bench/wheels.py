@@ -26,7 +26,6 @@ from itertools import count
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
-from deferrals import Item
 from sortedcontainers import SortedList
 from table import show
 from timing import Scale, seconds
@@ -35,6 +34,15 @@ from nsqlite import TimerWheel
 
 MILLISECOND = 1_000_000
 TIMEOUT = 60_000 * MILLISECOND
+
+
+class Item:
+    """What has a deadline: an object that the garbage collector walks, as it does a message."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 class Timers(Protocol):

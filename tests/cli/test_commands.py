@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from storefiles import change, fill, told_of, write
 
+import nsqlite
 from nsqlite.__main__ import main
 
 
@@ -93,6 +94,23 @@ def test_bad_arguments_get_one_line(
         main(arguments)
     assert 2 == ending.value.code
     assert ("", f"python -m nsqlite{expected}") == capsys.readouterr()
+
+
+def test_a_failure_is_one_line_whatever_a_file_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The end of a line in a file's name does not end the line that tells of it."""
+    path = str(tmp_path / "a\nb")
+    shown = path.replace("\n", "\\n")
+    expected = f"python -m nsqlite inspect: store {shown}: there is no such file"
+    assert expected == failed("inspect", path, capsys=capsys)
+
+
+def test_semantics(capsys: pytest.CaptureFixture[str]) -> None:
+    """`semantics` prints the document that the package carries."""
+    document = Path(nsqlite.__file__).with_name("semantics.md").read_text("utf-8")
+    assert 0 == main(["semantics"])
+    assert (document, "") == capsys.readouterr()
 
 
 @pytest.mark.parametrize("name", ["inspect", "export", "import"])

@@ -1,6 +1,34 @@
-"""The line that ends a command."""
+"""What a command prints, and the line that ends it."""
 
-from nsqlite.cli.failure import why
+import io
+import sys
+
+import pytest
+
+from nsqlite.cli.failure import opened_stdout, say, why
+
+
+def test_text_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is said stands on stdout, and its line is ended."""
+    say("a\nb")
+    assert ("a\nb\n", "") == capsys.readouterr()
+
+
+def test_what_cannot_be_encoded_is_printed_as_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a text that stdout cannot encode nothing is lost, and nothing is there twice."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", newline="\n"))
+    say("one\ntw\u00f6")
+    assert b"one\ntw\\xf6\n" == written.getvalue()
+
+
+def test_a_closed_stdout_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program was started without stdout, whoever wants it gets an OSError."""
+    assert sys.stdout is opened_stdout()
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="stdout is closed") as caught:
+        say("a")
+    assert "stdout is closed" == why(caught.value)
 
 
 def test_what_the_system_said_is_told_in_words() -> None:

@@ -160,7 +160,7 @@ def test_it_reads_a_pipe(tmp_path: Path) -> None:
 
 
 def test_what_the_topic_holds(tmp_path: Path) -> None:
-    """What has no channel goes to all of a topic that flows, and is held by one that does not."""
+    """What has no channel goes to all of a topic that queues, and is held by one that does not."""
     path = tmp_path / "jobs.db"
     lines = [BILLING, AUDIT, message(1), message(2, "audit", due=1 << 62), {**message(3), "due": 7}]
     load(str(path), str(write(tmp_path / "in", HEADER, TOPIC, *lines, END)), wanted=None)
@@ -437,3 +437,20 @@ def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     source = write(tmp_path / "in", HEADER, END)
     with pytest.raises(StoreError, match="cannot write beside it: No such file or directory"):
         load(str(tmp_path / "none" / "jobs.db"), str(source), wanted=None)
+
+
+def test_a_closed_stdin_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program was started without stdin, an import from it fails and makes no file."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(CommandFailed, match=r"^cannot read stdin: it is closed$"):
+        load(str(tmp_path / "new.db"), None, wanted=False)
+    assert [] == list(tmp_path.iterdir())
+
+
+def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    """A name that is too long is told of the file."""
+    source = write(tmp_path / "in", {"nsqlite": 1})
+    long = str(tmp_path / ("a" * 300))
+    with pytest.raises(StoreError) as caught:
+        load(long, str(source), wanted=False)
+    assert f"store {long}: cannot write beside it: File name too long" == str(caught.value)

@@ -72,3 +72,26 @@ def test_without_rich_it_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) ->
         pass
     text = "--progress needs rich, which is not installed: pip install 'nsqlite[cli]'"
     assert text == str(caught.value)
+
+
+def test_it_is_silent_where_stderr_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the program was started without stderr nothing is shown, nor is it missed."""
+    monkeypatch.setattr(sys, "stderr", None)
+    for wanted in (True, None):
+        with progress("export", "lines", 10, wanted) as tell:
+            tell(10)
+
+
+def test_it_never_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal that has gone, or takes no more, does not end what is done."""
+
+    class Gone(Terminal):
+        def write(self, _text: str) -> int:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with progress("export", "lines", 10, None) as tell:
+        tell(10)

@@ -251,3 +251,35 @@ def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
     path = tmp_path / "a b?mode=memory#%41.db"
     fill(path)
     assert "orders" in seen(path)
+
+
+def test_a_path_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
+    """A name that is too long is told as what it is; one below a file is no file."""
+    long = str(tmp_path / ("a" * 300))
+    with pytest.raises(StoreError) as caught:
+        Snapshot(long)
+    assert f"store {long}: it cannot be read: File name too long" == str(caught.value)
+    path = tmp_path / "jobs.db"
+    fill(path)
+    with pytest.raises(StoreError) as caught:
+        Snapshot(f"{path}/x")
+    assert f"store {path}/x: there is no such file" == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE topic SET handed = 'x'",
+        "UPDATE topic SET held = 'x'",
+        "UPDATE message_1 SET data = 'x'",
+    ],
+)
+def test_a_value_of_the_wrong_type_is_damage(tmp_path: Path, statement: str) -> None:
+    """A file in which a number has become a text is damaged, and told as that."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    change(path, statement)
+    with pytest.raises(StoreDamaged) as caught:
+        told_of(path)
+    text = f"store {path}: it is damaged: restore it from a backup ("
+    assert str(caught.value).startswith(text)

@@ -125,6 +125,10 @@ class Model:
             return 0
         topic.draining = drain
         left = 0 if topic.open() else topic.size()
+        if drain and topic.paused:
+            self.drop_for_want_of_channels(topic)
+            topic.paused = False
+            self.tell(Kind.UNPAUSED, topic)
         thrown = left if drain else self.end_topic(topic, "closed")
         self.settle()
         return thrown
@@ -133,7 +137,9 @@ class Model:
         """End a channel, at once or when it is empty."""
         if queue.over:
             return 0
-        queue.draining = drain
+        queue.draining = False
+        if drain:
+            self.begin_drain(queue)
         thrown = 0 if drain else self.end_channel(queue, "closed")
         self.settle()
         return thrown
@@ -153,6 +159,7 @@ class Model:
             ):
                 full.add(queue.name if queue is topic else f"{topic.name}:{queue.name}")
         if full:
+            self.tell(Kind.REFUSED, topic, count=count)
             raise Refused(Full, where=full, size={count})
 
     def may_put(self, topic: Stream, count: int, delay: int) -> None:
@@ -401,11 +408,22 @@ class Model:
 
     def drain(self, topic: Stream) -> None:
         """Let the channels close behind the last message that the topic holds."""
-        if not topic.open() and topic.size():
-            self.tell(Kind.EMPTIED, topic, count=self.drop_held(topic))
+        self.drop_for_want_of_channels(topic)
         if not topic.size():
             for queue in topic.open():
-                queue.draining = True
+                self.begin_drain(queue)
+
+    def drop_for_want_of_channels(self, topic: Stream) -> None:
+        """Drop what no channel will ever get."""
+        if not topic.open() and topic.size():
+            self.tell(Kind.EMPTIED, topic, count=self.drop_held(topic))
+
+    def begin_drain(self, queue: Queue) -> None:
+        """Have a channel close behind its last message, and deliver until then."""
+        queue.draining = True
+        if queue.paused:
+            queue.paused = False
+            self.tell(Kind.UNPAUSED, queue)
 
     def drop_held(self, topic: Stream) -> int:
         """Drop all that a topic holds itself."""

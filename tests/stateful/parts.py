@@ -70,6 +70,7 @@ class Reader:
         """Return its counters in nsqd's words."""
         return {
             "client_id": self.client_id,
+            "name": None,
             "ready_count": self.window,
             "in_flight_count": self.held(),
             "message_count": self.message_count,
@@ -92,9 +93,8 @@ class Delivery:
 
     def reason(self) -> str:
         """Return why it can no longer be answered, in the words of `NotInFlight`."""
-        return {"finished": "answered", "requeued": "answered", "timed out": "timed out"}.get(
-            self.outcome, "unknown"
-        )
+        reasons = {"finished": "answered", "requeued": "answered", "returned": "given back"}
+        return reasons.get(self.outcome, self.outcome)
 
 
 @attrs.define(eq=False)

@@ -98,8 +98,8 @@ def take_snapshot(path: Path, now: int, mem_queue_size: int = 7) -> dict[str, Se
         seen = {name: _look_at(topic, now) for name, topic in topics.items()}
         broker._check()
         broker.flush()
-        assert broker._keeper is not None
-        while broker._keeper.upkeep():  # type: ignore[attr-defined]  # of the keeper alone
+        assert broker._persistence is not None
+        while broker._persistence.upkeep():  # type: ignore[attr-defined]  # of the keeper alone
             pass
         assert "OK" == broker.health
         broker._check()

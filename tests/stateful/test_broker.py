@@ -431,7 +431,7 @@ class BrokerMachine(Twins):
             lambda: topic.channel("new", msg_timeout=bad),
             lambda: topic.channel("new", msg_timeout=8.25),
             lambda: nsqlite.Consumer(channel, msg_timeout=bad),
-            lambda: nsqlite.Consumer(channel, max_in_flight=0),
+            lambda: nsqlite.Consumer(channel, max_in_flight=-1),
             lambda: self.broker.topic("new", max_req_timeout=bad),
             lambda: channel.join(timeout=bad),
             lambda: channel.peek(-1),

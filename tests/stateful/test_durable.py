@@ -477,7 +477,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     def crash(self, pause: int, *, look: bool) -> None:
         """Go on with what the death of the process would leave."""
-        keeper: Any = self.broker._keeper
+        keeper: Any = self.broker._persistence
         old = self.path
         self.generation += 1
         self.path = self.directory / str(self.generation)
@@ -494,7 +494,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     def reopen(self, pause: int, *, look: bool) -> None:
         """Close the broker and open its file again."""
-        keeper: Any = self.broker._keeper
+        keeper: Any = self.broker._persistence
         self.broker.flush()
         while keeper.upkeep():
             pass

@@ -375,7 +375,7 @@ def test_full_file_is_told_and_goes_on(tmp_path: Path) -> None:
     broker = Broker(store=nsqlite.SQLite(path, sync_timeout=1000))
     topic = broker.topic("orders")
     channel = topic.channel("billing")
-    keeper: Any = broker._keeper
+    keeper: Any = broker._persistence
     writer = keeper._storage._writer._connection
     [pages] = writer.execute("PRAGMA page_count").fetchone()
     writer.execute(f"PRAGMA max_page_count = {pages + 40}")

@@ -49,7 +49,7 @@ def in_child(work: Callable[[], None]) -> None:
 def use(topic: Topic[Any]) -> None:
     """Do a bit of everything on a topic and its channels."""
     topic._check()
-    assert 0 == topic._guard.waiting
+    assert 0 == topic._monitor.waiting
     for channel in topic.channels.values():
         channel.empty()
     topic.put_many(["a", "b"])
@@ -134,10 +134,10 @@ def test_waiters_are_gone_in_the_child() -> None:
         clock.until_waiting()
 
     def child() -> None:
-        assert not topic._guard.joiners
-        assert not topic._fan._putters
+        assert not topic._monitor.joins
+        assert not topic._monitor.putters
         topic._check()
-        assert 0 == topic._guard.waiting
+        assert 0 == topic._monitor.waiting
         full.empty()
         topic.put("in the child", timeout=0)
         assert "in the child" == Consumer(free).get(timeout=0).body

@@ -18,8 +18,9 @@ from helpers import Call, TellingClock
 import nsqlite
 from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic, aio
 from nsqlite.clock import SYSTEM
+from nsqlite.monitor import QUIET
 from nsqlite.testing import ManualClock
-from nsqlite.timerwheel import Tick, TimerWheel
+from nsqlite.timerwheel import Page, TimerWheel
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="there is no setitimer to make a storm with"
@@ -200,86 +201,6 @@ def often(call: Callable[[], object]) -> Callable[[], None]:
     return again
 
 
-PUTS: dict[str, tuple[Callable[[Topic[Any]], object], int, dict[str, Any]]] = {
-    "one": (lambda topic: topic.put(0), 1, {}),
-    "some": (lambda topic: topic.put_many([0, 1, 2]), 3, {}),
-    "one later": (lambda topic: topic.put(0, delay=5), 1, {}),
-    "some later": (lambda topic: topic.put_many([0, 1, 2], delay=5), 3, {}),
-    "bounded": (lambda topic: topic.put(0), 1, {"max_depth": 10**9}),
-    "observed": (lambda topic: topic.put_many([0, 1]), 2, {"observers": [lambda _event: None]}),
-}
-"""Kinds of puts, how many messages each has, and the options of the topic."""
-
-
-@pytest.mark.parametrize("kind", PUTS)
-@pytest.mark.parametrize("several", [1, 3])
-def test_a_struck_put_is_everywhere_or_nowhere(kind: str, several: int) -> None:
-    """An interrupted put is in every channel, whole, or in none; and it counts if it is there.
-
-    Only one that is struck on the way from the short path of `put` into several channels may be
-    counted though it is nowhere.
-    """
-    put, size, options = PUTS[kind]
-    chance = random.Random(several)
-    strikes = 0
-    for _ in range(150):
-        topic: Topic[Any] = Topic("orders", clock=ManualClock(), **options)
-        channels = [topic.channel(f"c{n}") for n in range(several)]
-        strikes += shoot(often(partial(put, topic)), chance)
-        topic._guard.run(lambda: None)
-        topic._check()
-        stats = [channel.stats() for channel in channels]
-        there = {(each.depth, each.deferred_count) for each in stats}
-        assert 1 == len(there), there
-        total = sum(there.pop())
-        assert 0 == total % size
-        ghost = topic.stats().message_count - total
-        assert 0 <= ghost <= (kind == "one" and several > 1)
-        assert {topic.stats().message_count} == {each.message_count for each in stats}
-    assert strikes > 100
-
-
-def test_a_struck_batch_is_finished_or_not() -> None:
-    """An interrupted fin_many has finished all of its messages or none."""
-    chance = random.Random(1)
-    strikes = 0
-    for _ in range(300):
-        topic: Topic[int] = Topic("orders")
-        consumer = Consumer(topic.channel("billing"))
-        topic.put_many(range(300))
-        batch = consumer.get_many(300)
-        strikes += shoot(partial(consumer.fin_many, batch), chance, 0.0001)
-        topic._check()
-        assert consumer.in_flight_count in {0, 300}
-        assert 300 - consumer.in_flight_count == consumer.stats().finish_count
-    assert strikes > 30
-
-
-def test_a_struck_move_is_one_step() -> None:
-    """An interrupted move has published and finished the message, or done neither."""
-    chance = random.Random(1)
-    strikes = 0
-    for _ in range(300):
-        here: Topic[int] = Topic("orders")
-        there: Topic[int] = Topic("dead")
-        dead = there.channel("x")
-        consumer = Consumer(here.channel("billing"))
-        here.put_many(range(100))
-        batch = iter(consumer.get_many(100))
-
-        def move_all(
-            consumer: Consumer[int] = consumer, batch: Any = batch, there: Topic[int] = there
-        ) -> None:
-            for message in batch:
-                consumer.move(message, there)
-
-        strikes += shoot(move_all, chance)
-        here._check()
-        there._check()
-        assert 100 == dead.depth + consumer.in_flight_count
-    assert strikes > 100
-
-
 def test_a_struck_put_leaves_nobody_asleep() -> None:
     """A message that an interrupted put brought is delivered without another call."""
     topic: Topic[int] = Topic("orders", clock=TellingClock())
@@ -298,7 +219,7 @@ def test_a_struck_put_leaves_nobody_asleep() -> None:
     for _ in range(200):
         strikes += shoot(often(lambda: topic.put(next(numbers))), chance)
         assert channel.join(timeout=20), "a message lies beside a sleeping getter"
-        assert not topic._guard.broken
+        assert topic._monitor.state == QUIET
     assert strikes > 100
     assert len(got) == len(set(got))
     topic.close()
@@ -464,14 +385,14 @@ def test_a_handler_may_let_an_error_of_ours_pass(monkeypatch: pytest.MonkeyPatch
     """What a handler throws interrupts the operation, though the operation might raise it too."""
     topic: Topic[Any] = Topic("orders", clock=ManualClock())
     channel = topic.channel("billing")
-    make = TimerWheel[Any].tick
+    make = TimerWheel[Any].page
 
-    def make_and_be_struck(wheel: TimerWheel[Any], deadline: int) -> Tick[Any]:
-        make(wheel, deadline)
+    def make_and_be_struck(wheel: TimerWheel[Any], due: int) -> Page[Any]:
+        make(wheel, due)
         raise nsqlite.Closed("something else")
 
     with monkeypatch.context() as patch, pytest.raises(nsqlite.Closed, match="something else"):
-        patch.setattr(TimerWheel, "tick", make_and_be_struck)
+        patch.setattr(TimerWheel, "page", make_and_be_struck)
         topic.put("x", delay=1)
     channel._check()
 
@@ -575,29 +496,4 @@ def test_destructors_of_the_collector() -> None:
         gc.set_threshold(*before)
     gc.collect()
     assert len(ids) == len(set(ids)) == channel.depth > 9000
-    topic._check()
-
-
-@pytest.mark.parametrize("several", [1, 2])
-def test_close_in_the_middle_of_a_put(several: int, caplog: pytest.LogCaptureFixture) -> None:
-    """A close that comes from inside a put takes effect right after it, and is told then."""
-    topic: Topic[Any] = Topic("orders")
-    channels = [topic.channel(f"c{n}") for n in range(several)]
-    fan: Any = topic._fan
-    ready = channels[0]._flow.ready
-
-    class Sender:
-        """A stand-in for a queue: a signal handler closes right after the append."""
-
-        def append(self, record: Any) -> None:
-            ready.append(record)
-            topic.close()
-
-    if several == 1:
-        topic._guard.push = Sender().append
-    else:
-        fan._readies = (Sender(), *fan._readies[1:])
-    topic.put("x")
-    assert topic.closed
-    assert [f"topic 'orders' was closed; messages thrown away: {several}"] == caplog.messages
     topic._check()

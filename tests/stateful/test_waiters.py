@@ -206,9 +206,9 @@ class Twins:
         later = channel.deferred(1000)
         deferred = sorted(model.deferred, key=lambda found: found[:2])
         assert [(c.body, c.attempts) for _, _, c in deferred] == self.seen(later)
-        line = channel._flow.line
+        line = channel._queue.waiters
         assert [getter.reader for getter in model.line] == [
-            self.reader_of(waiter.owner) for waiter in line.first_come
+            self.reader_of(waiter.owner) for waiter in line.able
         ]
         assert len(model.parked) == sum(len(parked) for parked in line.parked.values())
         places = Counter(info.body for info in (*ready, *flying, *later))
@@ -268,9 +268,9 @@ class Twins:
         self.compare()
         left = [message.body for message in drained(self.channel)]
         assert Counter(range(self.bodies)) == Counter([*left, *self.model.finished])
-        line, guard = self.channel._flow.line, self.topic._guard
-        assert (0, 0, 0) == (len(line.first_come), len(line.parked), guard.waiting)
-        assert (0, 0, {}) == (len(guard.rung), len(guard.joiners), self.clock._sleeps)
+        line, guard = self.channel._queue.waiters, self.topic._monitor
+        assert (0, 0, 0) == (len(line.able), len(line.parked), guard.waiting)
+        assert (0, 0, {}) == (len(guard.woken), len(guard.joins), self.clock._sleeps)
 
 
 def drained(channel: Channel[int]) -> list[Message[int]]:
@@ -414,4 +414,4 @@ def test_threads_and_two_loops() -> None:
         assert sum(race.requeued[channel.name].values()) == stats.requeue_count
     assert [] == race.wrong
     race.topic._check()
-    assert (0, 0) == (race.topic._guard.waiting, len(race.topic._guard.rung))
+    assert (0, 0) == (race.topic._monitor.waiting, len(race.topic._monitor.woken))

@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 START: Final = 1_700_000_000
 MAX_MSG_SIZE: Final = 20
-COUNTED: Final = (nsqlite.Kind.EMPTIED, nsqlite.Kind.DELETED, nsqlite.Kind.CLOSED)
+COUNTED: Final = tuple(map(nsqlite.Kind, ("refused", "emptied", "deleted", "closed")))
 ALL: Final = 1_000_000
 
 

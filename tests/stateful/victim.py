@@ -67,7 +67,7 @@ class Victim:
             store = FaultyStore(store, self.burn)
         self.broker = nsqlite.Broker(store=store, msg_timeout=orders["msg_timeout"])
         if at_statement:
-            keeper: Any = self.broker._keeper
+            keeper: Any = self.broker._persistence
             keeper._storage._writer._connection.set_trace_callback(self.burn)
 
     def burn(self, point: str) -> None:

@@ -89,6 +89,7 @@ class Model:
         self.now = 0
         self.paused = False
         self.ready: list[Copy] = []
+        self.returned: list[int] = []
         self.deferred: list[tuple[int, int, Copy]] = []
         self.flying: list[Flight] = []
         self.line: list[Getter] = []
@@ -141,8 +142,20 @@ class Model:
         if flight in self.flying:
             self.land(flight)
             self.count(flight, attempts)
-            self.ready.insert(0, flight.copy)
+            while self.returned and self.returned[:1] != [c.body for c in self.ready[:1]]:
+                self.returned.pop(0)
+            place = sum(body < flight.copy.body for body in self.returned)
+            self.ready.insert(place, flight.copy)
+            self.returned.insert(place, flight.copy.body)
             self.unpark(flight.reader)
+
+    def withdraw(self, flight: Flight) -> bool:
+        """Take back what a getter was handed and has not seen yet; say whether that was so."""
+        for getter in flight.reader.waiters:
+            if getter.hand is flight:
+                getter.hand = None
+                return True
+        return False
 
     def count(self, flight: Flight, attempts: int) -> None:
         """Count a delivery that is over, if it was one."""
@@ -209,8 +222,7 @@ class Model:
         if give_back:
             for flight in reversed(self.by_deadline()):
                 if flight.reader is reader:
-                    on_the_way = any(getter.hand is flight for getter in reader.waiters)
-                    self.give_back(flight, 0 if on_the_way else 1)
+                    self.give_back(flight, 0 if self.withdraw(flight) else 1)
         self.feed()
 
     def pause(self, paused: bool) -> None:
@@ -350,7 +362,9 @@ class Model:
     def fall_due(self) -> None:
         """Have everything happen that is due."""
         for flight in self.by_deadline():
-            if flight.due <= self.now:
+            if flight.due <= self.now and self.withdraw(flight):
+                self.give_back(flight, 0)
+            elif flight.due <= self.now:
                 self.land(flight)
                 self.count(flight, 1)
                 self.ready.append(flight.copy)

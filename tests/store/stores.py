@@ -65,8 +65,8 @@ class Spy:
     def write_rows(self, number: int, rows: list[Row]) -> None:
         self._make("write_rows", number, rows)
 
-    def write_attempts(self, topic: int, channel: int, copies: list[tuple[int, int]]) -> None:
-        self._make("write_attempts", topic, channel, copies)
+    def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
+        self._make("write_attempts", number, channel, copies)
 
     def write(self, batch: Batch) -> None:
         self._make("write", batch)
@@ -261,7 +261,7 @@ class Scene:
         store = SpiedStore(self.path, **self._options)
         self.broker = Broker(store=store, clock=self._clock, **self._topics)
         self.spy = store.spy
-        keeper = self.broker._keeper
+        keeper = self.broker._persistence
         assert isinstance(keeper, Keeper)
         self.keeper = keeper
 

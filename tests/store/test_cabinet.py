@@ -24,7 +24,7 @@ def cabinet_of(scene: Scene) -> Cabinet:
 
 
 def account(scene: Scene) -> Account:
-    with scene.topic()._guard.lock:
+    with scene.topic()._monitor.lock:
         return cabinet_of(scene).account()
 
 
@@ -47,9 +47,24 @@ def test_an_account_tells_all_once(scene: Scene) -> None:
     again = account(scene)
     assert ([], {}) == (again.notes, again.pending)
     cabinet_of(scene).sent = told
-    with scene.topic()._guard.lock:
+    with scene.topic()._monitor.lock:
         cabinet_of(scene).restore()
     assert cabinet_of(scene).sent is None
+
+
+def test_what_was_decided_is_unwritten_until_its_account_is_written(scene: Scene) -> None:
+    """A channel that another thread asks for is not there while its account is on its way."""
+    scene.channel()
+    cabinet = cabinet_of(scene)
+    steps = [cabinet.is_unwritten()]
+    with scene.topic()._monitor.lock:
+        cabinet.decided = True
+        steps.append(cabinet.is_unwritten())
+        cabinet.account()
+        steps.append(cabinet.is_unwritten())
+        cabinet.sent = None  # it was written
+        steps.append(cabinet.is_unwritten())
+    assert [False, True, True, False] == steps
 
 
 def test_an_account_that_was_not_written_is_in_the_next_one(scene: Scene) -> None:
@@ -80,7 +95,7 @@ def test_what_was_taken_back_is_told_with_what_came_since(scene: Scene) -> None:
     scene.topic().put(b"2")
     cabinet.gone.append(78)
     cabinet.emptied.append(("1" * 16, "2" * 16))
-    with scene.topic()._guard.lock:
+    with scene.topic()._monitor.lock:
         cabinet.restore()
         cabinet.restore()  # the second time there is nothing
     again = account(scene)
@@ -91,7 +106,7 @@ def test_what_was_taken_back_is_told_with_what_came_since(scene: Scene) -> None:
     assert {first.id: GONE} == again.notes[0][1]
     cabinet.gone = []
     again.gone, again.emptied = [], []
-    with scene.topic()._guard.lock:
+    with scene.topic()._monitor.lock:
         cabinet.restore()
 
 
@@ -103,7 +118,7 @@ def test_a_deleted_topic_tells_only_that(scene: Scene) -> None:
     cabinet.deleted = True
     for written in (True, False):
         cabinet.written = written
-        with topic._guard.lock:
+        with topic._monitor.lock:
             told = cabinet.account()
         assert (None, cabinet.number) == (told.topic, told.gone_topic)
         batch = Batch()
@@ -142,7 +157,7 @@ def test_a_forgotten_channel_is_remembered_until_it_is_written(scene: Scene) -> 
     """A name that is no channel's is no loss; a channel's number is told as gone."""
     cabinet = cabinet_of(scene)
     scene.channel()
-    with scene.topic()._guard.lock:
+    with scene.topic()._monitor.lock:
         number = cabinet.shelves["billing"].number
         cabinet.remove("nobody")
         assert ([], False) == (cabinet.gone, cabinet.unheld)

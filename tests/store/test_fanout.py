@@ -138,10 +138,10 @@ def test_what_a_signal_has_interrupted_is_made_again(path: Path) -> None:
         channel = scene.channel()
         first, second = scene.topic().put_many([b"1", b"2"])
         fan: Any = scene.topic()._fan
-        records = list(channel._flow.ready)
+        records = list(channel._queue.ready)
         held = fan.cabinet.held
         before = held.top, held.since, channel.depth
-        with scene.topic()._guard.lock:
+        with scene.topic()._monitor.lock:
             fan._hand_to_shelves(records)
             fan._count_later(records)
             fan.count_alone(first)

@@ -64,7 +64,7 @@ def test_close_inside_a_call_does_not_wait(path: Path) -> None:
         topic = scene.topic()
         topic.put(b"1")
         scene.consumer().get(timeout=0).fin()
-        with topic._guard.lock:
+        with topic._monitor.lock:
             scene.keeper.close()
             assert scene.keeper.over
         scene.keeper.close()
@@ -110,7 +110,7 @@ def test_a_broker_that_is_forgotten_writes_everything(path: Path) -> None:
     consumer = Consumer(broker.topic("orders").channel("billing"))
     broker.topic("orders").put_many([b"1", b"2"])
     consumer.get(timeout=0).fin()
-    keeper: Any = broker._keeper
+    keeper: Any = broker._persistence
     mine: list[Any] = [broker, consumer]
     del broker, consumer
 
@@ -178,7 +178,7 @@ def test_the_child_of_a_fork_has_no_store(path: Path) -> None:
         consumer = scene.consumer()
         topic.put_many([b"1", b"2", b"3"])
         message = consumer.get(timeout=0)
-        shelf: Any = channel._flow.shelf
+        shelf: Any = channel._queue.persistence
 
         def child() -> None:
             for call in (
@@ -257,7 +257,7 @@ def test_what_a_child_does_first_of_all() -> None:
     store = MemoryStore()
     broker = Broker(store=store)
     topic = broker.topic("orders")
-    keeper: Any = broker._keeper
+    keeper: Any = broker._persistence
     keeper._abandon()
     for call in (lambda: topic.put(b"1"), topic.pause, lambda: broker.topic("other")):
         with pytest.raises(StoreInUse):
@@ -267,7 +267,7 @@ def test_what_a_child_does_first_of_all() -> None:
     with suppress(StoreError):
         broker.close()
     closed = Broker(store=store)
-    other: Any = closed._keeper
+    other: Any = closed._persistence
     closed.close()
     other._abandon()
     other.require_owner()
@@ -281,7 +281,7 @@ def test_what_a_child_does_first_of_all() -> None:
 def test_an_errand_that_fails_is_told(path: Path) -> None:
     """Who sends the store's thread hears what came of it; who has gone hears nothing."""
     with Scene(path) as scene:
-        shelf: Any = scene.channel()._flow.shelf
+        shelf: Any = scene.channel()._queue.persistence
         heard: list[BaseException | None] = []
         done = threading.Event()
 
@@ -328,7 +328,7 @@ def test_a_page_of_a_topic_that_is_deleted_meanwhile(path: Path) -> None:
         scene.topic().put_many([b"1", b"2"])
     with Scene(path, mem_queue_size=1) as scene:
         topic = scene.topic()
-        shelf: Any = scene.channel()._flow.shelf
+        shelf: Any = scene.channel()._queue.persistence
         until(lambda: not shelf.wanted)
         shelf.flow.ready.clear()
 

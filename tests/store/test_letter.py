@@ -23,7 +23,7 @@ def test_a_letter_begins_unreserved(path: Path) -> None:
         assert (None, (), None, None) == (letter.due, letter.bounded, letter.moved, letter.only)
         assert letter.bell.locked()
         assert "a put to topic 'orders' has failed" == letter.what
-        letter.moved = (scene.channel()._flow, [])
+        letter.moved = (scene.channel()._queue, [])
         assert "a move to topic 'orders' has failed" == letter.what
 
 
@@ -74,8 +74,8 @@ def test_who_does_not_block_is_told(path: Path) -> None:
     with Scene(path) as scene:
         scene.channel()
         told = threading.Event()
-        letter, size, conclude = scene.topic().draft([b"1"], told.set)
+        letter, size, conclude = scene.topic()._draft([b"1"], told.set)
         scene.topic()._send(letter, size, None, 0)
-        assert scene.topic().hurry()
+        assert scene.topic()._hurry()
         assert told.wait(20)
         assert [info.id for info in scene.channel().peek()] == conclude()

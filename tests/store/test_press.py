@@ -172,7 +172,7 @@ def test_a_flush_inside_a_call_is_refused(path: Path) -> None:
             scene.topic(name).put(b"1")
         for consumer in consumers:
             consumer.get(timeout=0).fin()
-        with scene.topic("a")._guard.lock, pytest.raises(Reentered):
+        with scene.topic("a")._monitor.lock, pytest.raises(Reentered):
             scene.broker.flush()
         assert [b"1", b"1"] == scene.rows()
         scene.broker.flush()
@@ -264,11 +264,12 @@ def test_a_loop_never_writes(path: Path) -> None:
         assert written.is_set()
 
 
+@pytest.mark.parametrize("attempts", ["late", "durable"])
 def test_a_move_in_a_loop_that_fails_is_logged(
-    path: Path, caplog: pytest.LogCaptureFixture
+    path: Path, caplog: pytest.LogCaptureFixture, attempts: Any
 ) -> None:
     """A move that nobody waits for, and that cannot be written, puts the message back in flight."""
-    with Scene(path) as scene:
+    with Scene(path, attempts=attempts) as scene:
         consumer = scene.consumer()
         dead = scene.topic("dead")
         scene.topic().put(b"1")
@@ -281,6 +282,8 @@ def test_a_move_in_a_loop_that_fails_is_logged(
             asyncio.run(move())
             until(lambda: caplog.records)
         until(lambda: scene.channel().in_flight_count == 1)
+        scene.broker.flush()
+        assert [(b"1", 2)] == scene.disk()
         assert any(
             "a move to topic 'dead' has failed, of which nobody was told:" in text
             for text in (record.getMessage() for record in caplog.records)
@@ -298,7 +301,7 @@ def test_a_thread_that_writes_tells_the_tasks(path: Path) -> None:
     with Scene(path) as scene:
         scene.channel()
         told = threading.Event()
-        letter, size, conclude = scene.topic().draft([b"1"], told.set)
+        letter, size, conclude = scene.topic()._draft([b"1"], told.set)
         with scene.busy():
             scene.topic()._send(letter, size, None, 0)
             scene.topic().put_many([b"2"])
@@ -318,7 +321,7 @@ def test_puts_to_a_topic_that_is_gone_are_not_written(path: Path, count: int) ->
             with scene.keeper.lock:
                 calls = [Call(lambda: topic.put_many([b"1"])) for _ in range(count)]
                 until(lambda: len(scene.keeper.queue) == count)
-                topic._guard.run(topic._delete)
+                topic._monitor.run(topic._delete)
                 before = len(scene.spy.calls)
                 scene.keeper._commit()
             assert ["write"] == [call for call, _ in scene.spy.calls[before:]]  # the account alone
@@ -465,7 +468,7 @@ def test_a_topic_that_is_deleted_between_the_accounts_and_the_letters(path: Path
                 calls.append(Call(lambda: new.put(b"1")))
                 calls.append(Call(lambda: other.put_many([b"2"])))
                 until(lambda: len(keeper.queue) == 2)
-                with new._guard.lock:
+                with new._monitor.lock:
                     new.cabinet.deleted = True
             return look()
 
@@ -491,7 +494,7 @@ def test_a_topic_that_is_deleted_when_what_is_moved_there_has_left(path: Path) -
 
         def delete(*, left: bool = False) -> None:
             if left:
-                with dead._guard.lock:
+                with dead._monitor.lock:
                     dead.cabinet.deleted = True
             refuse(left=left)
 

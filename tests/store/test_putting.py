@@ -135,13 +135,13 @@ def test_room_is_spoken_for_and_given_back(path: Path) -> None:
             held.until_begun()
             with pytest.raises(Full):
                 scene.topic().put(b"3")
-            assert 2 == channel._flow.reserved
+            assert 2 == channel._queue.reserved
         call.result()
-        assert 0 == channel._flow.reserved
+        assert 0 == channel._queue.reserved
         assert [b"1", b"2"] == bodies(channel)
         with scene.spy.failing(), pytest.raises(StoreFull):
             scene.topic().put_many([b"3", b"4"])
-        assert 0 == channel._flow.reserved
+        assert 0 == channel._queue.reserved
         scene.topic().put_many([b"5", b"6"])
         with pytest.raises(Full):
             scene.topic().put(b"7")
@@ -156,7 +156,7 @@ def test_who_waits_for_room_gets_that_of_a_refused_put(path: Path) -> None:
 
         def fail() -> None:
             failures.append("once")
-            until(lambda: scene.topic()._fan._putters)
+            until(lambda: scene.topic()._monitor.putters)
             raise StoreFull("jobs.db", "full")
 
         scene.spy.once(fail)
@@ -299,7 +299,7 @@ def test_a_closed_topic_takes_nothing(path: Path) -> None:
             with pytest.raises(Closed):
                 put()
         assert [b"1"] == scene.rows()
-        assert 0 == topic._guard.lock.owned()
+        assert 0 == topic._monitor.lock.owned()
 
 
 def test_a_put_to_a_closed_broker(path: Path) -> None:
@@ -377,6 +377,30 @@ class Struck(BaseException):
     """What a signal handler throws."""
 
 
+class _StruckBefore(list[Any]):
+    """A list that a signal keeps from taking the first."""
+
+    struck = False
+
+    def append(self, item: Any) -> None:
+        if not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+        super().append(item)
+
+
+class _StruckAfter(deque[Any]):
+    """A deque that a signal strikes when it has taken the first."""
+
+    struck = False
+
+    def append(self, item: Any) -> None:
+        super().append(item)
+        if not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupted_put_is_completed(path: Path, way: str, late: bool) -> None:
@@ -394,7 +418,6 @@ def test_an_interrupted_put_is_completed(path: Path, way: str, late: bool) -> No
         assert expected == scene.disk() == scene.disk("audit")
         assert [expected] * 2 == [everything(channel) for channel in channels]
         assert 3 == scene.topic().stats().message_count
-        assert 0 == scene.topic()._unused
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -605,7 +628,7 @@ def test_interval_is_paused_and_bounded(path: Path) -> None:
         scene.topic().put(b"1")
         with pytest.raises(Full):
             scene.topic().put(b"2")
-        assert 0 == channel._flow.reserved
+        assert 0 == channel._queue.reserved
         scene.topic().put(b"3", delay=5)
         scene.topic().pause()
         scene.topic().put(b"4")
@@ -642,11 +665,11 @@ def test_what_is_made_twice_is_done_once(path: Path) -> None:
     with Scene(path) as scene:
         topic: Any = scene.topic()
         channel = topic.channel("billing")
-        letter, size, _ = topic.draft([b"1"], lambda: None)
+        letter, size, _ = topic._draft([b"1"], lambda: None)
         topic._send(letter, size, None, 0)
         scene.broker.flush()
         assert letter.shown
-        topic._show_later(channel._flow.ready[0], letter.rows[0])
+        topic._show_later(channel._queue.ready[0], letter.rows[0])
         topic.settle_letter(letter)
         topic._cancel(letter)
         scene.broker.flush()
@@ -674,10 +697,10 @@ def test_interval_has_nothing_to_hurry(path: Path) -> None:
     with Scene(path, sync="interval", sync_every=1) as scene:
         scene.channel()
         with scene.busy():
-            assert [False, False] == [scene.topic().waits(), scene.topic().hurry()]
+            assert [False, False] == [scene.topic()._waits(), scene.topic()._hurry()]
             scene.topic().put_many([b"1"])
             scene.topic().put(b"2")
-            assert [True, False] == [scene.topic().waits(), scene.topic().hurry()]
+            assert [True, False] == [scene.topic()._waits(), scene.topic()._hurry()]
 
 
 def test_an_interval_put_that_is_struck_is_in_every_channel(path: Path) -> None:
@@ -686,16 +709,10 @@ def test_an_interval_put_that_is_struck_is_in_every_channel(path: Path) -> None:
         channels = [scene.channel(name) for name in ("billing", "audit")]
         topic: Any = scene.topic()
         topic.put(b"0")
-        show = topic._guard.push
-
-        def strike(record: Any) -> None:
-            channels[0]._flow.shelf.take([record], awake=True)  # type: ignore[union-attr]  # a kept one
-            raise Struck
-
-        topic._guard.push = strike
-        with pytest.raises(Struck):
+        queue: Any = channels[0]._queue
+        queue.ready = _StruckAfter(queue.ready)
+        with pytest.raises(KeyboardInterrupt):
             topic.put(b"1")
-        topic._guard.push = show
         topic.put(b"2")
         scene.broker.flush()
         topic._check()
@@ -708,10 +725,10 @@ def test_a_letter_is_shown_once(path: Path) -> None:
     with Scene(path) as scene:
         channel = scene.channel()
         topic: Any = scene.topic()
-        letter, size, conclude = topic.draft([b"1"], lambda: None)
+        letter, size, conclude = topic._draft([b"1"], lambda: None)
         topic._send(letter, size, None, 0)
         scene.broker.flush()
-        topic._guard.run(topic._show, letter)
+        topic._monitor.run(topic._show, letter)
         assert conclude() == scene.ids()
         assert [b"1"] == bodies(channel)
 
@@ -745,28 +762,60 @@ def test_what_is_dropped_may_lie_in_the_file(
         assert expected == bodies(channel)
 
 
-class _Struck(deque[Any]):
-    """A deque that a signal keeps from taking the first."""
-
-    struck = False
-
-    def append(self, item: Any) -> None:
-        if not self.struck:
-            self.struck = True
-            raise KeyboardInterrupt
-        super().append(item)
-
-
 def test_a_signal_before_what_is_put_is_shown(path: Path) -> None:
     """With `sync="interval"` it is shown all the same, once, before what is put later."""
     with Scene(path, sync="interval") as scene:
         channel = scene.channel()
         topic: Any = scene.topic()
         topic.put_many([b"0"])  # which is shown, and not written yet either
-        topic._settled = _Struck()
+        topic._settled = _StruckBefore()
         with pytest.raises(KeyboardInterrupt):
             topic.put_many([b"1", b"2"])
         topic.put(b"3")
         assert 4 == channel.depth
         scene.broker.flush()
         assert [b"0", b"1", b"2", b"3"] == bodies(channel)
+
+
+# Publishing without ids
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_publish_tells_when_it_is_stored(path: Path, sync: Any) -> None:
+    """What is published is told, with None, when it is stored as `sync` says."""
+    told: list[object] = []
+    with Scene(path, sync=sync) as scene:
+        channel = scene.channel()
+        scene.topic().publish([b"1", b"2"], told.append)
+        until(lambda: told)
+        scene.topic().publish([b"3"])
+        scene.topic().publish([], told.append)
+        assert ([None, None], [b"1", b"2", b"3"]) == (told, bodies(channel))
+
+
+def test_publish_tells_why_it_could_not_be_stored(path: Path) -> None:
+    """A store that refuses it has it told why, and nothing is put."""
+    told: list[Any] = []
+    with Scene(path) as scene:
+        channel = scene.channel()
+        storage: Any = scene.broker._persistence
+        error = StoreFull("here", "no room")
+
+        def refuse(*_: object) -> None:
+            raise error
+
+        write, storage._storage.write_rows = storage._storage.write_rows, refuse
+        scene.topic().publish([b"1"], told.append)
+        until(lambda: told)
+        storage._storage.write_rows = write
+        assert ([error], 0) == (told, channel.depth)
+
+
+def test_publish_never_waits_for_room(path: Path) -> None:
+    """Where there is no room it raises at once."""
+    with Scene(path) as scene:
+        scene.topic().channel("billing", max_depth=1)
+        with pytest.raises(Full):
+            scene.topic().publish([b"1", b"2"], print)
+        with pytest.raises(Full):
+            scene.topic().publish([b"1", b"2"])

@@ -18,8 +18,8 @@ from nsqlite import (
     StoreError,
     StoreFull,
 )
-from nsqlite.flow import Flow
-from nsqlite.observe import Kind
+from nsqlite.events import Kind
+from nsqlite.queue import Queue
 from nsqlite.store import GONE
 from nsqlite.store.shelf import MANY, PAGE, Shelf
 from nsqlite.testing import ManualClock
@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
 
 
 def shelf_of(scene: Scene, name: str = "billing") -> Shelf:
-    shelf = scene.channel(name)._flow.shelf
+    shelf = scene.channel(name)._queue.persistence
     assert isinstance(shelf, Shelf)
     return shelf
 
@@ -100,7 +100,7 @@ def test_a_page_has_its_limit(path: Path) -> None:
         with Consumer(channel) as consumer:
             consumer.get(timeout=0)
         assert channel.depth == PAGE + 10
-        assert len(channel._flow.ready) >= PAGE
+        assert len(channel._queue.ready) >= PAGE
 
 
 def test_who_waits_is_fed(path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_count_that_was_wrong_is_put_right(path: Path) -> None:
     """Where the file has fewer messages than were counted, whoever asks comes to an end."""
     with Scene(path) as scene:
         channel = scene.channel()
-        channel._flow.beyond = 5
+        channel._queue.beyond = 5
         with pytest.raises(Empty):
             Consumer(channel).get(timeout=0)
         assert 0 == channel.depth
@@ -264,7 +264,7 @@ def test_more_than_was_counted(path: Path) -> None:
     with Scene(path, mem_queue_size=1) as scene:
         channel = scene.channel()
         channel.peek()
-        channel._flow.beyond = 1
+        channel._queue.beyond = 1
         assert numbered(1, 2, 3) == bodies(channel)
 
 
@@ -282,7 +282,7 @@ def test_many_notes_go_with_the_next_write(path: Path) -> None:
         assert [{}, False] == [shelf.notes, scene.keeper.many]
 
 
-@pytest.mark.parametrize("way", ["get", "fin", "fin_many"])
+@pytest.mark.parametrize("way", ["get", "fin", "fin_many", "req"])
 def test_notes_one_by_one_become_many(path: Path, way: str) -> None:
     """The same where they are made one by one."""
     with Scene(path) as scene:
@@ -297,6 +297,9 @@ def test_notes_one_by_one_become_many(path: Path, way: str) -> None:
         elif way == "fin":
             batch[0].fin()
             batch[1].fin()
+        elif way == "req":
+            batch[0].req()
+            batch[1].req()
         else:
             consumer.fin_many(batch)
         assert scene.keeper.many
@@ -352,9 +355,50 @@ def test_a_delivery_that_did_not_arrive_is_not_counted(path: Path) -> None:
         scene.topic().put(b"1")
         message = consumer.get(timeout=0)
         scene.broker.flush()
-        scene.channel()._guard.run(consumer._return, [message])
+        scene.channel()._monitor.run(consumer._return, [message])
         scene.broker.flush()
         assert [(b"1", 1)] == scene.disk()
+
+
+class StruckNotes(dict[str, Any]):
+    """Notes that a signal strikes before the first is taken."""
+
+    struck = False
+
+    def __setitem__(self, name: str, copy: Any) -> None:
+        if not self.struck:
+            self.struck = True
+            raise KeyboardInterrupt
+        super().__setitem__(name, copy)
+
+
+def test_a_signal_while_a_message_is_finished(path: Path) -> None:
+    """What has left the channel is finished in the file too."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        message = consumer.get(timeout=0)
+        shelf_of(scene).notes = StruckNotes(shelf_of(scene).notes)
+        with pytest.raises(KeyboardInterrupt):
+            message.fin()
+        scene.topic()._check()
+        assert [0, 1] == [consumer.in_flight_count, scene.channel().depth]
+        scene.broker.flush()
+        assert [(b"2", 1)] == scene.disk()
+
+
+def test_a_signal_while_a_delivery_is_noted(path: Path) -> None:
+    """What `get` could not return is at the head of the queue, uncounted."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many(numbered(1, 2))
+        shelf_of(scene).notes = StruckNotes()
+        with pytest.raises(KeyboardInterrupt):
+            consumer.get(timeout=0)
+        scene.topic()._check()
+        assert [0, 2] == [consumer.in_flight_count, scene.channel().depth]
+        scene.broker.flush()
+        assert [(b"1", 1), (b"2", 1)] == scene.disk()
 
 
 def test_notes_that_cannot_be_written_are_kept(path: Path) -> None:
@@ -406,8 +450,8 @@ def test_an_observer_changes_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("attempts", ["late", "durable"])
-def test_the_long_way_notes_the_same(path: Path, attempts: Any) -> None:
-    """A measured channel, a window, another time-out and a bound take the long way, and note it."""
+def test_what_is_special_is_noted_the_same(path: Path, attempts: Any) -> None:
+    """A measured channel, a window, another time-out and a bound change nothing of it."""
     measured = {"e2e_processing_latency_percentiles": [0.5]}
     with Scene(path, topics=measured, attempts=attempts) as scene:
         channel = scene.channel(max_depth=100)
@@ -426,7 +470,7 @@ def test_the_long_way_notes_the_same(path: Path, attempts: Any) -> None:
         assert 1 == found[b"5"]
 
 
-def test_the_short_way_is_left_where_it_must_be(path: Path) -> None:
+def test_what_is_refused_is_not_noted(path: Path) -> None:
     """Another's message, one that is answered, a full window, a closed consumer: all as ever."""
     with Scene(path) as scene:
         first, second = scene.consumer(), Consumer(scene.channel(), max_in_flight=1)
@@ -449,15 +493,17 @@ def test_the_short_way_is_left_where_it_must_be(path: Path) -> None:
 
 
 def test_a_shelf_of_a_closed_channel_answers_no_more(path: Path) -> None:
-    """What was delivered by a channel that is closed since is not finished by the short way."""
+    """What was delivered by a channel that is closed since is not finished or noted."""
     with Scene(path) as scene:
         consumer = scene.consumer()
         scene.topic().put_many(numbered(1, 2))
         message = consumer.get(timeout=0)
         shelf = shelf_of(scene)
         scene.channel().close()
-        assert not shelf.finish(consumer, message)
-        assert shelf.deliver(consumer) is None
+        with pytest.raises(NotInFlight):
+            message.fin()
+        with pytest.raises(Closed):
+            consumer.get(timeout=0)
         assert 2 == shelf.total()
         assert shelf.page() is None
         shelf.look()
@@ -546,6 +592,20 @@ def test_a_delivery_that_cannot_be_counted_is_given_back(path: Path, way: str, s
             assert [(body, 1) for body in numbered(1, 2, 3)] == everything(scene.channel())
 
 
+def test_what_is_taken_is_counted_too(path: Path) -> None:
+    """`take` counts like `get`, and gives back what cannot be counted."""
+    with Scene(path, attempts="durable") as scene:
+        consumer = scene.consumer()
+        assert [] == consumer.take(1)
+        scene.topic().put_many(numbered(1, 2, 3))
+        assert numbered(1, 2) == [message.body for message in consumer.take(2)]
+        assert [(b"1", 2), (b"2", 2), (b"3", 1)] == scene.disk()
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            consumer.take(2)
+        assert [2, 1] == [consumer.in_flight_count, scene.channel().depth]
+        scene.topic()._check()
+
+
 def test_an_interrupted_count_gives_the_message_back(path: Path) -> None:
     """What a signal throws into the count of a delivery loses nothing."""
     with Scene(path, attempts="durable") as scene:
@@ -572,12 +632,12 @@ def test_shelves_take_a_put_once(path: Path) -> None:
         shelf = shelf_of(scene)
         old = [(b"", 0, first[:13], first[13:], 0), (b"", 0, second[:13], second[13:], 0)]
         new = (b"new", 0, "f" * 13, "fff", 0)
-        with scene.topic()._guard.lock:
+        with scene.topic()._monitor.lock:
             shelf.take(old, awake=True)
             shelf.take_later(old, awake=False)
             shelf.take([*old, new], awake=True)
             assert 3 == shelf.total()
-            shelf.take_over(scene.topic()._fan.held.shelf, 5, awake=True)  # type: ignore[arg-type]
+            shelf.take_over(scene.topic()._fan.held.persistence, 5, awake=True)  # type: ignore[arg-type]
             assert 3 == shelf.total()
 
 
@@ -596,11 +656,11 @@ def test_the_wall_of_a_moment(path: Path) -> None:
         assert 1012 * SECOND == shelf_of(scene).wall(12 * SECOND)
 
 
-def full_channel(scene: Scene, count: int) -> Flow[Any]:
+def full_channel(scene: Scene, count: int) -> Queue[Any]:
     """Return the queue of a channel that was given so many messages, and has read a page."""
     scene.channel()
     scene.topic().put_many(numbered(*range(count)))
-    flow = scene.channel()._flow
+    flow = scene.channel()._queue
     until(lambda: len(flow.ready) == min(count, shelf_of(scene).capacity))
     return flow
 
@@ -617,6 +677,16 @@ def test_reading_ahead_begins_at_half(path: Path) -> None:
         assert b"1" == consumer.get(timeout=0).body
         assert [3, 5] == [len(flow.ready), flow.beyond]
         assert [("read", threading.get_ident())] == scene.spy.reads[reads:]
+
+
+def test_take_reads_ahead(path: Path) -> None:
+    """So does `take`, which never waits for another to read."""
+    with Scene(path, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        flow = full_channel(scene, 10)
+        consumer.take(1)
+        assert [b"1"] == [message.body for message in consumer.take(1)]
+        assert [3, 5] == [len(flow.ready), flow.beyond]
 
 
 def test_a_loop_does_not_read_ahead(path: Path) -> None:
@@ -675,7 +745,7 @@ def test_a_page_is_not_read_inside_the_reading_of_one(path: Path) -> None:
 
         def get() -> None:
             try:
-                scene.channel()._flow.shelf.fetch()  # type: ignore[union-attr]  # it has one
+                scene.channel()._queue.persistence.fetch()  # type: ignore[union-attr]  # it has one
             except Reentered:
                 refused.append(Reentered)
 
@@ -690,10 +760,10 @@ def test_the_reader_is_no_consumer(path: Path) -> None:
     with Scene(path, mem_queue_size=2) as scene:
         scene.channel()
         scene.topic().put_many(numbered(1, 2, 3))
-        until(lambda: len(scene.channel()._flow.ready) == 2)
+        until(lambda: len(scene.channel()._queue.ready) == 2)
         reads = scene.spy.reads.copy()
         scene.topic().put(b"4")
-        scene.channel()._flow.shelf.fetch()  # type: ignore[union-attr]  # it has one
+        scene.channel()._queue.persistence.fetch()  # type: ignore[union-attr]  # it has one
         assert reads == scene.spy.reads
         assert threading.get_ident() not in {thread for name, thread in reads if name == "read"}
 

@@ -211,7 +211,7 @@ def test_a_full_disk_under_a_broker(path: Path) -> None:
         channel = orders.channel("billing")
         orders.put(b"1")
         broker.flush()
-        keeper: Any = broker._keeper
+        keeper: Any = broker._persistence
         limit(keeper._storage, 5)
         for put in (lambda: orders.put(LARGE), lambda: orders.put_many([b"a", LARGE])):
             with pytest.raises(StoreFull) as info:

@@ -136,9 +136,8 @@ def test_a_channel_that_changes_while_it_is_read_is_read_again(path: Path) -> No
         scene.spy.once(lambda: Call(lambda: topic.put(b"3")).result(), ("read_apart",), late=True)
         channel = topic.channel("billing")
         scene.topic()._check()
-        assert 3 == channel._flow.total()
-        while channel.deferred_count:
-            channel.advance()
+        assert 3 == channel._queue.total()
+        until(lambda: channel.deferred_count == 0)
         assert [b"1", b"2", b"3"] == sorted(bodies(channel))
 
 
@@ -692,7 +691,7 @@ def test_a_topic_lives_as_long_as_it_is_used(path: Path) -> None:
     """Who keeps a topic and forgets the broker can go on putting."""
     broker = Broker(store=SpiedStore(path, sync_timeout=LATE))
     topic = broker.topic("orders")
-    keeper = broker._keeper
+    keeper = broker._persistence
     del broker
     gc.collect()
     topic.put(b"1")
@@ -722,7 +721,7 @@ def test_a_call_inside_another_one_waits_for_no_disk(path: Path) -> None:
     with Scene(path) as scene:
         scene.channel()
         calls = len(scene.spy.calls)
-        with scene.topic()._guard.lock:
+        with scene.topic()._monitor.lock:
             scene.topic().pause()
         assert calls == len(scene.spy.calls)
         assert scene.topic().paused
@@ -758,13 +757,13 @@ def test_a_passing_channel_gets_what_was_held_and_no_more(path: Path) -> None:
             scene.topic().unpause()
             scene.topic().put(b"3")
             scene.topic().put(b"4")
-            with scene.topic()._guard.lock:
+            with scene.topic()._monitor.lock:
                 scene.topic().pause()
             scene.topic().put(b"5")
-            passing = scene.topic()._guard.run(
+            passing = scene.topic()._monitor.run(
                 scene.topic()._create, "live#ephemeral", scene.topic().options
             )
-            with scene.topic()._guard.lock:
+            with scene.topic()._monitor.lock:
                 scene.topic().unpause()
             assert [b"5"] == bodies(passing)
         assert [b"1", b"2", b"3", b"4", b"5"] == bodies(channel)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import bodies
 
 from nsqlite import Broker, Consumer, SQLite
 from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic
 from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.statements import TOGETHER
 from store.files import HIGHEST, count, finish, ready, row, topic
-from store.stores import until
+from store.stores import Scene, until
 
 
 def test_an_interrupted_end_is_rolled_back(
@@ -125,3 +126,16 @@ def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
             expected += [(one[0], one[2], one[4], one[5]) for one in rows]
     found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
     assert expected == sorted((one[0], one[2], one[3], one[4]) for one in found)
+
+
+def test_many_gaps_are_deleted(path: Path) -> None:
+    """What is finished here and there is gone, and what lies between stays."""
+    with Scene(path) as scene:
+        scene.channel()
+        scene.topic().put_many([b"%d" % number for number in range(80)])
+        with Consumer(scene.channel()) as consumer:
+            batch = consumer.get_many(80, timeout=0)
+            consumer.fin_many(batch[::2])
+            scene.broker.flush()
+    with Scene(path) as scene:
+        assert [b"%d" % number for number in range(1, 80, 2)] == bodies(scene.channel())

@@ -10,7 +10,10 @@ from helpers import PATIENCE, Call, TellingManualClock
 
 import nsqlite
 from nsqlite import Broker, ClockStandsStill, Consumer, Empty, InvalidOption, Topic
+from nsqlite.clock import NEVER
+from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
+from nsqlite.testing.manualclock import _Call
 
 
 def test_it_stands() -> None:
@@ -262,11 +265,204 @@ def test_a_forgotten_topic_has_no_deadlines() -> None:
     assert clock.advance_to_next() is None
 
 
-def test_a_wait_for_no_time_is_over_at_once() -> None:
-    """A deadline that has come before the wait begins ends it."""
+def test_a_wait_for_a_moment_that_has_come_is_over_at_once() -> None:
+    """A wait that was decided on before a move of the clock and begins after it is not too long."""
+    clock = ManualClock()
     bell = threading.Lock()
     bell.acquire()
-    assert not ManualClock().wait(bell, 0, "nobody")
+    assert not clock.wait(bell, 0, "nobody")
+    moment = clock.monotonic_ns() + 2 * SECOND
+    clock.advance(2)
+    assert not clock.wait(bell, moment, "nobody")
+    assert 2 * SECOND == clock.monotonic_ns()
+
+
+# What is attached
+
+
+class Timed:
+    """Something with deadlines, which counts how often it is asked and called."""
+
+    def __init__(self, clock: ManualClock, *dues: int) -> None:
+        self.clock = clock
+        self.calls = 0
+        self.questions = 0
+        self.seen: list[int] = []
+        self.dues: list[int] = []
+        self.due = NEVER
+        self.tell = clock.attach(self)
+        for due in dues:
+            self.expect(due)
+
+    def expect(self, due: int) -> None:
+        self.dues.append(due)
+        if due < self.due:
+            self.tell(due)
+            self.due = due
+
+    def next_due(self) -> int:
+        self.questions += 1
+        return min(self.dues, default=NEVER)
+
+    def advance(self) -> None:
+        self.calls += 1
+        now = self.clock.monotonic_ns()
+        self.seen += [now] * sum(due <= now for due in self.dues)
+        self.dues = [due for due in self.dues if due > now]
+        self.due = min(self.dues, default=NEVER)
+
+
+def test_a_stop_is_the_business_of_what_is_due() -> None:
+    """However much is attached, a move calls what is due by then, and asks nobody."""
+    clock = ManualClock()
+    others = [Timed(clock, 100 + number) for number in range(1000)]
+    idle = [Timed(clock) for _ in range(1000)]
+    timed = Timed(clock, 10, 20, 30)
+    clock.advance(25 / SECOND)
+    assert ([10, 20], 2, 0) == (timed.seen, timed.calls, timed.questions)
+    assert 5 / SECOND == clock.advance_to_next()
+    assert [10, 20, 30] == timed.seen
+    assert 0 == sum(other.calls + other.questions for other in others + idle)
+
+
+def test_an_earlier_deadline_comes_first() -> None:
+    """A deadline that is told later and is earlier is stopped at first, then the others."""
+    clock = ManualClock()
+    timed = Timed(clock, 30, 20, 10, 20, 15)
+    clock.advance(1)
+    assert ([10, 15, 20, 20, 30], 4) == (timed.seen, timed.calls)
+    for due in (3, 2, 1):
+        timed.expect(2 * SECOND + due)
+    assert 3 == len(clock._looks)
+    clock.advance(3)
+    assert ([], 7) == (clock._looks, timed.calls)
+
+
+def test_what_was_called_off_is_no_deadline() -> None:
+    """`advance_to_next` goes past what was called off, in any order of these and real ones."""
+    clock = ManualClock()
+    timed = [Timed(clock, 10 * (number + 1)) for number in range(20)]
+    for number in (0, 1, 2, 4, 7, 19):
+        timed[number].dues.clear()
+    for due in (40, 60, 70, 90):
+        assert due - clock.monotonic_ns() == round((clock.advance_to_next() or 0) * SECOND)
+    clock.advance(105 / SECOND)
+    assert 200 - 5 == clock.monotonic_ns()
+    assert clock.advance_to_next() is None
+    assert [(number in (0, 1, 2, 4, 7, 19)) for number in range(20)] == [
+        not one.seen for one in timed
+    ]
+
+
+def test_what_was_called_off_may_come_again() -> None:
+    """A message got again in the moment in which one was finished has its deadline."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many([1, 2])
+    consumer.get().fin()
+    assert clock.advance_to_next() is None
+    consumer.get()
+    assert 60 == clock.advance_to_next()
+    assert 1 == consumer.channel.depth
+
+
+def test_an_earlier_deadline_told_in_the_middle_of_a_look() -> None:
+    """What another thread tells between a call of the clock and its look is stopped at."""
+
+    class Late(Timed):
+        """One that another thread gives a deadline after its own `due` was read."""
+
+        def advance(self) -> None:
+            super().advance()
+            if self.calls == 1:
+                self.tell(15)
+                self.dues.append(15)
+
+    clock = ManualClock()
+    timed = Late(clock, 10, 20)
+    clock.advance(1)
+    assert [10, 15, 20] == timed.seen
+
+
+def test_what_cannot_act_now_acts_later() -> None:
+    """A move inside another call of a topic ends, and what was due acts when the call is over."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    topic.put(b"1", delay=1)
+
+    def move() -> None:
+        clock.advance(2)
+        assert 0 == len(channel._queue.ready)
+
+    topic._monitor.run(move)
+    assert (1, 2 * SECOND) == (channel.depth, clock.monotonic_ns())
+    topic.put(b"2", delay=1)
+    assert 1 == clock.advance_to_next()
+
+
+def test_an_observer_that_moves_the_clock_far() -> None:
+    """What is due in a move inside a move comes once, and its topic has its later deadlines."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    told: list[int] = []
+
+    def observer(event: nsqlite.Event) -> None:
+        if event.kind == "due":
+            told.append(event.body)
+            if event.body < 3:
+                clock.advance(1.5)
+                topic.put(event.body + 10, delay=9)
+
+    for body in (1, 2, 3):
+        topic.put(body, delay=body)
+    topic.observe(observer)
+    clock.advance(1)
+    assert [1, 2, 3] == told
+    assert (3, 2) == (channel.depth, channel.deferred_count)
+    clock.advance(9)
+    assert [1, 2, 3, 11, 12] == told
+    assert [] == clock._looks
+
+
+def test_making_a_topic_costs_no_more_beside_many() -> None:
+    """What attaches itself does not go through what is attached."""
+    clock = ManualClock()
+    topics = [Topic("orders", clock=clock) for _ in range(100)]
+    assert [] == clock._looks
+    for topic in topics:
+        topic.put(b"1", delay=1)
+    assert 100 == len(clock._looks)
+    topics.clear()
+    del topic
+    gc.collect()
+    assert clock.advance_to_next() is None
+    clock.advance(1)
+    assert [] == clock._looks
+
+
+def test_it_shows_itself() -> None:
+    """A clock shows its time, how far ahead the next deadline is, and who waits."""
+    clock = TellingManualClock(start=1000, patience=100)
+    assert "<ManualClock at 1000, no deadline, nobody waits>" == repr(clock)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    topic.put(b"1", delay=2.5)
+    clock.advance(0.25)
+    assert "<ManualClock at 1000.25, next deadline in 2.25 s, nobody waits>" == repr(clock)
+    channel.empty()
+    calls = []
+    for _ in "12":
+        calls.append(Call(lambda: Consumer(channel).get(timeout=2)))
+        clock.until_waiting()
+    who = "get() on channel 'billing' of topic 'orders'"
+    assert f"<ManualClock at 1000.25, next deadline in 2 s, waiting: {who}, {who}>" == repr(clock)
+    topic.put_many([1, 2])
+    for call in calls:
+        call.result()
+    assert 2 == channel.in_flight_count
 
 
 def test_a_step_of_ages() -> None:
@@ -313,3 +509,8 @@ def test_autojump_with_a_store(tmp_path: Path) -> None:
         topic.put(b"1", delay=1000)
         assert b"1" == consumer.get(timeout=2000).body
         assert 1000.0 == clock.monotonic_ns() / 10**9
+
+
+def test_nobody_sleeps_on_a_callback() -> None:
+    """What stands for a sleeper's lock where a function is called cannot be waited for."""
+    assert not _Call(print).acquire()

@@ -7,15 +7,15 @@ import pytest
 from helpers import bodies
 
 from nsqlite import Broker, Consumer, InvalidOption, StoreError, StoreInUse
-from nsqlite.guid import GuidFactory
+from nsqlite.ids import GuidFactory
 from nsqlite.store import Keeper
 from nsqlite.testing import FaultyStore, ManualClock, MemoryStore
 
 
 def bury(broker: Broker) -> None:
     """End a broker whose store has crashed."""
-    assert broker._keeper is not None
-    for close in (broker.close, broker._keeper.close):
+    assert broker._persistence is not None
+    for close in (broker.close, broker._persistence.close):
         with suppress(StoreError):
             close()
 

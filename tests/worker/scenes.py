@@ -10,10 +10,9 @@ from typing import Any, Final
 from helpers import PATIENCE
 
 from nsqlite import Channel, Consumer, Event, Kind, Message, Topic, aio
-from nsqlite.answers import SAME, Answers
 from nsqlite.clock import Alarm, Loop
+from nsqlite.consumer import SAME, AnyConsumer
 from nsqlite.options import SECOND
-from nsqlite.publisher import Publisher
 from nsqlite.testing import ManualClock
 from nsqlite.testing.manualclock import _Sleep
 from nsqlite.worker import Handler, Worker
@@ -83,15 +82,26 @@ class Watch:
         return event
 
 
-class Noting(Answers[Any]):
-    """A consumer that notes its calls, for the test to read them in their order."""
+class Noting(AnyConsumer[Any]):
+    """A consumer that notes its calls, for the test to read them in their order.
 
+    Attributes:
+        changes: of windows it notes those alone that differ from the one before: of two threads
+            that set one, the first may set again what the second has set.
+    """
+
+    changes: bool
     _calls: queue.SimpleQueue[str]
+    _last: int | None
+    _noting: threading.Lock
 
     def begin(self, window: int) -> None:
         """Note the window that it begins with."""
+        self.changes = False
         self._calls = queue.SimpleQueue()
         self._calls.put(f"RDY {window}")
+        self._last = window
+        self._noting = threading.Lock()
 
     def noted(self, count: int) -> list[str]:
         """Return the next calls, so many."""
@@ -102,7 +112,10 @@ class Noting(Answers[Any]):
         return self.noted(self._calls.qsize())
 
     def rdy(self, max_in_flight: int | None) -> None:
-        self._calls.put(f"RDY {max_in_flight}")
+        with self._noting:
+            if max_in_flight != self._last or not self.changes:
+                self._calls.put(f"RDY {max_in_flight}")
+            self._last = max_in_flight
         super().rdy(max_in_flight)
 
     def fin(self, message: Message[Any]) -> None:
@@ -117,9 +130,7 @@ class Noting(Answers[Any]):
         self._calls.put("TOUCH")
         super().touch(message)
 
-    def move(
-        self, message: Message[Any], to: Publisher[Any] | Channel[Any], body: Any = SAME
-    ) -> str:
+    def move(self, message: Message[Any], to: Topic[Any] | Channel[Any], body: Any = SAME) -> str:
         self._calls.put("MOVE")
         return super().move(message, to, body)
 
@@ -216,11 +227,11 @@ class OneThread:
         self.channel = self.topic.channel("billing")
         self.plan = plan_of(self.channel, plan.pop("handler", nothing), **plan)
         self.consumer = NotingConsumer(self.channel, self.plan.window)
-        self.rings: list[None] = []
+        self.wakes: list[None] = []
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Note that the supervisor was woken."""
-        self.rings.append(None)
+        self.wakes.append(None)
 
     def burn(self, attempts: int, body: object = b"order") -> None:
         """Put a message, and deliver it so many times."""

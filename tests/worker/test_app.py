@@ -14,7 +14,7 @@ from aio.loops import in_loop, outcome, turns
 from helpers import PATIENCE, Call, bodies
 
 from nsqlite import App, Broker, ClockStandsStill, Closed, InvalidName, InvalidOption, Message
-from nsqlite.waiter import Waiter
+from nsqlite.waiting import Waiter
 from nsqlite.worker import Handler
 from worker.scenes import KINDS, Clock, Hold, failing, nothing, of_kind, threads_of, until_ended
 
@@ -40,10 +40,10 @@ class Scene:
         """
         main = threading.main_thread().ident
         assert main is not None
-        asked = self.app._asked
+        before = self.app._signals
         signal.pthread_kill(main, number)
         for _ in range(round(PATIENCE / 0.01)):
-            if self.app._asked > asked:
+            if self.app._signals > before:
                 return
             signal.pthread_kill(main, signal.SIGUSR1)
             threading.Event().wait(0.01)
@@ -99,9 +99,25 @@ def test_a_bad_option_is_refused_when_it_is_declared(scene: Scene, options: dict
 
 
 def test_an_unknown_option_is_refused_when_it_is_declared(scene: Scene) -> None:
-    """An option that there is not is an error at the declaration."""
-    with pytest.raises(TypeError, match="unexpected keyword argument 'threads'"):
-        scene.declare(nothing, threads=3)
+    """An option that there is not is an error at the declaration, which makes no topic."""
+    with pytest.raises(InvalidOption) as info:
+        scene.app.handler("parcels", "packing", concurency=3)
+    assert "concurency" == info.value.value
+    assert info.value.expected.endswith(" (did you mean 'concurrency'?)")
+    assert "parcels" not in scene.app.broker.topics
+
+
+def test_an_app_has_one_option(scene: Scene) -> None:
+    """Another option of the app itself is refused, with what it has."""
+    options: dict[str, Any] = {"timeot": 3}
+    with pytest.raises(InvalidOption) as info:
+        App(scene.broker, **options)
+    expected = "one of timeout (did you mean 'timeout'?)"
+    assert ("option", "timeot", expected) == (
+        info.value.option,
+        info.value.value,
+        info.value.expected,
+    )
 
 
 def test_a_bad_name_is_refused_when_it_is_declared(scene: Scene) -> None:
@@ -119,7 +135,9 @@ def test_an_app_needs_a_broker_and_a_timeout(scene: Scene, timeout: Any) -> None
     wrong: Any = scene.orders
     with pytest.raises(InvalidOption) as info:
         App(wrong)
-    assert "broker must be a Broker, not <Topic 'orders' open>" == str(info.value)
+    assert "broker must be a Broker, not <Topic 'orders' open channels=0 depth=0>" == str(
+        info.value
+    )
 
 
 # A block
@@ -172,8 +190,8 @@ def test_the_workers_share_the_time(scene: Scene) -> None:
     call = Call(lambda: app.__exit__(None, None, None))
     scene.clock.until_waiting("stop() of worker")
     for worker in app.workers:
-        assert worker._crew is not None
-        assert worker._crew.desk.stopping
+        assert worker._runner is not None
+        assert worker._runner.supervisor.stopping
     scene.clock.until_supervised(5)
     scene.clock.until_waiting("the supervisor of a worker", 4)
     scene.clock.advance(5)
@@ -212,7 +230,7 @@ def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
     scene = Scene(patience=0.01)
     begun = threading.Semaphore(0)
     over = threading.Event()
-    waiters: list[Waiter[Any]] = [Waiter(), Waiter()]
+    waiters: list[Waiter[Any]] = [Waiter(scene.orders._monitor) for _ in range(2)]
     left = waiters.copy()
 
     def wait(_message: Message[Any]) -> None:
@@ -230,7 +248,7 @@ def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
         assert begun.acquire(timeout=PATIENCE)
     over.set()
     for waiter in waiters:
-        waiter.ring()
+        waiter.notify()
     until_ended("orders")
     assert [] == scene.app.workers
 
@@ -381,8 +399,8 @@ def test_two_signals_at_once_are_immediate(scene: Scene) -> None:
     hold = Hold()
 
     def interrupt_twice(message: Message[Any]) -> None:
-        app._caught(signal.SIGINT, frame)
-        app._caught(signal.SIGINT, frame)
+        app._on_signal(signal.SIGINT, frame)
+        app._on_signal(signal.SIGINT, frame)
         hold.stay(message)
 
     app = scene.app
@@ -435,8 +453,8 @@ def test_run_ends_when_all_workers_have(scene: Scene) -> None:
     scene.clock.until_waiting("get() on", 2)
     first, second = scene.app.workers
     scene.orders.channel("billing").delete()
-    assert first._crew is not None
-    first._crew.wait()
+    assert first._runner is not None
+    first._runner.wait()
     assert second.running
     scene.orders.channel("shipping").close()
     assert (None, []) == (call.result(), scene.app.workers)
@@ -445,7 +463,7 @@ def test_run_ends_when_all_workers_have(scene: Scene) -> None:
 def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:
     """An app without handlers has no workers that could end, so nothing rings `run` but a stop."""
     with scene.app as app:
-        app._hear_of_an_end()
+        app._notice_end()
         rung = [not app._bell.locked()]
         app.stop()
         rung.append(not app._bell.locked())
@@ -533,8 +551,8 @@ def test_a_worker_that_breaks_in_a_block_is_left_to_who_wrote_it(
     with scene.app as app:
         [worker] = app.workers
         scene.orders.put(b"order")
-        assert worker._crew is not None
-        worker._crew.wait()
+        assert worker._runner is not None
+        worker._runner.wait()
         assert isinstance(worker.broken, SystemExit)
     assert app._bell.locked()
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsqlite import Backoff, InvalidOption
-from nsqlite.worker.backoff import BackoffState, Gate, Signal
+from nsqlite.worker.backoff import BackoffState, Signal, Window
 
 TABLE: Final = {
     ("open", 0, "resume"): ("open", 0, None),
@@ -33,7 +33,7 @@ TABLE: Final = {
     ("probe", 3, "back off"): ("shut", 3, 8.0),
     ("probe", 3, "go on"): ("shut", 3, 8.0),
 }
-"""Gate, level and signal; what becomes of the two and how long to wait, at most 9 s."""
+"""Window, level and signal; what becomes of the two and how long to wait, at most 9 s."""
 
 
 def state_of(**options: Any) -> BackoffState:
@@ -113,6 +113,15 @@ def test_an_unknown_strategy_is_refused(value: Any) -> None:
     assert expected == str(info.value)
 
 
+@pytest.mark.parametrize("seed", ["x", 1.5, True, b"x", [1]])
+def test_a_seed_is_a_number(seed: Any) -> None:
+    """A seed is a whole number of any size, or none."""
+    assert [None, 0, -1, 2**70] == [Backoff(seed=good).seed for good in (None, 0, -1, 2**70)]
+    with pytest.raises(InvalidOption) as info:
+        Backoff(seed=seed)
+    assert f"seed must be a whole number or None, not {seed!r}" == str(info.value)
+
+
 def test_a_backoff_is_a_value() -> None:
     """Two of the same options are equal, and neither can be changed."""
     assert Backoff(multiplier=2) == Backoff(multiplier=2)
@@ -126,23 +135,25 @@ def test_a_backoff_is_a_value() -> None:
 def test_it_begins_without_backoff() -> None:
     """A new state lets through whatever comes."""
     state = state_of()
-    assert (0, Gate.OPEN) == (state.level, state.gate)
+    assert (0, Window.OPEN) == (state.level, state.window)
 
 
-@pytest.mark.parametrize(("gate", "level", "signal"), TABLE)
-def test_each_signal_in_each_state(gate: str, level: int, signal: str) -> None:
+@pytest.mark.parametrize(("window", "level", "signal"), TABLE)
+def test_each_signal_in_each_state(window: str, level: int, signal: str) -> None:
     """What follows on a signal is what NSQ's table says."""
     state = state_of(max_duration=9)
-    state.gate, state.level = Gate(gate), level
+    state.window, state.level = Window(window), level
     wait = state.signal(Signal(signal))
-    assert TABLE[gate, level, signal] == (state.gate, state.level, wait)
+    assert TABLE[window, level, signal] == (state.window, state.level, wait)
 
 
 def test_the_table_is_complete() -> None:
     """Every state that can be has a line for every signal."""
-    states = [("open", 0)] + [(gate, level) for gate in ("shut", "probe") for level in (1, 2, 3)]
+    states = [("open", 0)] + [
+        (window, level) for window in ("shut", "probe") for level in (1, 2, 3)
+    ]
     assert {(*state, signal) for state in states for signal in Signal} == set(TABLE)
-    assert {gate for gate, _level in states} == set(Gate)
+    assert {window for window, _level in states} == set(Window)
 
 
 def test_a_probe_ends_the_wait() -> None:
@@ -150,7 +161,7 @@ def test_a_probe_ends_the_wait() -> None:
     state = state_of()
     state.signal(Signal.BACK_OFF)
     state.probe()
-    assert (1, Gate.PROBE) == (state.level, state.gate)
+    assert (1, Window.PROBE) == (state.level, state.window)
 
 
 @pytest.mark.parametrize("strategy", ["exponential", "full jitter"])
@@ -158,7 +169,7 @@ def test_without_a_longest_wait_there_is_no_backoff(strategy: Any) -> None:
     """With a longest wait of 0 nothing backs off, though a part of nothing were 0."""
     state = state_of(multiplier=0, max_duration=0, strategy=strategy)
     assert [None] * 3 == [state.signal(signal) for signal in Signal]
-    assert (0, Gate.OPEN) == (state.level, state.gate)
+    assert (0, Window.OPEN) == (state.level, state.window)
 
 
 def test_a_first_wait_that_is_too_long_is_none() -> None:
@@ -170,7 +181,7 @@ def test_a_first_wait_that_is_too_long_is_none() -> None:
 def test_a_multiplier_of_nothing_waits_no_time() -> None:
     """With a multiplier of 0 the worker is in backoff, and each wait is over at once."""
     state = state_of(multiplier=0)
-    assert (0.0, 1, Gate.SHUT) == (state.signal(Signal.BACK_OFF), state.level, state.gate)
+    assert (0.0, 1, Window.SHUT) == (state.signal(Signal.BACK_OFF), state.level, state.window)
 
 
 def test_the_waits_grow_up_to_the_longest() -> None:
@@ -200,14 +211,14 @@ def test_it_does_what_the_model_does(
     """After any signals and waits it is where a slow model of NSQ's words is."""
     state = state_of(multiplier=multiplier, max_duration=longest)
     oracle = Oracle(multiplier, longest)
-    rdy = {Gate.OPEN: "all", Gate.SHUT: "none", Gate.PROBE: "one"}
+    rdy = {Window.OPEN: "all", Window.SHUT: "none", Window.PROBE: "one"}
     for signal in signals:
         if signal is not None:
             assert oracle.result(signal) == state.signal(signal)
         elif oracle.running:
             oracle.timeout_ends()
             state.probe()
-        assert (oracle.counter, oracle.rdy) == (state.level, rdy[state.gate])
+        assert (oracle.counter, oracle.rdy) == (state.level, rdy[state.window])
 
 
 # Jitter

@@ -1,5 +1,6 @@
 """Dead letters: what they carry, and how they are put back where they failed."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -221,8 +222,10 @@ def test_a_letter_may_take_long_to_choose() -> None:
         ("dead", Topic("orders.dead"), "what Topic.channel(name) returns"),
         ("home", "orders", "a Broker or a Topic"),
         ("home", Topic("orders").channel("billing"), "a Broker or a Topic"),
-        ("where", 1, "a function of one DeadLetter"),
-        ("where", None, "a function of one DeadLetter"),
+        ("where", 1, "a plain function of one DeadLetter"),
+        ("where", None, "a plain function of one DeadLetter"),
+        ("where", asyncio.sleep, "a plain function of one DeadLetter"),
+        ("where", lambda: True, "a plain function of one DeadLetter"),
     ],
 )
 def test_what_cannot_be_driven_back_is_refused(option: str, value: object, expected: str) -> None:

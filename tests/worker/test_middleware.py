@@ -1,9 +1,7 @@
 """Middleware: what stands around a handler, in which order, and the two examples of it."""
 
 import asyncio
-import functools
 import logging
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -11,26 +9,9 @@ import pytest
 from nsqlite import Consumer, Drop, InvalidOption, Message, Requeue, Topic
 from nsqlite.testing import ManualClock
 from nsqlite.worker import Handler, Middleware, logged, timed
-from nsqlite.worker.middleware import is_coroutine, is_generator, name_of, wrap
+from nsqlite.worker.handler import is_coroutine
+from nsqlite.worker.middleware import wrap
 from worker.scenes import KINDS, Failure, failing, nothing, of_kind
-
-
-async def awaited(_message: Message[Any]) -> str:
-    return "awaited"
-
-
-class Plain:
-    """An object that is called."""
-
-    def __call__(self, _message: Message[Any]) -> None: ...
-
-    async def method(self, _message: Message[Any]) -> None: ...
-
-
-class Awaited:
-    """An object that is called and awaited."""
-
-    async def __call__(self, _message: Message[Any]) -> None: ...
 
 
 def a_message(body: object = b"order") -> Message[Any]:
@@ -45,85 +26,6 @@ def called(handler: Handler, message: Message[Any]) -> Any:
     """Call a handler of either kind, and return what it returns."""
     result = handler(message)
     return asyncio.run(result) if is_coroutine(handler) else result
-
-
-# Kinds of handlers
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        awaited,
-        Awaited(),
-        Plain().method,
-        functools.partial(awaited),
-        functools.partial(Awaited()),
-        functools.partial(functools.partial(awaited)),
-    ],
-)
-def test_what_is_awaited(handler: Handler) -> None:
-    """Coroutine functions, objects and methods like one, and partials of these are awaited."""
-    assert is_coroutine(handler)
-
-
-@pytest.mark.parametrize(
-    "handler", [nothing, Plain(), print, Plain, functools.partial(nothing), lambda _message: None]
-)
-def test_what_is_not_awaited(handler: Handler) -> None:
-    """Plain functions, objects, classes and partials of these are not awaited."""
-    assert not is_coroutine(handler)
-
-
-class Shop:
-    """Handlers that are no plain functions."""
-
-    def bill(self, _message: Message[Any]) -> None: ...
-
-    def __call__(self, _message: Message[Any]) -> None: ...
-
-
-def test_a_handler_has_a_name() -> None:
-    """A function is named as where it stands, another object like its class."""
-    names = [
-        name_of(handler) for handler in (failing, Shop().bill, Shop(), functools.partial(failing))
-    ]
-    assert ["failing", "Shop.bill", "Shop", "partial"] == names
-
-
-def generated(_message: Message[Any]) -> Iterator[None]:
-    yield
-
-
-async def generated_async(_message: Message[Any]) -> AsyncIterator[None]:
-    yield
-
-
-class Generating:
-    """An object whose call makes a generator."""
-
-    def __call__(self, _message: Message[Any]) -> Iterator[None]:
-        yield
-
-
-@pytest.mark.parametrize(
-    "handler",
-    [
-        generated,
-        generated_async,
-        Generating(),
-        functools.partial(generated),
-        functools.partial(Generating()),
-    ],
-)
-def test_what_only_makes_a_generator(handler: Handler) -> None:
-    """Generator functions of both kinds, objects like one and partials of these are found."""
-    assert is_generator(handler)
-
-
-@pytest.mark.parametrize("handler", [nothing, awaited, Plain(), Awaited(), print, Generating])
-def test_what_makes_no_generator(handler: Handler) -> None:
-    """Other functions and objects, and a class of such objects, make no generator."""
-    assert not is_generator(handler)
 
 
 # Order
@@ -164,16 +66,18 @@ def test_middleware_is_several(middleware: Any) -> None:
     assert expected == (info.value.option, info.value.value, info.value.expected)
 
 
-@pytest.mark.parametrize("around", [None, 1, "logged"])
+@pytest.mark.parametrize("around", [None, 1, "logged", lambda: nothing])
 def test_middleware_can_be_called(around: Any) -> None:
-    """Among several, what cannot be called is refused."""
+    """Among several, what cannot be called with a handler is refused."""
     with pytest.raises(InvalidOption) as info:
         wrap(nothing, (telling("a", []), around))
     expected = ("middleware", around, "a function of a handler")
     assert expected == (info.value.option, info.value.value, info.value.expected)
 
 
-@pytest.mark.parametrize("around", [lambda _handler: None, lambda _handler: 1, timed])
+@pytest.mark.parametrize(
+    "around", [lambda _handler: None, lambda _handler: 1, lambda _handler: lambda: None, timed]
+)
 def test_middleware_returns_a_handler(around: Any) -> None:
     """What returns no handler is refused, as `timed` is that nobody has called."""
     with pytest.raises(InvalidOption) as info:
@@ -198,6 +102,20 @@ def test_middleware_may_come_from_an_iterator() -> None:
     assert ["a begins", "b begins", "b ends", "a ends"] == told
 
 
+def test_a_handler_without_middleware_takes_a_message_alone() -> None:
+    """A handler that needs more than a message needs a middleware that gives it."""
+
+    def bill(_message: Message[Any], currency: str) -> str:
+        return currency
+
+    handler: Any = bill
+    with pytest.raises(InvalidOption) as info:
+        wrap(handler, ())
+    expected = ("handler", bill, "a function of one message, no generator")
+    assert expected == (info.value.option, info.value.value, info.value.expected)
+    assert "EUR" == wrap(handler, [lambda _: lambda message: bill(message, "EUR")])(a_message())
+
+
 # Logging
 
 
@@ -206,10 +124,10 @@ def test_logged_tells_of_success(kind: str, caplog: pytest.LogCaptureFixture) ->
     """`logged` logs a message before and after it is handled, and returns what its handler did."""
     log = logging.getLogger("shop")
     message = a_message()
-    verdict = Requeue()
-    handler = logged(log)(of_kind(kind, lambda _: verdict))
+    outcome = Requeue()
+    handler = logged(log)(of_kind(kind, lambda _: outcome))
     with caplog.at_level(logging.INFO, "shop"):
-        assert called(handler, message) is verdict
+        assert called(handler, message) is outcome
     expected = [
         ("shop", logging.INFO, f"message {message.id}, attempt 1"),
         ("shop", logging.INFO, f"message {message.id} is handled"),
@@ -233,8 +151,8 @@ def test_logged_tells_of_failure(kind: str, caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_logged_tells_of_a_verdict(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """`logged` logs a verdict that is raised as what it is, no failure, and lets it go on."""
+def test_logged_tells_of_a_outcome(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`logged` logs a outcome that is raised as what it is, no failure, and lets it go on."""
     log = logging.getLogger("shop")
     message = a_message()
 
@@ -268,16 +186,32 @@ def test_logged_needs_a_logger(logger: Any) -> None:
     assert expected == (info.value.option, info.value.value, info.value.expected)
 
 
+@pytest.mark.parametrize("level", ["INFO", None, -1, True])
+def test_logged_needs_a_level(level: Any) -> None:
+    """What is no number of a level is refused."""
+    with pytest.raises(InvalidOption) as info:
+        logged(logging.getLogger("shop"), level)
+    assert f"level must be a whole number of at least 0, not {level!r}" == str(info.value)
+
+
 # Timing
 
 
-@pytest.mark.parametrize("report", [None, "report", 1.5])
+@pytest.mark.parametrize("report", [None, "report", 1.5, asyncio.sleep])
 def test_timed_needs_a_report(report: Any) -> None:
-    """What cannot be called is refused."""
+    """What cannot be called, and what nobody would await, is refused."""
     with pytest.raises(InvalidOption) as info:
         timed(report)
     expected = ("report", report, "a function of a message and seconds")
     assert expected == (info.value.option, info.value.value, info.value.expected)
+
+
+def test_timed_needs_a_clock() -> None:
+    """What is no clock is refused."""
+    clock: Any = 5
+    with pytest.raises(InvalidOption) as info:
+        timed(print, clock)
+    assert ("clock", 5) == (info.value.option, info.value.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

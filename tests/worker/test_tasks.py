@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,14 +15,16 @@ from helpers import PATIENCE, Call
 
 from nsqlite import Message, Topic, Worker
 from nsqlite.aio.publish import until
+from nsqlite.clock import Alarm, Loop
 from nsqlite.options import SECOND
 from nsqlite.worker import Handler
-from nsqlite.worker.tasks import Tasks
+from nsqlite.worker.tasks import TaskRunner
 from worker.scenes import (
     Clock,
     Disaster,
     Hold,
     NotingAsync,
+    failing,
     nothing,
     of_kind,
     plan_of,
@@ -36,19 +39,19 @@ class Scene:
     """Tasks on a channel of orders."""
 
     def __init__(self, handler: Handler = handle, **plan: Any) -> None:
-        self.clock = Clock()
+        self.clock = plan.pop("clock", None) or Clock()
         self.topic = Topic("orders", clock=self.clock)
         self.channel = self.topic.channel("billing")
         self.plan = plan_of(self.channel, handler, **plan)
         self.consumer = NotingAsync(self.channel, self.plan.window)
-        self.crew = Tasks(self.plan, self.consumer)
+        self.runner = TaskRunner(self.plan, self.consumer)
 
     def stop(self, timeout: int = 60) -> None:
-        self.crew.desk.stop(timeout * SECOND)
-        self.crew.wait()
+        self.runner.supervisor.stop(timeout * SECOND)
+        self.runner.wait()
 
     async def until_over(self) -> None:
-        await until(self.topic._guard, self.clock, self.crew.is_over, None)
+        await until(self.topic._monitor, self.clock, self.runner.is_over, None)
 
     @property
     def attempts(self) -> list[int]:
@@ -107,7 +110,7 @@ def close_under(scene: Scene) -> None:
     loop = asyncio.new_event_loop()
 
     async def start() -> None:
-        scene.crew.start()
+        scene.runner.start()
         scene.topic.put(b"order")
         await turns()
 
@@ -126,11 +129,11 @@ async def test_they_run_in_the_running_loop() -> None:
     """Started in a loop they are tasks of it, named after the worker and the slots."""
     scene = Scene(concurrency=2)
     threads = threading.active_count()
-    scene.crew.start()
+    scene.runner.start()
     await turns()
     assert ["orders:billing-1", "orders:billing-2"] == names()
     assert threads == threading.active_count()
-    scene.crew.desk.stop(60 * SECOND)
+    scene.runner.supervisor.stop(60 * SECOND)
     await scene.until_over()
     assert [] == names()
 
@@ -143,7 +146,7 @@ def test_they_have_a_loop_of_their_own_where_none_runs() -> None:
         loops.append(asyncio.get_running_loop())
 
     scene = Scene(note, concurrency=3)
-    scene.crew.start()
+    scene.runner.start()
     [thread] = threads_of("orders:billing")
     scene.topic.put(b"order")
     scene.consumer.noted(2)
@@ -153,29 +156,29 @@ def test_they_have_a_loop_of_their_own_where_none_runs() -> None:
 
 
 def test_a_loop_of_their_own_knows_who_is_inside() -> None:
-    """A handler is inside the crew, and its task is a slot's; others are not."""
+    """A handler is inside the runner, and its task is a slot's; others are not."""
     inside: list[bool] = []
 
     async def note(_message: Message[Any]) -> None:
-        inside.extend((scene.crew.is_inside(), scene.crew.is_slot()))
-        asyncio.get_running_loop().call_soon(lambda: inside.append(scene.crew.is_inside()))
+        inside.extend((scene.runner.is_inside(), scene.runner.is_slot()))
+        asyncio.get_running_loop().call_soon(lambda: inside.append(scene.runner.is_inside()))
         await asyncio.sleep(0)
 
     scene = Scene(note)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     scene.consumer.noted(2)
-    inside.append(scene.crew.is_inside())
+    inside.append(scene.runner.is_inside())
     scene.stop()
     assert [True, True, True, False] == inside
 
 
 def test_what_a_handler_begins_is_a_slots_too() -> None:
-    """Tasks that a handler has begun and threads that it awaits are of its crew; nobody else is."""
+    """Tasks that a handler began and threads that it awaits are of its runner; nobody else is."""
     found: list[bool] = []
 
     def note() -> None:
-        found.append(scene.crew.is_slot())
+        found.append(scene.runner.is_slot())
 
     async def note_async() -> None:
         note()
@@ -186,7 +189,7 @@ def test_what_a_handler_begins_is_a_slots_too() -> None:
         await asyncio.to_thread(note)
 
     scene = Scene(work)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     scene.consumer.noted(2)
     note()
@@ -197,22 +200,22 @@ def test_what_a_handler_begins_is_a_slots_too() -> None:
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="no eager tasks before 3.12")
 @in_loop
 async def test_eager_tasks_are_a_slots_too() -> None:
-    """In a loop of eager tasks those that a handler has begun are of its crew; none else."""
+    """In a loop of eager tasks those that a handler has begun are of its runner; none else."""
     asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
     found: list[bool] = []
 
     async def note() -> None:
-        found.append(scene.crew.is_slot())
+        found.append(scene.runner.is_slot())
 
     async def work(_message: Message[Any]) -> None:
         await asyncio.create_task(note())
 
     scene = Scene(work)
     scene.topic.put(b"order")
-    scene.crew.start()
+    scene.runner.start()
     await asyncio.create_task(note())
     await turns()
-    scene.crew.desk.stop(60 * SECOND)
+    scene.runner.supervisor.stop(60 * SECOND)
     await scene.until_over()
     assert [False, True] == sorted(found)
     assert 0 == scene.channel.depth
@@ -222,21 +225,28 @@ async def test_eager_tasks_are_a_slots_too() -> None:
 async def test_a_running_loop_is_inside_and_no_slot() -> None:
     """Whoever runs in the loop of the tasks would keep them from ending."""
     scene = Scene()
-    scene.crew.start()
+    scene.runner.start()
     await turns()
-    assert (True, False) == (scene.crew.is_inside(), scene.crew.is_slot())
-    assert not Call(scene.crew.is_inside).result()
-    scene.crew.desk.stop(0)
+    assert (True, False) == (scene.runner.is_inside(), scene.runner.is_slot())
+    assert not Call(scene.runner.is_inside).result()
+    scene.runner.supervisor.stop(0)
     await scene.until_over()
 
 
 def test_a_stop_before_the_loop_has_begun_ends_it() -> None:
-    """A crew that is stopped in the moment of its start ends."""
+    """A runner that is stopped in the moment of its start ends."""
     for _ in range(10):
         scene = Scene()
-        scene.crew.start()
+        scene.runner.start()
         scene.stop(0)
         assert [] == threads_of("orders:billing")
+
+
+def test_a_stop_before_the_start_wakes_nobody() -> None:
+    """Before its supervisor's task is there, nobody is woken; it looks when it begins."""
+    scene = Scene()
+    scene.runner.supervisor.stop(0)
+    assert scene.runner.supervisor.act() is None
 
 
 def test_a_thread_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,8 +259,8 @@ def test_a_thread_that_cannot_be_started_leaves_nothing(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            scene.crew.start()
-    assert (True, 0) == (scene.crew.is_over(), scene.channel.stats().client_count)
+            scene.runner.start()
+    assert (True, 0) == (scene.runner.is_over(), scene.channel.stats().client_count)
 
 
 # Cancellation
@@ -266,10 +276,10 @@ def test_a_cancelled_thing_that_is_awaited_is_a_failure() -> None:
             await future
 
     scene = Scene(await_cancelled, backoff=None)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put_many(["bad", "good"])
     assert ["RDY 1", "REQ 90", "FIN"] == scene.consumer.noted(3)
-    assert isinstance(scene.crew.desk.error, asyncio.CancelledError)
+    assert isinstance(scene.runner.supervisor.settler.error, asyncio.CancelledError)
     scene.stop()
 
 
@@ -278,7 +288,7 @@ async def test_a_slot_that_is_cancelled_stops_the_worker() -> None:
     """When somebody cancels a slot's task its message goes back and the worker is over."""
     hold = Hold()
     scene = Scene(hold.stay_async, concurrency=2)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     await turns()
     [task] = [task for task in asyncio.all_tasks() if task.get_name() == "orders:billing-1"]
@@ -291,7 +301,7 @@ def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFix
     """A handler at work when its time is over is cancelled and told of; its message goes back."""
     hold = Hold()
     scene = Scene(hold.stay_async)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)
     scene.stop(0)
@@ -316,12 +326,12 @@ def test_a_handler_may_clean_up(caplog: pytest.LogCaptureFixture) -> None:
             told.append("clean")
 
     scene = Scene(clean_up)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)
     scene.stop(0)
     assert (["clean"], [1]) == (told, scene.attempts)
-    assert caplog.messages[-1].endswith("(unknown); its work may be done twice")
+    assert caplog.messages[-1].endswith("(given back); its work may be done twice")
 
 
 @in_loop
@@ -342,10 +352,10 @@ async def test_a_handler_that_ignores_it_is_told_of() -> None:
     handler = Handler()
     logging.getLogger("nsqlite").addHandler(handler)
     scene = Scene(ignore)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     await turns()
-    scene.crew.desk.stop(0)
+    scene.runner.supervisor.stop(0)
     await scene.until_over()
     assert "orders:billing: orders:billing-1 was cancelled and goes on" == told[-1]
     free.set()
@@ -360,12 +370,12 @@ def test_a_loop_that_ends_takes_the_worker_along(caplog: pytest.LogCaptureFixtur
     scene = Scene(hold.stay_async, concurrency=2)
 
     async def main() -> None:
-        scene.crew.start()
+        scene.runner.start()
         scene.topic.put(b"order")
         await turns()
 
     asyncio.run(main())
-    assert (True, [1]) == (scene.crew.is_over(), scene.attempts)
+    assert (True, [1]) == (scene.runner.is_over(), scene.attempts)
     assert 1 == len(caplog.records)
     assert 0 == scene.channel.stats().client_count
 
@@ -375,10 +385,10 @@ async def test_a_supervisor_that_is_cancelled_twice_tells_all_the_same() -> None
     """Even a supervisor cut off in the middle of its end says that the worker is over."""
     hold = Hold()
     scene = Scene(hold.stay_async)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     await turns()
-    main = scene.crew._main
+    main = scene.runner._main
     assert main is not None
     main.cancel()
     await asyncio.sleep(0)
@@ -398,13 +408,13 @@ def test_a_loop_that_does_not_end_is_left_behind(caplog: pytest.LogCaptureFixtur
         for name, handler in (("blocked", blocked), ("waiting", waiting), ("stubborn", stubborn))
     }
     for scene in scenes.values():
-        scene.crew.start()
+        scene.runner.start()
         scene.topic.put(b"order")
     for begun in (blocked.begun, waiting.begun, stubborn.begun):
         assert begun.wait(PATIENCE)
     calls = [Call(partial(scene.stop, 0)) for scene in scenes.values()]
     assert [None, None, None] == [call.result() for call in calls]
-    assert [True, True, True] == [scene.crew.is_over() for scene in scenes.values()]
+    assert [True, True, True] == [scene.runner.is_over() for scene in scenes.values()]
     assert ([1], [1], []) == tuple(scene.attempts for scene in scenes.values())
     told = {name: [text for text in caplog.messages if text.startswith(name)] for name in scenes}
     assert "blocked: the loop of its handlers is blocked or does not run" == told["blocked"][0]
@@ -453,13 +463,13 @@ def test_a_loop_that_does_not_run_is_not_waited_for(caplog: pytest.LogCaptureFix
     loop = asyncio.new_event_loop()
 
     async def start() -> None:
-        scene.crew.start()
+        scene.runner.start()
         scene.topic.put(b"order")
         await turns()
 
     loop.run_until_complete(start())
     scene.stop()
-    assert (True, [1]) == (scene.crew.is_over(), scene.attempts)
+    assert (True, [1]) == (scene.runner.is_over(), scene.attempts)
     assert 2 == len(caplog.records)
     loop.run_until_complete(turns(20))
     assert [] == names(loop)
@@ -471,9 +481,9 @@ def test_a_loop_that_is_closed_is_not_waited_for() -> None:
     hold = Hold()
     scene = Scene(hold.stay_async)
     close_under(scene)
-    scene.crew.desk.stop(60 * SECOND)
-    assert (True, [1]) == (scene.crew.is_over(), scene.attempts)
-    scene.crew.wait()
+    scene.runner.supervisor.stop(60 * SECOND)
+    assert (True, [1]) == (scene.runner.is_over(), scene.attempts)
+    scene.runner.wait()
 
 
 def test_tasks_of_a_closed_loop_can_be_forgotten() -> None:
@@ -501,12 +511,12 @@ def test_what_no_handler_should_raise_ends_a_loop_of_their_own(
         raise KeyboardInterrupt
 
     scene = Scene(explode)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     until_ended("orders:billing")
-    scene.crew.wait()
+    scene.runner.wait()
     assert [KeyboardInterrupt] == [told.exc_type for told in uncaught]
-    assert isinstance(scene.crew.desk.error, KeyboardInterrupt)
+    assert isinstance(scene.runner.supervisor.settler.error, KeyboardInterrupt)
     assert [1] == scene.attempts
 
 
@@ -521,11 +531,11 @@ async def test_what_no_handler_should_raise_reaches_the_loop() -> None:
         raise Disaster
 
     scene = Scene(explode)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     await scene.until_over()
     await turns()
-    assert isinstance(scene.crew.desk.error, Disaster)
+    assert isinstance(scene.runner.supervisor.settler.error, Disaster)
     assert [1] == scene.attempts
     del scene
     gc.collect()
@@ -533,6 +543,25 @@ async def test_what_no_handler_should_raise_reaches_the_loop() -> None:
 
 
 # Time
+
+
+class Hasty(Clock):
+    """A clock that has come to 2 s as soon as somebody has asked to be called then."""
+
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
+        alarm = super().alarm(loop, moment, callback)
+        if moment == 2 * SECOND:
+            self._elapsed = moment
+        return alarm
+
+
+def test_a_moment_that_comes_too_soon_is_not_slept_through() -> None:
+    """A supervisor whose moment comes while it goes to sleep acts at once."""
+    scene = Scene(of_kind("coroutine", failing), clock=Hasty())
+    scene.runner.start()
+    scene.topic.put(b"order")
+    assert ["RDY 1", "RDY 0", "REQ 90", "RDY 1"] == scene.consumer.noted(4)
+    scene.stop()
 
 
 def test_a_second_stop_wakes_who_waits_for_the_first() -> None:

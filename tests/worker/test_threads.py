@@ -10,9 +10,9 @@ from helpers import PATIENCE, Call
 
 from nsqlite import ClockStandsStill, Event, Kind, Message, Topic
 from nsqlite.options import SECOND
-from nsqlite.waiter import Waiter
+from nsqlite.waiting import Waiter
 from nsqlite.worker import Handler
-from nsqlite.worker.threads import Threads
+from nsqlite.worker.threads import ThreadRunner
 from worker.scenes import (
     Clock,
     Disaster,
@@ -34,11 +34,11 @@ class Scene:
         self.channel = self.topic.channel("billing")
         self.plan = plan_of(self.channel, handler, **plan)
         self.consumer = NotingConsumer(self.channel, self.plan.window)
-        self.crew = Threads(self.plan, self.consumer)
+        self.runner = ThreadRunner(self.plan, self.consumer)
 
     def stop(self, timeout: int = 60) -> None:
-        self.crew.desk.stop(timeout * SECOND)
-        self.crew.wait()
+        self.runner.supervisor.stop(timeout * SECOND)
+        self.runner.wait()
 
 
 @pytest.fixture
@@ -52,13 +52,13 @@ def uncaught(monkeypatch: pytest.MonkeyPatch) -> list[threading.ExceptHookArgs]:
 def test_there_is_a_thread_for_each_slot_and_one_more() -> None:
     """The threads are daemons, named after the worker, its slots and the supervisor."""
     scene = Scene(concurrency=2, name="bills")
-    scene.crew.start()
+    scene.runner.start()
     threads = threads_of("bills")
     scene.stop()
     assert ["bills-1", "bills-2", "bills-supervisor"] == sorted(t.name for t in threads)
     assert [True] * 3 == [thread.daemon for thread in threads]
     assert [] == threads_of("bills")
-    assert scene.crew.is_over()
+    assert scene.runner.is_over()
 
 
 @pytest.mark.parametrize("timeout", [0, 60])
@@ -66,19 +66,19 @@ def test_idle_threads_are_joined(timeout: int) -> None:
     """Threads that wait for messages are joined, even if they had no time to end."""
     for _ in range(5):
         scene = Scene(concurrency=8)
-        scene.crew.start()
+        scene.runner.start()
         scene.stop(timeout)
         assert [] == threads_of("orders:billing")
 
 
 def test_it_knows_its_own_threads() -> None:
-    """A handler is inside the crew, others are not."""
+    """A handler is inside the runner, others are not."""
     inside: list[bool] = []
-    scene = Scene(lambda _: inside.append(scene.crew.is_inside()))
-    scene.crew.start()
+    scene = Scene(lambda _: inside.append(scene.runner.is_inside()))
+    scene.runner.start()
     scene.topic.put(b"order")
     scene.consumer.noted(2)
-    inside.append(scene.crew.is_inside())
+    inside.append(scene.runner.is_inside())
     scene.stop()
     assert [True, False] == inside
 
@@ -92,7 +92,7 @@ def test_many_messages_are_each_handled_once() -> None:
 
     scene = Scene(note, concurrency=3)
     scene.topic.put_many(range(1000))
-    scene.crew.start()
+    scene.runner.start()
     found = [seen.get(timeout=PATIENCE) for _ in range(1000)]
     scene.stop()
     assert [(body, 1) for body in range(1000)] == sorted(found)
@@ -104,12 +104,12 @@ def test_a_thread_that_does_not_end_is_left_behind() -> None:
     """A wait joins all threads but that of a handler that has not ended."""
     hold = Hold()
     scene = Scene(hold.stay, concurrency=3)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)
     scene.stop(0)
     left = threads_of("orders:billing")
-    assert (1, True) == (len(left), scene.crew.is_over())
+    assert (1, True) == (len(left), scene.runner.is_over())
     hold.let_go()
     until_ended("orders:billing")
 
@@ -117,19 +117,19 @@ def test_a_thread_that_does_not_end_is_left_behind() -> None:
 def test_an_end_of_the_channel_ends_the_threads() -> None:
     """When the channel is deleted the threads end, without anybody's stop."""
     scene = Scene(concurrency=2)
-    scene.crew.start()
+    scene.runner.start()
     scene.channel.delete()
-    scene.crew.wait()
+    scene.runner.wait()
     assert [] == threads_of("orders:billing")
 
 
 def test_a_clock_that_stands_still_stops_no_thread() -> None:
     """When everybody waits for ever the others are told so; the worker's threads go on waiting."""
     scene = Scene(patience=0.01)
-    scene.crew.start()
+    scene.runner.start()
     scene.clock.until_waiting("the supervisor of a worker")
     scene.clock.until_waiting("get() on")
-    bell: Waiter[Any] = Waiter()
+    bell: Waiter[Any] = Waiter(scene.topic._monitor)
     for _ in range(3):
         with pytest.raises(ClockStandsStill, match="the test waits for ever"):
             scene.clock.wait(bell.bell, None, "the test")
@@ -147,12 +147,12 @@ def test_what_no_handler_should_raise_reaches_the_excepthook(
         raise Disaster(message.body)
 
     scene = Scene(explode, concurrency=2)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
-    scene.crew.wait()
+    scene.runner.wait()
     until_ended("orders:billing")
     assert [Disaster] == [told.exc_type for told in uncaught]
-    assert isinstance(scene.crew.desk.error, Disaster)
+    assert isinstance(scene.runner.supervisor.settler.error, Disaster)
     assert [1] == [info.attempts for info in scene.channel.peek()]
 
 
@@ -171,9 +171,9 @@ def test_an_exit_of_a_handler_is_told_of(
 
     monkeypatch.setattr(threading, "excepthook", ignore_exits)
     scene = Scene(leave)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
-    scene.crew.wait()
+    scene.runner.wait()
     [record] = caplog.records
     assert (logging.ERROR, True) == (
         record.levelno,
@@ -194,12 +194,13 @@ def test_a_supervisor_that_breaks_ends_the_worker(
             raise Disaster
 
     scene.topic.observe(explode)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)
     scene.clock.until_supervised(30)
     scene.clock.advance(30)
-    scene.crew.wait()
+    until_ended("orders:billing-supervisor")  # or this thread would be told what it touched
+    scene.runner.wait()
     hold.let_go()
     until_ended("orders:billing")
     assert [Disaster] == [told.exc_type for told in uncaught]
@@ -224,9 +225,9 @@ def test_threads_that_cannot_be_started_end_the_others(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            scene.crew.start()
-    scene.crew.wait()
-    assert (True, []) == (scene.crew.is_over(), threads_of("orders:billing"))
+            scene.runner.start()
+    scene.runner.wait()
+    assert (True, []) == (scene.runner.is_over(), threads_of("orders:billing"))
     assert 0 == scene.channel.stats().client_count
 
 
@@ -234,11 +235,11 @@ def test_a_wait_is_one_on_the_clock() -> None:
     """Who waits for the end waits on the channel's clock, so a test is told of a standstill."""
     hold = Hold()
     scene = Scene(hold.stay)
-    scene.crew.start()
+    scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)
-    scene.crew.desk.stop(60 * SECOND)
-    call = Call(scene.crew.wait)
+    scene.runner.supervisor.stop(60 * SECOND)
+    call = Call(scene.runner.wait)
     scene.clock.until_waiting("stop() of worker 'orders:billing'")
     hold.let_go()
     assert call.result(PATIENCE) is None

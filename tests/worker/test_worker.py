@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +40,10 @@ from nsqlite import (
 )
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
-from nsqlite.worker import Verdict
+from nsqlite.worker import Outcome
 from nsqlite.worker import worker as module
-from nsqlite.worker.tasks import Tasks
-from nsqlite.worker.threads import Threads
+from nsqlite.worker.tasks import TaskRunner
+from nsqlite.worker.threads import ThreadRunner
 from worker.scenes import (
     KINDS,
     Clock,
@@ -152,28 +152,28 @@ def test_a_failed_message_comes_again(scene: Scene, kind: str) -> None:
 @each_kind
 @pytest.mark.parametrize("raised", [False, True])
 @pytest.mark.parametrize(
-    ("verdict", "kind_of_event", "counts"),
+    ("outcome", "kind_of_event", "counts"),
     [
         (Requeue(5, backoff=False), Kind.REQUEUED, (0, 0, 1)),
         (Requeue(), Kind.REQUEUED, (0, 0, 1)),
         (Drop("too old"), Kind.FINISHED, (0, 0, 0)),
     ],
 )
-def test_a_verdict_is_obeyed(
+def test_a_outcome_is_obeyed(
     scene: Scene,
     kind: str,
-    verdict: Verdict,
+    outcome: Outcome,
     kind_of_event: Kind,
     counts: tuple[int, int, int],
     *,
     raised: bool,
 ) -> None:
-    """A verdict that a handler raises or returns decides what becomes of its message."""
+    """A outcome that a handler raises or returns decides what becomes of its message."""
 
-    def decide(_message: Message[Any]) -> Verdict:
+    def decide(_message: Message[Any]) -> Outcome:
         if raised:
-            raise verdict
-        return verdict
+            raise outcome
+        return outcome
 
     with scene.worker(kind, decide):
         scene.topic.put(b"order")
@@ -305,14 +305,15 @@ def test_the_reference_trace(scene: Scene, kind: str) -> None:
     handler = of_kind(kind, work)
     plan = Worker(scene.channel, handler, concurrency=5, backoff=Backoff(multiplier=0.01))._plan
     consumer: NotingConsumer | NotingAsync
-    crew: Threads | Tasks
+    runner: ThreadRunner | TaskRunner
     if kind == "plain":
         consumer = NotingConsumer(scene.channel, plan.window)
-        crew = Threads(plan, consumer)
+        runner = ThreadRunner(plan, consumer)
     else:
         consumer = NotingAsync(scene.channel, plan.window)
-        crew = Tasks(plan, consumer)
-    crew.start()
+        runner = TaskRunner(plan, consumer)
+    consumer.changes = True
+    runner.start()
     calls = consumer.noted(1)
     for body, count, moment in (
         ("good", 1, None),
@@ -329,8 +330,8 @@ def test_the_reference_trace(scene: Scene, kind: str) -> None:
             scene.clock.until_supervised(moment)
             scene.clock.advance(moment - scene.clock.monotonic_ns() / SECOND)
             calls += consumer.noted(1)
-    crew.desk.stop(60 * SECOND)
-    crew.wait()
+    runner.supervisor.stop(60 * SECOND)
+    runner.wait()
     trace = (
         "RDY 5, FIN, FIN, FIN, RDY 0, REQ, RDY 1, RDY 0, REQ, RDY 1, RDY 0, FIN, RDY 1, RDY 5, FIN"
     )
@@ -546,12 +547,12 @@ def test_a_handler_that_does_not_end_is_not_waited_for(
     scene.clock.advance(10)
     assert call.result() is None
     assert (False, [(0, 1), (1, 0)]) == (worker.running, scene.attempts)
-    name, fate = {
+    name, overdue = {
         "plain": ("Hold.stay", "left behind"),
         "coroutine": ("Hold.stay_async", "cancelled"),
     }[kind]
     assert caplog.messages[0].startswith(f"bills: {name} on message ")
-    assert caplog.messages[0].endswith(f" has not ended after 15 s and is {fate} in bills-1")
+    assert caplog.messages[0].endswith(f" has not ended after 15 s and is {overdue} in bills-1")
     hold.let_go()
     until_ended("bills")
 
@@ -682,9 +683,9 @@ def test_the_end_of_its_channel_ends_a_worker(scene: Scene, kind: str, how: str)
     scene.topic.put(b"order")
     scene.watch.until(Kind.FINISHED)
     getattr(scene.channel, how)()
-    crew = worker._crew
-    assert crew is not None
-    crew.wait()
+    runner = worker._runner
+    assert runner is not None
+    runner.wait()
     worker.stop()
     assert (False, []) == (worker.running, threads_of("orders"))
 
@@ -718,9 +719,9 @@ def test_a_drained_channel_ends_its_worker(scene: Scene, kind: str) -> None:
     scene.topic.put_many(range(5))
     scene.channel.close(drain=True)
     with scene.worker(kind, lambda message: seen.append(message.body)) as worker:
-        crew = worker._crew
-        assert crew is not None
-        crew.wait()
+        runner = worker._runner
+        assert runner is not None
+        runner.wait()
     assert ([0, 1, 2, 3, 4], True) == (seen, scene.channel.closed)
 
 
@@ -754,7 +755,7 @@ def test_ctrl_c_makes_a_stop_immediate(
 def test_a_signal_in_the_middle_of_a_call_may_stop(scene: Scene) -> None:
     """A signal handler that strikes while its thread holds the lock stops without waiting."""
     worker = scene.worker("plain", nothing).start()
-    with scene.topic._guard.lock:
+    with scene.topic._monitor.lock:
         worker.stop()
         assert worker.running
     worker.stop()
@@ -1155,12 +1156,13 @@ def test_what_broke_a_worker_can_be_asked_for(
     scene.watch.until(Kind.REQUEUED)
     broken.append(worker.broken)
     scene.topic.put("exit")
-    crew = worker._crew
-    assert crew is not None
-    crew.wait()
+    runner = worker._runner
+    assert runner is not None
+    runner.wait()
     broken.append(worker.broken)
     assert [None, None, error] == broken
     assert ([("exit", 1)], False) == (scene.attempts, worker.running)
+    until_ended("orders:billing")
 
 
 @each_kind
@@ -1228,7 +1230,7 @@ def test_a_coroutine_that_nobody_awaits_is_a_failure(scene: Scene) -> None:
 
 @each_kind
 def test_middleware_stands_around_the_handler(scene: Scene, kind: str) -> None:
-    """A worker's middleware is called around its handler, and its verdicts count."""
+    """A worker's middleware is called around its handler, and its outcomes count."""
     log = logging.getLogger("shop")
     told: list[float] = []
     around = (
@@ -1249,7 +1251,8 @@ BAD: Final[dict[str, tuple[Any, ...]]] = {
     "max_attempts": (-1, 65536, 1.5, True, None),
     "backoff": (1, "exponential", Backoff),
     "dead_letter": ("orders.dead", 1),
-    "on_give_up": ("print", 1, asyncio.sleep, functools.partial(asyncio.sleep)),
+    "on_give_up": ("print", 1, asyncio.sleep, functools.partial(asyncio.sleep), nothing),
+    "auto_touch": (5, 0, None, "yes"),
     "name": (1, b"bills"),
     "middleware": (None, 1, nothing, nsqlite.worker.logged),
     "requeue_delay": (-1, 3601, float("nan"), True, None),
@@ -1272,37 +1275,27 @@ def test_a_bad_option_is_refused(scene: Scene, option: str, value: Any) -> None:
     assert (option, value) == (info.value.option, info.value.value)
 
 
-def test_a_worker_needs_a_channel_and_a_handler(scene: Scene) -> None:
-    """What is no channel, and what cannot be called, is refused."""
-    wrong: Any = scene.topic
+def test_an_unknown_option_is_refused(scene: Scene) -> None:
+    """An option that there is not is named, with all that there are and the nearest of them."""
+    options: dict[str, Any] = {"max_inflight": 3}
     with pytest.raises(InvalidOption) as info:
-        Worker(wrong, nothing)
-    assert "channel" == info.value.option
-    wrong = b"handler"
-    with pytest.raises(InvalidOption) as info:
-        Worker(scene.channel, wrong)
-    assert "handler" == info.value.option
+        Worker(scene.channel, nothing, **options)
+    expected = (
+        "option must be one of auto_touch, backoff, concurrency, dead_letter, max_attempts,"
+        " max_in_flight, max_requeue_delay, middleware, msg_timeout, name, on_give_up, prefetch,"
+        " requeue_delay (did you mean 'max_in_flight'?), not 'max_inflight'"
+    )
+    assert expected == str(info.value)
 
 
-async def steps(_message: Message[Any]) -> AsyncIterator[int]:
-    yield 1
-
-
-@pytest.mark.parametrize("handler", [steps, functools.partial(steps)])
-def test_a_generator_is_no_handler(scene: Scene, handler: Any) -> None:
-    """A function of which a call does nothing but make a generator is refused."""
-    with pytest.raises(InvalidOption) as info:
-        Worker(scene.channel, handler)
-    expected = ("handler", handler, "a function of one message, no generator")
-    assert expected == (info.value.option, info.value.value, info.value.expected)
-
-
-def test_dead_letters_do_not_come_to_their_own_topic(scene: Scene) -> None:
-    """The dead letters of a channel do not go to its own topic, where they would come again."""
-    with pytest.raises(InvalidOption) as info:
-        Worker(scene.channel, nothing, dead_letter=scene.topic)
-    expected = ("dead_letter", scene.topic, "another topic than the channel's")
-    assert expected == (info.value.option, info.value.value, info.value.expected)
+@each_kind
+def test_its_consumer_has_its_name(scene: Scene, kind: str) -> None:
+    """Events and statistics call the worker's consumer by the worker's name."""
+    with scene.worker(kind, nothing, name="bills"):
+        scene.topic.put(b"order")
+        event = scene.watch.until(Kind.DELIVERED)
+        [client] = scene.channel.stats().clients
+    assert ("bills", "bills") == (event.consumer, client.name)
 
 
 @each_kind
@@ -1370,9 +1363,9 @@ def test_a_worker_that_ended_by_itself_is_forgotten(scene: Scene) -> None:
     """A worker whose channel ended is no more among those that the end of the program stops."""
     first = scene.worker("plain", nothing).start()
     scene.channel.delete()
-    crew = first._crew
-    assert crew is not None
-    crew.wait()
+    runner = first._runner
+    assert runner is not None
+    runner.wait()
     assert first in module._running
     with Worker(Topic("parcels").channel("packing"), nothing) as second:
         assert {second} == module._running
@@ -1401,13 +1394,13 @@ def test_what_still_runs_is_told_of_and_stopped(
 def test_a_worker_that_was_forgotten_is_not_waited_for(scene: Scene, kind: str) -> None:
     """What the child of a fork does has a worker that does not run, and can be stopped."""
     worker = scene.worker(kind, nothing).start()
-    crew = worker._crew
-    assert crew is not None
+    runner = worker._runner
+    assert runner is not None
     module._forget_all()
     worker.stop()
     assert (False, set()) == (worker.running, module._running)
-    crew.desk.stop(0)
-    crew.wait()
+    runner.supervisor.stop(0)
+    runner.wait()
 
 
 RUNNING: Final = """
@@ -1423,20 +1416,22 @@ begun.wait(20)
 
 
 @pytest.mark.parametrize(
-    ("handler", "fate"),
+    ("handler", "overdue"),
     [
         ("def handle(message): begun.set(); threading.Event().wait()", "left behind"),
         ("async def handle(message): begun.set(); await asyncio.Event().wait()", "cancelled"),
         ("async def handle(message): begun.set(); threading.Event().wait()", "cancelled"),
     ],
 )
-def test_a_program_that_ends_says_what_still_runs(handler: str, fate: str) -> None:
+def test_a_program_that_ends_says_what_still_runs(handler: str, overdue: str) -> None:
     """A worker that runs at the end of the interpreter is told of on stderr, and ends."""
     done = run(RUNNING.format(handler=handler))
     assert (0, "") == (done.returncode, done.stdout)
     first, *rest = done.stderr.splitlines()
     assert "worker 'orders:billing' still runs at the end of the program" == first
-    text = rf"orders:billing: handle on message \w+ has not ended after .* s and is {fate} in .*-\d"
+    text = (
+        rf"orders:billing: handle on message \w+ has not ended after .* s and is {overdue} in .*-\d"
+    )
     assert re.fullmatch(text, rest[-1])
 
 
@@ -1512,8 +1507,9 @@ def test_the_child_of_a_fork_may_let_go_of_what_its_parent_has() -> None:
 def test_the_child_of_a_fork_may_start_its_worker_anew(word: str) -> None:
     """In the child the worker has not been started, and can be, once."""
     done = run(
-        "import os, nsqlite, warnings\n"
+        "import asyncio, os, nsqlite, warnings\n"
         "warnings.simplefilter('ignore', DeprecationWarning)\n"
+        "asyncio.new_event_loop().close()\n"  # the first one takes a lock of asyncio's
         "topic = nsqlite.Topic('orders')\n"
         "channel = topic.channel('billing')\n"
         f"{word}def handle(message): print(message.body, flush=True)\n"
@@ -1577,10 +1573,10 @@ def test_a_child_that_starts_it_anew_lets_go_of_its_parents_consumer() -> None:
     topic: Topic[bytes] = Topic("orders")
     channel = topic.channel("billing", max_channel_consumers=1)
     worker = Worker(channel, lambda _message: None)
-    worker._ghost = nsqlite.Consumer(channel)  # as after a fork
+    worker._inherited = nsqlite.Consumer(channel)  # as after a fork
     with worker:
         assert 1 == channel.stats().client_count
-    assert worker._ghost is None
+    assert worker._inherited is None
 
 
 def test_what_was_fetched_is_free_as_soon_as_the_worker_stops() -> None:

@@ -1,0 +1,270 @@
+"""How a task waits: suspended in its event loop, and woken from any thread.
+
+The rule: whoever changes what a task waits for only notes it under the topic's lock; the loop is
+told after the lock, and everything here but `wake` and `notify` runs in the loop's own thread.
+
+A loop that is closed cannot be told.  Then the call is given up for it, so that what it was handed
+goes on to the next.
+
+Next: aio/consumer.py
+"""
+
+from asyncio import AbstractEventLoop, Future, InvalidStateError
+from asyncio import _get_running_loop as running_loop  # None where there is none, in C
+from collections.abc import Callable
+from typing import Any, Final, Generic
+
+from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
+from nsqlite.errors import NotAsyncio
+from nsqlite.message import T
+from nsqlite.monitor import Monitor
+from nsqlite.queue import Persistence, Queue
+from nsqlite.waiting import Waiter
+
+
+def require_loop(call: str) -> AbstractEventLoop:
+    """Return the event loop that the calling thread runs.
+
+    Raises:
+        NotAsyncio: there is none.
+    """
+    loop = running_loop()
+    if loop is None:
+        raise NotAsyncio(call)
+    return loop
+
+
+class TaskWaiter(Generic[T]):
+    """A call of get, put or join that waits in the running loop.
+
+    Attributes:
+        loop: where it waits.
+        waiter: what stands for it in a wait queue.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_clock",
+        "_future",
+        "_give_up",
+        "_moment",
+        "_woken",
+        "loop",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        call: str,
+        monitor: Monitor,
+        clock: Clock,
+        give_up: Callable[[Waiter[T]], object],
+        owner: Any = None,
+    ) -> None:
+        """Begin awake and with empty hands.
+
+        Args:
+            call: what was called, for an error.
+            monitor: whose operations wake it.
+            clock: what a moment is measured by.
+            give_up: called with the waiter, in any thread, when its loop is found closed.
+            owner: the consumer whose get this is.
+
+        Raises:
+            NotAsyncio: no loop is running in this thread.
+        """
+        self.loop: Final = require_loop(call)
+        self.waiter: Final[Waiter[T]] = Waiter(monitor, owner, self.wake)
+        self._clock: Final = clock
+        self._give_up: Final = give_up
+        self._moment = NEVER
+        self._alarm: Alarm | None = None
+        self._future: Future[None] | None = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Have the call go on, from any thread; the topic's lock is not held."""
+        if running_loop() is self.loop:
+            self._go_on()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._go_on)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
+            self.waiter.gone = True
+            self._give_up(self.waiter)
+
+    def _go_on(self) -> None:
+        self._woken = True
+        if self._future is not None:
+            try:
+                self._future.set_result(None)
+            except InvalidStateError:  # it was woken already, or cancelled
+                pass
+
+    def sleep(self) -> Future[None]:
+        """Return what is done when this is woken, or was since `listen`; awaited at once.
+
+        It may be done too early; the caller looks.
+        """
+        future = self._future = self.loop.create_future()
+        if self._woken:
+            future.set_result(None)
+        return future
+
+    def listen(self) -> None:
+        """Be ready for the next wake-up; called before the caller looks what has changed."""
+        self._woken = False
+
+    def wake_at(self, moment: int) -> None:
+        """Have the call go on at a moment, not before."""
+        self._moment = moment
+        self._alarm = self._clock.alarm(self.loop, moment, self._at_moment)
+
+    def _at_moment(self) -> None:
+        if self._clock.monotonic_ns() < self._moment:  # a loop may call a little too early
+            self.wake_at(self._moment)
+        else:
+            self.wake()
+
+    def end(self) -> None:
+        """Let go of what keeps this alive; nobody wakes it any more."""
+        self.waiter.wake = _ended
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+
+def _ended() -> None:
+    """Wake nobody: the call is over."""
+
+
+class DeadlineTimer:
+    """What looks when a channel's next deadline has come, for all who wait for it in one loop.
+
+    A timer that is set stays set when nobody waits for the moment; a wait costs none of its own.
+
+    Everything but `notify` and `wake` is called in the loop's own thread.
+
+    Attributes:
+        waiters: how many gets wait in the loop for a message of the channel.
+    """
+
+    __slots__ = ("_alarm", "_clock", "_loop", "_moment", "_monitor", "_over", "_queue", "waiters")
+
+    def __init__(
+        self, queue: Queue[Any], monitor: Monitor, clock: Clock, loop: AbstractEventLoop
+    ) -> None:
+        """Begin without a timer, as nobody waits."""
+        self._queue: Final = queue
+        self._monitor: Final = monitor
+        self._clock: Final = clock
+        self._loop: Final = loop
+        self._alarm: Alarm | None = None
+        self._moment = NEVER
+        self._over = False
+        self.waiters: int = 0
+
+    def is_closed(self) -> bool:
+        """Return whether its loop is over."""
+        return self._loop.is_closed()
+
+    def begin(self) -> None:
+        """Count one more who waits."""
+        self.waiters += 1
+
+    def end(self) -> None:
+        """Count one less; a clock that is moved by hand must not stop for nobody."""
+        self.waiters -= 1
+        if not self.waiters and self._clock is not SYSTEM:
+            self._call_off()
+
+    def set(self) -> None:
+        """See to it that the timer goes off by the channel's next deadline."""
+        moment = self._queue.due
+        if moment < self._moment and self.waiters:
+            self._call_off()
+            self._moment = moment
+            self._alarm = self._clock.alarm(self._loop, moment, self.wake)
+
+    def _call_off(self) -> None:
+        """Set no timer."""
+        alarm, self._alarm = self._alarm, None
+        self._moment = NEVER
+        if alarm is not None:
+            alarm.cancel()
+
+    def notify(self) -> None:
+        """Take note that there may be an earlier deadline.  The topic's lock is held."""
+        if not self._over:
+            self._monitor.wake_later(self)
+
+    def wake(self) -> None:
+        """Have the loop look, from any thread; the topic's lock is not held."""
+        if running_loop() is self._loop:
+            self._look()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._look)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+            self._over = True  # who comes next to wait for this channel forgets it
+            self._call_off()
+
+    def _look(self) -> None:
+        """Act on what is due, and set the timer anew; a loop may call a little too early."""
+        if self._clock.monotonic_ns() >= self._moment:
+            self._call_off()
+            self._monitor.call(self._queue.sweep)
+        elif self._moment != NEVER and self._alarm is not None:
+            self._call_off()
+        self.set()
+
+
+class Done:
+    """Something that another thread does and then tells, once.
+
+    Attributes:
+        future: done when it was told.
+    """
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, call: str) -> None:
+        """Begin in the running loop.
+
+        Raises:
+            NotAsyncio: no loop is running in this thread.
+        """
+        self._loop: Final = require_loop(call)
+        self.future: Final[Future[None]] = self._loop.create_future()
+
+    def tell(self, problem: BaseException | None = None) -> None:
+        """Tell that it is done, or why it could not be; from any thread.
+
+        Raises:
+            RuntimeError: the loop is closed, so nobody waits.
+        """
+        self._loop.call_soon_threadsafe(self._take, problem)
+
+    def _take(self, problem: BaseException | None) -> None:
+        if self.future.done():  # whoever waited was cancelled
+            return
+        if problem is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(problem)
+
+
+async def by_store(persistence: Persistence, task: Callable[[], object]) -> None:
+    """Have something done by the store's thread, and wait for it.
+
+    Cancellation:
+        It is done all the same.
+    """
+    done = Done("get")
+    persistence.send(task, done.tell)
+    await done.future

@@ -1,0 +1,1005 @@
+"""A channel's messages, or what a topic holds back: ready, in flight, deferred.
+
+The rule: a message is in exactly one of ready, in flight and deferred; it moves in one piece, and
+nothing but `finish` and `clear` and a declared overflow policy takes it away.
+
+    topic --> ready (a deque of records) --deliver--> in flight (a timer wheel of Messages)
+                ^  ^                                     |    |
+                |  +---time-out, requeue, give_back------+    +--finish--> gone
+                +--due-- deferred (a timer wheel) <--requeue with a delay
+
+A message goes to the first who waits, or to who asks.  Time flows in from outside: whoever comes by
+sweeps what is due.
+
+Everything here expects the topic's lock.  Lines that a comment calls one piece are never
+interrupted between them; monitor.py tells why.
+
+Next: channel.py
+"""
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import filterfalse, repeat, starmap
+from operator import attrgetter
+from typing import Any, Final, Generic, Protocol, TypeAlias
+
+from nsqlite.clock import NEVER, Clock
+from nsqlite.errors import Full, InvalidMessage, NotInFlight, shown
+from nsqlite.events import Event, Kind
+from nsqlite.latency import Latency
+from nsqlite.message import Message, Owner, Record, State, T, counted, was_delivered
+from nsqlite.monitor import Monitor
+from nsqlite.options import SECOND, Options, seconds
+from nsqlite.timerwheel import Page, TimerWheel
+from nsqlite.waiting import Waiter, WaitQueue, Windowed
+
+DELIVERED: Final = Kind.DELIVERED
+FINISHED: Final = Kind.FINISHED
+TIMED_OUT: Final = State.TIMED_OUT
+REQUEUED: Final = State.REQUEUED
+RETURNED: Final = State.RETURNED
+DROPPED: Final = State.DROPPED
+# To ask an enum for a member is a call on CPython 3.11, in which a signal may strike.
+
+CONSUMER: Final = attrgetter("_consumer")
+RECORD: Final = attrgetter("_record")
+
+new_tuple: Final = tuple.__new__
+
+consume: Final = deque[object](maxlen=0).extend
+"""Runs an iterator to its end, in C code: no signal comes in between."""
+
+SPAN: Final = SECOND
+"""How much time a page of the timer wheels has."""
+
+OnDone: TypeAlias = Callable[[BaseException | None], object]
+"""Hears that something was done, or why it could not be."""
+
+
+class Holder(Owner, Windowed, Protocol):
+    """What a queue needs of a consumer.
+
+    Attributes:
+        _delivered: how many messages it has been given.
+        _allowed: how many it may have been given by now: its window and what it has given up.
+        _unfinished: how many it has given up without finishing them.
+        _requeued: how many of these it has requeued.
+        _waiters: its gets that wait, and have not taken what they were handed.
+        _page: where a message that it is given now times out.
+        _due: when that is.
+        _fresh: until when both are right, nothing is due, and `get` has nothing else to mind.
+    """
+
+    _delivered: int
+    _allowed: int
+    _unfinished: int
+    _requeued: int
+    _waiters: dict[Waiter[Any], None]
+    _page: Page[Message[Any]]
+    _due: int
+    _fresh: int
+
+    @property
+    def _window(self) -> int:
+        """How many messages it may hold."""
+        ...
+
+    @property
+    def _timeout(self) -> int:
+        """How long it may hold a message, in nanoseconds."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """Its name."""
+        ...
+
+
+class Persistence(Protocol):
+    """What a queue needs of a store that keeps it; None for a queue in memory.
+
+    Attributes:
+        counted: the store counts each delivery before `get` returns; see `settle`.
+    """
+
+    counted: bool
+
+    def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
+        """Take note of what happened to the queue or to a message of it.
+
+        Takes no lock and runs no user code; the topic's lock is held.
+
+        Args:
+            kind: what happened.
+            record: the message as it is now, None where the queue is meant.
+            due: until when it waits, on the clock's monotonic scale; None if it does not.
+        """
+        ...
+
+    def delivered(self, messages: Iterable[Message[Any]]) -> None:
+        """Take note of deliveries; the topic's lock is held."""
+        ...
+
+    def finished(self, messages: Iterable[Message[Any]]) -> None:
+        """Take note that messages were finished; the topic's lock is held."""
+        ...
+
+    def put_away(self) -> None:
+        """Take back what is in memory: the queue ends, its messages stay in the store.
+
+        The topic's lock is held.
+        """
+        ...
+
+    def read_ahead(self) -> None:
+        """Bring what comes next into memory if little is left there; may block, and takes the lock.
+
+        It does nothing where the calling thread must not block, and raises nothing.
+        """
+        ...
+
+    def fetch(self) -> None:
+        """Bring what comes next from the store into memory; blocks, and takes the lock.
+
+        Raises:
+            StoreError: it cannot be read; nothing has changed.
+        """
+        ...
+
+    def send(self, task: Callable[[], object], on_done: OnDone) -> None:
+        """Have something that blocks, as `fetch`, done by the store's thread; takes no lock.
+
+        Args:
+            task: what is to be done.
+            on_done: called afterwards, by that thread.
+        """
+        ...
+
+    def settle(self, messages: list[Message[Any]]) -> None:
+        """Have deliveries counted in the store; blocks.
+
+        Raises:
+            StoreError: it cannot be written; the messages are back in the queue, as they were.
+        """
+        ...
+
+
+class Deferral(Generic[T]):
+    """A record that waits for its time; channels share it."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Record[T]) -> None:
+        """Hold the record."""
+        self.record: Final = record
+
+
+class Coming(Generic[T]):
+    """A page of a wheel of which all is due, on its way to the ready messages.
+
+    Attributes:
+        wheel: where it is.
+        page: the page.
+        records: what becomes ready.
+        owners: whose messages they were, with how many; an iterator of those to be told yet.
+    """
+
+    __slots__ = ("owners", "page", "records", "wheel")
+
+    def __init__(
+        self,
+        wheel: TimerWheel[Any],
+        page: Page[Any],
+        records: list[Record[T]],
+        owners: Iterator[tuple[Holder, int]],
+    ) -> None:
+        """Note it."""
+        self.wheel: Final = wheel
+        self.page: Final = page
+        self.records: Final = records
+        self.owners: Final = owners
+
+
+class Queue(Generic[T]):
+    """The messages of a channel, or those that a topic holds back.
+
+    Attributes:
+        names: the topic's and the channel's; None for the topic's own.
+        ready: the records to be delivered or handed on, the next one first.
+        timeouts: the messages in flight, by the moment they time out.
+        deferred: the records that wait, by the moment they are due.
+        due: the next deadline; there is none before this.
+        waiters: the blocked getters.
+        parked: those of them whose window is full.
+        paused: nothing is delivered.
+        draining: it is to be told (`answered`) when nothing is left.
+        limit: how many may be ready, None for any number.
+        when_full: what happens to one more.
+        room: called when there is more room.
+        answered: called when messages were answered, and there may be nothing left.
+        latency: how long messages took from put to fin, None if nobody wants to know.
+        persistence: what a store keeps of this, None without one.
+        noted: whether there is more to do with what is finished: to measure, or for a drain.
+        beyond: how many more are ready, behind these, in a store's file alone.
+        reserved: for how many more, which are just being stored, there must be room.
+        offered: how many of those ready somebody was told of and has not asked for yet.
+        leaving: what is being finished, all of it one consumer's.
+        taking: what is being delivered in a batch, all of it to one consumer.
+        returned: the ids of those at the head that were given back, in two parts, oldest first;
+            some may have left it.
+        coming: a page of which all is due, on its way to the ready ones.
+        dropped_count: how many an overflow policy dropped.
+        requeue_count: how many were requeued.
+        timeout_count: how many have timed out.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_longest",
+        "_longest_req",
+        "_monitor",
+        "_now",
+        "_tell_clock",
+        "_wall",
+        "answered",
+        "beyond",
+        "coming",
+        "deferred",
+        "draining",
+        "dropped_count",
+        "due",
+        "latency",
+        "leaving",
+        "limit",
+        "names",
+        "noted",
+        "offered",
+        "parked",
+        "paused",
+        "persistence",
+        "ready",
+        "requeue_count",
+        "reserved",
+        "returned",
+        "room",
+        "taking",
+        "timeout_count",
+        "timeouts",
+        "waiters",
+        "when_full",
+    )
+
+    def __init__(  # noqa: PLR0917 - what every queue is given
+        self,
+        names: tuple[str, str | None],
+        options: Options,
+        clock: Clock,
+        monitor: Monitor,
+        room: Callable[[], None],
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin empty, and with nobody.
+
+        Args:
+            names: the topic's and the channel's; None for the topic's own queue.
+            options: what holds for it.
+            clock: what it takes the time from.
+            monitor: the topic's.
+            room: called when there is more room.
+            answered: called when messages were answered, and there may be nothing left.
+        """
+        self.names: Final = names
+        self._monitor: Final = monitor
+        self._clock: Final = clock
+        self._now: Final = clock.monotonic_ns
+        self._wall: Final = clock.time_ns
+        self.room: Final = room
+        self.answered: Final = answered
+        self.limit: Final = options.max_depth
+        self.when_full: Final = options.when_full
+        self._longest: Final = seconds("max_msg_timeout", options.max_msg_timeout)
+        self._longest_req: Final = seconds("max_req_timeout", options.max_req_timeout)
+        resolution = clock.resolution
+        if options.resolution is not None:
+            resolution = seconds("resolution", options.resolution)
+        self.ready: Final[deque[Record[T]]] = deque()
+        self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(resolution, SPAN)
+        self.deferred: Final[TimerWheel[Deferral[T]]] = TimerWheel(resolution, SPAN)
+        self.due: int = NEVER
+        self._tell_clock: Final = clock.attach(self)
+        self.waiters: Final[WaitQueue[T]] = WaitQueue(monitor)
+        self.parked: Final = self.waiters.parked
+        self.paused: bool = False
+        self.draining: bool = False
+        self.latency: Latency | None = None
+        if options.e2e_processing_latency_percentiles:
+            window = seconds("window", options.e2e_processing_latency_window_time)
+            self.latency = Latency(window, self._now())
+        self.persistence: Persistence | None = None
+        self.noted: bool = self.latency is not None
+        self.beyond: int = 0
+        self.reserved: int = 0
+        self.offered: int = 0
+        self.leaving: Sequence[Message[T]] = ()
+        self.taking: Sequence[Message[T]] = ()
+        self.coming: Coming[T] | None = None
+        self.returned: Final[list[tuple[str, ...]]] = []
+        self.dropped_count: int = 0
+        self.requeue_count: int = 0
+        self.timeout_count: int = 0
+
+    def keep(self, persistence: Persistence) -> None:
+        """Have a store keep this queue, which is new and empty."""
+        self.persistence = persistence
+
+    # How much there is
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is ready, in flight or deferred."""
+        return not (self.ready or self.beyond or self.timeouts or self.deferred)
+
+    def minds(self, owner: Holder) -> bool:
+        """Return whether there is more to do when an owner finishes a message than to forget it."""
+        held = owner._delivered - (owner._allowed - owner._window)
+        if held > 1 or self.ready or self.deferred:
+            return False  # it is not the last one, for which a join or drain waits
+        return self.draining or len(self._monitor.joins) > 0
+
+    def why_empty(self) -> str:
+        """Return in words what there is instead of a ready message; needs no lock."""
+        if self.paused:
+            return "it is paused"
+        parts = []
+        if in_flight := len(self.timeouts):
+            parts.append(f"{in_flight} in flight")
+        if self.deferred:
+            left = max(0, self.deferred.next_due - self._now()) / SECOND
+            parts.append(f"{len(self.deferred)} deferred, the next due in {left:.3g} s")
+        return ", ".join(parts)
+
+    def depth(self) -> int:
+        """Return how many are ready."""
+        return len(self.ready) + self.beyond
+
+    def total(self) -> int:
+        """Return how many messages there are."""
+        return self.depth() + len(self.deferred) + len(self.timeouts)
+
+    def has_room(self, count: int) -> bool:
+        """Return whether so many more fit in."""
+        limit = self.limit
+        return limit is None or len(self.ready) + self.beyond + self.reserved + count <= limit
+
+    def judge(self, count: int) -> Full | None:
+        """Judge whether so many more fit in, or what is too much may be dropped.
+
+        Returns:
+            None if so; else what a put raises that cannot wait any longer.
+
+        Raises:
+            Full: there is no use in waiting.
+        """
+        if self.has_room(count):
+            return None
+        assert self.limit is not None
+        if count > self.limit or self.when_full == "raise":
+            raise self._monitor.refuse(self._full(count))
+        return self._full(count) if self.when_full == "wait" else None
+
+    def _full(self, count: int) -> Full:
+        topic, channel = self.names
+        return Full(topic if channel is None else f"{topic}:{channel}", count, self.limit)
+
+    # Coming in
+
+    def defer(self, deferrals: list[Deferral[T]], due: int) -> None:
+        """Take messages that are not due yet.  May be made twice."""
+        due = self.deferred.due(due)
+        self.expect(due)
+        page = self.deferred.page(due)
+        for deferral in deferrals:
+            page[deferral] = due
+        if self._monitor.watched:
+            for deferral in deferrals:
+                self.emit(Kind.DEFERRED, deferral.record, None, due)
+
+    def excess(self, count: int) -> int:
+        """Return how many a put of so many may have to drop here."""
+        limit = self.limit
+        if limit is None or self.when_full in ("wait", "raise"):
+            return 0
+        return max(0, min(count, self.depth() + count - limit))
+
+    def drop_excess(self, most: list[int]) -> None:
+        """Drop what is beyond the limit, as the policy says; `most` counts down how many.
+
+        An interrupted call is completed by being made again.
+        """
+        limit = self.limit
+        assert limit is not None
+        ready = self.ready
+        is_oldest = self.when_full == "drop oldest"
+        take = ready.popleft if is_oldest else ready.pop
+        while most[0] and ready and len(ready) + self.beyond > limit:
+            record = ready[0] if is_oldest else ready[-1]
+            self._monitor.discard(record)
+            # One piece, up to the call that follows:
+            most[0] -= 1
+            self.dropped_count += 1
+            take()
+            self.emit(Kind.DROPPED, record)
+
+    # Time
+
+    def sweep(self) -> int:
+        """Act on all that is due, in the order of the deadlines; return the time."""
+        now = self._now()
+        if now >= self.due:
+            try:
+                self._act(now)
+            finally:
+                self._set_due()
+                self.feed()
+        return now
+
+    def recover(self) -> None:
+        """Complete what a signal has interrupted.  May be made twice."""
+        if self.taking:
+            self._undo_taking()
+        if self.coming is not None:
+            self._come()
+        self.recover_leaving()
+        self.offered = 0
+        self._set_due()
+        self.sweep()
+        self.waiters.unpark_all()
+        self.feed()
+        self.waiters.notify_all()
+
+    def _act(self, now: int) -> None:
+        timeouts, deferred = self.timeouts, self.deferred
+        while (next_due := min(timeouts.next_due, deferred.next_due)) <= now:
+            if timeouts.next_due == next_due:
+                self._time_out(min(now, deferred.next_due))
+            else:
+                self._fall_due(min(now, timeouts.next_due - 1))
+
+    def _time_out(self, now: int) -> None:
+        if not self._monitor.watched:
+            while (page := self.timeouts.whole(now)) is not None:
+                messages = page.in_order()
+                owners = Counter(map(CONSUMER, messages))
+                if self.parked or any(owner._waiters for owner in owners):
+                    break  # what was handed over and not claimed is another matter
+                for message in messages:
+                    message._outcome = TIMED_OUT
+                records = [
+                    (body, timestamp, prefix, suffix, attempts + 1)
+                    for body, timestamp, prefix, suffix, attempts in map(RECORD, messages)
+                ]
+                coming = Coming(self.timeouts, page, records, iter(owners.items()))
+                # One piece, up to the call, which is made again if a signal cuts it short:
+                self.timeout_count += len(records)
+                self.coming = coming
+                self._come()
+        ready = self.ready
+        for message, due, page in self.timeouts.until(now):
+            owner: Holder = message._consumer
+            if owner._waiters and _unclaimed(message, owner._waiters):
+                self.give_back([(message, message._record)])
+                continue
+            body, timestamp, prefix, suffix, attempts = message._record
+            again = body, timestamp, prefix, suffix, attempts + 1
+            # One piece, up to the call that follows:
+            message._outcome = TIMED_OUT
+            owner._allowed += 1
+            owner._unfinished += 1
+            self.timeout_count += 1
+            del page[message]
+            ready.append(again)
+            if self.parked:
+                self.waiters.unpark(owner)
+            if self._monitor.watched:
+                self.emit(Kind.TIMED_OUT, again, owner, due)
+
+    def _fall_due(self, now: int) -> None:
+        if not self._monitor.watched:
+            while (page := self.deferred.whole(now)) is not None:
+                records = [deferral.record for deferral in page.in_order()]
+                self.coming = Coming(self.deferred, page, records, iter(()))
+                self._come()
+        ready = self.ready
+        for deferral, due, page in self.deferred.until(now):
+            del page[deferral]  # one piece with the next line
+            ready.append(deferral.record)
+            if self._monitor.watched:
+                self.emit(Kind.DUE, deferral.record, None, due)
+
+    def _come(self) -> None:
+        """Make ready what is coming.  May be made again, and then does what is left to do."""
+        coming = self.coming
+        assert coming is not None
+        for owner, count in coming.owners:
+            owner._allowed += count  # one piece with the lines above and below
+            owner._unfinished += count
+        coming.page.clear()
+        if not (self.ready and self.ready[-1] is coming.records[-1]):
+            self.ready.extend(coming.records)
+        coming.wheel.drop(coming.page)
+        self.coming = None
+
+    def _set_due(self) -> None:
+        self.due = min(self.timeouts.next_due, self.deferred.next_due)
+
+    def expect(self, due: int) -> None:
+        """Take note of a deadline that is to come; the watcher must not sleep past it.
+
+        Called before anything is filed under it: so what a signal interrupts leaves a deadline
+        where nothing happens, and never something whose deadline nobody knows.
+        """
+        if due < self.due:
+            self._tell_clock(due)
+            self.waiters.notify_watchers()
+            if due < self.due:  # noqa: PLR1730 - no call here; a signal handler may have made it earlier still
+                self.due = due
+
+    # For the clock
+
+    def next_due(self) -> int:
+        """Return the next deadline of a message that is here; takes the lock."""
+        with self._monitor.lock:
+            return min(self.timeouts.next_filled(), self.deferred.next_filled())
+
+    def advance(self) -> None:
+        """Act on whatever is due by now; takes the lock."""
+        self._monitor.call(self.sweep)
+
+    # To consumers
+
+    def deliver(self, owner: Holder, now: int, waiter: Waiter[T] | None = None) -> Message[T]:
+        """Move the first ready message into flight; there must be one, and room in the window.
+
+        A waiter is handed it, taken out of the wait queue and woken.
+        """
+        if now >= owner._fresh:
+            self.renew(owner, now)
+        message: Message[T] = Message()
+        message._record = self.ready[0]
+        message._consumer = owner
+        message._page = page = owner._page
+        # One piece, up to the call that follows:
+        owner._delivered += 1
+        page[message] = owner._due
+        del self.ready[0]
+        if waiter is not None:
+            waiters = self.waiters
+            waiter.message = message
+            del waiters.able[waiter]
+            self._monitor.waiting -= 1
+            # Not by `notify`: a function begins where a signal may strike.
+            if waiter.bell is None:
+                self._monitor.after = True
+                self._monitor.woken[waiter] = None
+            else:
+                del waiters.threads[waiter]
+                if waiters.watcher is waiter:
+                    waiters.watcher = None
+                try:
+                    waiter.bell.release()
+                except RuntimeError:  # it was released already
+                    pass
+        if self.persistence is not None:
+            self.persistence.delivered((message,))
+        if self._monitor.watched:
+            self.tell(DELIVERED, message, owner._due)
+        if self._monitor.putters:
+            self.room()
+        return message
+
+    def tell(self, kind: Kind, message: Message[T], due: int | None = None) -> None:
+        """Have something told of a delivery, if anybody wants to hear of it."""
+        if kind not in self._monitor.wanted:
+            return
+        wall = self._wall()
+        topic, channel = self.names
+        body, _, prefix, suffix, attempts = message._record
+        owner = message._consumer
+        fields = (
+            kind,
+            wall / SECOND,
+            topic,
+            channel,
+            prefix + suffix,
+            body,
+            attempts + 1,
+            owner.client_id,
+            None if due is None else (wall + due - self._now()) / SECOND,
+            1,
+            owner.name,
+        )
+        self._monitor.emit(new_tuple(Event, fields))  # a third of what Event(...) costs
+
+    def take(self, owner: Holder, batch: list[Message[T]], n: int) -> None:
+        """Move up to `n` ready messages into flight and into a batch, as the window allows."""
+        now = self.sweep()
+        ready = self.ready
+        room = min(n, len(ready), owner._allowed - owner._delivered)
+        if self.paused or room <= 0:
+            return
+        if now >= owner._fresh:
+            self.renew(owner, now)
+        page = owner._page
+        fresh: list[Message[T]] = list(starmap(Message, repeat((), room)))
+        for message, record in zip(fresh, ready, strict=False):
+            message._record = record
+            message._consumer = owner
+            message._page = page
+        filing = zip(fresh, repeat(owner._due), strict=False)
+        leaving = starmap(ready.popleft, repeat((), room))
+        batch.extend(fresh)  # before they are filed: what is interrupted is given back from here
+        # One piece: from here on `recover` undoes what has not left the queue, by one call, below.
+        owner._delivered += room
+        self.taking = fresh
+        page.update(filing)
+        consume(leaving)
+        self.taking = ()
+        if self.persistence is not None:
+            self.persistence.delivered(fresh)
+        if self._monitor.watched:
+            for message in fresh:
+                self.tell(DELIVERED, message, owner._due)
+        if self._monitor.putters:
+            self.room()
+
+    def _undo_taking(self) -> None:
+        """Undo a batch that has not left the queue.  May be made twice."""
+        taken = self.taking
+        if self.ready and self.ready[0] is taken[0]._record:
+            for message in taken:
+                message._page.pop(message, None)
+            taken[0]._consumer._delivered -= len(taken)  # one piece with the next line
+        self.taking = ()
+
+    def renew(self, owner: Holder, now: int) -> None:
+        """Find the page for what a consumer is given from now on."""
+        timeout = owner._timeout
+        timeouts = self.timeouts
+        resolution = timeouts.resolution
+        due = -(-(now + timeout) // resolution) * resolution
+        if due < self.due:
+            self.expect(due)
+        old = owner._page
+        page = old if old.open and old.start <= due < old.end else timeouts.page(due)
+        fresh = due - timeout + 1
+        if page.kept_until < fresh:  # noqa: PLR1730 - a third of what max() costs
+            page.kept_until = fresh
+        if page is not old:
+            owner._page = page
+            if not old and old.kept_until <= now:
+                timeouts.drop(old)
+        owner._due = due
+        if self.due < fresh:  # noqa: PLR1730 - the same
+            fresh = self.due
+        owner._fresh = 0 if self.paused else fresh  # in a pause there is more to mind than the time
+
+    def feed(self, fresh: int = 0) -> None:
+        """Hand ready messages to those who wait, until one of both runs out.
+
+        Args:
+            fresh: how many have just become ready, and so were offered to nobody.
+        """
+        waiters = self.waiters
+        if self.offered:
+            self.offered = max(0, min(self.offered, len(self.ready) - fresh))
+        if not self.paused:
+            while self.ready and waiters.able:
+                waiter = waiters.first()
+                if waiter is None:
+                    break
+                if waiter.hand:
+                    self.deliver(waiter.owner, self._now(), waiter)
+                elif self.offered < len(self.ready):
+                    self.offered += 1
+                    waiters.leave(waiter)
+                    waiter.notify()
+                else:
+                    break
+        if waiters.watcher is None and waiters.threads:
+            waiters.appoint()
+
+    def give_back(self, returns: Iterable[tuple[Message[T], Record[T]]]) -> None:
+        """Put messages back to the head of the queue, each as a record, unless they are there.
+
+        If that is the message's own, not one that counts the delivery, it was never delivered.
+        Each goes behind those given back before that were published earlier; so several that are
+        given back one by one, in whatever order, stand as they did.
+        """
+        for message, record in reversed(list(returns)):
+            if message in message._page:
+                self._give_back(message, record)
+
+    def _give_back(self, message: Message[T], record: Record[T]) -> None:
+        page = message._page
+        place = self._place(record)
+        owner: Holder = message._consumer
+        never = record is message._record
+        # One piece, up to the call that follows:
+        message._outcome = RETURNED
+        if never:
+            owner._delivered -= 1
+        else:
+            owner._allowed += 1
+            owner._unfinished += 1
+        del page[message]
+        self.ready.insert(place, record)
+        self.returned.insert(place, record[2:4])
+        self.waiters.unpark(owner)
+        self.emit(Kind.RETURNED, record, owner)
+
+    def _place(self, record: Record[T]) -> int:
+        """Return how many at the head were given back, too, and published before one."""
+        ready, returned = self.ready, self.returned
+        while returned and not (ready and ready[0][2:4] == returned[0]):
+            del returned[0]  # it has left the head since
+        return bisect_left(returned, record[2:4])
+
+    # From consumers
+
+    def require(self, owner: Holder, message: Message[T]) -> None:
+        """Check that a message is in flight and the owner's.
+
+        Raises:
+            InvalidMessage: it is no message.
+            NotInFlight: it is not.
+        """
+        if not was_delivered(message):
+            problem = f"expected a Message that get() returned, not {shown(message)}"
+            raise self._monitor.refuse(InvalidMessage(problem))
+        if message not in message._page:
+            raise self._monitor.refuse(message._refusal())
+        if message._consumer is not owner:
+            raise self._monitor.refuse(NotInFlight(message.id, "not owner"))
+
+    def finish(self, owner: Holder, messages: Sequence[Message[T]]) -> None:
+        """Forget messages: all of them or none."""
+        try:
+            self._require_all(owner, messages)
+        except AttributeError:
+            self.require(owner, next(filterfalse(was_delivered, messages)))
+        if len(messages) > 1 and len(set(messages)) < len(messages):
+            raise self._monitor.refuse(InvalidMessage("the batch has a message twice"))
+        # One piece: from here on it is done, and `recover` does again what a signal cuts short.
+        owner._allowed += len(messages)
+        self.leaving = messages
+        self._let_go(messages)
+        self.settled(owner)
+
+    def _require_all(self, owner: Holder, messages: Sequence[Message[T]]) -> None:
+        for message in messages:
+            if message not in message._page or message._consumer is not owner:
+                self.require(owner, message)  # tells what is wrong
+
+    def recover_leaving(self) -> None:
+        """Forget what is leaving, if anything is.  May be made twice."""
+        if self.leaving:
+            self._let_go(self.leaving)
+
+    def _let_go(self, messages: Sequence[Message[T]]) -> None:
+        """Forget messages that are leaving.  May be made twice."""
+        for message in messages:
+            message._page.pop(message, None)
+        if self.persistence is not None:
+            self.persistence.finished(messages)
+        if self.latency is not None:
+            for message in messages:
+                self.measure(message)
+        if self._monitor.watched:
+            for message in messages:
+                self.tell(FINISHED, message)
+        self.leaving = ()
+
+    def measure(self, message: Message[T]) -> None:
+        """Take note of how long a message took that was finished; somebody wants to know."""
+        assert self.latency is not None
+        self.latency.insert(self._wall() - message._record[1], self._now())
+
+    def settled(self, owner: Holder) -> None:
+        """Do what follows when an owner holds fewer messages."""
+        if self.parked:
+            self.waiters.unpark(owner)
+        if self.waiters.able and self.ready:
+            self.feed()
+        if (self.draining or self._monitor.joins) and self.is_idle():
+            self.answered()
+
+    def take_back(self, message: Message[T]) -> None:
+        """Have a message in flight again that was finished by a move which has failed."""
+        now = self.sweep()
+        owner: Holder = message._consumer
+        due = self.timeouts.due(now + owner._timeout)
+        self.expect(due)
+        page = self.timeouts.page(due)
+        # One piece, up to the call that follows:
+        owner._allowed -= 1
+        message._page = page
+        page[message] = due
+        self.emit(Kind.RETURNED, message._record, owner)
+        self.emit(Kind.DELIVERED, counted(message), owner, due)
+
+    def requeue(self, owner: Holder, message: Message[T], delay: int) -> None:
+        """Make a message ready again, or deferred."""
+        now = self.sweep()
+        self.require(owner, message)
+        again = counted(message)
+        old = message._page
+        if delay:
+            due = self.deferred.due(now + min(delay, self._longest_req))
+            self.expect(due)
+            page = self.deferred.page(due)
+            deferral = Deferral(again)
+            # One piece, up to the call that follows:
+            message._outcome = REQUEUED
+            owner._allowed += 1
+            owner._unfinished += 1
+            owner._requeued += 1
+            self.requeue_count += 1
+            del old[message]
+            page[deferral] = due
+        else:
+            # One piece, up to the call that follows:
+            message._outcome = REQUEUED
+            owner._allowed += 1
+            owner._unfinished += 1
+            owner._requeued += 1
+            self.requeue_count += 1
+            del old[message]
+            self.ready.append(again)
+        if self.persistence is not None or self._monitor.watched:
+            until = due if delay else None
+            self.emit(Kind.REQUEUED, again, owner, until)
+            if delay:
+                self.emit(Kind.DEFERRED, again, None, until)
+        self.settled(owner)
+
+    def touch(self, owner: Holder, message: Message[T]) -> None:
+        """Give a message its whole time-out again, up to the longest."""
+        now = self.sweep()
+        self.require(owner, message)
+        old = message._page
+        if not hasattr(message, "_since"):
+            message._since = old[message] - owner._timeout
+        deadline = min(now + owner._timeout, message._since + self._longest)
+        due = self.timeouts.due(deadline)
+        if due != old[message]:
+            self.expect(due)
+            page = self.timeouts.page(due)
+            if page is old:
+                del page[message]  # one piece with the next line: it goes behind the others
+                page[message] = due
+            else:
+                page[message] = due  # one piece with the next two lines
+                message._page = page
+                del old[message]
+        if self._monitor.watched:
+            self.tell(Kind.TOUCHED, message, deadline)
+
+    # Away with everything
+
+    def clear(self) -> int:
+        """Drop all messages; return how many they were."""
+        self.sweep()
+        monitor = self._monitor
+        count = self.depth()
+        for page in self.timeouts.pages():
+            for message in list(page):
+                owner: Holder = message._consumer
+                if owner._waiters:
+                    _unclaimed(message, owner._waiters)
+                monitor.discard(message)
+                # One piece:
+                message._outcome = DROPPED
+                owner._allowed += 1
+                owner._unfinished += 1
+                del page[message]
+                count += 1
+        monitor.discard(*self.ready)
+        self.beyond = 0
+        self.ready.clear()
+        deferred = self.deferred.clear()
+        monitor.discard(*deferred)
+        self._set_due()
+        self.waiters.unpark_all()
+        return count + len(deferred)
+
+    def end(self, how: str) -> int:
+        """Drop all messages for ever, but for those that a store keeps of what is only closed.
+
+        Returns:
+            How many were thrown away.
+        """
+        if how == "deleted" or self.persistence is None:
+            return self.clear()
+        self.persistence.put_away()
+        self.clear()
+        return 0
+
+    # Telling
+
+    def emit(
+        self,
+        kind: Kind,
+        record: Record[T] | None = None,
+        owner: Holder | None = None,
+        due: int | None = None,
+        count: int = 1,
+    ) -> None:
+        """Tell that something happened, if anybody listens."""
+        if self.persistence is not None:
+            self.persistence.hear(kind, record, due)
+        if kind not in self._monitor.wanted:
+            return
+        wall = self._wall()
+        topic, channel = self.names
+        body = name = attempts = None
+        if record is not None:
+            body, _, prefix, suffix, attempts = record
+            name = prefix + suffix
+        fields = (
+            kind,
+            wall / SECOND,
+            topic,
+            channel,
+            name,
+            body,
+            None if channel is None else attempts,
+            None if owner is None else owner.client_id,
+            None if due is None else (wall + due - self._now()) / SECOND,
+            count,
+            None if owner is None else owner.name,
+        )
+        self._monitor.emit(new_tuple(Event, fields))  # a third of what Event(...) costs
+
+    # Checking
+
+    def _ids(self) -> Counter[str]:
+        """Count the ids of the messages."""
+        ids = Counter(record[2] + record[3] for record in self.ready)
+        ids.update(deferral.record[2] + deferral.record[3] for deferral in self.deferred)
+        ids.update(message.id for message in self.timeouts)
+        return ids
+
+    def _check(self) -> None:
+        """Check what must always hold."""
+        self.deferred._check()
+        self.timeouts._check()
+        assert self.due <= min(self.timeouts.next_due, self.deferred.next_due)
+        assert not self.leaving
+        assert not self.taking
+        assert self.coming is None
+        assert all(times == 1 for times in self._ids().values()), "a message is in two places"
+        held: Counter[Any] = Counter()
+        for page in self.timeouts.pages():
+            for message in page:
+                assert message._page is page
+                assert message.state is State.IN_FLIGHT
+                held[message._consumer] += 1
+        for owner, count in held.items():
+            settled = owner._allowed - owner._window
+            assert owner._delivered - settled == count, (owner._delivered, settled, count)
+        if self.ready and not self.paused:
+            assert all(waiter.owner._is_full() for waiter in self.waiters.able), "one was forgotten"
+        self.waiters._check()
+
+
+def _unclaimed(message: Message[Any], waiters: dict[Waiter[Any], None]) -> bool:
+    """Take a message back from who was handed it and has not taken it yet; say whether."""
+    for waiter in list(waiters):
+        if waiter.message is message:
+            return waiter.withdraw()
+    return False
+
+
+Moved: TypeAlias = tuple[Queue[Any], list[Message[Any]]]
+"""Messages that are finished by being put elsewhere, and the queue that they leave."""

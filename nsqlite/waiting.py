@@ -1,0 +1,299 @@
+"""Blocked calls: waiters, and the wait queue of a channel's getters.
+
+The rule: first come, first served among those who could take a message; one of the threads that
+wait, the watcher, sleeps no longer than to the channel's next deadline, and a leaving watcher
+appoints another; for those who wait in an event loop the loop has a timer of its own.
+
+A waiter that was notified looks under the topic's lock what has changed, except that a message it
+finds in its hands is its own.
+
+Everything in a wait queue expects the topic's lock.
+
+Next: latency.py
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Final, Generic, Protocol
+
+from nsqlite.clock import Clock, release
+from nsqlite.message import Message, T
+from nsqlite.monitor import Blocked, Monitor
+
+
+class Windowed(Protocol):
+    """What a wait queue needs of a consumer."""
+
+    def _is_full(self) -> bool:
+        """Return whether its window has no room."""
+        ...
+
+
+class LoopTimer(Protocol):
+    """What looks when the channel's next deadline has come, for all who wait in one event loop.
+
+    Attributes:
+        waiters: how many these are.
+    """
+
+    waiters: int
+
+    def notify(self) -> None:
+        """Tell it of an earlier deadline."""
+        ...
+
+
+class Waiter(Generic[T]):
+    """A call of get, put or join that waits.
+
+    Attributes:
+        owner: the consumer whose get this is, None for another call.
+        message: what it has been handed.
+        gone: its wait was interrupted; it takes nothing any more.
+        bell: what a thread sleeps on, a lock that is held while there is nothing to see; None for a
+            call that is woken by `wake`.
+        wake: called after the lock, for a call that sleeps in another way.
+        hand: whether it is handed a message; else it is only told that there is one.
+    """
+
+    __slots__ = ("_monitor", "bell", "gone", "hand", "message", "owner", "wake")
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        owner: Any = None,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        """Begin with empty hands.
+
+        Args:
+            monitor: the topic's.
+            owner: the consumer whose get this is.
+            wake: how to wake what is no thread; called after the lock, by any thread.
+        """
+        self._monitor: Final = monitor
+        self.owner: Any = owner
+        self.message: Message[T] | None = None
+        self.gone: bool = False
+        self.hand: bool = True
+        self.wake: Callable[[], None] = _never if wake is None else wake
+        self.bell: Any = None
+        if wake is None:
+            self.bell = threading.Lock()
+            self.bell.acquire()
+
+    def claim(self) -> Message[T] | None:
+        """Take what it was handed; None if that is nothing, or was taken back on the way.
+
+        Needs no lock: of those who claim and those who withdraw, one takes the waiter out.
+        """
+        message = self.message
+        if message is None or self.owner._waiters.pop(self, self) is self:
+            return None
+        return message
+
+    def withdraw(self) -> bool:
+        """Take back what it was handed; say whether it has not been claimed yet.
+
+        The topic's lock is held.
+        """
+        if self.owner._waiters.pop(self, self) is self:
+            return False
+        self.message = None
+        return True
+
+    def notify(self) -> None:
+        """Have the call look again.  Runs no user code; the topic's lock is held."""
+        if self.bell is None:
+            self._monitor.wake_later(self)
+        else:
+            release(self.bell)
+
+    def listen(self) -> None:
+        """Be ready for the next notification.  The topic's lock is held."""
+        if self.bell is not None:
+            self.bell.acquire(blocking=False)
+
+
+def _never() -> None:
+    """Stand for the wake-up of a call whose thread sleeps on a lock."""
+
+
+class WaitQueue(Generic[T]):
+    """The blocked getters of a channel.
+
+    Attributes:
+        able: those who could take a message, in the order in which they came.
+        parked: those whose consumer's window is full, by consumer.
+        threads: those of both that are threads.
+        watcher: which of these wakes for the channel's deadlines; None if there are none.
+        timers: what does so in event loops, by loop.
+    """
+
+    __slots__ = ("_monitor", "able", "parked", "threads", "timers", "watcher")
+
+    def __init__(self, monitor: Monitor) -> None:
+        """Begin with nobody."""
+        self._monitor: Final = monitor
+        self.able: OrderedDict[Waiter[T], None] = OrderedDict()
+        self.parked: dict[Windowed, OrderedDict[Waiter[T], None]] = {}
+        self.threads: dict[Waiter[T], None] = {}
+        self.watcher: Waiter[T] | None = None
+        self.timers: dict[Hashable, LoopTimer] = {}
+
+    def __contains__(self, waiter: Waiter[T]) -> bool:
+        """Return whether somebody waits here."""
+        return waiter in self.able or waiter in self.parked.get(waiter.owner, ())
+
+    def join(self, waiter: Waiter[T]) -> None:
+        """Queue somebody up at the end."""
+        if waiter.owner._is_full():
+            self.parked.setdefault(waiter.owner, OrderedDict())[waiter] = None
+        else:
+            self.able[waiter] = None
+            self._monitor.waiting += 1
+        if waiter.bell is not None:
+            self.threads[waiter] = None
+            if self.watcher is None:
+                self.watcher = waiter
+
+    def leave(self, waiter: Waiter[T]) -> None:
+        """Take somebody out, wherever he waits."""
+        if waiter in self.able:
+            del self.able[waiter]
+            self._monitor.waiting -= 1
+        parked = self.parked.get(waiter.owner)
+        if parked is not None:
+            parked.pop(waiter, None)
+            if not parked:
+                del self.parked[waiter.owner]
+        self.threads.pop(waiter, None)
+        if self.watcher is waiter:
+            self.watcher = None
+        self.appoint()
+
+    def first(self) -> Waiter[T] | None:
+        """Return who is to get the next message; park those on the way who could not take it."""
+        while self.able:
+            waiter = next(iter(self.able))
+            if waiter.gone:
+                self.leave(waiter)
+                continue
+            if not waiter.owner._is_full():
+                return waiter
+            self.parked.setdefault(waiter.owner, OrderedDict())[waiter] = None
+            del self.able[waiter]
+            self._monitor.waiting -= 1
+        return None
+
+    def unpark(self, owner: Windowed) -> None:
+        """Queue up those who waited for a window that has opened or matters no more."""
+        parked = self.parked.get(owner, OrderedDict())
+        while parked:
+            waiter = next(iter(parked))
+            self.able[waiter] = None
+            self._monitor.waiting += 1
+            del parked[waiter]  # one piece with the two lines above
+        self.parked.pop(owner, None)
+
+    def unpark_all(self) -> None:
+        """Queue up everybody."""
+        for owner in list(self.parked):
+            self.unpark(owner)
+
+    def appoint(self) -> None:
+        """See to it that a thread is the watcher: the last to come, which stays longest."""
+        if self.watcher is None and self.threads:
+            self.watcher = next(reversed(self.threads))
+            self.watcher.notify()
+
+    def notify_watchers(self) -> None:
+        """Tell all who watch of an earlier deadline."""
+        if self.watcher is not None:
+            self.watcher.notify()
+        for timer in self.timers.values():
+            if timer.waiters:
+                timer.notify()
+
+    def dismiss(self, waiters: Iterable[Waiter[T]]) -> None:
+        """Have these go: they find out why when they look."""
+        for waiter in waiters:
+            waiter.notify()
+            self.leave(waiter)
+
+    def everybody(self) -> list[Waiter[T]]:
+        """Return all who wait."""
+        return [*self.able, *(waiter for parked in self.parked.values() for waiter in parked)]
+
+    def notify_all(self) -> None:
+        """Have everybody look again."""
+        for waiter in self.everybody():
+            waiter.notify()
+
+    def forget(self) -> None:
+        """In a fork's child: the other threads are gone; this one, if it waits, looks again."""
+        self.notify_all()
+        self.able.clear()
+        self.parked.clear()
+        self.threads.clear()
+        self.watcher = None
+        self.timers.clear()
+
+    def _check(self) -> None:
+        """Check what must always hold."""
+        waiting = self.everybody()
+        assert set(self.threads) == {waiter for waiter in waiting if waiter.bell is not None}
+        assert (self.watcher is not None) == bool(self.threads)
+        assert self.watcher is None or self.watcher in self.threads
+
+
+def wait_until(
+    monitor: Monitor, clock: Clock, done: Callable[[], bool], timeout: int | None, who: str
+) -> bool:
+    """Block until a condition is true, as long as it takes or the timeout allows.
+
+    Args:
+        monitor: under whose lock `done` is asked, and whose operations notify.
+        clock: what the timeout is measured by.
+        done: the condition; a reading only.
+        timeout: in nanoseconds; None waits for ever.
+        who: the waiter in words, for an error.
+
+    Returns:
+        What the condition was at last.
+
+    Raises:
+        Reentered: the calling thread is inside another call.
+    """
+    waiter: Waiter[Any] = Waiter(monitor)
+
+    def sleep() -> bool:
+        moment = None if timeout is None else clock.monotonic_ns() + timeout
+        while not monitor.run(look, monitor, waiter, done):
+            if not clock.wait(waiter.bell, moment, who):
+                return False
+        return True
+
+    monitor.require_free("join")
+    over = False
+    try:
+        over = sleep()
+    finally:
+        last = monitor.run(leave, monitor, waiter, done)
+    return over or last
+
+
+def look(monitor: Monitor, waiter: Waiter[Any], done: Callable[[], bool]) -> bool:
+    """Return whether a condition is true; else have the waiter notified.  The lock is held."""
+    waiter.listen()
+    if done():
+        return True
+    monitor.joins[waiter] = done
+    return False
+
+
+def leave(monitor: Monitor, waiter: Blocked, done: Callable[[], bool]) -> bool:
+    """Notify the waiter no more; return whether the condition is true.  The lock is held."""
+    monitor.joins.pop(waiter, None)
+    return done()

@@ -1,0 +1,74 @@
+"""What a handler can decide about its message, beside success and failure.
+
+The rule: each is raised or returned, as the handler likes, and means the same.
+
+    returns anything else    finish it
+    raises anything else     requeue it with a delay, and back off; or give it up
+    Requeue                  requeue it, as it says
+    Drop                     finish it, though its work was not done
+    TakeOver                 leave it in flight: somebody answers it later
+
+Next: worker/deadletter.py
+"""
+
+from nsqlite.errors import InvalidOption
+from nsqlite.options import seconds
+
+
+class Outcome(Exception):
+    """The base of what a handler can decide; raised or returned."""
+
+
+class Requeue(Outcome):
+    """Deliver the message again.
+
+    Args:
+        delay: seconds until then; None for the worker's usual delay.
+        backoff: whether the worker is to slow down.
+
+    Raises:
+        InvalidOption: the delay is negative or no finite number, or the backoff no bool.
+    """
+
+    def __init__(self, delay: float | None = None, *, backoff: bool = True) -> None:
+        super().__init__(delay)
+        if delay is not None:
+            seconds("delay", delay)
+        if not isinstance(backoff, bool):
+            raise InvalidOption("backoff", backoff, "True or False")
+        self.delay = delay
+        self.backoff = backoff
+
+    def __str__(self) -> str:
+        return "requeue" if self.delay is None else f"requeue after {self.delay:g} s"
+
+
+class Drop(Outcome):
+    """Finish the message although its work was not done.
+
+    Args:
+        reason: for the log.
+
+    Raises:
+        InvalidOption: the reason is no str.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        if not isinstance(reason, str):
+            raise InvalidOption("reason", reason, "a str")
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"drop: {self.reason}" if self.reason else "drop"
+
+
+class TakeOver(Outcome):
+    """Leave the message in flight: the handler has passed it on, and it is answered elsewhere.
+
+    It counts in the worker's window until then, of one message while the worker is backing off; and
+    it times out if nobody answers.
+    """
+
+    def __str__(self) -> str:
+        return "take over"

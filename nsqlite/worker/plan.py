@@ -1,0 +1,81 @@
+"""What a worker was told to do.
+
+The rule: what a worker is given is checked before anything begins.
+
+Next: worker/flow_control.py
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import attrs
+
+from nsqlite.channel import Channel
+from nsqlite.errors import InvalidOption
+from nsqlite.message import Message
+from nsqlite.topic import Topic
+from nsqlite.worker.backoff import Backoff
+from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_generator, is_plain
+
+GiveUp: TypeAlias = Callable[[Message[Any], BaseException | None], object]
+"""Called with a message that is given up, and its last error if its handler was called."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a worker was told to do; its fields are those of `Worker`.
+
+    Attributes:
+        handler: the one that was given, with its middleware.
+        window: how many messages the worker may hold when it is not backing off.
+    """
+
+    channel: Channel[Any]
+    handler: Handler
+    name: str
+    concurrency: int
+    max_attempts: int
+    backoff: Backoff | None
+    dead_letter: Topic[Any] | None
+    on_give_up: GiveUp | None
+    requeue_delay: float
+    max_requeue_delay: float
+    msg_timeout: float | None
+    prefetch: int
+    window: int
+    auto_touch: bool
+
+
+def check_kinds(
+    channel: Any,
+    handler: Any,
+    *,
+    backoff: Any,
+    dead_letter: Any,
+    on_give_up: Any,
+    auto_touch: Any,
+    name: Any,
+) -> None:
+    """Check what a worker is given that is no number.
+
+    Raises:
+        InvalidOption: one of them is of the wrong kind.
+    """
+    if not isinstance(channel, Channel):
+        raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
+    # What a handler needs besides may come from its middleware.
+    if not callable(handler) or is_generator(handler) or not accepts(handler, 1, or_more=True):
+        raise InvalidOption("handler", handler, ONE_MESSAGE)
+    if backoff is not None and not isinstance(backoff, Backoff):
+        raise InvalidOption("backoff", backoff, "a Backoff or None")
+    if dead_letter is not None and not isinstance(dead_letter, Topic):
+        raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
+    if dead_letter is not None and dead_letter._monitor is channel._monitor:
+        raise InvalidOption("dead_letter", dead_letter, "another topic than the channel's")
+    if on_give_up is not None and not is_plain(on_give_up, 2):
+        expected = "a plain function of a message and an error"
+        raise InvalidOption("on_give_up", on_give_up, expected)
+    if not isinstance(auto_touch, bool):
+        raise InvalidOption("auto_touch", auto_touch, "True or False")
+    if name is not None and not isinstance(name, str):
+        raise InvalidOption("name", name, "a str or None")

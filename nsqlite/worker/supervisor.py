@@ -1,0 +1,289 @@
+"""A worker's slots and its supervisor: what begins, what is touched, and how all of it ends.
+
+The rule: whatever happens, every slot comes to an end or is told of, and what is left goes back.
+
+It knows no thread and no loop.  The slots of a runner (threads.py, tasks.py) bring it messages and
+results; the runner's supervising thread or task acts here when a moment has come, and sleeps until
+the next.
+
+Next: worker/threads.py
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from nsqlite.clock import NEVER
+from nsqlite.consumer import AnyConsumer
+from nsqlite.errors import shown
+from nsqlite.lock import make_lock
+from nsqlite.message import Message, State
+from nsqlite.options import SECOND
+from nsqlite.worker.handler import name_of
+from nsqlite.worker.plan import Plan
+from nsqlite.worker.settling import Settler
+
+log: Final = logging.getLogger("nsqlite")
+
+
+class Slot:
+    """One message's place in a worker.
+
+    Attributes:
+        name: the worker's and a number; that of its thread or task.
+        message: what it works on, None while it waits.
+        begun: since when.
+        fetched: what it has got beyond that; `stop` takes it away.
+        touchable: whether another touch would give it more time.
+        over: whether it takes no more.
+    """
+
+    __slots__ = ("begun", "fetched", "message", "name", "over", "touchable")
+
+    def __init__(self, name: str) -> None:
+        """Begin without a message."""
+        self.name: Final = name
+        self.message: Message[Any] | None = None
+        self.begun: int = 0
+        self.fetched: list[Message[Any]] = []
+        self.touchable: bool = True
+        self.over: bool = False
+
+    def next(self) -> Message[Any] | None:
+        """Take the next of what was fetched; each goes to the slot or to who stops, not to both."""
+        try:
+            return self.fetched.pop(0)
+        except IndexError:
+            return None
+
+    def rest(self) -> list[Message[Any]]:
+        """Take all that is left of what was fetched."""
+        return list(iter(self.next, None))
+
+
+class Supervisor:
+    """A worker's decisions.
+
+    Threads: any, but for `act`, which is called by one at a time.
+
+    Attributes:
+        plan: what the worker was told to do.
+        consumer: where its messages come from.
+        settler: what settles them.
+        slots: where they are worked on.
+        broken: what ended the worker though no handler should raise it.
+        when_over: called when the worker has come to its end.
+        stopping: whether it takes no more messages.
+        over: set when the worker has come to its end.
+    """
+
+    __slots__ = (
+        "_asleep_until",
+        "_ended",
+        "_flow_control",
+        "_lock",
+        "_now",
+        "_overdue",
+        "_stop_at",
+        "_touch_before",
+        "_wake",
+        "broken",
+        "consumer",
+        "over",
+        "plan",
+        "settler",
+        "slots",
+        "stopping",
+        "when_over",
+    )
+
+    def __init__(
+        self, plan: Plan, consumer: AnyConsumer[Any], *, overdue: str, wake: Callable[[], object]
+    ) -> None:
+        """Begin with free slots.
+
+        Args:
+            plan: what the worker was told to do.
+            consumer: where its messages come from.
+            overdue: what becomes of a handler that has not ended in time, in a word or two.
+            wake: has `act` called early; called by any thread.
+        """
+        self.plan: Final = plan
+        self.consumer: Final = consumer
+        self.settler: Final = Settler(plan, consumer, wake)
+        self.slots: Final[Sequence[Slot]] = [
+            Slot(f"{plan.name}-{number}") for number in range(1, plan.concurrency + 1)
+        ]
+        self.broken: BaseException | None = None
+        self.when_over: Callable[[], object] = lambda: None
+        self.stopping: bool = False
+        self.over: Final = threading.Event()
+        self._flow_control: Final = self.settler.flow_control
+        self._overdue: Final = overdue
+        self._wake: Final = wake
+        self._now: Final = consumer._now
+        self._touch_before: Final = consumer._timeout // 2
+        # Protects the two below; nothing is called inside.
+        self._lock: Final = make_lock(rank=2)
+        self._stop_at = NEVER
+        self._ended = False
+        self._asleep_until = 0
+
+    # From the slots
+
+    def begin(self, slot: Slot, message: Message[Any]) -> bool:
+        """Take note of a message; return whether its handler is to be called."""
+        slot.message = message  # before it looks whether to stop: `stop` does it the other way
+        slot.begun = self._now()
+        if self.stopping or (self.plan.prefetch and message.state is not State.IN_FLIGHT):
+            slot.message = None
+            # Unless its time went by in the slot's own queue:
+            self.put_back([message, *slot.rest()] if self.stopping else [message])
+            return False
+        if self.plan.auto_touch:
+            slot.touchable = True
+            if self._touch_at(message) < self._asleep_until:
+                self._wake()
+        most = self.plan.max_attempts
+        if most and message.attempts > most:
+            self.settler.give_up(message, None)
+            slot.message = None
+            return False
+        return True
+
+    def succeeded(self, slot: Slot, result: object) -> None:
+        """Answer a message whose handler returned."""
+        message = slot.message
+        assert message is not None
+        self.settler.settle(message, result)
+        slot.message = None
+
+    def failed(self, slot: Slot, error: BaseException) -> None:
+        """Answer a message whose handler raised."""
+        message = slot.message
+        assert message is not None
+        self.settler.settle_error(message, error)
+        slot.message = None
+
+    def broke(self, slot: Slot, error: BaseException) -> None:
+        """Put back the message of a slot that ends with what no handler should raise; stop."""
+        message = slot.message
+        if message is not None:
+            name = name_of(self.plan.handler)
+            log.error(
+                "%s: %s raised %s on message %s; the worker stops",
+                self.plan.name,
+                name,
+                shown(error),
+                message.id,
+            )
+            self.settler.remember(error)
+            self.broken = error
+            self.stop(NEVER)  # before another slot can take it
+            self.settler.answer(lambda: self.consumer.req(message), message)
+            slot.message = None
+        self.stop(0)
+
+    def put_back(self, messages: list[Message[Any]]) -> None:
+        """Put back what was got and not begun, attempts as before; takes the topic's lock."""
+        if messages:
+            self.consumer._monitor.call(self.consumer._return, messages)
+
+    def fin_is_all(self) -> bool:
+        """Return whether a success has no other consequence than that its message is finished."""
+        return self._flow_control.level == 0 and self.plan.prefetch == 0 and not self.stopping
+
+    def leave(self, slot: Slot) -> None:
+        """Take note that a slot takes no more."""
+        slot.over = True
+        self._wake()
+
+    # When a moment has come
+
+    def act(self) -> int | None:
+        """Do what is due; return the moment until when there is nothing to do, None at the end."""
+        now = self._now()
+        self._flow_control.act(now)
+        if self.stopping and (now >= self._stop_at or all(slot.over for slot in self.slots)):
+            self.end()
+            return None
+        self._asleep_until = NEVER  # a message that comes while this looks wakes
+        moment = min(self._flow_control.probe_at, self._stop_at)
+        if self.plan.auto_touch:
+            moment = min(moment, self._touch(now))
+        self._asleep_until = moment
+        return moment
+
+    def _touch(self, now: int) -> int:
+        """Touch what has been worked on for half of its time; return when the next will have."""
+        moment = NEVER
+        for slot in self.slots:
+            message = slot.message
+            if message is None or not slot.touchable:
+                continue
+            touch_at = self._touch_at(message)
+            if now >= touch_at:
+                self.settler.answer(partial(self.consumer.touch, message), message)
+                before, touch_at = touch_at, self._touch_at(message)
+                if touch_at == before:  # max_msg_timeout allows no more
+                    slot.touchable = False
+                    continue
+            moment = min(moment, touch_at)
+        return moment
+
+    def _touch_at(self, message: Message[Any]) -> int:
+        """Return when to touch a message, `NEVER` if it is not in flight any more."""
+        page = message._page
+        while (due := page.get(message)) is None:
+            if page is message._page:  # else it was touched meanwhile
+                return NEVER
+            page = message._page
+        return due - self._touch_before
+
+    # How it ends
+
+    def stop(self, timeout: int) -> None:
+        """Take no more messages; give those at work so many nanoseconds, `NEVER` for no limit."""
+        moment = self._now() + timeout
+        with self._lock:
+            if moment < self._stop_at:  # noqa: PLR1730 - no call inside
+                self._stop_at = moment
+            self.stopping = True
+        self.consumer._monitor.call(self.consumer.channel._retire, self.consumer)
+        for slot in self.slots:
+            self.put_back(slot.rest())
+        self._wake()
+
+    def time_left(self) -> int:
+        """Return how many nanoseconds those at work have when it stops."""
+        return max(0, self._stop_at - self._now())
+
+    def finish(self) -> None:
+        """Come to the end, and tell who waits for it."""
+        self.end()
+        self.over.set()
+        self.settler.notify_joins()
+        self.when_over()
+
+    def end(self) -> None:
+        """Put back what is left, and tell of handlers that have not come to an end."""
+        with self._lock:
+            ended, self._ended = self._ended, True
+        if ended:
+            return
+        now = self._now()
+        for slot in self.slots:
+            message = slot.message
+            if message is not None:
+                log.error(
+                    "%s: %s on message %s has not ended after %g s and is %s in %s",
+                    self.plan.name,
+                    name_of(self.plan.handler),
+                    message.id,
+                    (now - slot.begun) / SECOND,
+                    self._overdue,
+                    slot.name,
+                )
+        self.consumer.close()

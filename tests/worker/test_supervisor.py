@@ -1,0 +1,369 @@
+"""A worker's slots and supervisor, one step after the other in one thread: touches, and the end."""
+
+import logging
+from typing import Any
+
+import pytest
+from helpers import bodies
+
+from nsqlite import Event, Kind, Message, State, TakeOver, Topic
+from nsqlite.clock import NEVER
+from nsqlite.options import SECOND
+from nsqlite.testing import ManualClock
+from nsqlite.timerwheel import Page
+from nsqlite.worker.supervisor import Slot, Supervisor
+from worker.scenes import Disaster, Failure, OneThread, failing
+
+
+class Scene(OneThread):
+    """A supervisor, its consumer and its channel."""
+
+    def __init__(self, options: dict[str, Any] | None = None, **plan: Any) -> None:
+        super().__init__(options, **plan)
+        self.supervisor = Supervisor(
+            self.plan, self.consumer, overdue="left behind", wake=self.wake
+        )
+        self.slot = self.supervisor.slots[0]
+
+    def begin(self, body: object = b"order", slot: Slot | None = None) -> Message[Any]:
+        """Put a message and have a slot begin with it."""
+        self.topic.put(body)
+        message = self.consumer.get(timeout=0)
+        assert self.supervisor.begin(slot or self.slot, message)
+        return message
+
+
+# Slots
+
+
+def test_a_success_leaves_the_slot_free() -> None:
+    """When its handler has returned the message is finished and the slot has none."""
+    scene = Scene()
+    message = scene.begin()
+    before = scene.slot.message
+    scene.supervisor.succeeded(scene.slot, None)
+    assert (message, None) == (before, scene.slot.message)
+    assert State.FINISHED is message.state
+
+
+def test_a_failure_leaves_the_slot_free() -> None:
+    """When its handler has raised the message is requeued and the slot has none."""
+    scene = Scene()
+    scene.begin()
+    scene.supervisor.failed(scene.slot, Failure())
+    assert ((0, 0, 1), None) == (scene.counts, scene.slot.message)
+
+
+def test_a_message_with_more_attempts_does_not_reach_the_handler() -> None:
+    """A message that arrives with six attempts is given up at once, and the slot is free."""
+    dead = Topic("orders.dead", clock=ManualClock())
+    letters = dead.channel("redrive")
+    scene = Scene(dead_letter=dead)
+    scene.burn(5)
+    assert not scene.supervisor.begin(scene.slot, scene.consumer.get(timeout=0))
+    assert ((0, 0, 0), None) == (scene.counts, scene.slot.message)
+    assert [6] == [letter.attempts for letter in bodies(letters)]
+
+
+def test_a_success_fin_is_all_if_nothing_follows_from_it() -> None:
+    """A success has no other consequence outside of backoff, a prefetch and a stop."""
+    scene = Scene()
+    found = [scene.supervisor.fin_is_all(), Scene(prefetch=1).supervisor.fin_is_all()]
+    scene.begin()
+    scene.supervisor.failed(scene.slot, Failure())
+    found.append(scene.supervisor.fin_is_all())
+    scene = Scene()
+    scene.supervisor.stop(0)
+    found.append(scene.supervisor.fin_is_all())
+    assert [True, False, False, False] == found
+
+
+def test_the_supervisor_lets_a_probe_through() -> None:
+    """In backoff the supervisor is to come back for the probe, and then opens the window for it."""
+    scene = Scene()
+    scene.begin()
+    scene.supervisor.failed(scene.slot, Failure())
+    assert 2 * SECOND == scene.supervisor.act()
+    scene.clock.advance(2)
+    assert NEVER == scene.supervisor.act()
+    assert ["RDY 1", "RDY 0", "REQ 90", "RDY 1"] == scene.consumer.rest()
+
+
+# Touching
+
+
+def test_by_default_nothing_is_touched() -> None:
+    """Without `auto_touch` the supervisor has nothing to do for a message."""
+    scene = Scene()
+    scene.begin()
+    assert NEVER == scene.supervisor.act()
+    scene.clock.advance(59)
+    scene.supervisor.act()
+    assert ["RDY 1"] == scene.consumer.rest()
+
+
+def test_a_long_handlers_message_is_touched_up_to_the_limit() -> None:
+    """A message is touched at half of its time, as long as that helps; then it times out."""
+    scene = Scene({"msg_timeout": 10, "max_msg_timeout": 22}, auto_touch=True)
+    message = scene.begin()
+    moments = []
+    while (moment := scene.supervisor.act()) not in (NEVER, None):
+        assert moment is not None
+        moments.append(moment / SECOND)
+        scene.clock.advance(moments[-1] - scene.now)
+    assert [5, 10, 15, 17] == moments
+    assert ["RDY 1", *["TOUCH"] * 4] == scene.consumer.rest()
+    scene.clock.advance(22 - scene.now - 0.001)
+    states = [message.state]
+    scene.clock.advance(0.001)
+    states.append(message.state)
+    assert [State.IN_FLIGHT, State.TIMED_OUT] == states
+    assert NEVER == scene.supervisor.act()
+
+
+def test_a_new_message_can_be_touched_again() -> None:
+    """A slot whose last message was out of touches touches the next."""
+    scene = Scene({"msg_timeout": 10, "max_msg_timeout": 10}, auto_touch=True)
+    scene.begin()
+    scene.clock.advance(5)
+    assert NEVER == scene.supervisor.act()
+    scene.supervisor.succeeded(scene.slot, None)
+    scene.begin()
+    assert 10 * SECOND == scene.supervisor.act()
+
+
+def test_what_is_not_worked_on_is_not_touched() -> None:
+    """Neither a message that was taken over nor one that its handler finished is touched."""
+    scene = Scene(auto_touch=True, concurrency=2)
+    scene.begin()
+    scene.supervisor.succeeded(scene.slot, TakeOver())
+    scene.begin().fin()
+    scene.clock.advance(30)
+    assert NEVER == scene.supervisor.act()
+    assert "TOUCH" not in scene.consumer.rest()
+
+
+def test_a_touch_that_comes_too_late_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A supervisor that comes after the time-out says so."""
+    scene = Scene(auto_touch=True)
+    message = scene.begin()
+    scene.clock._elapsed = 61 * SECOND  # as if the channel had not looked yet
+    scene.supervisor.act()
+    assert (State.TIMED_OUT, 1) == (message.state, len(caplog.records))
+
+
+def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:
+    """A message rings only if its touch comes before the moment to which the supervisor sleeps."""
+    scene = Scene(auto_touch=True, concurrency=3)
+    first, second, third = scene.supervisor.slots
+    scene.supervisor.act()
+    scene.begin(slot=first)
+    assert 1 == len(scene.wakes)
+    scene.supervisor.act()
+    scene.begin(slot=second)
+    scene.clock.advance(1)
+    scene.begin(slot=third)
+    assert 1 == len(scene.wakes)
+
+
+def test_a_message_that_comes_while_the_supervisor_looks_is_not_forgotten() -> None:
+    """A message that comes when its slot was looked at already has the supervisor look again."""
+    scene = Scene(auto_touch=True, concurrency=2)
+    first, second = scene.supervisor.slots
+    scene.supervisor.act()
+    scene.begin(slot=second)
+    scene.clock.advance((scene.supervisor.act() or 0) / SECOND)
+    scene.wakes.clear()
+    came: list[Event] = []
+
+    def come(event: Event) -> None:
+        if event.kind is Kind.TOUCHED and not came:
+            came.append(event)
+            scene.begin(slot=first)
+
+    scene.topic.observe(come)
+    scene.supervisor.act()
+    assert [None] == scene.wakes
+
+
+def test_a_message_that_is_touched_while_the_supervisor_looks_is_found() -> None:
+    """A message that its handler moves to another page under the supervisor's eyes is not lost."""
+    scene = Scene(auto_touch=True)
+    message = scene.begin()
+    page = message._page
+
+    class Left(Page[Message[Any]]):
+        """The page in which the message was until just now."""
+
+        def __getattribute__(self, name: str) -> Any:
+            message._page = page
+            return super().__getattribute__(name)
+
+    message._page = Left(0, 0, 0)
+    assert 30 * SECOND == scene.supervisor.act()
+
+
+# Prefetching
+
+
+def test_a_prefetched_message_that_timed_out_is_left_alone() -> None:
+    """A message whose time passed in the slot's own queue is not handled; it comes again."""
+    scene = Scene(prefetch=1)
+    scene.topic.put_many([1, 2])
+    batch = scene.consumer.get_many(2, timeout=0)
+    assert scene.supervisor.begin(scene.slot, batch[0])
+    scene.clock.advance(60)
+    assert not scene.supervisor.begin(scene.slot, batch[1])
+    assert (None, (2, 0, 0)) == (scene.slot.message, scene.counts)
+
+
+# Stopping
+
+
+def test_a_stopping_worker_begins_nothing() -> None:
+    """A message that was taken and not begun when the worker stops goes back at once, unburnt."""
+    scene = Scene()
+    scene.topic.put(b"order")
+    message = scene.consumer.get(timeout=0)
+    scene.supervisor.stop(SECOND)
+    assert not scene.supervisor.begin(scene.slot, message)
+    assert (State.RETURNED, None) == (message.state, scene.slot.message)
+    assert [(b"order", 0)] == [(info.body, info.attempts) for info in scene.channel.peek()]
+
+
+def test_what_was_not_begun_goes_back_in_its_order() -> None:
+    """What a slot has not begun goes to the head of the queue, attempts as before."""
+    scene = Scene(prefetch=2)
+    scene.topic.put_many(range(4))
+    batch = scene.consumer.get_many(3, timeout=0)
+    scene.supervisor.put_back(batch)
+    assert [(0, 0), (1, 0), (2, 0), (3, 0)] == [
+        (info.body, info.attempts) for info in scene.channel.peek()
+    ]
+
+
+def test_what_was_answered_meanwhile_is_not_put_back() -> None:
+    """Of what a slot has not begun, what is not in flight any more is left as it is."""
+    scene = Scene(prefetch=1)
+    scene.topic.put_many(range(2))
+    batch = scene.consumer.get_many(2, timeout=0)
+    batch[0].fin()
+    scene.supervisor.put_back(batch)
+    assert [1] == bodies(scene.channel)
+
+
+def test_it_waits_for_those_at_work_until_the_moment() -> None:
+    """Between the stop and its moment the supervisor goes on; then it puts back what is left."""
+    scene = Scene(handler=failing)
+    message = scene.begin()
+    scene.supervisor.stop(10 * SECOND)
+    assert 10 * SECOND == scene.supervisor.act() == scene.supervisor.time_left()
+    scene.clock.advance(9)
+    assert 10 * SECOND == scene.supervisor.act()
+    scene.clock.advance(1)
+    assert scene.supervisor.act() is None
+    assert (State.RETURNED, 0) == (message.state, scene.supervisor.time_left())
+
+
+def test_it_ends_when_all_slots_have() -> None:
+    """When every slot has left the supervisor waits no longer."""
+    scene = Scene(concurrency=2)
+    scene.supervisor.stop(10 * SECOND)
+    scene.supervisor.leave(scene.supervisor.slots[0])
+    assert 10 * SECOND == scene.supervisor.act()
+    scene.supervisor.leave(scene.supervisor.slots[1])
+    assert scene.supervisor.act() is None
+    assert 3 == len(scene.wakes)
+
+
+def test_a_second_stop_only_shortens() -> None:
+    """Of several stops the one that ends first counts."""
+    scene = Scene()
+    moments = []
+    for timeout in (10, 20, 5, NEVER):
+        scene.supervisor.stop(timeout if timeout == NEVER else timeout * SECOND)
+        moments.append(scene.supervisor.act())
+    assert [10 * SECOND, 10 * SECOND, 5 * SECOND, 5 * SECOND] == moments
+
+
+def test_who_has_not_ended_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that has not ended is told of by name and age, and its message is put back."""
+    scene = Scene(handler=failing, concurrency=2)
+    message = scene.begin()
+    scene.clock.advance(2.5)
+    scene.supervisor.stop(0)
+    assert scene.supervisor.act() is None
+    scene.supervisor.end()
+    text = (
+        f"orders:billing: failing on message {message.id} has not ended after 2.5 s"
+        " and is left behind in orders:billing-1"
+    )
+    assert [("nsqlite", logging.ERROR, text)] == caplog.record_tuples
+    assert (1, 0, 0) == scene.counts
+    assert [1] == [info.attempts for info in scene.channel.peek()]
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+def test_the_age_of_a_handler_counts_from_its_begin(
+    prefetch: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a message waited for its slot, and what the one before it took, is not the handler's."""
+    scene = Scene(prefetch=prefetch)
+    scene.topic.put_many(range(2))
+    batch = scene.consumer.get_many(1 + prefetch, timeout=0)
+    scene.supervisor.begin(scene.slot, batch[0])
+    scene.clock.advance(7)
+    scene.supervisor.succeeded(scene.slot, None)
+    [second] = batch[1:] or [scene.consumer.get(timeout=0)]
+    scene.supervisor.begin(scene.slot, second)
+    scene.clock.advance(3)
+    scene.supervisor.end()
+    assert " has not ended after 3 s and is " in caplog.messages[0]
+
+
+def test_what_is_put_back_is_at_the_head_in_its_order() -> None:
+    """What is left goes back in front of what was ready, in the order in which it came."""
+    scene = Scene(concurrency=3)
+    for body, slot in enumerate(scene.supervisor.slots):
+        scene.begin(body, slot)
+    scene.topic.put(3)
+    scene.supervisor.end()
+    assert [0, 1, 2, 3] == bodies(scene.channel)
+
+
+def test_a_late_answer_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that ends after its message was put back is told of, and answers nothing."""
+    scene = Scene()
+    message = scene.begin()
+    scene.supervisor.end()
+    scene.supervisor.succeeded(scene.slot, None)
+    text = f"message {message.id}: ID not in flight (given back); its work may be done twice"
+    assert f"orders:billing: {text}" == caplog.messages[-1]
+    assert (1, 0, 0) == scene.counts
+
+
+def test_what_no_handler_should_raise_stops_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """After a `BaseException` the message is requeued, the error kept, and the worker stops."""
+    scene = Scene(handler=failing)
+    message = scene.begin()
+    error = Disaster()
+    scene.supervisor.broke(scene.slot, error)
+    assert ((1, 0, 0), error, error) == (
+        scene.counts,
+        scene.supervisor.settler.error,
+        scene.supervisor.broken,
+    )
+    assert (True, 0) == (scene.supervisor.stopping, scene.supervisor.time_left())
+    text = f"orders:billing: failing raised Disaster() on message {message.id}; the worker stops"
+    assert [("nsqlite", logging.ERROR, text)] == caplog.record_tuples
+
+
+def test_a_slot_may_break_without_a_message() -> None:
+    """A slot that breaks while it waits has nothing to put back."""
+    scene = Scene()
+    scene.supervisor.broke(scene.slot, Disaster())
+    assert (None, None, True) == (
+        scene.supervisor.settler.error,
+        scene.supervisor.broken,
+        scene.supervisor.stopping,
+    )
