@@ -148,7 +148,7 @@ class Shelf:
         self.since: str = since
         self.top: str = since
         self.cursor: str = since
-        self.flow: Any = None  # a Backlog, or of a channel a Flow
+        self.flow: Any = None  # the Queue of a channel, or of what the topic holds
         self.alone: set[str] = set()
         self.asleep: int = 0
         self.capacity: int = 0
