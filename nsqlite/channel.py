@@ -487,9 +487,7 @@ class Channel(Uncopyable, Generic[T]):
         if self._handed_at_end is None:
             self._handed_at_end = self._parent._handed()
         queue.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)
-        queue.waiters.notify_all()
-        for waiter in list(queue.waiters.able):
-            queue.waiters.leave(waiter)
+        queue.waiters.dismiss(queue.waiters.everybody())
         self._parent._changed()
         self._parent._room()
         if self._monitor.joins:

@@ -80,6 +80,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         "_page",
         "_queue",
         "_requeued",
+        "_spare",
         "_timeout",
         "_unfinished",
         "_waiters",
@@ -145,6 +146,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._requeued = 0
         self._over = False
         self._waiters: dict[Waiter[Any], None] = {}
+        self._spare: Final[list[Waiter[T]]] = []  # of gets that are over, for the next
         self._page = NOWHERE
         self._due = self._fresh = 0
         self._by_id: dict[str, Message[T]] = {}
@@ -612,41 +614,7 @@ class Consumer(AnyConsumer[T]):
         requeue_delay: seconds of delay when the `with` block of a message fails.
     """
 
-    __slots__ = ("_spare",)
-
-    def __init__(
-        self,
-        channel: Channel[T],
-        *,
-        max_in_flight: int | None = None,
-        msg_timeout: float | None = None,
-        requeue_delay: float = 0.0,
-        name: str | None = None,
-    ) -> None:
-        """Join a channel.
-
-        Args:
-            channel: where to get messages from.
-            max_in_flight: how many messages it may hold unanswered, NSQ's RDY (NSQ semantics §8);
-                None for no limit, 0 for none until `rdy` is called.
-            msg_timeout: seconds until a message that it holds is delivered again; None for the
-                channel's.
-            requeue_delay: seconds of delay when the `with` block of a message fails.
-            name: what events, stats and logs call it.
-
-        Raises:
-            InvalidOption: the channel is no `Channel`, or one of the others is out of its range.
-            TooManyConsumers: the channel has `max_channel_consumers` already.
-            Closed: the channel is closed or deleted.
-        """
-        super().__init__(
-            channel,
-            max_in_flight=max_in_flight,
-            msg_timeout=msg_timeout,
-            requeue_delay=requeue_delay,
-            name=name,
-        )
-        self._spare: Final[list[Waiter[T]]] = []  # left by gets that are over, to be used again
+    __slots__ = ()
 
     # Getting
 
@@ -672,8 +640,6 @@ class Consumer(AnyConsumer[T]):
         limit = None if timeout is None else timeout_ns(timeout)
         queue = self._queue
         monitor = self._monitor
-        if queue.beyond and queue.persistence is not None:
-            queue.persistence.read_ahead()
         ready = queue.ready
         if queue.beyond and queue.persistence is not None:
             queue.persistence.read_ahead()
@@ -812,8 +778,7 @@ class Consumer(AnyConsumer[T]):
         """Wait for a message for so many nanoseconds; takes the lock."""
         if limit == 0:
             raise self._nothing()  # the caller has looked
-        if self._lock.owned():
-            raise Reentered("get")
+        self._monitor.require_free("get")
         message = self._wait_until(None if limit is None else self._now() + limit)
         if message is None:
             raise self._nothing()

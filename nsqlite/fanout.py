@@ -80,7 +80,6 @@ class FanOut(Generic[T]):
     """
 
     __slots__ = (
-        "_clock",
         "_held_readies",
         "_monitor",
         "_name",
@@ -103,7 +102,6 @@ class FanOut(Generic[T]):
         """Begin without channels."""
         self._name: Final = name
         self._monitor: Final = monitor
-        self._clock: Final = clock
         self._now: Final = clock.monotonic_ns
         self.held: Final[Queue[T]] = Queue((name, None), options, clock, monitor, self.room)
         self.queues: tuple[Queue[T], ...] = ()

@@ -55,8 +55,7 @@ class KeptFanOut(FanOut[T]):
 
     def direct(self, *, closing: bool) -> None:
         """See `FanOut`; a put to a topic that is kept goes through its store first."""
-        self.bounded = tuple(flow for flow in self.queues if flow.limit is not None)
-        self.readies = tuple(flow.ready for flow in self.queues if flow.persistence is None)
+        super().direct(closing=closing)
         awake = tuple(flow.persistence for flow in self.queues)
         self._awake = tuple(shelf for shelf in self.cabinet.shelves.values() if shelf in awake)
         self._calm = (
