@@ -210,7 +210,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             persistence.read_ahead()
         batch: list[Message[T]] = []
         try:
-            self._grab(batch, n)
+            self._monitor.run(self._take, batch, n)
             if batch and persistence is not None and persistence.counted:
                 persistence.settle(batch)
         except BaseException:
@@ -272,10 +272,15 @@ class AnyConsumer(Uncopyable, Generic[T]):
         queue.feed()
 
     def _grab(self, batch: list[Message[T]], n: int) -> None:
-        """Add what is ready now to a batch, up to `n`; takes the lock."""
-        self._monitor.run(self._take, batch, n)
+        """Add what is ready now to the batch of a `get_many`, up to `n`; takes the lock."""
+        self._monitor.run(self._get_many, batch, n)
+
+    def _get_many(self, batch: list[Message[T]], n: int) -> None:
+        """See `_take`; an error names the call by the operation."""
+        self._take(batch, n)
 
     def _take(self, batch: list[Message[T]], n: int) -> None:
+        """Add what is ready now to a batch, up to `n`."""
         queue = self._queue
         self.channel._require_reader(self)
         if queue.offered:
@@ -447,7 +452,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
             InvalidMessage: it is one id instead of several; nothing has changed.
             Reentered: called by a signal handler or destructor inside another call.
         """
-        return self._monitor.run(self._answer_ids, _several(ids), self._queue.finish)
+        return self._monitor.run(self._fin_ids, _several(ids))
+
+    def _fin_ids(self, ids: list[str]) -> list[str]:
+        return self._answer_ids(ids, partial(self._queue.finish, self))
 
     def req_ids(self, ids: Iterable[str], delay: float = 0) -> list[str]:
         """Requeue messages by their ids, as many of them as it holds; see `req` and `fin_ids`.
@@ -456,27 +464,27 @@ class AnyConsumer(Uncopyable, Generic[T]):
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
         wait = seconds("delay", delay)
-        queue = self._queue
+        return self._monitor.run(self._req_ids, _several(ids), wait)
 
-        def requeue(owner: Self, messages: list[Message[T]]) -> None:
+    def _req_ids(self, ids: list[str], wait: int) -> list[str]:
+        def requeue(messages: list[Message[T]]) -> None:
             for message in messages:
-                queue.requeue(owner, message, wait)
+                self._queue.requeue(self, message, wait)
 
-        return self._monitor.run(self._answer_ids, _several(ids), requeue)
+        return self._answer_ids(ids, requeue)
 
     def touch_ids(self, ids: Iterable[str]) -> list[str]:
         """Touch messages by their ids, as many of them as it holds; see `touch` and `fin_ids`."""
-        queue = self._queue
+        return self._monitor.run(self._touch_ids, _several(ids))
 
-        def touch(owner: Self, messages: list[Message[T]]) -> None:
+    def _touch_ids(self, ids: list[str]) -> list[str]:
+        def touch(messages: list[Message[T]]) -> None:
             for message in messages:
-                queue.touch(owner, message)
+                self._queue.touch(self, message)
 
-        return self._monitor.run(self._answer_ids, _several(ids), touch)
+        return self._answer_ids(ids, touch)
 
-    def _answer_ids(
-        self, ids: list[str], answer: Callable[[Any, list[Message[T]]], None]
-    ) -> list[str]:
+    def _answer_ids(self, ids: list[str], answer: Callable[[list[Message[T]]], None]) -> list[str]:
         self._queue.sweep()
         known = self._by_id
         if not self._knows(ids):
@@ -490,7 +498,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             else:
                 missing.append(name)
         if found:
-            answer(self, list(found))
+            answer(list(found))
         known.update({message.id: message for message in found if message in message._page})
         return missing
 
@@ -730,7 +738,7 @@ class Consumer(AnyConsumer[T]):
             if not batch:
                 raise
         except BaseException:
-            insist(partial(self._monitor.run, self._return, batch))
+            insist(partial(self._monitor.call, self._return, batch))
             raise
         persistence = self._queue.persistence
         if persistence is not None and persistence.counted:

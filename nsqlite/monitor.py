@@ -53,13 +53,12 @@ NO_EVENTS: Final[deque[Event]] = deque(maxlen=0)
 
 _CALLS: Final = {
     "_receive": "get",
-    "_grab": "get_many",
     "_create": "channel",
     "_join": "Consumer",
-    "_look": "join",
-    "require": "move",
+    "_is_idle": "idle",
     "_list_deferred": "deferred",
-    "sweep": "get",
+    "look": "join",
+    "require": "move",
 }
 """What the user called, where the operation has another name."""
 

@@ -6,6 +6,7 @@ import queue
 import signal
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from helpers import PATIENCE, Call, TellingClock, TellingManualClock
 
 import nsqlite
 from nsqlite import (
+    Channel,
     Closed,
     Consumer,
     Empty,
@@ -31,6 +33,14 @@ from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import Page
 from nsqlite.waiting import Waiter
+
+
+class Holding(Consumer[bytes]):
+    """A consumer that has got a message."""
+
+    def __init__(self, channel: Channel[bytes]) -> None:
+        super().__init__(channel)
+        self.held = self.get(timeout=0)
 
 
 def test_get_nothing() -> None:
@@ -1498,6 +1508,44 @@ def test_a_get_in_the_middle_of_an_operation() -> None:
     consumer = Consumer(topic.channel("billing"))
     with pytest.raises(Reentered):
         topic._monitor.run(lambda: consumer.get(timeout=0))
+    topic._check()
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("get", lambda consumer, _: consumer.get(timeout=0)),
+        ("get_many", lambda consumer, _: consumer.get_many(2, timeout=0)),
+        ("take", lambda consumer, _: consumer.take(2)),
+        ("fin_ids", lambda consumer, _: consumer.fin_ids(["0123456789abcdef"])),
+        ("req_ids", lambda consumer, _: consumer.req_ids(["0123456789abcdef"])),
+        ("touch_ids", lambda consumer, _: consumer.touch_ids(["0123456789abcdef"])),
+        ("move", lambda consumer, topic: consumer.move(consumer.held, topic)),
+        ("Consumer", lambda consumer, _: Consumer(consumer.channel)),
+        ("channel", lambda _, topic: topic.channel("audit")),
+        ("join", lambda _, topic: topic.join(timeout=0)),
+        ("join", lambda consumer, _: consumer.channel.join(timeout=0)),
+        ("idle", lambda _, topic: topic.idle),
+        ("stats", lambda _, topic: topic.stats()),
+        ("stats", lambda consumer, _: consumer.channel.stats()),
+        ("peek", lambda consumer, _: consumer.channel.peek()),
+        ("in_flight", lambda consumer, _: consumer.channel.in_flight()),
+        ("deferred", lambda consumer, _: consumer.channel.deferred()),
+    ],
+)
+def test_a_call_that_is_refused_in_the_middle_of_an_operation(
+    name: str, call: Callable[[Holding, Topic[bytes]], object]
+) -> None:
+    """A call that cannot be put off is refused in its own name, and changes nothing."""
+    topic: Topic[bytes] = Topic("orders")
+    topic.put(b"1")
+    consumer = Holding(topic.channel("billing"))
+    topic.put_many([b"2", b"3"])
+    with pytest.raises(Reentered) as info:
+        topic._monitor.run(lambda: call(consumer, topic))
+    assert name == info.value.call
+    channel = consumer.channel
+    assert (2, 1, ["billing"]) == (channel.depth, channel.in_flight_count, list(topic.channels))
     topic._check()
 
 

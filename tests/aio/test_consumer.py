@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -526,15 +526,26 @@ async def test_what_nobody_claims_in_time_goes_back_in_order(order: tuple[int, .
     assert {} == traces(scene.topic)
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("get", lambda scene: scene.consumer.get()),
+        ("get_many", lambda scene: scene.consumer.get_many(2)),
+        ("join", lambda scene: aio.join(scene.topic)),
+    ],
+)
 @in_loop
-async def test_a_get_inside_another_call() -> None:
-    """A get that is awaited in the middle of another call of the topic is refused."""
+async def test_a_call_inside_another_one(
+    name: str, call: Callable[[Scene], Coroutine[Any, Any, object]]
+) -> None:
+    """What is awaited in the middle of another call of the topic is refused in its own name."""
     scene = Scene()
     scene.topic.put(b"1")
 
     def operation() -> None:
-        with pytest.raises(Reentered):
-            scene.consumer.get().send(None)
+        with pytest.raises(Reentered) as info:
+            call(scene).send(None)
+        assert name == info.value.call
 
     scene.topic._monitor.run(operation)
     assert b"1" == (await scene.consumer.get()).body
