@@ -7,6 +7,7 @@ Next: worker/__init__.py
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from nsqlite.aio.waiting import Done, TaskWaiter, by_store
@@ -101,7 +102,8 @@ async def _put_patiently(
     if not topic._monitor.run(topic._try, records, size, due, None):
         if limit == 0:
             topic._monitor.run(topic._try_last, records, size, None)
-        await _wait_for_room(topic, records, size, limit)
+        else:
+            await _wait_for_room(topic, records, size, limit)
     if topic._hurry():
         await done.future
     return conclude()
@@ -112,28 +114,19 @@ async def _wait_for_room(
 ) -> None:
     """Publish records when there is room; takes the lock."""
     monitor = topic._monitor
-    now = topic._now
+
+    def attempt() -> bool:
+        return monitor.run(topic._try, records, size, None, waiting.waiter)
+
+    def last() -> bool:
+        monitor.run(topic._try_last, records, size, waiting.waiter)
+        return True
 
     def give_up(waiter: Waiter[T]) -> None:
         monitor.call(topic._fan.leave, waiter)
 
     waiting: TaskWaiter[T] = TaskWaiter("put", monitor, topic._clock, give_up)
-    moment = None
-    try:
-        if limit is not None:
-            moment = now() + limit
-            waiting.wake_at(moment)
-        while True:
-            waiting.listen()
-            if monitor.run(topic._try, records, size, None, waiting.waiter):
-                return
-            if moment is not None and now() >= moment:
-                monitor.run(topic._try_last, records, size, waiting.waiter)
-                return
-            await waiting.sleep()
-    finally:
-        give_up(waiting.waiter)
-        waiting.end()
+    await waiting.until(attempt, None if limit is None else topic._now() + limit, last)
 
 
 async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None = None) -> bool:
@@ -188,21 +181,11 @@ async def until(
         Nothing has changed.
     """
 
+    def attempt() -> bool:
+        return monitor.run(look, monitor, waiting.waiter, done)
+
     def give_up(waiter: Waiter[Any]) -> None:
         monitor.call(leave, monitor, waiter, done)
 
     waiting: TaskWaiter[Any] = TaskWaiter("join", monitor, clock, give_up)
-    try:
-        if moment is not None:
-            waiting.wake_at(moment)
-        while True:
-            waiting.listen()
-            if monitor.run(look, monitor, waiting.waiter, done):
-                return True
-            if moment is not None and clock.monotonic_ns() >= moment:
-                break
-            await waiting.sleep()
-    finally:
-        give_up(waiting.waiter)
-        waiting.end()
-    return monitor.run(done)
+    return await waiting.until(attempt, moment, partial(monitor.run, done))

@@ -34,6 +34,17 @@ def require_loop(call: str) -> AbstractEventLoop:
     return loop
 
 
+def call_soon(loop: AbstractEventLoop, callback: Callable[[], object]) -> bool:
+    """Have a function called in a loop from another thread; return False if that is closed."""
+    try:
+        loop.call_soon_threadsafe(callback)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+        return False
+    return True
+
+
 class TaskWaiter(Generic[T]):
     """A call of get, put or join that waits in the running loop.
 
@@ -87,12 +98,7 @@ class TaskWaiter(Generic[T]):
         """Have the call go on, from any thread; the topic's lock is not held."""
         if running_loop() is self.loop:
             self._go_on()
-            return
-        try:
-            self.loop.call_soon_threadsafe(self._go_on)
-        except RuntimeError:
-            if not self.loop.is_closed():
-                raise
+        elif not call_soon(self.loop, self._go_on):
             self.waiter.gone = True
             self._give_up(self.waiter)
 
@@ -128,6 +134,33 @@ class TaskWaiter(Generic[T]):
             self.wake_at(self._moment)
         else:
             self.wake()
+
+    async def until(
+        self, done: Callable[[], bool], moment: int | None, last: Callable[[], bool]
+    ) -> bool:
+        """Sleep until a condition is true or a moment has come, and end; whatever ends it gives up.
+
+        Args:
+            done: looks, and has this woken if the condition is not true yet.
+            moment: on the clock's monotonic scale; None never comes.
+            last: looks when the moment has come.
+
+        Returns:
+            What the condition was at last.
+        """
+        try:
+            if moment is not None:
+                self.wake_at(moment)
+            while True:
+                self.listen()
+                if done():
+                    return True
+                if moment is not None and self._clock.monotonic_ns() >= moment:
+                    return last()
+                await self.sleep()
+        finally:
+            self._give_up(self.waiter)
+            self.end()
 
     def end(self) -> None:
         """Let go of what keeps this alive; nobody wakes it any more."""
@@ -205,12 +238,7 @@ class DeadlineTimer:
         """Have the loop look, from any thread; the topic's lock is not held."""
         if running_loop() is self._loop:
             self._look()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._look)
-        except RuntimeError:
-            if not self._loop.is_closed():
-                raise
+        elif not call_soon(self._loop, self._look):
             self._over = True  # who comes next to wait for this channel forgets it
             self._call_off()
 

@@ -677,6 +677,23 @@ def test_room_in_a_kept_channel(path: Path) -> None:
         asyncio.run(put())
 
 
+def test_room_between_two_looks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put that may not wait takes the room that comes after its first look, and is put once."""
+    with Kept(path) as kept:
+        channel = kept.channel(max_depth=1)
+        topic = kept.topic()
+        looks: list[object] = []
+
+        def find_no_room(*look: object) -> bool:
+            looks.append(look)
+            return False
+
+        monkeypatch.setattr(Topic, "_try", find_no_room)
+        asyncio.run(aio.put(topic, b"123", timeout=0))
+        assert 1 == len(looks)
+        assert ([(b"123", 1)], 3) == (everything(channel), topic.stats().message_bytes)
+
+
 def test_what_a_store_cannot_take(path: Path) -> None:
     """A body that is refused is so at once; a batch of nothing, and a closed topic, as ever."""
     with Kept(path) as kept:
