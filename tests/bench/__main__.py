@@ -31,7 +31,7 @@ the row or the comparison that is named before, but for what follows.
     empty     gets that find nothing
     memory    bytes; `topic` too, and what making and finding topics takes
     import    a process that imports nsqlite, less one that does nothing
-    build     what those who build on the core use, where it is offered: notes
+    build     what those who build on the core use: notes
 
 Only if they are named:
 

@@ -24,7 +24,7 @@ def one_by_id() -> Loop:
         for _ in range(rounds):
             topic.put(BODY)
             [message] = consumer.take(1)
-            consumer.finish([message.id])
+            consumer.fin_ids([message.id])
 
     return loop
 
@@ -48,7 +48,7 @@ def in_batches() -> Loop:
     def loop(rounds: int) -> None:
         for _ in range(rounds // BATCH):
             topic.publish(bodies)
-            consumer.finish([message.id for message in consumer.take(BATCH)])
+            consumer.fin_ids([message.id for message in consumer.take(BATCH)])
 
     return loop
 

@@ -9,7 +9,7 @@ Next: storerows.py
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import awaits
@@ -25,7 +25,7 @@ from handclock import MILLISECOND, HandClock
 from table import Bound, Measured, Row, Yardstick
 from timing import Loop, Run, Scale, run_of
 
-from nsqlite import Consumer, Topic, WhenFull
+from nsqlite import WhenFull
 
 RING: Final = 1000
 FEW: Final = 100
@@ -392,20 +392,13 @@ CORE: Final = (
 """What must be reached."""
 
 
-def offered() -> Iterator[Row]:
-    """Give the rows of what there may be for those who build on the core: notes."""
-    take, finish = hasattr(Consumer, "take"), hasattr(Consumer, "finish")
-    if take:
-        yield Row("build/nothing", "take(1), nothing", each(builders.nothing_to_take), NOTHING)
-    if take and finish:
-        yield Row("build/one", "put, take(1), finish(ids)", each(builders.one_by_id), ONE)
-    if take and finish and hasattr(Topic, "publish"):
-        work = "publish, take, finish(ids), 1,000 each"
-        yield Row("build/batch", work, each(builders.in_batches), QUEUE)
-    if take and hasattr(Consumer, "when_ready"):
-        work = "when_ready, put, take(1), fin"
-        yield Row("build/when_ready", work, each(builders.called_back), ONE)
-
+BUILD: Final = (
+    Row("build/nothing", "take(1), nothing", each(builders.nothing_to_take), NOTHING),
+    Row("build/one", "put, take(1), fin_ids", each(builders.one_by_id), ONE),
+    Row("build/batch", "publish, take, fin_ids, 1,000 each", each(builders.in_batches), QUEUE),
+    Row("build/when_ready", "when_ready, put, take(1), fin", each(builders.called_back), ONE),
+)
+"""What those who build on the core use: notes."""
 
 OTHERS: Final = (
     Row(
@@ -449,6 +442,6 @@ OTHERS: Final = (
 )
 """What was reached before and is not in the table; measured only if it is named."""
 
-ROWS: Final = {row.name: row for row in (*CORE, *offered(), *OTHERS)}
+ROWS: Final = {row.name: row for row in (*CORE, *BUILD, *OTHERS)}
 GROUPS: Final = tuple(dict.fromkeys(row.group for row in ROWS.values()))
 """The names of the groups, in their order."""
