@@ -7,6 +7,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -1256,7 +1257,7 @@ def test_who_was_told_may_get() -> None:
     consumer = Consumer(topic.channel("billing"))
     told: list[int] = []
     for number in range(3):
-        consumer.when_ready(lambda number=number: told.append(number))  # type: ignore[misc]
+        consumer.when_ready(partial(told.append, number))
         topic.put(number)
         assert number == consumer.get(timeout=0).body
     assert [0, 1, 2] == told

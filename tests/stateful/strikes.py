@@ -39,7 +39,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Final, Generic, TypeVar
 
@@ -312,7 +312,7 @@ def strike(
             warm = [it for it in _functions() if it.__code__ in watch.codes]
         for moment in range(len(watch.seen)) if all_moments else watch.moments(often):
             scene = fresh()
-            run = _run(scene, call, _Watch(moment), lambda scene=scene: hit(scene), warm)  # type: ignore[misc]
+            run = _run(scene, call, _Watch(moment), partial(hit, scene), warm)
             if run.place is None:
                 drop(scene)
             else:

@@ -637,7 +637,7 @@ def test_shelves_take_a_put_once(path: Path) -> None:
             shelf.take_later(old, awake=False)
             shelf.take([*old, new], awake=True)
             assert 3 == shelf.total()
-            shelf.take_over(scene.topic()._fan.held.persistence, 5, awake=True)  # type: ignore[arg-type]
+            shelf.take_over(scene.topic()._fan.held.persistence, 5, awake=True)  # type: ignore[arg-type]  # it has one
             assert 3 == shelf.total()
 
 
