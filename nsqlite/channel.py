@@ -553,10 +553,7 @@ class Channel(Uncopyable, Generic[T]):
 
     def _list_deferred(self, n: int) -> "list[MessageInfo]":
         self._queue.sweep()
-        return [
-            self._info(deferral.record, due)
-            for due, deferral in islice(self._queue.deferred.pairs(), n)
-        ]
+        return [self._info(record, due) for due, record in islice(self._queue.deferred.pairs(), n)]
 
     # Checking
 

@@ -23,41 +23,8 @@ from nsqlite.events import Kind
 from nsqlite.message import Record, T
 from nsqlite.monitor import Monitor
 from nsqlite.options import Options
-from nsqlite.queue import Deferral, Queue
+from nsqlite.queue import Moved, Queue
 from nsqlite.waiting import Waiter
-
-
-class Plan(Generic[T]):
-    """Where the messages of a put go.
-
-    Attributes:
-        targets: the queues that get them.
-        rest: where those that are ready at once go, but for what a store keeps.
-        records: these.
-        deferrals: those that are not due yet.
-        due: when they are.
-        kept: how many of all are held by the topic itself.
-        excess: how many of what is ready the bounded queues may have to drop.
-    """
-
-    __slots__ = ("deferrals", "due", "excess", "kept", "records", "rest", "targets")
-
-    def __init__(
-        self,
-        targets: tuple[Queue[T], ...],
-        records: list[Record[T]],
-        deferrals: list[Deferral[T]],
-        due: int,
-        kept: int,
-    ) -> None:
-        """Note it; the last two attributes are told by `FanOut.plan`."""
-        self.targets: Final = targets
-        self.records: Final = records
-        self.deferrals: Final = deferrals
-        self.due: Final = due
-        self.kept: Final = kept
-        self.rest: Iterator[deque[Record[T]]] = iter(())
-        self.excess: Sequence[tuple[Queue[T], list[int]]] = ()
 
 
 class FanOut(Generic[T]):
@@ -67,10 +34,12 @@ class FanOut(Generic[T]):
         queues: those of the channels that get what is put.
         held: the topic's own queue: what waits for a channel, or for the end of the pause.
         paused: nothing is handed on.
-        kept: how many messages were accepted and not handed on: held, dropped, emptied.
+        accepted: how many messages were put.
+        size: the sum of the lengths of their bytes bodies.
+        kept: how many of them were not handed on: held, dropped, emptied.
         rest: of the put under way, the queues that still lack what is ready.
         records: these messages.
-        later: the put under way, if it has what is not due yet.
+        later: or those that are not due yet, with when they are and the queues that get them.
         excess: what the queues have to drop for the put under way.
         appends: what brings a record that is ready to each of the queues; empty where there is more
             to do for it, or the topic is over.
@@ -83,7 +52,7 @@ class FanOut(Generic[T]):
         "_held_readies",
         "_monitor",
         "_name",
-        "_now",
+        "accepted",
         "append",
         "appends",
         "bounded",
@@ -96,22 +65,24 @@ class FanOut(Generic[T]):
         "readies",
         "records",
         "rest",
+        "size",
     )
 
     def __init__(self, name: str, options: Options, clock: Clock, monitor: Monitor) -> None:
         """Begin without channels."""
         self._name: Final = name
         self._monitor: Final = monitor
-        self._now: Final = clock.monotonic_ns
         self.held: Final[Queue[T]] = Queue((name, None), options, clock, monitor, self.room)
         self.queues: tuple[Queue[T], ...] = ()
         self.rest: Iterator[deque[Record[T]]] = iter(())
         self.records: Sequence[Record[T]] = ()
-        self.later: Plan[T] | None = None
+        self.later: tuple[list[Record[T]], int, tuple[Queue[T], ...]] | None = None
         self.excess: Sequence[tuple[Queue[T], list[int]]] = ()
         self.readies: tuple[deque[Record[T]], ...] = ()
         self._held_readies: tuple[deque[Record[T]], ...] = (self.held.ready,)
         self.paused: bool = False
+        self.accepted: int = 0
+        self.size: int = 0
         self.kept: int = 0
         self.appends: tuple[Callable[[Record[T]], None], ...] = ()
         self.append: Callable[[Record[T]], None] | None = None
@@ -201,8 +172,17 @@ class FanOut(Generic[T]):
 
     # Handing on
 
-    def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
-        """Return where messages that were judged go, and tell of them; no queue has changed."""
+    def admit(
+        self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
+    ) -> None:
+        """Take messages that were judged, out of the list: made twice, it takes them once.
+
+        Args:
+            records: the messages.
+            size: the sum of the lengths of their bytes bodies.
+            due: until when they wait; None if they are ready at once.
+            moved: what is finished by being put here.
+        """
         if self._monitor.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)
@@ -210,13 +190,31 @@ class FanOut(Generic[T]):
         targets = self.queues if flowing else (self.held,)
         count = len(records)
         kept = 0 if flowing else count
-        if due is not None and due > self._now():
-            return Plan(targets, [], [Deferral(record) for record in records], due, kept)
-        plan = Plan(targets, records.copy(), [], 0, kept)
-        plan.rest = iter(self.readies if flowing else self._held_readies)
-        if self.bounded or self.held.limit is not None:
-            plan.excess = [(q, [q.excess(count)]) for q in targets if q.limit is not None]
-        return plan
+        ready: Sequence[Record[T]] = ()
+        rest: Iterator[deque[Record[T]]] = iter(())
+        excess: Sequence[tuple[Queue[T], list[int]]] = ()
+        later = None
+        if due is not None:
+            later = records.copy(), due, targets
+        else:
+            ready = records.copy()
+            rest = iter(self.readies if flowing else self._held_readies)
+            if self.bounded or self.held.limit is not None:
+                excess = [(q, [q.excess(count)]) for q in targets if q.limit is not None]
+        # One piece, up to the call that follows: it is put, and `complete` brings it everywhere.
+        self.accepted += count
+        self.size += size
+        self.kept += kept
+        self.records = ready
+        self.rest = rest
+        self.later = later
+        self.excess = excess
+        if moved is not None:
+            left, messages = moved
+            messages[0]._consumer._allowed += 1
+            left.leaving = messages
+        records.clear()
+        self.complete()
 
     def complete(self) -> None:
         """Complete what was begun: bring the messages of a put to the queues that still lack them.
@@ -228,17 +226,24 @@ class FanOut(Generic[T]):
             for ready in self.rest:
                 ready.extend(self.records)  # one piece with the line above
             self.records = ()
-        if self.later is not None:
-            for queue in self.later.targets:
-                queue.defer(self.later.deferrals, self.later.due)
+        later = self.later
+        if later is not None:
+            records, due, targets = later
+            for queue in targets:
+                queue.defer(records, due)
             self.later = None
         if self._monitor.waiting:
-            for queue in self.queues:
-                queue.feed(fresh)
+            self.feed(fresh)
         if self.excess:
             for queue, most in self.excess:
                 queue.drop_excess(most)
             self.excess = ()
+
+    def feed(self, fresh: int) -> None:
+        """Hand ready messages to those who wait for one; so many have just become ready."""
+        for queue in self.queues:
+            if queue.waiters.able:
+                queue.feed(fresh)
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
@@ -256,10 +261,7 @@ class FanOut(Generic[T]):
 
     def _hand_on_later(self) -> None:
         """Hand on what is not due yet.  May be made twice."""
-        by_due: dict[int, list[Deferral[T]]] = {}
-        for due, deferral in self.held.deferred.pairs():
-            by_due.setdefault(due, []).append(deferral)
-        for due, deferrals in by_due.items():
+        for due, records in self.held.deferred.buckets():
             for queue in self.queues:
-                queue.defer(deferrals, due)
+                queue.defer(records, due)
         self.kept -= len(self.held.deferred.clear())

@@ -6,7 +6,7 @@ nothing but `finish` and `clear` and a declared overflow policy takes it away.
     topic --> ready (a deque of records) --deliver--> in flight (a timer wheel of Messages)
                 ^  ^                                     |    |
                 |  +---time-out, requeue, give_back------+    +--finish--> gone
-                +--due-- deferred (a timer wheel) <--requeue with a delay
+                +--due-- deferred (a delay queue) <--requeue with a delay
 
 A message goes to the first who waits, or to who asks.  Time flows in from outside: whoever comes by
 sweeps what is due.
@@ -25,6 +25,7 @@ from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeAlias
 
 from nsqlite.clock import NEVER, Clock
+from nsqlite.delayqueue import DelayQueue
 from nsqlite.errors import Full, InvalidMessage, NotInFlight, shown
 from nsqlite.events import Event, Kind
 from nsqlite.latency import Latency
@@ -165,37 +166,24 @@ class Persistence(Protocol):
         ...
 
 
-class Deferral(Generic[T]):
-    """A record that waits for its time; channels share it."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Record[T]) -> None:
-        """Hold the record."""
-        self.record: Final = record
-
-
 class Coming(Generic[T]):
-    """A page of a wheel of which all is due, on its way to the ready messages.
+    """A page of messages that have all timed out, on its way to the ready ones.
 
     Attributes:
-        wheel: where it is.
         page: the page.
         records: what becomes ready.
         owners: whose messages they were, with how many; an iterator of those to be told yet.
     """
 
-    __slots__ = ("owners", "page", "records", "wheel")
+    __slots__ = ("owners", "page", "records")
 
     def __init__(
         self,
-        wheel: TimerWheel[Any],
-        page: Page[Any],
+        page: Page[Message[T]],
         records: list[Record[T]],
         owners: Iterator[tuple[Holder, int]],
     ) -> None:
         """Note it."""
-        self.wheel: Final = wheel
         self.page: Final = page
         self.records: Final = records
         self.owners: Final = owners
@@ -208,7 +196,7 @@ class Queue(Generic[T]):
         names: the topic's and the channel's; None for the topic's own.
         ready: the records to be delivered or handed on, the next one first.
         timeouts: the messages in flight, by the moment they time out.
-        deferred: the records that wait, by the moment they are due.
+        deferred: the records that wait for their time.
         due: the next deadline; there is none before this.
         waiters: the blocked getters.
         parked: those of them whose window is full.
@@ -228,7 +216,7 @@ class Queue(Generic[T]):
         taking: what is being delivered in a batch, all of it to one consumer.
         returned: the ids of those at the head that were given back, in two parts, oldest first;
             some may have left it.
-        coming: a page of which all is due, on its way to the ready ones.
+        coming: a page that has timed out, on its way to the ready ones.
         dropped_count: how many an overflow policy dropped.
         requeue_count: how many were requeued.
         timeout_count: how many have timed out.
@@ -306,7 +294,7 @@ class Queue(Generic[T]):
             resolution = seconds("resolution", options.resolution)
         self.ready: Final[deque[Record[T]]] = deque()
         self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(resolution, SPAN)
-        self.deferred: Final[TimerWheel[Deferral[T]]] = TimerWheel(resolution, SPAN)
+        self.deferred: Final[DelayQueue[Record[T]]] = DelayQueue(resolution)
         self.due: int = NEVER
         self._tell_clock: Final = clock.attach(self)
         self.waiters: Final[WaitQueue[T]] = WaitQueue(monitor)
@@ -394,16 +382,20 @@ class Queue(Generic[T]):
 
     # Coming in
 
-    def defer(self, deferrals: list[Deferral[T]], due: int) -> None:
-        """Take messages that are not due yet.  May be made twice."""
-        due = self.deferred.due(due)
-        self.expect(due)
-        page = self.deferred.page(due)
-        for deferral in deferrals:
-            page[deferral] = due
+    def defer(self, records: list[Record[T]], due: int) -> None:
+        """Take messages that are not due yet.  Made twice in a row, it takes them once."""
+        deferred = self.deferred
+        due = deferred.due(due)
+        if due < self.due:
+            self.expect(due)
+        bucket = deferred.bucket(due)
+        count = deferred.count + len(records)
+        if not (bucket and bucket[-1] is records[-1]):
+            deferred.count = count  # one piece, up to the call
+            bucket.extend(records)
         if self._monitor.watched:
-            for deferral in deferrals:
-                self.emit(Kind.DEFERRED, deferral.record, None, due)
+            for record in records:
+                self.emit(Kind.DEFERRED, record, None, due)
 
     def excess(self, count: int) -> int:
         """Return how many a put of so many may have to drop here."""
@@ -479,7 +471,7 @@ class Queue(Generic[T]):
                     (body, timestamp, prefix, suffix, attempts + 1)
                     for body, timestamp, prefix, suffix, attempts in map(RECORD, messages)
                 ]
-                coming = Coming(self.timeouts, page, records, iter(owners.items()))
+                coming = Coming(page, records, iter(owners.items()))
                 # One piece, up to the call, which is made again if a signal cuts it short:
                 self.timeout_count += len(records)
                 self.coming = coming
@@ -505,17 +497,10 @@ class Queue(Generic[T]):
                 self.emit(Kind.TIMED_OUT, again, owner, due)
 
     def _fall_due(self, now: int) -> None:
-        if not self._monitor.watched:
-            while (page := self.deferred.whole(now)) is not None:
-                records = [deferral.record for deferral in page.in_order()]
-                self.coming = Coming(self.deferred, page, records, iter(()))
-                self._come()
-        ready = self.ready
-        for deferral, due, page in self.deferred.until(now):
-            del page[deferral]  # one piece with the next line
-            ready.append(deferral.record)
+        for due, records in self.deferred.expire(now, self.ready):
             if self._monitor.watched:
-                self.emit(Kind.DUE, deferral.record, None, due)
+                for record in records:
+                    self.emit(Kind.DUE, record, None, due)
 
     def _come(self) -> None:
         """Make ready what is coming.  May be made again, and then does what is left to do."""
@@ -527,7 +512,7 @@ class Queue(Generic[T]):
         coming.page.clear()
         if not (self.ready and self.ready[-1] is coming.records[-1]):
             self.ready.extend(coming.records)
-        coming.wheel.drop(coming.page)
+        self.timeouts.drop(coming.page)
         self.coming = None
 
     def _set_due(self) -> None:
@@ -550,7 +535,7 @@ class Queue(Generic[T]):
     def next_due(self) -> int:
         """Return the next deadline of a message that is here; takes the lock."""
         with self._monitor.lock:
-            return min(self.timeouts.next_filled(), self.deferred.next_filled())
+            return min(self.timeouts.next_filled(), self.deferred.next_due)
 
     def advance(self) -> None:
         """Act on whatever is due by now; takes the lock."""
@@ -839,8 +824,7 @@ class Queue(Generic[T]):
         if delay:
             due = self.deferred.due(now + min(delay, self._longest_req))
             self.expect(due)
-            page = self.deferred.page(due)
-            deferral = Deferral(again)
+            bucket = self.deferred.bucket(due)
         # One piece, up to the call that follows:
         message._outcome = REQUEUED
         owner._allowed += 1
@@ -851,7 +835,8 @@ class Queue(Generic[T]):
         if due is None:
             self.ready.append(again)
         else:
-            page[deferral] = due
+            self.deferred.count += 1
+            bucket.append(again)
         if self.persistence is not None or self._monitor.watched:
             self.emit(Kind.REQUEUED, again, owner, due)
             if due is not None:
@@ -961,7 +946,7 @@ class Queue(Generic[T]):
     def _ids(self) -> Counter[str]:
         """Count the ids of the messages."""
         ids = Counter(record[2] + record[3] for record in self.ready)
-        ids.update(deferral.record[2] + deferral.record[3] for deferral in self.deferred)
+        ids.update(record[2] + record[3] for _, record in self.deferred.pairs())
         ids.update(message.id for message in self.timeouts)
         return ids
 

@@ -24,7 +24,7 @@ that, and nearly all new ones fall into a page that is there, so:
     >>> wheel.expire(40)
     ['tea']
 
-Next: message.py
+Next: delayqueue.py
 """
 
 from collections.abc import Hashable, Iterator

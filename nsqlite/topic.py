@@ -29,6 +29,7 @@ from nsqlite.monitor import BUSY, Monitor
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import (
     DEFAULTS,
+    SECOND,
     ChannelOptions,
     Options,
     TopicOptions,
@@ -97,8 +98,6 @@ class Topic(Uncopyable, Generic[T]):
 
     __slots__ = (
         "__weakref__",
-        "_accepted",
-        "_bytes",
         "_channels",
         "_clock",
         "_draining",
@@ -154,8 +153,6 @@ class Topic(Uncopyable, Generic[T]):
         self._max_size: Final = chosen.max_msg_size
         self._fan: Final = self._make_fan()
         self._channels: Final[dict[str, Channel[T]]] = {}
-        self._accepted = 0  # how many messages
-        self._bytes = 0  # the sum of the lengths of their bytes bodies
         self._draining = False
         self._over: str | None = None
         self._lock.forked = self._forget_waiters
@@ -219,30 +216,31 @@ class Topic(Uncopyable, Generic[T]):
                 prefix = ids.prefix
                 suffix = ids.suffixes[used]
                 record = (body, now, prefix, suffix, 0)
-                if not (
-                    monitor.state
-                    or due is not None
-                    or (monitor.waiting and fan.is_awaited())
-                    or (fan.bounded and self._is_full())
+                if (
+                    not (monitor.state or due is not None or (fan.bounded and self._is_full()))
+                    and fan.appends
                 ):
                     if (append := fan.append) is not None:
-                        self._accepted += 1  # one piece, up to the call
-                        self._bytes += size
+                        fan.accepted += 1  # one piece, up to the call
+                        fan.size += size
                         append(record)
-                        if monitor.watched:
-                            fan.held.emit(PUBLISHED, record)
-                        return prefix + suffix
-                    if fan.appends:
+                    else:
                         everywhere = map(call, fan.appends, repeat(record))
-                        self._accepted += 1  # one piece, up to the call, which is all C code
-                        self._bytes += size
+                        fan.accepted += 1  # one piece, up to the call, which is all C code
+                        fan.size += size
                         consume(everywhere)
-                        if monitor.watched:
-                            fan.held.emit(PUBLISHED, record)
-                        return prefix + suffix
+                    if monitor.watched:
+                        fan.held.emit(PUBLISHED, record)
+                    if monitor.waiting and fan.is_awaited():
+                        monitor.perform(fan.feed, 1)
+                    return prefix + suffix
                 if monitor.state != BUSY and monitor.perform(self._try, [record], size, due, None):
                     return prefix + suffix
             self._publish_later([record], size, due, limit)
+        except BaseException:
+            if monitor.waiting:  # what a signal threw may have kept those who wait from being fed
+                insist(partial(monitor.call, fan.feed, 0))
+            raise
         finally:
             if monitor.after:
                 try:
@@ -314,6 +312,8 @@ class Topic(Uncopyable, Generic[T]):
 
     def _due(self, delay: float) -> int | None:
         """Return until when a message waits that is put now; needs no lock."""
+        if delay.__class__ is float and 0 < delay <= self._longest_delay:
+            return self._now() + round(delay * SECOND)  # a third of what `seconds` costs
         wait = seconds("delay", delay, 0, self._longest_delay)
         return self._now() + wait if wait else None
 
@@ -445,7 +445,8 @@ class Topic(Uncopyable, Generic[T]):
         """Publish if there is room; else queue the waiter up and return False."""
         if waiter is not None:
             waiter.listen()
-        self._require_open()
+        if self._over is not None or self._draining:
+            raise self._monitor.refuse(self._closed())
         if due is None and not self._is_free(len(records), waiter):
             if waiter is not None:
                 self._fan.wait(waiter, len(records))
@@ -492,24 +493,8 @@ class Topic(Uncopyable, Generic[T]):
     def _admit(
         self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
     ) -> None:
-        """Take messages that were judged, out of the list: made twice, it takes them once."""
-        fan = self._fan
-        count = len(records)
-        plan = fan.plan(records, due)
-        # One piece, up to the call that follows: it is put, and `complete` brings it everywhere.
-        self._accepted += count
-        self._bytes += size
-        fan.kept += plan.kept
-        fan.records = plan.records
-        fan.rest = plan.rest
-        fan.later = plan if plan.deferrals else None
-        fan.excess = plan.excess
-        if moved is not None:
-            left, messages = moved
-            messages[0]._consumer._allowed += 1
-            left.leaving = messages
-        records.clear()
-        fan.complete()
+        """Take messages that were judged; see `FanOut.admit`."""
+        self._fan.admit(records, size, due, moved)
 
     def _prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
         """Return what publishes a body under the lock, and what then returns its id; for a move.
@@ -617,7 +602,7 @@ class Topic(Uncopyable, Generic[T]):
 
     def _handed(self) -> int:
         """Return how many messages the topic has handed on so far."""
-        return self._accepted - self._fan.kept
+        return self._fan.accepted - self._fan.kept
 
     def _changed(self) -> None:
         """Take note that a channel has opened, closed or gone, or that the topic has."""
@@ -893,8 +878,8 @@ class Topic(Uncopyable, Generic[T]):
             channels=tuple(channel._stats() for channel in channels),
             depth=self._fan.depth(),
             backend_depth=self._fan.held.beyond,
-            message_count=self._accepted,
-            message_bytes=self._bytes,
+            message_count=self._fan.accepted,
+            message_bytes=self._fan.size,
             paused=self._fan.paused,
             e2e_processing_latency=latency_stats(fractions, counts),
             dropped_count=self._fan.held.dropped_count,

@@ -21,7 +21,7 @@ LAYERS: Final = (
     ("names",),
     ("options",),
     ("clock", "events"),
-    ("lock", "timerwheel"),
+    ("lock", "timerwheel", "delayqueue"),
     ("ids", "monitor"),
     ("message",),
     ("waiting", "latency"),

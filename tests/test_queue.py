@@ -12,7 +12,7 @@ from nsqlite.events import Kind, observed
 from nsqlite.message import Record
 from nsqlite.monitor import Monitor
 from nsqlite.options import DEFAULTS, make_options
-from nsqlite.queue import Deferral, OnDone, Queue
+from nsqlite.queue import OnDone, Queue
 from nsqlite.store.shelf import Shelf
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import TimerWheel
@@ -164,7 +164,7 @@ def test_what_is_deferred_becomes_ready_in_its_time() -> None:
     scene = Scene()
     queue = scene.queue
     for number, due in ((3, 30), (2, 20), (4, 30)):
-        queue.defer([Deferral(record(number))], due)
+        queue.defer([record(number)], due)
     scene.add(1)
     assert (20, False) == (queue.due, queue.is_idle())
     scene.clock.advance(19e-9)
@@ -178,9 +178,9 @@ def test_what_is_deferred_becomes_ready_in_its_time() -> None:
 def test_deferring_may_be_made_twice() -> None:
     """What a signal interrupted and is done again brings one message."""
     scene = Scene()
-    deferral = Deferral(record(1))
+    deferred = record(1)
     for _ in "12":
-        scene.queue.defer([deferral], 10)
+        scene.queue.defer([deferred], 10)
     scene.clock.advance(1)
     scene.queue.recover()
     assert [1] == scene.ready()
@@ -229,7 +229,7 @@ def test_clear_drops_everything() -> None:
     """Ready and deferred ones are counted together."""
     scene = Scene()
     scene.add(1, 2)
-    scene.queue.defer([Deferral(record(3))], 10)
+    scene.queue.defer([record(3)], 10)
     assert (3, True, NEVER) == (scene.queue.clear(), scene.queue.is_idle(), scene.queue.due)
 
 
@@ -246,7 +246,7 @@ def test_check_finds_a_message_in_two_places() -> None:
     """One that is ready must not be deferred too."""
     scene = Scene()
     scene.add(1)
-    scene.queue.defer([Deferral(record(1))], 10)
+    scene.queue.defer([record(1)], 10)
     with pytest.raises(AssertionError, match="two places"):
         scene.queue._check()
 
@@ -312,9 +312,9 @@ def test_a_wheel_that_a_signal_left_wrong() -> None:
     message = consumer.get()
     clock.advance(5)
     queue = channel._queue
-    for wheel in (queue.timeouts, queue.deferred):
-        wheel.next_due = 1
-        wheel._whole = False
+    queue.timeouts.next_due = 1
+    queue.timeouts._whole = False
+    queue.deferred.bucket(0)
     queue._set_due()
     assert (1, 1) == (channel.in_flight_count, channel.deferred_count)
     clock.advance(5)

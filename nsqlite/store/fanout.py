@@ -16,10 +16,9 @@ from collections.abc import Callable
 from typing import Final
 
 from nsqlite.clock import Clock
-from nsqlite.fanout import FanOut, Plan
+from nsqlite.fanout import FanOut
 from nsqlite.message import Record, T
 from nsqlite.options import Options
-from nsqlite.queue import Deferral
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.shelf import Shelf
 
@@ -90,14 +89,6 @@ class KeptFanOut(FanOut[T]):
         """Show a message to the channels that a signal has kept it from.  May be made twice."""
         self._hand_to_shelves([record])
 
-    def plan(self, records: list[Record[T]], due: int | None) -> Plan[T]:
-        """See `FanOut`; what had a delay stays apart, even if that is over by now."""
-        plan = super().plan(records, due)
-        if due is None or plan.deferrals:
-            return plan
-        deferrals = [Deferral(record) for record in records]
-        return Plan(plan.targets, [], deferrals, due, plan.kept)
-
     def complete(self) -> None:
         """See `FanOut`."""
         cabinet = self.cabinet
@@ -110,7 +101,7 @@ class KeptFanOut(FanOut[T]):
             else:
                 held.take(records, awake=True)
         if self.later is not None:
-            later = [deferral.record for deferral in self.later.deferrals]
+            later = self.later[0]
             if flowing:
                 self._count_later(later)
             else:

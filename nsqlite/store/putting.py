@@ -129,8 +129,8 @@ class Putting(Topic[T]):
             name = prefix + suffix
             row = (int(name, 16), now, None, None, None, body)
             # One piece, up to the call that follows:
-            self._accepted += 1
-            self._bytes += len(body)
+            self._fan.accepted += 1
+            self._fan.size += len(body)
             self._cabinet.pending[name] = row
             record: Record[Any] = (body, now, prefix, suffix, 0)
             try:
@@ -188,8 +188,8 @@ class Putting(Topic[T]):
                     monitor.perform(self._show_record, record, len(body))
                 else:
                     push(record)
-                    self._accepted += 1
-                    self._bytes += len(body)
+                    self._fan.accepted += 1
+                    self._fan.size += len(body)
         except StoreError:
             raise
         except BaseException:

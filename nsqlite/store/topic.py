@@ -22,7 +22,7 @@ from nsqlite.fanout import FanOut
 from nsqlite.message import Message, Record, T
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import ChannelOptions, Options, TopicOptions
-from nsqlite.queue import Deferral, Moved, OnDone
+from nsqlite.queue import Moved, OnDone
 from nsqlite.stats import TopicStats
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
@@ -112,7 +112,7 @@ class KeptTopic(Putting[T]):
             if due is None:
                 flow.ready.append(record)
             else:
-                flow.defer([Deferral(record)], now + due - wall)
+                flow.defer([record], now + due - wall)
 
     # Moving
 

@@ -18,9 +18,9 @@ from helpers import Call, TellingClock
 import nsqlite
 from nsqlite import Broker, Consumer, NSQLiteError, Reentered, Topic, aio
 from nsqlite.clock import SYSTEM
+from nsqlite.delayqueue import DelayQueue
 from nsqlite.monitor import QUIET
 from nsqlite.testing import ManualClock
-from nsqlite.timerwheel import Page, TimerWheel
 
 pytestmark = pytest.mark.skipif(
     not hasattr(signal, "setitimer"), reason="there is no setitimer to make a storm with"
@@ -385,14 +385,14 @@ def test_a_handler_may_let_an_error_of_ours_pass(monkeypatch: pytest.MonkeyPatch
     """What a handler throws interrupts the operation, though the operation might raise it too."""
     topic: Topic[Any] = Topic("orders", clock=ManualClock())
     channel = topic.channel("billing")
-    make = TimerWheel[Any].page
+    make = DelayQueue[Any].bucket
 
-    def make_and_be_struck(wheel: TimerWheel[Any], due: int) -> Page[Any]:
-        make(wheel, due)
+    def make_and_be_struck(queue: DelayQueue[Any], due: int) -> list[Any]:
+        make(queue, due)
         raise nsqlite.Closed("something else")
 
     with monkeypatch.context() as patch, pytest.raises(nsqlite.Closed, match="something else"):
-        patch.setattr(TimerWheel, "page", make_and_be_struck)
+        patch.setattr(DelayQueue, "bucket", make_and_be_struck)
         topic.put("x", delay=1)
     channel._check()
 
