@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.events import Kind
-from nsqlite.message import Message, Record, T, Uncopyable, counted
+from nsqlite.message import Message, Record, T, Uncopyable, counted, was_delivered
 from nsqlite.monitor import Monitor
 from nsqlite.names import is_ephemeral
 from nsqlite.options import SECOND, Options, timeout_ns, whole
@@ -146,8 +146,7 @@ class Channel(Uncopyable, Generic[T]):
     def _count(self, count: Callable[[], int]) -> int:
         """Count some of the messages; takes the lock."""
         self._queue.advance()
-        with self._monitor.lock:
-            return count()
+        return self._monitor.read(count)
 
     @property
     def paused(self) -> bool:
@@ -319,7 +318,7 @@ class Channel(Uncopyable, Generic[T]):
         """Let a consumer get nothing more; it still answers for what it holds (CLS)."""
         reader._over = True
         self._set_window(reader, 0)
-        self._queue.offered = 0  # it may have been told of some
+        self._queue.waiters.told.pop(weakref.ref(reader), None)
         self._queue.waiters.dismiss(
             [waiter for waiter in self._queue.waiters.everybody() if waiter.owner is reader]
         )
@@ -332,12 +331,11 @@ class Channel(Uncopyable, Generic[T]):
         self._retire(reader)
         queue = self._queue
         if give_back and reader._delivered > reader._allowed - reader._window:
-            handed = {waiter.message: waiter for waiter in list(reader._waiters)}
+            handed = queue.waiters.handed
             returns = []
             for message in queue.timeouts:
                 if message._consumer is reader:
-                    waiter = handed.get(message)
-                    never = waiter is not None and waiter.withdraw()
+                    never = handed.pop(message, None) is not None
                     returns.append((message, message._record if never else counted(message)))
             queue.give_back(returns)
         queue.feed()
@@ -346,45 +344,58 @@ class Channel(Uncopyable, Generic[T]):
 
     # Getting
 
-    def _receive(self, reader: Reader, waiter: Waiter[T] | None) -> Message[T] | None:
-        """Give a consumer the next message; else queue the waiter up, or return None without."""
+    def _receive(
+        self, reader: Reader, message: Message[T], waiter: Waiter[T] | None = None
+    ) -> Message[T] | None:
+        """Give a consumer the next message; else queue the waiter up, if there is one.
+
+        Args:
+            reader: the consumer.
+            message: what the next message becomes, unless the waiter was handed another one.
+            waiter: who waits if there is none.
+        """
         queue = self._queue
+        waiters = queue.waiters
         now = queue.sweep()
         if waiter is not None:
             waiter.listen()
-            message = waiter.claim()
-            if message is not None:
-                return message
-        self._require_reader(reader)
+            handed = waiters.claim(waiter)
+            if handed is not None:
+                return handed
+        if reader._over or self._over is not None:
+            self._require_reader(reader)
         if queue.ready and not queue.paused and not reader._is_full():
             if waiter is not None:
-                queue.waiters.leave(waiter)
-            return queue.deliver(reader, now)
-        if waiter is not None:
-            reader._waiters[waiter] = None
-            if waiter not in queue.waiters:
-                queue.waiters.join(waiter)
+                waiters.leave(waiter)
+            return queue.deliver(reader, now, message)
+        if waiter is not None and waiter not in waiters:
+            waiters.join(waiter)
             if reader._is_full():
                 queue.emit(Kind.WINDOW_FULL, None, reader, count=reader._window)
         return None
 
-    def _give_up(self, waiter: Waiter[T]) -> Message[T] | None:
-        """End a wait whose time is over; return what it was handed in the last moment."""
-        self._queue.sweep()
-        self._queue.waiters.leave(waiter)
-        message = waiter.claim()
-        self._queue.feed()
-        return message
+    def _give_up(self, reader: Reader, message: Message[T], waiter: Waiter[T]) -> Message[T] | None:
+        """End a wait whose time is over; return what came in the last moment."""
+        queue = self._queue
+        queue.sweep()
+        queue.waiters.leave(waiter)
+        got = queue.waiters.claim(waiter)
+        if got is None and queue.ready:
+            got = self._receive(reader, message)
+        queue.feed()
+        return got
 
-    def _abandon(self, waiter: Waiter[T]) -> None:
-        """End a wait that was interrupted; what it was handed was never delivered."""
-        waiter.owner._waiters.pop(waiter, None)
-        self._queue.waiters.leave(waiter)
-        message = waiter.message
-        if message is not None:
-            self._queue.give_back([(message, message._record)])
-            waiter.message = None
-        self._queue.feed()
+    def _abandon(self, message: Message[T], waiter: Waiter[T] | None = None) -> None:
+        """End a get that was interrupted: what it took or was handed was never delivered."""
+        queue = self._queue
+        returns = [message]
+        if waiter is not None:
+            queue.waiters.leave(waiter)
+            if waiter.message is not None:
+                queue.waiters.handed.pop(waiter.message, None)
+                returns.append(waiter.message)
+        queue.give_back([(one, one._record) for one in returns if was_delivered(one)])
+        queue.feed()
 
     # A channel's life
 
@@ -405,6 +416,8 @@ class Channel(Uncopyable, Generic[T]):
     def _recover(self) -> None:
         """Complete what a signal has interrupted.  May be made twice."""
         self._queue.recover()
+        if self._over is not None:
+            self._queue.waiters.dismiss(self._queue.waiters.everybody())
         self._answered()
 
     def _require_open(self) -> None:
@@ -439,9 +452,9 @@ class Channel(Uncopyable, Generic[T]):
         if paused is queue.paused:
             return
         queue.sweep()
-        queue.paused = paused
         for reader in self._consumers():
-            reader._fresh = 0
+            reader._fresh = 0  # first: a `get` must not go on by what it knows
+        queue.paused = paused
         queue.emit(Kind.PAUSED if paused else Kind.UNPAUSED)
         queue.feed()
 
@@ -471,7 +484,7 @@ class Channel(Uncopyable, Generic[T]):
                 text = "%s was closed; messages thrown away: %d"
                 self._monitor.log_later(text, self._title, thrown)
             return thrown
-        queue.draining = queue.noted = True
+        queue.draining = True
         self._handed_at_end = self._parent._handed()
         if queue.paused:
             self._pause(False)

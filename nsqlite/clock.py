@@ -183,6 +183,6 @@ def checked_clock(given: object) -> Clock:
     """
     if given is None:
         return SYSTEM
-    if not all(hasattr(given, name) for name in _CLOCK):
+    if isinstance(given, type) or not all(hasattr(given, name) for name in _CLOCK):
         raise InvalidOption("clock", given, "a Clock, as nsqlite.testing.ManualClock is")
     return cast("Clock", given)

@@ -12,6 +12,7 @@ How a consumer waits is another matter in an event loop: aio/consumer.py.
 Next: broker.py
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
@@ -25,18 +26,17 @@ from nsqlite.errors import (
     Empty,
     InvalidMessage,
     InvalidOption,
-    Reentered,
     WindowFull,
     shown,
 )
 from nsqlite.lock import Lock, insist, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
-from nsqlite.monitor import BUSY, Monitor, logger, run_both
+from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, seconds, timeout_ns, whole
 from nsqlite.queue import DELIVERED, FINISHED, Persistence, Queue
 from nsqlite.timerwheel import Page
 from nsqlite.topic import Topic
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import LoopTimer, Waiter, never
 
 if TYPE_CHECKING:
     from nsqlite.stats import ClientStats
@@ -49,6 +49,9 @@ SAME: Final[Any] = object()
 
 NOWHERE: Final[Page[Message[Any]]] = Page(0, 0, NEVER)
 """The page of all consumers that have got nothing yet; no moment falls into it."""
+
+_SPARE: Final = 64
+"""How many messages that are no longer in flight may be known by id, beside as many as are."""
 
 _numbers: Final = count(1)
 _numbering: Final = make_lock(rank=2)
@@ -83,7 +86,6 @@ class AnyConsumer(Uncopyable, Generic[T]):
         "_spare",
         "_timeout",
         "_unfinished",
-        "_waiters",
         "_window",
         "channel",
         "client_id",
@@ -145,16 +147,20 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._unfinished = 0
         self._requeued = 0
         self._over = False
-        self._waiters: dict[Waiter[Any], None] = {}
         self._spare: Final[list[Waiter[T]]] = []  # of gets that are over, for the next
         self._page = NOWHERE
         self._due = self._fresh = 0
-        self._by_id: dict[str, Message[T]] = {}
+        self._by_id: dict[str, Message[Any]] | None = None
         with _numbering:
             self.client_id: Final = next(_numbers)
         self._monitor.run(channel._join, self)
 
     # Its window
+
+    @property
+    def _held(self) -> int:
+        """How many messages it holds unanswered."""
+        return self._delivered - (self._allowed - self._window)
 
     def _is_full(self) -> bool:
         """Return whether it holds `max_in_flight` messages."""
@@ -224,10 +230,17 @@ class AnyConsumer(Uncopyable, Generic[T]):
         It waits its turn beside those that wait in `get`, first come, first served: for each
         message that becomes ready one of them is served.  It is called after the lock, by the
         thread that made the message ready; at once if there is one already; and also when the
-        consumer, the channel or the topic is over.
+        consumer, the channel or the topic is over.  Who was told is to `take`, or to `get`: until
+        then nobody else who waits is told of that message.
+
+        What falls due or times out becomes ready when somebody looks.  Called in an event loop on
+        an `nsqlite.aio.Consumer`, the loop looks in time; else whoever uses the channel next does.
+
+        Until it is called the consumer is kept, as one in whose `get` a thread waits.
 
         Args:
-            callback: what to call; it must not block.  What it raises is logged.
+            callback: what to call; it must not block.  An `Exception` that it raises is logged.  If
+                a signal throws something into it, it is called again.
 
         Returns:
             A function that calls it off.
@@ -235,31 +248,50 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if not callable(callback):
             raise InvalidOption("callback", callback, "a function without arguments")
 
-        once: dict[None, Callable[[], object]] = {None: callback}
+        timer = self._loop_timer()
 
         def tell() -> None:
-            call = once.pop(None, None)  # one thread alone has it
-            if call is None or waiter.gone:
+            if waiter.gone:
                 return
-            waiter.gone = True
+            if timer is not None:
+                timer.waiters.pop(id(waiter), None)
             try:
-                call()
+                callback()
             except Exception:
-                logger().exception("%r failed, which %r was to call", call, self)
+                logger().exception("%r failed, which %r was to call", callback, self)
+                self._monitor.call(self._decline)
+            waiter.gone = True  # after the call: what a signal cuts short is called again
+            waiter.owner = None  # it keeps nobody any more
+            waiter.wake = never
 
         waiter: Waiter[T] = Waiter(self._monitor, self, tell)
         waiter.hand = False
+        if timer is not None:
+            timer.waiters[id(waiter)] = None
         self._monitor.call(self._await_ready, waiter)
-        return lambda: self._monitor.call(self._call_off, waiter)
+        if timer is not None:
+            timer.set()
+        return lambda: self._monitor.call(self._call_off, waiter, timer)
 
-    def _call_off(self, waiter: Waiter[T]) -> None:
+    def _loop_timer(self) -> LoopTimer | None:
+        """Return what looks for deadlines in the event loop that runs; None if none does."""
+        return None
+
+    def _call_off(self, waiter: Waiter[T], timer: LoopTimer | None) -> None:
         """Have a function of `when_ready` not called; the next is told instead."""
         queue = self._queue
+        if timer is not None:
+            timer.waiters.pop(id(waiter), None)
         if waiter in queue.waiters:
             queue.waiters.leave(waiter)
-        elif not waiter.gone and queue.offered:
-            queue.offered -= 1
+        elif not waiter.gone:
+            self._decline()
         waiter.gone = True
+
+    def _decline(self) -> None:
+        """Have what this consumer was told of told to the next."""
+        queue = self._queue
+        queue.waiters.told.pop(weakref.ref(self), None)
         queue.feed()
 
     def _await_ready(self, waiter: Waiter[T]) -> None:
@@ -283,11 +315,11 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """Add what is ready now to a batch, up to `n`."""
         queue = self._queue
         self.channel._require_reader(self)
-        if queue.offered:
-            queue.offered -= 1
+        if queue.waiters.told:
+            queue.waiters.told.pop(weakref.ref(self), None)
         queue.take(self, batch, n - len(batch))
         if queue.waiters.able:
-            queue.feed()  # what was offered to this consumer and not taken is offered to the next
+            queue.feed()  # what this consumer was told of and has not taken is told to the next
 
     def _return(self, batch: list[Message[T]]) -> None:
         """Give back a batch that never reached its caller."""
@@ -320,7 +352,9 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     # Answering
 
-    def fin(self, message: Message[T]) -> None:
+    def fin(  # noqa: C901 - one path, on which each thing that is unusual is one test
+        self, message: Message[T]
+    ) -> None:
         """Finish a message: its channel forgets it (NSQ semantics §9).
 
         It does not read the clock.  So a message whose time is over, but which nobody has looked
@@ -333,16 +367,24 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """
         queue = self._queue
         monitor = self._monitor
+        done = False
         try:
             with self._lock:
                 if message._consumer is self and not (
                     monitor.state
                     or (queue.parked and self in queue.parked)
-                    or ((queue.noted or monitor.joins) and queue.minds(self))
+                    or (
+                        (monitor.joins or queue.draining)  # it may be the last one
+                        and not (queue.ready or queue.deferred.count)
+                        and self._delivered - self._allowed + self._window <= 1
+                    )
                 ):
                     # One piece, up to a call; if that is struck, `leaving` has it completed:
                     del message._page[message]
+                    done = True
                     self._allowed += 1
+                    if not queue.followed:
+                        return
                     if queue.persistence is not None:
                         queue.leaving = leaving = (message,)
                         queue.persistence.finished(leaving)
@@ -352,17 +394,17 @@ class AnyConsumer(Uncopyable, Generic[T]):
                     if monitor.watched:
                         queue.tell(FINISHED, message)
                     return
-        except (KeyError, AttributeError):  # stale, or no message at all: what follows tells
-            pass
-        except BaseException:
+        except BaseException as error:
             if queue.leaving:
                 insist(partial(monitor.run, queue.recover_leaving))
-            raise
+            if done or not isinstance(error, KeyError | AttributeError):
+                raise
+            # Else it is stale, or no message at all: what follows tells.
         finally:
             if monitor.after:
                 try:
                     monitor.settle()
-                except BaseException:  # a signal; somebody may be to be woken
+                except BaseException:  # a signal; a waiter may still need waking
                     insist(monitor.settle)
                     raise
         monitor.call(queue.finish, self, [message])
@@ -391,7 +433,12 @@ class AnyConsumer(Uncopyable, Generic[T]):
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
-        self._monitor.call(self._queue.requeue, self, message, seconds("delay", delay))
+        wait = seconds("delay", delay)
+        self._monitor.call(self._req, message, wait)
+
+    def _req(self, message: Message[T], wait: int) -> None:
+        now = self._queue.sweep()
+        self._queue.requeue(self, message, wait, now)
 
     def touch(self, message: Message[T]) -> None:
         """Give a message its whole time-out again, from now (NSQ semantics §9).
@@ -401,7 +448,11 @@ class AnyConsumer(Uncopyable, Generic[T]):
         Raises:
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
         """
-        self._monitor.call(self._queue.touch, self, message)
+        self._monitor.call(self._touch, message)
+
+    def _touch(self, message: Message[T]) -> None:
+        now = self._queue.sweep()
+        self._queue.touch(self, message, now)
 
     def move(self, message: Message[T], to: Topic[Any] | Channel[Any], body: Any = SAME) -> str:
         """Publish a message's body elsewhere and finish the message, in one step.
@@ -440,22 +491,32 @@ class AnyConsumer(Uncopyable, Generic[T]):
         run_both(self._monitor, to._monitor, move)
         return conclude()
 
-    # Answering by id, for who has sent ids away
+    # Answering by id, for callers that have kept only that
 
     def fin_ids(self, ids: Iterable[str]) -> list[str]:
         """Finish messages by their ids, as many of them as it holds (NSQ semantics §9).
+
+        The first answer by id goes through all that is in flight; from then on what this consumer
+        is given is known by its id.
 
         Returns:
             The ids that are not in flight here, in their order.
 
         Raises:
-            InvalidMessage: it is one id instead of several; nothing has changed.
+            InvalidMessage: it is one id instead of several, or one of them is no `str`; nothing has
+                changed.
             Reentered: called by a signal handler or destructor inside another call.
         """
-        return self._monitor.run(self._fin_ids, _several(ids))
+        found: list[Message[T]] = []  # lives on until the lock is free: bodies are forgotten then
+        return self._monitor.run(self._fin_ids, _several(ids), found)
 
-    def _fin_ids(self, ids: list[str]) -> list[str]:
-        return self._answer_ids(ids, partial(self._queue.finish, self))
+    def _fin_ids(self, ids: list[str], found: list[Message[T]]) -> list[str]:
+        self._queue.sweep()
+        missing = self._find(ids, found)
+        if found:
+            self._queue.finish(self, found)
+        self._forget(found)
+        return missing
 
     def req_ids(self, ids: Iterable[str], delay: float = 0) -> list[str]:
         """Requeue messages by their ids, as many of them as it holds; see `req` and `fin_ids`.
@@ -464,65 +525,60 @@ class AnyConsumer(Uncopyable, Generic[T]):
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
         wait = seconds("delay", delay)
-        return self._monitor.run(self._req_ids, _several(ids), wait)
+        found: list[Message[T]] = []
+        return self._monitor.run(self._req_ids, _several(ids), found, wait)
 
-    def _req_ids(self, ids: list[str], wait: int) -> list[str]:
-        def requeue(messages: list[Message[T]]) -> None:
-            for message in messages:
-                self._queue.requeue(self, message, wait)
-
-        return self._answer_ids(ids, requeue)
+    def _req_ids(self, ids: list[str], found: list[Message[T]], wait: int) -> list[str]:
+        now = self._queue.sweep()
+        missing = self._find(ids, found)
+        for message in found:
+            self._queue.requeue(self, message, wait, now)
+        self._forget(found)
+        return missing
 
     def touch_ids(self, ids: Iterable[str]) -> list[str]:
         """Touch messages by their ids, as many of them as it holds; see `touch` and `fin_ids`."""
-        return self._monitor.run(self._touch_ids, _several(ids))
+        found: list[Message[T]] = []
+        return self._monitor.run(self._touch_ids, _several(ids), found)
 
-    def _touch_ids(self, ids: list[str]) -> list[str]:
-        def touch(messages: list[Message[T]]) -> None:
-            for message in messages:
-                self._queue.touch(self, message)
-
-        return self._answer_ids(ids, touch)
-
-    def _answer_ids(self, ids: list[str], answer: Callable[[list[Message[T]]], None]) -> list[str]:
-        self._queue.sweep()
-        known = self._by_id
-        if not self._knows(ids):
-            self._index(ids)
-        found: dict[Message[T], None] = {}
-        missing: list[str] = []
-        for name in ids:
-            message = known.pop(name, None)
-            if message is not None and message in message._page:
-                found[message] = None
-            else:
-                missing.append(name)
-        if found:
-            answer(list(found))
-        known.update({message.id: message for message in found if message in message._page})
+    def _touch_ids(self, ids: list[str], found: list[Message[T]]) -> list[str]:
+        now = self._queue.sweep()
+        missing = self._find(list(dict.fromkeys(ids)), found)
+        for message in found:
+            self._queue.touch(self, message, now)
         return missing
 
-    def _knows(self, ids: list[str]) -> bool:
-        """Say whether it knows the messages of all these ids, as they were delivered last."""
-        known = self._by_id
-        return all(name in known and known[name] in known[name]._page for name in ids)
+    def _find(self, ids: list[str], found: list[Message[T]]) -> list[str]:
+        """Add the messages in flight that have these ids to a list; return the other ids."""
+        known = self._index()
+        missing: list[str] = []
+        seen: set[str] = set()
+        for name in ids:
+            message = known.get(name)
+            if message is not None and message in message._page and name not in seen:
+                found.append(message)
+                seen.add(name)
+            else:
+                missing.append(name)
+        return missing
 
-    def _index(self, ids: list[str]) -> None:
-        """Know the messages in flight by their ids: the new ones, and all if that will not do.
+    def _forget(self, answered: list[Message[T]]) -> None:
+        """Know the ids of messages no more; the caller still has the messages."""
+        known = self._index()
+        for message in answered:
+            known.pop(message.id, None)
 
-        So an answer costs what has been delivered since the last one, and a delivery nothing.
-        """
+    def _index(self) -> dict[str, Message[Any]]:
+        """Return what it was given by id, at least all that it holds."""
         known = self._by_id
-        for page in self._queue.timeouts.pages():
-            for message in reversed(page):
-                if message._consumer is self:
-                    if known.get(message.id) is message:
-                        break
-                    known[message.id] = message
-        if not self._knows(ids):
-            mine = (message for message in self._queue.timeouts if message._consumer is self)
-            self._by_id.clear()
-            self._by_id.update({message.id: message for message in mine})
+        if known is None or len(known) > 2 * self._held + _SPARE:
+            mine = [message for message in self._queue.timeouts if message._consumer is self]
+            self._by_id = {message.id: message for message in mine}
+            self._fresh = 0  # `get` leaves it to `Queue.deliver` to take note of the ids
+            if known is not None:
+                self._monitor.discard(known)
+            known = self._by_id
+        return known
 
     # Leaving
 
@@ -530,8 +586,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def in_flight_count(self) -> int:
         """How many messages it holds unanswered."""
         self._queue.advance()
-        with self._lock:
-            return self._delivered - (self._allowed - self._window)
+        return self._monitor.read(lambda: self._held)
 
     @property
     def closed(self) -> bool:
@@ -567,17 +622,18 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """Return a snapshot of its counters."""
         from nsqlite.stats import ClientStats  # noqa: PLC0415 - not to import nsqlite
 
-        with self._lock:
-            delivered, unfinished, requeued = self._delivered, self._unfinished, self._requeued
-            settled = self._allowed - self._window
-        return ClientStats(
+        return self._monitor.read(self._stats, ClientStats)
+
+    def _stats(self, kind: "type[ClientStats]") -> "ClientStats":
+        settled = self._allowed - self._window
+        return kind(
             client_id=self.client_id,
             name=self.name,
             ready_count=self.max_in_flight,
-            in_flight_count=delivered - settled,
-            message_count=delivered,
-            finish_count=settled - unfinished,
-            requeue_count=requeued,
+            in_flight_count=self._delivered - settled,
+            message_count=self._delivered,
+            finish_count=settled - self._unfinished,
+            requeue_count=self._requeued,
             connect_ts=self._connect_ts,
         )
 
@@ -585,8 +641,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """Show its number and name, its channel, its state and what it holds."""
         name = "" if self.name is None else f" {self.name!r}"
         window = "" if self.max_in_flight is None else f"/{self.max_in_flight}"
-        held = self._delivered - (self._allowed - self._window)
-        state = "closed" if self.closed else f"in_flight={held}{window}"
+        state = "closed" if self.closed else f"in_flight={self._held}{window}"
         return f"<Consumer {self.client_id}{name} of {self.channel._title} {state}>"
 
 
@@ -594,11 +649,15 @@ def _several(ids: Iterable[str]) -> list[str]:
     """Return ids as a list.
 
     Raises:
-        InvalidMessage: they are not several.
+        InvalidMessage: they are not several, or one of them is no str.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidMessage(f"expected several ids, not {shown(ids)}")
-    return list(ids)
+    several = list(ids)
+    for name in several:
+        if not isinstance(name, str):
+            raise InvalidMessage(f"expected ids of 16 hex characters, not {shown(name)}")
+    return several
 
 
 class Consumer(AnyConsumer[T]):
@@ -652,58 +711,51 @@ class Consumer(AnyConsumer[T]):
         if queue.beyond and queue.persistence is not None:
             queue.persistence.read_ahead()
         message: Message[T] = Message()
-        got: Message[T] | None = None
         try:
-            with self._lock:
-                now = self._now()
-                if now >= self._fresh and ready and not monitor.state:
-                    queue.renew(self, now)
-                if (
-                    ready
-                    and now < self._fresh
-                    and self._delivered < self._allowed
-                    and not (monitor.state or monitor.putters)
-                ):
-                    message._record = ready[0]
-                    message._consumer = self
-                    message._page = page = self._page
-                    # One piece:
-                    self._delivered += 1
-                    page[message] = self._due
-                    del ready[0]
-                    if monitor.watched:
-                        queue.tell(DELIVERED, message, self._due)
-                    if queue.persistence is None:
-                        return message
-                    queue.persistence.delivered((message,))
-                    got = message
-                elif monitor.state == BUSY:
-                    raise Reentered("get")  # noqa: TRY301 - having changed nothing
-                elif (
-                    ready
-                    or monitor.state
-                    or now >= queue.due
-                    or self._over
-                    or self.channel._over is not None
-                ):
-                    got = monitor.perform(self.channel._receive, self, None)
+            try:
+                with self._lock:
+                    now = self._now()
+                    if (
+                        (now < self._fresh or (ready and queue.renew(self, now)))
+                        and ready
+                        and self._delivered < self._allowed
+                        and not (monitor.state or monitor.putters)
+                    ):
+                        message._record = ready[0]
+                        message._consumer = self
+                        message._page = page = self._page
+                        # One piece:
+                        self._delivered += 1
+                        page[message] = self._due
+                        del ready[0]
+                        if not queue.followed:
+                            return message
+                        if monitor.watched:
+                            queue.tell(DELIVERED, message, self._due)
+                        if queue.persistence is not None:
+                            queue.persistence.delivered((message,))
+                        taken = True
+                    else:
+                        taken = False
+                        over = self._over or self.channel._over is not None
+                        looked = not (ready or queue.beyond or now >= queue.due or over)
+            finally:
+                if monitor.after:
+                    try:
+                        monitor.settle()
+                    except BaseException:  # a signal; a waiter may still need waking
+                        insist(monitor.settle)
+                        raise
         except BaseException:
-            insist(partial(monitor.call, self._return, [message]))  # it never reached its caller
+            insist(partial(self._forsake, message, None))  # it never reached its caller
             raise
-        finally:
-            if monitor.after:
-                try:
-                    monitor.settle()
-                except BaseException:  # a signal; somebody may be to be woken
-                    insist(monitor.settle)
-                    raise
-        if got is None:
-            if limit == 0 and not queue.beyond:
+        if not taken:
+            if limit == 0 and looked and not monitor.state:
                 raise self._nothing()
-            got = self._first(limit)
+            message = self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
-            self._count(queue.persistence, [got])
-        return got
+            self._count(queue.persistence, [message])
+        return message
 
     def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -728,10 +780,10 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch:
+            if not batch and (limit != 0 or self._queue.beyond):
                 batch.append(self._first(limit))
                 self._grab(batch, n)
-            if patience:
+            if patience and batch:
                 self._linger(batch, n, patience)
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
@@ -740,6 +792,8 @@ class Consumer(AnyConsumer[T]):
         except BaseException:
             insist(partial(self._monitor.call, self._return, batch))
             raise
+        if not batch:
+            raise self._nothing()
         persistence = self._queue.persistence
         if persistence is not None and persistence.counted:
             self._count(persistence, batch)
@@ -771,69 +825,80 @@ class Consumer(AnyConsumer[T]):
 
     def _first(self, limit: int | None) -> Message[T]:
         """Have something in memory if there is something in the store, and wait; takes the lock."""
-        if self._queue.persistence is not None:
-            return self._fetch_first(self._queue.persistence, limit)
-        return self._wait(limit)
-
-    def _fetch_first(self, persistence: Persistence, limit: int | None) -> Message[T]:
-        """Read until there is something in memory, or nothing in the store; then wait."""
-        while self._is_short():
+        persistence = self._queue.persistence
+        while persistence is not None and self._is_short():
             persistence.fetch()
-        message = self._monitor.run(self.channel._receive, self, None)
-        return self._wait(limit) if message is None else message
+        return self._wait(limit)
 
     def _wait(self, limit: int | None) -> Message[T]:
         """Wait for a message for so many nanoseconds; takes the lock."""
-        if limit == 0:
-            raise self._nothing()  # the caller has looked
-        self._monitor.require_free("get")
-        message = self._wait_until(None if limit is None else self._now() + limit)
-        if message is None:
-            raise self._nothing()
-        return message
-
-    def _wait_until(self, moment: int | None) -> Message[T] | None:
-        """Wait for a message until a moment; takes the lock."""
+        moment = None if limit is None else self._now() + limit
+        message: Message[T] = Message()
+        got: Message[T] | None = None
+        waiter: Waiter[T] | None = None
         try:
+            if limit != 0:
+                waiter = self._waiter()
+            got = self._monitor.run(self.channel._receive, self, message, waiter)
+            if waiter is not None:
+                if got is None:
+                    got = self._sleep(message, waiter, moment)
+                self._put_by(waiter)
+        except BaseException:
+            insist(partial(self._forsake, got or message, waiter))
+            raise
+        if got is None:
+            raise self._nothing()
+        return got
+
+    def _waiter(self) -> Waiter[T]:
+        """Return what stands for a get that waits: one that is not used any more, or a new one."""
+        if self._spare:
             waiter = self._spare.pop()
             waiter.owner = self
-        except IndexError:
-            waiter = Waiter(self._monitor, self)
-        try:
-            message = self._sleep(waiter, moment)
-        except BaseException:
-            waiter.gone = True  # before anything else can be thrown in
-            insist(partial(self._monitor.run, self.channel._abandon, waiter))
-            raise
-        self._waiters.pop(waiter, None)
+            waiter.gone = False
+            return waiter
+        return Waiter(self._monitor, self)
+
+    def _put_by(self, waiter: Waiter[T]) -> None:
+        """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
         self._spare.append(waiter)
-        return message
 
-    def _sleep(self, waiter: Waiter[T], moment: int | None) -> Message[T] | None:
-        """Queue up and sleep until the waiter was handed a message, or its time is over."""
+    def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
+        """Leave no trace of a get that was interrupted; takes the lock.  May be made twice."""
+        if waiter is not None:
+            waiter.gone = True
+        self._monitor.call(self.channel._abandon, message, waiter)
+
+    def _sleep(
+        self, message: Message[T], waiter: Waiter[T], moment: int | None
+    ) -> Message[T] | None:
+        """Sleep until a waiter that has queued up was handed a message, or its time is over."""
         queue = self._queue
         channel = self.channel
         monitor = self._monitor
         waiters = queue.waiters
         wait = self._clock.wait
+        monitor.require_free("get")
         while True:
-            message = monitor.run(channel._receive, self, waiter)
-            if message is not None:
-                return message
             until = moment
             if waiters.watcher is waiter and (due := queue.due) != NEVER:
                 until = due if moment is None or due < moment else moment
             if not wait(waiter.bell, until, f"get() on {channel._title}"):
                 if until == moment:
-                    return monitor.run(channel._give_up, waiter)
-            elif (message := waiter.claim()) is not None:
-                return message
+                    return monitor.run(channel._give_up, self, message, waiter)
+            elif (got := waiters.claim(waiter)) is not None:
+                return got
+            got = monitor.run(channel._receive, self, message, waiter)
+            if got is not None:
+                return got
 
     def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
         """Finish a message and return the next one, in one go; for a worker's threads.
 
-        Where many threads want the lock at a time, asking once is twice as fast.
+        Where many threads want the lock at a time, asking once is twice as fast.  No signal comes
+        into a worker's threads, so nothing is given back here.
 
         Returns:
             None if one of both cannot be done at once; then nothing has changed.
@@ -848,11 +913,11 @@ class Consumer(AnyConsumer[T]):
                 or now >= self._fresh
                 or not queue.ready
                 or self._delivered > self._allowed
-                or queue.noted
-                or queue.persistence is not None
+                or queue.draining
+                or queue.followed
                 or queue.parked
-                or monitor.watched
                 or monitor.putters
+                or monitor.after
                 or message not in message._page
                 or message._consumer is not self
             ):

@@ -207,6 +207,9 @@ class Empty(NSQLiteError, queue.Empty):
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.channel, self.why)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.channel!r}, {str(self)!r})"
+
     def __str__(self) -> str:
         text = f"no message came on channel {self.channel!r} in time"
         return f"{text}: {self.why}" if self.why else text
@@ -264,7 +267,8 @@ class Closed(NSQLiteError):
 
     Attributes:
         what: which one, in words.
-        how: ``"closed"``, ``"deleted"``; of a worker ``"started already"`` or ``"stopped"``.
+        how: ``"closed"``, ``"deleted"``, ``"draining"``; of a worker ``"started already"`` or
+            ``"stopped"``.
     """
 
     def __init__(self, what: str, how: str = "closed") -> None:

@@ -143,7 +143,7 @@ def observed(callback: object, kinds: Iterable[str] | None = None) -> Observed:
     if not wanted:
         raise InvalidOption("kinds", kinds, f"several of {known}")
     for kind in wanted:
-        if kind not in ALL:
+        if not isinstance(kind, str) or kind not in ALL:
             raise InvalidOption("kind of event", kind, f"one of {known}")
     return Observed(callback, frozenset(Kind(str(kind)) for kind in wanted))
 

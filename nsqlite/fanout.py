@@ -43,9 +43,11 @@ class FanOut(Generic[T]):
         excess: what the queues have to drop for the put under way.
         appends: what brings a record that is ready to each of the queues; empty where there is more
             to do for it, or the topic is over.
-        append: the only one of these; None where there are several.
+        append: the only one of these, if its queue is not bounded; else None.
         readies: where the queues have what is ready, but for those that a store keeps.
         bounded: those of these queues that have a limit.
+        stale: the four above are to be found anew; meanwhile there are no `appends`.
+        closing: the topic takes no more.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class FanOut(Generic[T]):
         "append",
         "appends",
         "bounded",
+        "closing",
         "excess",
         "held",
         "kept",
@@ -66,6 +69,7 @@ class FanOut(Generic[T]):
         "records",
         "rest",
         "size",
+        "stale",
     )
 
     def __init__(self, name: str, options: Options, clock: Clock, monitor: Monitor) -> None:
@@ -87,6 +91,8 @@ class FanOut(Generic[T]):
         self.appends: tuple[Callable[[Record[T]], None], ...] = ()
         self.append: Callable[[Record[T]], None] | None = None
         self.bounded: tuple[Queue[T], ...] = ()
+        self.stale: bool = False
+        self.closing: bool = False
 
     def is_flowing(self) -> bool:
         """Return whether messages are handed on at once."""
@@ -111,16 +117,27 @@ class FanOut(Generic[T]):
         """Return how many messages the topic holds, the deferred ones too, as in nsqd."""
         return self.held.depth() + len(self.held.deferred)
 
-    def direct(self, *, closing: bool) -> None:
-        """Decide how a record is brought to the queues, after these have changed."""
+    def redirect(self, *, closing: bool) -> None:
+        """Have the next put call `direct`: the queues have changed, or the topic is over.
+
+        So to make many channels costs each of them little.
+        """
+        self.stale = True
+        self.closing = closing
+        self.appends = ()
+        self.append = None
+
+    def direct(self) -> None:
+        """Decide how a record is brought to the queues."""
         queues = self.queues
         self.bounded = tuple(queue for queue in queues if queue.limit is not None)
         self.readies = tuple(queue.ready for queue in queues if queue.persistence is None)
-        if closing or not self.is_flowing() or any(q.persistence is not None for q in queues):
-            self.appends = ()
-        else:
-            self.appends = tuple(queue.ready.append for queue in queues)
-        self.append = self.appends[0] if len(self.appends) == 1 else None
+        plain = len(self.readies) == len(queues)
+        if plain and self.is_flowing() and not self.closing:
+            self.appends = tuple(ready.append for ready in self.readies)
+            if len(self.appends) == 1 and not self.bounded:
+                self.append = self.appends[0]
+        self.stale = False
 
     # Judging
 
@@ -133,6 +150,8 @@ class FanOut(Generic[T]):
         Raises:
             Full: there is no use in waiting.
         """
+        if self.stale:
+            self.direct()
         full = None
         putters = self._monitor.putters
         for queue in self.targets():
@@ -183,6 +202,8 @@ class FanOut(Generic[T]):
             due: until when they wait; None if they are ready at once.
             moved: what is finished by being put here.
         """
+        if self.stale:
+            self.direct()
         if self._monitor.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)
@@ -221,8 +242,7 @@ class FanOut(Generic[T]):
 
         An interrupted one is completed by being made again.
         """
-        fresh = len(self.records)
-        if fresh:
+        if self.records:
             for ready in self.rest:
                 ready.extend(self.records)  # one piece with the line above
             self.records = ()
@@ -233,23 +253,23 @@ class FanOut(Generic[T]):
                 queue.defer(records, due)
             self.later = None
         if self._monitor.waiting:
-            self.feed(fresh)
+            self.feed()
         if self.excess:
             for queue, most in self.excess:
                 queue.drop_excess(most)
             self.excess = ()
 
-    def feed(self, fresh: int) -> None:
-        """Hand ready messages to those who wait for one; so many have just become ready."""
+    def feed(self) -> None:
+        """Hand ready messages to those who wait for one."""
         for queue in self.queues:
             if queue.waiters.able:
-                queue.feed(fresh)
+                queue.feed()
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
         if self.is_flowing() and not self.held.is_idle():
             self.held.sweep()
-            self._hand_on_later()
+            self.hand_on_later()
             records = list(self.held.ready)
             self.rest = iter([queue.ready for queue in self.queues])
             # One piece, up to the call that follows:
@@ -259,9 +279,12 @@ class FanOut(Generic[T]):
             self.complete()
         self.room()
 
-    def _hand_on_later(self) -> None:
-        """Hand on what is not due yet.  May be made twice."""
-        for due, records in self.held.deferred.buckets():
+    def hand_on_later(self) -> None:
+        """Hand on what is not due yet.  Made twice in a row, it hands it on once."""
+        deferred = self.held.deferred
+        for due, records in deferred.buckets():
             for queue in self.queues:
                 queue.defer(records, due)
-        self.kept -= len(self.held.deferred.clear())
+        self.kept -= deferred.count  # one piece with the next line
+        deferred.count = 0
+        deferred.clear()

@@ -2,8 +2,8 @@
 
 The rule: a lock is held only inside a `with`, and never by a thread that a fork left behind.
 
-*Signals.*  CPython runs signal handlers when a call has returned, when a Python function begins and
-when a loop goes round.  `with` takes the lock and arms its release with no such moment between;
+*Signals.*  CPython runs signal handlers when a call of C code has returned, when a Python function
+begins and when a loop goes round.  `with` takes the lock and arms its release with no such moment between;
 `acquire()` before a `try` has one.  What has several steps and must not stay half done is done by
 `insist`.  A loop that goes round by a condition has a function of its own, never the body of a
 `with` or `try`: as it goes round, CPython 3.12 and 3.13 forget what is around it.
@@ -25,7 +25,7 @@ from typing import Final
 _serials: Final = count()
 _locks: Final[set["weakref.ref[Lock]"]] = set()
 _forget: Final = _locks.discard  # one for all locks; in C, so no signal strikes as a lock goes
-_forking: Final[list["Lock"]] = []  # while the process forks
+_forking: Final[dict[int, list["Lock"]]] = {}  # what each thread that forks has taken
 
 
 def insist(step: Callable[[], object]) -> None:
@@ -128,12 +128,13 @@ def make_lock(rank: int, forked: Callable[[], None] = lambda: None) -> Lock:
 def _before_fork() -> None:
     """Take all locks; begin anew if another thread has made one meanwhile."""
     while True:
+        taken = _forking[threading.get_ident()] = []
         known = _locks.copy()
         for reference in sorted(known, key=_place):
             lock = reference()
             if lock is not None:
                 lock.__enter__()
-                _forking.append(lock)
+                taken.append(lock)
         if _locks.copy() <= known:
             return
         _after_fork_in_parent()
@@ -146,13 +147,13 @@ def _place(reference: "weakref.ref[Lock]") -> tuple[int, int]:
 
 
 def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().__exit__(None, None, None)
+    for lock in reversed(_forking.pop(threading.get_ident())):
+        lock.__exit__(None, None, None)
 
 
 def _after_fork_in_child() -> None:
-    locks = _forking.copy()
-    _forking.clear()
+    locks = _forking.pop(threading.get_ident())
+    _forking.clear()  # of other threads, which are gone
     for lock in locks:
         lock._renew()
     for lock in locks:

@@ -7,7 +7,7 @@ bodies) is collected under the lock and done after it.
 How a reader can check the rest:
 
 *Signals.*  CPython runs a signal handler when a function begins, when a loop goes round and when a
-call has returned; nowhere else.  So a few plain statements that end in one call are one piece: an
+call of C code has returned; nowhere else, so not when a Python function has.  So a few plain statements that end in one call are one piece: an
 exception thrown by a handler finds them done or not begun, and comments say where that is meant.
 An operation of several pieces runs in `perform`; if it is interrupted it leaves `state` at
 `INTERRUPTED`, and `recover` completes it, at once or before the next operation.
@@ -53,10 +53,12 @@ NO_EVENTS: Final[deque[Event]] = deque(maxlen=0)
 
 _CALLS: Final = {
     "_receive": "get",
+    "keep": "get",
     "_create": "channel",
     "_join": "Consumer",
     "_is_idle": "idle",
     "_list_deferred": "deferred",
+    "_perform_both": "move",
     "look": "join",
     "require": "move",
 }
@@ -103,7 +105,6 @@ class Monitor:
         "_events",
         "_logs",
         "_telling",
-        "_waking",
         "after",
         "joins",
         "lock",
@@ -137,7 +138,6 @@ class Monitor:
         self._logs: list[Callable[[], None]] = []
         self._events = NO_EVENTS
         self._telling = False
-        self._waking = False
 
     # Operations
 
@@ -158,7 +158,20 @@ class Monitor:
             if self.after:
                 try:
                     self.settle()
-                except BaseException:  # a signal; somebody may be to be woken
+                except BaseException:  # a signal; a waiter may still need waking
+                    insist(self.settle)
+                    raise
+
+    def read(self, reading: Callable[[*Ts], R], *args: *Ts) -> R:
+        """Read something under the lock, inside of an operation too, then do what is left."""
+        try:
+            with self.lock:
+                return reading(*args)
+        finally:
+            if self.after:
+                try:
+                    self.settle()
+                except BaseException:
                     insist(self.settle)
                     raise
 
@@ -336,31 +349,19 @@ class Monitor:
         self.woken[call] = None
 
     def _wake(self) -> None:
-        """Wake who is to be woken; one thread does it, the others leave theirs to it."""
-        mine = False
-        try:
-            while True:
-                with self.lock:
-                    if self._waking and not mine:
-                        return
-                    self._waking = mine = len(self.woken) > 0
-                    if not mine:
-                        return
-                for call in list(self.woken):
-                    self._wake_one(call)
-        finally:
-            if mine:
-                self._waking = False
+        """Wake who is to be woken."""
+        for call in list(self.woken):
+            self._wake_one(call)
 
     def _wake_one(self, call: Wakeable) -> None:
-        """Wake one.
+        """Wake one; of several threads the one that takes it off the list does so.
 
-        It is taken off the list first, so that it can be listed anew meanwhile; and is listed again
-        if a signal strikes, so that at worst it wakes twice, and never sleeps on.
+        It is listed again if a signal strikes, so that at worst it is woken twice, and never sleeps
+        on.
         """
         try:
-            self.woken.pop(call, None)
-            call.wake()
+            if self.woken.pop(call, self) is None:
+                call.wake()
         except BaseException as error:
             self.woken[call] = None  # before another one can strike
             if not isinstance(error, Exception) or _wakes(call):
@@ -382,7 +383,6 @@ class Monitor:
         self.woken.clear()
         self.waiting = 0
         self._telling = False
-        self._waking = False
         self._events.clear()
         self._logs.clear()
 
@@ -445,16 +445,26 @@ def _attempt_until(one: Monitor, other: Monitor, operation: Callable[[], R]) -> 
     return done[0]
 
 
+def _perform_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
+    """Make an operation of two topics; both locks are held, and `one` is busy."""
+    try:
+        return other.perform(operation)
+    except BaseException:
+        if QUIET in {one.state, other.state}:  # one of both refused it, having changed nothing
+            one.state = other.state = QUIET
+        raise
+
+
 def _attempt(one: Monitor, other: Monitor, operation: Callable[[], R]) -> tuple[R] | None:
     """Make an operation under two locks if the second is free; else change nothing."""
     with one.lock:
         if other.lock.owned():  # by this thread, so it need not wait
             with other.lock:
-                return (one.perform(other.perform, operation),)
+                return (one.perform(_perform_both, one, other, operation),)
         try:
             try:
                 if other.lock.attempt():
-                    return (one.perform(other.perform, operation),)
+                    return (one.perform(_perform_both, one, other, operation),)
             finally:
                 insist(partial(_give_back, other))
         except BaseException:

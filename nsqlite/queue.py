@@ -17,7 +17,6 @@ interrupted between them; monitor.py tells why.
 Next: channel.py
 """
 
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import filterfalse, repeat, starmap
@@ -66,7 +65,7 @@ class Holder(Owner, Windowed, Protocol):
         _allowed: how many it may have been given by now: its window and what it has given up.
         _unfinished: how many it has given up without finishing them.
         _requeued: how many of these it has requeued.
-        _waiters: its gets that wait, and have not taken what they were handed.
+        _by_id: what it was given, by id; None as long as it has never answered by id.
         _page: where a message that it is given now times out.
         _due: when that is.
         _fresh: until when both are right, nothing is due, and `get` has nothing else to mind.
@@ -76,7 +75,7 @@ class Holder(Owner, Windowed, Protocol):
     _allowed: int
     _unfinished: int
     _requeued: int
-    _waiters: dict[Waiter[Any], None]
+    _by_id: dict[str, Message[Any]] | None
     _page: Page[Message[Any]]
     _due: int
     _fresh: int
@@ -208,14 +207,14 @@ class Queue(Generic[T]):
         answered: called when messages were answered, and there may be nothing left.
         latency: how long messages took from put to fin, None if nobody wants to know.
         persistence: what a store keeps of this, None without one.
-        noted: whether there is more to do with what is finished: to measure, or for a drain.
+        followed: the store, an observer or `latency` wants to know what is delivered or finished.
+            It stands for these three: to ask them one by one costs put, get and fin 2 %.
         beyond: how many more are ready, behind these, in a store's file alone.
         reserved: for how many more, which are just being stored, there must be room.
-        offered: how many of those ready somebody was told of and has not asked for yet.
         leaving: what is being finished, all of it one consumer's.
         taking: what is being delivered in a batch, all of it to one consumer.
-        returned: the ids of those at the head that were given back, in two parts, oldest first;
-            some may have left it.
+        returned: of those at the head that were given back the two parts of the id and the
+            deliveries, the next one last; some may have left it.
         coming: a page that has timed out, on its way to the ready ones.
         dropped_count: how many an overflow policy dropped.
         requeue_count: how many were requeued.
@@ -238,12 +237,11 @@ class Queue(Generic[T]):
         "draining",
         "dropped_count",
         "due",
+        "followed",
         "latency",
         "leaving",
         "limit",
         "names",
-        "noted",
-        "offered",
         "parked",
         "paused",
         "persistence",
@@ -306,14 +304,13 @@ class Queue(Generic[T]):
             window = seconds("window", options.e2e_processing_latency_window_time)
             self.latency = Latency(window, self._now())
         self.persistence: Persistence | None = None
-        self.noted: bool = self.latency is not None
+        self.followed: bool = monitor.watched or self.latency is not None
         self.beyond: int = 0
         self.reserved: int = 0
-        self.offered: int = 0
         self.leaving: Sequence[Message[T]] = ()
         self.taking: Sequence[Message[T]] = ()
         self.coming: Coming[T] | None = None
-        self.returned: Final[list[tuple[str, ...]]] = []
+        self.returned: Final[list[tuple[Any, ...]]] = []
         self.dropped_count: int = 0
         self.requeue_count: int = 0
         self.timeout_count: int = 0
@@ -321,19 +318,18 @@ class Queue(Generic[T]):
     def keep(self, persistence: Persistence) -> None:
         """Have a store keep this queue, which is new and empty."""
         self.persistence = persistence
+        self.follow()
+
+    def follow(self) -> None:
+        """Find out whether anybody wants to know what is delivered or finished."""
+        measured = self.latency is not None
+        self.followed = self._monitor.watched or measured or self.persistence is not None
 
     # How much there is
 
     def is_idle(self) -> bool:
         """Return whether nothing is ready, in flight or deferred."""
         return not (self.ready or self.beyond or self.timeouts or self.deferred)
-
-    def minds(self, owner: Holder) -> bool:
-        """Return whether there is more to do when an owner finishes a message than to forget it."""
-        held = owner._delivered - (owner._allowed - owner._window)
-        if held > 1 or self.ready or self.deferred:
-            return False  # it is not the last one, for which a join or drain waits
-        return self.draining or len(self._monitor.joins) > 0
 
     def why_empty(self) -> str:
         """Return in words what there is instead of a ready message; needs no lock."""
@@ -432,6 +428,9 @@ class Queue(Generic[T]):
             try:
                 self._act(now)
             finally:
+                if self.timeouts.stale:
+                    self._monitor.discard(*self.timeouts.stale)
+                    self.timeouts.stale.clear()
                 self._set_due()
                 self.feed()
         return now
@@ -443,7 +442,7 @@ class Queue(Generic[T]):
         if self.coming is not None:
             self._come()
         self.recover_leaving()
-        self.offered = 0
+        self.waiters.told.clear()
         self._set_due()
         self.sweep()
         self.waiters.unpark_all()
@@ -463,7 +462,7 @@ class Queue(Generic[T]):
             while (page := self.timeouts.whole(now)) is not None:
                 messages = page.in_order()
                 owners = Counter(map(CONSUMER, messages))
-                if self.parked or any(owner._waiters for owner in owners):
+                if self.parked or self.waiters.handed:
                     break  # what was handed over and not claimed is another matter
                 for message in messages:
                     message._outcome = TIMED_OUT
@@ -478,10 +477,10 @@ class Queue(Generic[T]):
                 self._come()
         ready = self.ready
         for message, due, page in self.timeouts.until(now):
-            owner: Holder = message._consumer
-            if owner._waiters and _unclaimed(message, owner._waiters):
+            if self.waiters.handed.pop(message, None) is not None:
                 self.give_back([(message, message._record)])
                 continue
+            owner: Holder = message._consumer
             body, timestamp, prefix, suffix, attempts = message._record
             again = body, timestamp, prefix, suffix, attempts + 1
             # One piece, up to the call that follows:
@@ -543,17 +542,24 @@ class Queue(Generic[T]):
 
     # To consumers
 
-    def deliver(self, owner: Holder, now: int, waiter: Waiter[T] | None = None) -> Message[T]:
+    def deliver(
+        self, owner: Holder, now: int, message: Message[T], waiter: Waiter[T] | None = None
+    ) -> Message[T]:
         """Move the first ready message into flight; there must be one, and room in the window.
 
-        A waiter is handed it, taken out of the wait queue and woken.
+        Args:
+            owner: who gets it.
+            now: the time.
+            message: what it becomes, bare so far; the caller gives it back if it does not get it.
+            waiter: who is handed it, taken out of the wait queue and woken.
         """
         if now >= owner._fresh:
             self.renew(owner, now)
-        message: Message[T] = Message()
-        message._record = self.ready[0]
+        message._record = record = self.ready[0]
         message._consumer = owner
         message._page = page = owner._page
+        if owner._by_id is not None:
+            owner._by_id[record[2] + record[3]] = message
         # One piece, up to the call that follows:
         owner._delivered += 1
         page[message] = owner._due
@@ -561,6 +567,7 @@ class Queue(Generic[T]):
         if waiter is not None:
             waiters = self.waiters
             waiter.message = message
+            waiters.handed[message] = waiter
             del waiters.able[waiter]
             self._monitor.waiting -= 1
             # Not by `notify`: a function begins where a signal may strike.
@@ -624,6 +631,8 @@ class Queue(Generic[T]):
             message._page = page
         filing = zip(fresh, repeat(owner._due), strict=False)
         leaving = starmap(ready.popleft, repeat((), room))
+        if owner._by_id is not None:
+            owner._by_id.update({message.id: message for message in fresh})
         batch.extend(fresh)  # before they are filed: what is interrupted is given back from here
         # One piece: from here on `recover` undoes what has not left the queue, by one call, below.
         owner._delivered += room
@@ -648,8 +657,12 @@ class Queue(Generic[T]):
             taken[0]._consumer._delivered -= len(taken)  # one piece with the next line
         self.taking = ()
 
-    def renew(self, owner: Holder, now: int) -> None:
-        """Find the page for what a consumer is given from now on."""
+    def renew(self, owner: Holder, now: int) -> bool:
+        """Find the page for what a consumer is given from now on.
+
+        Returns:
+            Whether that may be used without a further look at the time.
+        """
         timeout = owner._timeout
         timeouts = self.timeouts
         resolution = timeouts.resolution
@@ -668,29 +681,21 @@ class Queue(Generic[T]):
         owner._due = due
         if self.due < fresh:  # noqa: PLR1730 - the same
             fresh = self.due
-        owner._fresh = 0 if self.paused else fresh  # in a pause there is more to mind than the time
+        # In a pause, and where ids are to be noted, `get` has more to do than look at the time.
+        owner._fresh = fresh = 0 if self.paused or owner._by_id is not None else fresh
+        return now < fresh
 
-    def feed(self, fresh: int = 0) -> None:
-        """Hand ready messages to those who wait, until one of both runs out.
-
-        Args:
-            fresh: how many have just become ready, and so were offered to nobody.
-        """
+    def feed(self) -> None:
+        """Hand ready messages to those who wait, until one of both runs out."""
         waiters = self.waiters
-        if self.offered:
-            self.offered = max(0, min(self.offered, len(self.ready) - fresh))
         if not self.paused:
             while self.ready and waiters.able:
                 waiter = waiters.first()
                 if waiter is None:
                     break
                 if waiter.hand:
-                    self.deliver(waiter.owner, self._now(), waiter)
-                elif self.offered < len(self.ready):
-                    self.offered += 1
-                    waiters.leave(waiter)
-                    waiter.notify()
-                else:
+                    self.deliver(waiter.owner, self._now(), Message(), waiter)
+                elif not waiters.tell(waiter, len(self.ready)):
                     break
         if waiters.watcher is None and waiters.threads:
             waiters.appoint()
@@ -720,16 +725,25 @@ class Queue(Generic[T]):
             owner._unfinished += 1
         del page[message]
         self.ready.insert(place, record)
-        self.returned.insert(place, record[2:4])
+        self.returned.insert(len(self.returned) - place, record[2:5])
         self.waiters.unpark(owner)
         self.emit(Kind.RETURNED, record, owner)
 
     def _place(self, record: Record[T]) -> int:
         """Return how many at the head were given back, too, and published before one."""
         ready, returned = self.ready, self.returned
-        while returned and not (ready and ready[0][2:4] == returned[0]):
-            del returned[0]  # it has left the head since
-        return bisect_left(returned, record[2:4])
+        while returned and not (ready and ready[0][2:5] == returned[-1]):
+            returned.pop()  # it has left the head since
+        name = record[2:4]
+        low, high = 0, len(returned)
+        if returned and returned[-1][:2] < name:  # seldom: who gives back many begins with the last
+            while low < high:
+                middle = (low + high) // 2
+                if returned[-1 - middle][:2] < name:
+                    low = middle + 1
+                else:
+                    high = middle
+        return low
 
     # From consumers
 
@@ -814,9 +828,8 @@ class Queue(Generic[T]):
         self.emit(Kind.RETURNED, message._record, owner)
         self.emit(Kind.DELIVERED, counted(message), owner, due)
 
-    def requeue(self, owner: Holder, message: Message[T], delay: int) -> None:
-        """Make a message ready again, or deferred."""
-        now = self.sweep()
+    def requeue(self, owner: Holder, message: Message[T], delay: int, now: int) -> None:
+        """Make a message ready again, or deferred; the caller has swept."""
         self.require(owner, message)
         again = counted(message)
         old = message._page
@@ -843,9 +856,8 @@ class Queue(Generic[T]):
                 self.emit(Kind.DEFERRED, again, None, due)
         self.settled(owner)
 
-    def touch(self, owner: Holder, message: Message[T]) -> None:
-        """Give a message its whole time-out again, up to the longest."""
-        now = self.sweep()
+    def touch(self, owner: Holder, message: Message[T], now: int) -> None:
+        """Give a message its whole time-out again, up to the longest; the caller has swept."""
         self.require(owner, message)
         old = message._page
         if not hasattr(message, "_since"):
@@ -875,8 +887,7 @@ class Queue(Generic[T]):
         for page in self.timeouts.pages():
             for message in list(page):
                 owner: Holder = message._consumer
-                if owner._waiters:
-                    _unclaimed(message, owner._waiters)
+                self.waiters.handed.pop(message, None)
                 monitor.discard(message)
                 # One piece:
                 message._outcome = DROPPED
@@ -968,17 +979,9 @@ class Queue(Generic[T]):
         for owner, count in held.items():
             settled = owner._allowed - owner._window
             assert owner._delivered - settled == count, (owner._delivered, settled, count)
-        if self.ready and not self.paused:
+        if len(self.ready) > self.waiters.count_told() and not self.paused:
             assert all(waiter.owner._is_full() for waiter in self.waiters.able), "one was forgotten"
         self.waiters._check()
-
-
-def _unclaimed(message: Message[Any], waiters: dict[Waiter[Any], None]) -> bool:
-    """Take a message back from who was handed it and has not taken it yet; say whether."""
-    for waiter in list(waiters):
-        if waiter.message is message:
-            return waiter.withdraw()
-    return False
 
 
 Moved: TypeAlias = tuple[Queue[Any], list[Message[Any]]]

@@ -6,7 +6,7 @@ the same tick comes out in the order in which it went in.
 Time is cut into ticks of `resolution` nanoseconds, and a deadline is due at the end of its tick.
 What is far away lies in pages of many ticks, unordered: a page is a dict of items with the moments
 at which they are due, and a `SortedDict` keeps the pages in order.  When the first item of a page
-is due, the page is opened: its items are sorted, once.  Nearly every timer is cancelled before
+is due, the page is opened: its items are sorted.  Nearly every timer is cancelled before
 that, and nearly all new ones fall into a page that is there, so:
 
     add      one dict look-up and one insertion: O(1); a new page O(log pages)
@@ -29,7 +29,7 @@ Next: delayqueue.py
 
 from collections.abc import Hashable, Iterator
 from operator import itemgetter
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeAlias, TypeVar, cast
 
 from sortedcontainers import SortedDict
 
@@ -77,6 +77,10 @@ class Page(dict[H, int]):
         return sorted(self, key=self.__getitem__)
 
 
+Run: TypeAlias = tuple[Page[H], list[tuple[int, H]]]
+"""A page that was opened, and what was in it with the moments, the next one last."""
+
+
 class TimerWheel(Generic[H]):
     """Items with deadlines.  An item can be in a page once.
 
@@ -86,9 +90,11 @@ class TimerWheel(Generic[H]):
         resolution: the length of a tick, in whatever integer unit the deadlines have.
         next_due: nothing is due before this; `NEVER` if there is nothing.  What was due then may
             have been cancelled meanwhile.
+        stale: what `until` has met that was cancelled since its page was opened; the caller drops
+            it, since a destructor may be user code.
     """
 
-    __slots__ = ("_opened", "_order", "_pages", "_span", "_whole", "next_due", "resolution")
+    __slots__ = ("_pages", "_runs", "_span", "_whole", "next_due", "resolution", "stale")
 
     def __init__(self, resolution: int, span: int | None = None) -> None:
         """Make an empty wheel.
@@ -105,9 +111,8 @@ class TimerWheel(Generic[H]):
         self._span: Final = TICKS * resolution if span is None else whole("span", span, resolution)
         self.next_due: int = NEVER
         self._pages: SortedDict[int, Page[H]] | None = None  # made when it is first needed
-        # What was in opened pages, the next one last; a list once there is something.
-        self._order: list[tuple[int, H, Page[H]]] | tuple[()] = ()
-        self._opened: tuple[Page[H], ...] = ()
+        self._runs: list[Run[H]] = []  # the pages that were opened, with what was in them
+        self.stale: list[H] = []
         self._whole = True  # False while, and if a signal threw something while, `_pages` changes
 
     def due(self, deadline: int) -> int:
@@ -174,8 +179,7 @@ class TimerWheel(Generic[H]):
     def _set_next(self) -> None:
         pages = self._pages
         first: int = pages.peekitem(0)[1].first if pages else NEVER
-        order = self._order
-        self.next_due = min(first, order[-1][0]) if order else first
+        self.next_due = min([first, *(order[-1][0] for _, order in self._runs if order)])
 
     def until(self, now: int) -> Iterator[tuple[H, int, Page[H]]]:
         """Go through what is due at `now`, the earliest first: item, moment and page.
@@ -186,22 +190,32 @@ class TimerWheel(Generic[H]):
         if self.next_due > now:
             return
         self._open(now)
-        order = self._order
-        while order and order[-1][0] <= now:
-            due, item, page = order[-1]
+        while (run := self._next_run()) is not None and run[1][-1][0] <= now:
+            page, order = run
+            due, item = order[-1]
             if page.get(item) == due:
                 yield item, due, page
+            else:
+                self.stale.append(item)
             order.pop()  # last, so that an interrupted caller finds it again
-        if not order:
-            self._opened = ()
+        self._runs = [run for run in self._runs if run[1]]
         self._set_next()
+
+    def _next_run(self) -> Run[H] | None:
+        """Return the run that has what is due next, of several the one that was opened first."""
+        first = None
+        for run in self._runs:
+            order = run[1]
+            if order and (first is None or order[-1][0] < first[1][-1][0]):
+                first = run
+        return first
 
     def whole(self, now: int) -> Page[H] | None:
         """Return the page that comes next if all of it is due at `now`, and its items in order.
 
         The caller takes all items out and drops the page.
         """
-        if self.next_due > now or self._order:
+        if self.next_due > now or self._runs:
             return None
         pages = self._ordered()
         if not pages:  # `until` was interrupted with the last item
@@ -218,15 +232,13 @@ class TimerWheel(Generic[H]):
             page: Page[H] = pages.peekitem(0)[1]
             if page.first > now:
                 return
-            if page:
-                fresh = [(due, item, page) for item, due in page.items()]
-                fresh.reverse()  # so that what is due together keeps its order
-                fresh += [entry for entry in self._order if entry[2] is not page]
-                fresh.sort(key=_DUE, reverse=True)
-                opened = (*(known for known in self._opened if known is not page), page)
-                self._order = fresh  # one piece with the next line
-                self._opened = opened
-            if page.kept_until > now:
+            kept = page.kept_until > now
+            order = [(due, item) for item, due in page.items() if due <= now or not kept]
+            if order:
+                order.reverse()  # so that what is due together keeps its order
+                order.sort(key=_DUE, reverse=True)
+                self._runs.append((page, order))
+            if kept:
                 page.first = self.due(now + 1)  # what is still to come is due then or later
                 return
             page.open = False
@@ -240,6 +252,7 @@ class TimerWheel(Generic[H]):
         for item, _, page in self.until(now):
             del page[item]
             items.append(item)
+        self.stale.clear()
         return items
 
     def clear(self) -> list[H]:
@@ -249,9 +262,10 @@ class TimerWheel(Generic[H]):
     def pages(self) -> list[Page[H]]:
         """Return the pages that may hold something."""
         waiting = () if self._pages is None else _plain(self._pages).values()
-        if not self._opened:
+        if not self._runs:
             return list(waiting)
-        return list({id(page): page for page in (*self._opened, *waiting)}.values())
+        opened = (page for page, _ in self._runs.copy())
+        return list({id(page): page for page in (*opened, *waiting)}.values())
 
     def pairs(self) -> Iterator[tuple[int, H]]:
         """Go through the items with the moments at which they are due, the earliest first."""
@@ -269,7 +283,7 @@ class TimerWheel(Generic[H]):
 
     def __bool__(self) -> bool:
         """Return whether there is an item."""
-        return any(self._opened) or (
+        return any(page for page, _ in self._runs) or (
             self._pages is not None and any(dict.values(cast("dict[int, object]", self._pages)))
         )
 
@@ -277,8 +291,10 @@ class TimerWheel(Generic[H]):
         """Return when the next item is due, `NEVER` if there is none; O(items of a page)."""
         if self.next_due == NEVER:
             return NEVER
-        opened = (due for due, item, page in reversed(self._order) if page.get(item) == due)
-        first = next(opened, NEVER)
+        first = NEVER
+        for page, order in self._runs:
+            alive = (due for due, item in reversed(order) if page.get(item) == due)
+            first = min(first, next(alive, NEVER))
         for page in self._ordered().values():
             if page.start >= first:
                 break
@@ -290,14 +306,14 @@ class TimerWheel(Generic[H]):
         starts = list(self._ordered())
         assert starts == sorted(starts)
         assert self.next_due <= self.next_filled()
-        known = {(due, id(page), id(item)) for due, item, page in self._order}
+        known = {(due, id(page), id(item)) for page, order in self._runs for due, item in order}
         pages = self._ordered()
         for start, page in pages.items():
             assert start == page.start
             for item, due in page.items():
                 assert start <= due < start + self._span
                 assert page.first <= due or (due, id(page), id(item)) in known
-        for page in self._opened:
+        for page, _ in self._runs:
             if pages.get(page.start) is not page:
                 for item, due in page.items():
                     assert (due, id(page), id(item)) in known

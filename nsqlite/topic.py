@@ -15,17 +15,17 @@ from functools import partial
 from itertools import repeat
 from operator import call
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, Protocol, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, Unpack
 
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock, checked_clock
-from nsqlite.errors import Closed, Full, InvalidMessage, Reentered
+from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentered
 from nsqlite.events import Kind, Observed, Observer, all_observers, observed
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, GuidFactory, Ids
 from nsqlite.lock import Lock, insist
 from nsqlite.message import Record, T, Uncopyable
-from nsqlite.monitor import BUSY, Monitor
+from nsqlite.monitor import BUSY, Monitor, logger
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import (
     DEFAULTS,
@@ -49,6 +49,12 @@ PUBLISHED: Final = Kind.PUBLISHED
 
 AT_ONCE: Final = 0
 """The timeout of a put that never waits."""
+
+ELSEWHERE: Final = -1
+"""The limit of a put whose caller waits in another way: it comes back where it would wait."""
+
+WAITS_ELSEWHERE: Final[Any] = object()
+"""What that caller gives as timeout; the put then returns no id where it would wait."""
 
 
 class Home(Protocol):
@@ -195,13 +201,10 @@ class Topic(Uncopyable, Generic[T]):
 
         Complexity: O(channels).
         """
-        if body.__class__ is bytes:
-            size = len(body)  # type: ignore[arg-type]  # bytes, as the line above found
-            if not size or size > self._max_size:
-                raise self._bad_size(size, None)
-        else:
+        size = len(body) if body.__class__ is bytes else 0  # type: ignore[arg-type]  # see left
+        if not 0 < size <= self._max_size:
             size = self._size(body, None)
-        limit = None if timeout is None else AT_ONCE if timeout is AT_ONCE else timeout_ns(timeout)
+        limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
         monitor = self._monitor
         ids = self._ids
@@ -209,46 +212,43 @@ class Topic(Uncopyable, Generic[T]):
         try:
             with self._lock:
                 now = self._wall()
-                if now >= ids.until or ids.used == BLOCK:
-                    ids.renew(now)
-                used = ids.used
-                ids.used = used + 1
-                prefix = ids.prefix
-                suffix = ids.suffixes[used]
+                if now >= ids.until or ids.used >= BLOCK:
+                    prefix, suffix = ids.renew(now, 1)
+                else:
+                    used = ids.used
+                    ids.used = used + 1
+                    prefix = ids.prefix
+                    suffix = ids.suffixes[used]
                 record = (body, now, prefix, suffix, 0)
-                if (
-                    not (monitor.state or due is not None or (fan.bounded and self._is_full()))
-                    and fan.appends
-                ):
-                    if (append := fan.append) is not None:
-                        fan.accepted += 1  # one piece, up to the call
-                        fan.size += size
-                        append(record)
-                    else:
-                        everywhere = map(call, fan.appends, repeat(record))
-                        fan.accepted += 1  # one piece, up to the call, which is all C code
-                        fan.size += size
-                        consume(everywhere)
+                name = prefix + suffix
+                append: Callable[[Any], object] | None = fan.append
+                what: Any = record
+                if append is None:
+                    append, what = self._way(record)
+                if append is not None and due is None and not monitor.state:
+                    # One piece, up to a call, which is all C code:
+                    fan.accepted += 1
+                    fan.size += size
+                    append(what)
                     if monitor.watched:
                         fan.held.emit(PUBLISHED, record)
                     if monitor.waiting and fan.is_awaited():
-                        monitor.perform(fan.feed, 1)
-                    return prefix + suffix
+                        monitor.perform(fan.feed)
+                    return name
                 if monitor.state != BUSY and monitor.perform(self._try, [record], size, due, None):
-                    return prefix + suffix
-            self._publish_later([record], size, due, limit)
+                    return name
+            return name if self._publish_later([record], size, due, limit) else ""
         except BaseException:
             if monitor.waiting:  # what a signal threw may have kept those who wait from being fed
-                insist(partial(monitor.call, fan.feed, 0))
+                insist(partial(monitor.call, fan.feed))
             raise
         finally:
             if monitor.after:
                 try:
                     monitor.settle()
-                except BaseException:  # a signal; somebody may be to be woken
+                except BaseException:  # a signal; a waiter may still need waking
                     insist(monitor.settle)
                     raise
-        return prefix + suffix
 
     def put_many(
         self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
@@ -271,17 +271,16 @@ class Topic(Uncopyable, Generic[T]):
             Closed: the topic is closed or deleted; nothing has changed.
             Reentered: called inside another call on a topic with a bounded channel.
         """
-        batch = batch_of(bodies)
+        batch = batch_of(bodies, "put_many")
         if not batch:
             if not self._is_open:
                 raise self._closed()
             return []
         size = self._sizes(batch)
-        limit = timeout_ns(timeout)
+        limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
         records, names = self._mint_many(batch)
-        self._send(records, size, due, limit)
-        return names
+        return names if self._send(records, size, due, limit) else []
 
     def publish(self, bodies: Iterable[T], on_done: OnDone | None = None) -> None:
         """Publish several messages, all of them or none, without their ids; for servers.
@@ -291,14 +290,17 @@ class Topic(Uncopyable, Generic[T]):
         Args:
             bodies: any objects; see the class.
             on_done: called when the messages are stored, or with the error if they cannot be, by
-                any thread, and it must not block; in memory that is before this returns.  Without
-                it a topic with a store blocks until then, as `put_many` does.
+                any thread, and it must not block; in memory that is before this returns.  What it
+                raises is logged.  Without it a topic with a store blocks until then, as `put_many`
+                does.
 
         Raises:
             InvalidMessage, Closed, Reentered: as for `put_many`; nothing has changed.
+            InvalidOption: `on_done` is no function; nothing has changed.
             Full: a bounded channel has no room for all; nothing was put.
         """
-        batch = batch_of(bodies)
+        batch = batch_of(bodies, "publish")
+        check_done(on_done)
         if batch:
             size = self._sizes(batch)
             records: list[Record[T]] = []
@@ -308,7 +310,7 @@ class Topic(Uncopyable, Generic[T]):
         elif not self._is_open:
             raise self._closed()
         if on_done is not None:
-            on_done(None)
+            report(on_done, None)
 
     def _due(self, delay: float) -> int | None:
         """Return until when a message waits that is put now; needs no lock."""
@@ -317,14 +319,34 @@ class Topic(Uncopyable, Generic[T]):
         wait = seconds("delay", delay, 0, self._longest_delay)
         return self._now() + wait if wait else None
 
-    def _is_full(self) -> bool:
-        """Say whether one more message finds no room, or other puts wait for that."""
-        if self._monitor.putters:
-            return True
-        for queue in self._fan.bounded:  # noqa: SIM110 - a generator would take twice as long
-            if not queue.has_room(1):
-                return True
-        return False
+    def _limit(self, timeout: float) -> int | None:
+        """Return how long a put may wait, in nanoseconds; needs no lock."""
+        if timeout is AT_ONCE:
+            return AT_ONCE
+        return ELSEWHERE if timeout is WAITS_ELSEWHERE else timeout_ns(timeout)
+
+    def _way(self, record: Record[T]) -> tuple[Callable[[Any], object] | None, Any]:
+        """Return what brings a record to several channels, or a bounded one, and what it is given.
+
+        Returns:
+            None instead of a function if there is no channel or no room, or if a signal handler has
+            put, paused or closed anything meanwhile: no more calls are made before it is used.
+        """
+        fan = self._fan
+        appends = fan.appends
+        accepted = fan.accepted
+        append: Callable[[Any], object] | None = None
+        what: Any = record
+        if len(appends) == 1:
+            append = appends[0]
+        elif appends:
+            append, what = consume, map(call, appends, repeat(record))
+        for queue in fan.bounded:
+            if len(queue.ready) + queue.beyond + queue.reserved >= (queue.limit or 0):
+                append = None
+        if self._monitor.putters or fan.appends is not appends or fan.accepted != accepted:
+            append = None
+        return append, what
 
     def _size(self, body: T, index: int | None) -> int:
         """Check a body that is not plainly bytes; needs no lock."""
@@ -366,7 +388,7 @@ class Topic(Uncopyable, Generic[T]):
         ids = self._ids
         now = self._wall()
         while (left := len(batch) - len(records)) > 0:
-            if now >= ids.until or ids.used == BLOCK:
+            if now >= ids.until or ids.used >= BLOCK:
                 ids.renew(now)
             used = ids.used
             end = used + left
@@ -392,26 +414,37 @@ class Topic(Uncopyable, Generic[T]):
 
     def _send(
         self, records: list[Record[T]], size: int, due: int | None, limit: int | None
-    ) -> None:
-        """Publish records, waiting for room if need be; takes the lock."""
+    ) -> bool:
+        """Publish records, waiting for room if need be; takes the lock.
+
+        Returns:
+            False if it was not to wait, and would have to.
+        """
         monitor = self._monitor
         if (monitor.state == BUSY and self._lock.owned()) or not monitor.run(
             self._try, records, size, due, None
         ):
-            self._publish_later(records, size, due, limit)
+            return self._publish_later(records, size, due, limit)
+        return True
 
     def _publish_later(
         self, records: list[Record[T]], size: int, due: int | None, limit: int | None
-    ) -> None:
-        """Publish records after the call that this is inside of, or when there is room."""
+    ) -> bool:
+        """Publish records after the call that this is inside of, or when there is room.
+
+        Returns:
+            False if it was not to wait, and would have to.
+        """
         monitor = self._monitor
         if monitor.state == BUSY and self._lock.owned():
             if not self._is_open:
                 raise self._closed()
             if self._fan.is_bounded():
                 raise Reentered("put")
-            monitor.put_off(lambda: self._try(records, size, due, None))
-            return
+            monitor.put_off(partial(self._put_now, records, size, due))
+            return True
+        if limit == ELSEWHERE:
+            return False
         monitor.require_free("put")
         waiter: Waiter[T] = Waiter(monitor)
         leave = partial(monitor.run, self._fan.leave, waiter)
@@ -423,6 +456,13 @@ class Topic(Uncopyable, Generic[T]):
         except BaseException:
             insist(leave)  # a signal may strike as `insist` begins
             raise
+        return True
+
+    def _put_now(self, records: list[Record[T]], size: int, due: int | None) -> None:
+        """Publish records whose ids were returned; made twice, it publishes them once."""
+        self._require_open()
+        if records:
+            self._admit(records, size, due)
 
     def _try_until(
         self, records: list[Record[T]], size: int, limit: int | None, waiter: Waiter[T]
@@ -461,7 +501,7 @@ class Topic(Uncopyable, Generic[T]):
             Full: there is no use in waiting.
         """
         fan = self._fan
-        if not (fan.bounded or fan.held.limit is not None or self._monitor.putters):
+        if not (fan.stale or fan.bounded or fan.held.limit is not None or self._monitor.putters):
             return True
         try:
             return fan.judge(count, waiter) is None
@@ -563,6 +603,8 @@ class Topic(Uncopyable, Generic[T]):
                 value; nothing has changed.
             Closed: the topic is closed or deleted.
         """
+        if self._monitor.after:
+            self._monitor.settle()  # an ephemeral channel may be about to go
         channel = self._channels.get(name) if name.__class__ is str else None
         if channel is None or self._over is not None or options:
             check_name("channel", name)
@@ -582,7 +624,8 @@ class Topic(Uncopyable, Generic[T]):
             channel = self._make_channel(name, options)
             self._channels[name] = channel
             channel._queue.emit(Kind.CREATED)
-            self._changed()
+            self._fan.queues = (*self._fan.queues, channel._queue)
+            self._redirect()
         return channel
 
     def _make_channel(self, name: str, options: Options) -> Channel[T]:
@@ -605,7 +648,7 @@ class Topic(Uncopyable, Generic[T]):
         return self._fan.accepted - self._fan.kept
 
     def _changed(self) -> None:
-        """Take note that a channel has opened, closed or gone, or that the topic has."""
+        """Take note that channels have closed or gone, or that the topic has paused or ended."""
         fan = self._fan
         deleted = [name for name, channel in self._channels.items() if channel._over == "deleted"]
         for name in deleted:
@@ -619,9 +662,13 @@ class Topic(Uncopyable, Generic[T]):
                 self._monitor.log_later(text, self.name, dropped)
         elif self._over is None and self._draining:
             self._drain()
-        elif self._over is None:
-            fan.hand_on()
-        fan.direct(closing=not self._is_open)
+        self._redirect()
+
+    def _redirect(self) -> None:
+        """Hand on what is held, and have the next put find its way anew."""
+        if self._is_open:
+            self._fan.hand_on()
+        self._fan.redirect(closing=not self._is_open)
 
     # Steering
 
@@ -643,8 +690,7 @@ class Topic(Uncopyable, Generic[T]):
     @property
     def depth(self) -> int:
         """How many messages it holds itself, being paused or without a channel."""
-        with self._lock:
-            return self._fan.depth()
+        return self._monitor.read(self._fan.depth)
 
     def pause(self) -> None:
         """Hand nothing on until `unpause`; puts are held (NSQ semantics §11).
@@ -766,6 +812,8 @@ class Topic(Uncopyable, Generic[T]):
         if self._over is None and all(c._over is not None for c in self._channels.values()):
             self._over = "closed"
             self._fan.held.emit(Kind.CLOSED, count=0)
+            if self._monitor.joins:
+                self._monitor.notify_joins()
 
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
@@ -793,7 +841,7 @@ class Topic(Uncopyable, Generic[T]):
         return self._over is None and not self._draining
 
     def _closed(self) -> Closed:
-        return Closed(f"topic {self.name!r}", self._over or "closed")
+        return Closed(f"topic {self.name!r}", self._over or "draining")
 
     def _require_open(self) -> None:
         if self._over is not None or self._draining:
@@ -806,6 +854,8 @@ class Topic(Uncopyable, Generic[T]):
     def _recover(self) -> None:
         """Complete what a signal has interrupted.  May be made twice."""
         self._fan.complete()
+        if self._fan.is_flowing():
+            self._fan.hand_on_later()  # before anything of it falls due in one of the channels
         self._fan.held.recover()
         if self._over is not None:
             self._fan.held.end(self._over)
@@ -913,16 +963,21 @@ class Topic(Uncopyable, Generic[T]):
     def _watch(self, observer: Observed) -> None:
         """Tell an observer from now on; takes the lock."""
         monitor = self._monitor
-        monitor.call(lambda: monitor.observe((*monitor.observers, observer)))
+        monitor.call(lambda: self._observe((*monitor.observers, observer)))
 
     def _forget(self, observer: Observed) -> None:
         """Tell an observer nothing more; takes the lock."""
         monitor = self._monitor
         monitor.call(
-            lambda: monitor.observe(
+            lambda: self._observe(
                 tuple(known for known in monitor.observers if known is not observer)
             )
         )
+
+    def _observe(self, observers: tuple[Observed, ...]) -> None:
+        self._monitor.observe(observers)
+        for channel in self._channels.values():
+            channel._queue.follow()
 
     def __enter__(self) -> Self:
         """Begin a block that closes it."""
@@ -967,16 +1022,34 @@ class Topic(Uncopyable, Generic[T]):
             assert not self._fan.appends
 
 
-def batch_of(bodies: Iterable[T]) -> list[T]:
-    """Return several bodies as a list.
+def batch_of(bodies: Iterable[T], call: str) -> list[T]:
+    """Return several bodies as a list; `call` is what they were given to.
 
     Raises:
         InvalidMessage: they are not several.
     """
     if isinstance(bodies, bytes | bytearray | str) or not isinstance(bodies, Iterable):
         given = type(bodies).__name__
-        raise InvalidMessage(f"put_many takes several bodies, not one {given}: use put")
+        raise InvalidMessage(f"{call} takes several bodies, not one {given}: use put")
     return list(bodies)
+
+
+def check_done(on_done: object) -> None:
+    """Check what is to be called when messages are stored.
+
+    Raises:
+        InvalidOption: it is neither a function nor None.
+    """
+    if on_done is not None and not callable(on_done):
+        raise InvalidOption("on_done", on_done, "a function of one argument")
+
+
+def report(on_done: OnDone, problem: BaseException | None) -> None:
+    """Call what waits for the end of a `publish`; what it raises is logged."""
+    try:
+        on_done(problem)
+    except Exception:
+        logger().exception("%r failed, which publish() was to call", on_done)
 
 
 def index_of(batch: list[T], body: T) -> int:

@@ -13,6 +13,7 @@ Next: latency.py
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, Generic, Protocol
@@ -34,10 +35,14 @@ class LoopTimer(Protocol):
     """What looks when the channel's next deadline has come, for all who wait in one event loop.
 
     Attributes:
-        waiters: how many these are.
+        waiters: these, by `id`, so that it keeps none of them alive.
     """
 
-    waiters: int
+    waiters: dict[int, None]
+
+    def set(self) -> None:
+        """Set it anew; called in the loop's own thread."""
+        ...
 
     def notify(self) -> None:
         """Tell it of an earlier deadline."""
@@ -49,7 +54,7 @@ class Waiter(Generic[T]):
 
     Attributes:
         owner: the consumer whose get this is, None for another call.
-        message: what it has been handed.
+        message: what it has been handed, if that is still in `WaitQueue.handed`.
         gone: its wait was interrupted; it takes nothing any more.
         bell: what a thread sleeps on, a lock that is held while there is nothing to see; None for a
             call that is woken by `wake`.
@@ -77,31 +82,11 @@ class Waiter(Generic[T]):
         self.message: Message[T] | None = None
         self.gone: bool = False
         self.hand: bool = True
-        self.wake: Callable[[], None] = _never if wake is None else wake
+        self.wake: Callable[[], None] = never if wake is None else wake
         self.bell: Any = None
         if wake is None:
             self.bell = threading.Lock()
             self.bell.acquire()
-
-    def claim(self) -> Message[T] | None:
-        """Take what it was handed; None if that is nothing, or was taken back on the way.
-
-        Needs no lock: of those who claim and those who withdraw, one takes the waiter out.
-        """
-        message = self.message
-        if message is None or self.owner._waiters.pop(self, self) is self:
-            return None
-        return message
-
-    def withdraw(self) -> bool:
-        """Take back what it was handed; say whether it has not been claimed yet.
-
-        The topic's lock is held.
-        """
-        if self.owner._waiters.pop(self, self) is self:
-            return False
-        self.message = None
-        return True
 
     def notify(self) -> None:
         """Have the call look again.  Runs no user code; the topic's lock is held."""
@@ -116,7 +101,7 @@ class Waiter(Generic[T]):
             self.bell.acquire(blocking=False)
 
 
-def _never() -> None:
+def never() -> None:
     """Stand for the wake-up of a call whose thread sleeps on a lock."""
 
 
@@ -127,11 +112,23 @@ class WaitQueue(Generic[T]):
         able: those who could take a message, in the order in which they came.
         parked: those whose consumer's window is full, by consumer.
         threads: those of both that are threads.
+        handed: the messages that were handed over and not claimed yet, each with its waiter.
+        told: the consumers that were told of a ready message by `Consumer.when_ready`, each with
+            how many it had been given by then; it has asked for it when it is given more.
         watcher: which of these wakes for the channel's deadlines; None if there are none.
         timers: what does so in event loops, by loop.
     """
 
-    __slots__ = ("_monitor", "able", "parked", "threads", "timers", "watcher")
+    __slots__ = (
+        "_monitor",
+        "able",
+        "handed",
+        "parked",
+        "threads",
+        "timers",
+        "told",
+        "watcher",
+    )
 
     def __init__(self, monitor: Monitor) -> None:
         """Begin with nobody."""
@@ -139,12 +136,46 @@ class WaitQueue(Generic[T]):
         self.able: OrderedDict[Waiter[T], None] = OrderedDict()
         self.parked: dict[Windowed, OrderedDict[Waiter[T], None]] = {}
         self.threads: dict[Waiter[T], None] = {}
+        self.handed: dict[Message[T], Waiter[T]] = {}
+        self.told: dict[weakref.ref[Any], int] = {}
         self.watcher: Waiter[T] | None = None
         self.timers: dict[Hashable, LoopTimer] = {}
 
     def __contains__(self, waiter: Waiter[T]) -> bool:
         """Return whether somebody waits here."""
         return waiter in self.able or waiter in self.parked.get(waiter.owner, ())
+
+    def claim(self, waiter: Waiter[T]) -> Message[T] | None:
+        """Return what a waiter was handed; None if that is nothing, or was taken back on the way.
+
+        Needs no lock: of those who claim a message and those who take it back one gets it.
+        """
+        message = waiter.message
+        if message is None or self.handed.pop(message, None) is None:
+            return None
+        return message
+
+    def tell(self, waiter: Waiter[T], ready: int) -> bool:
+        """Tell one who only wants to be told, unless all that is ready was told to others."""
+        owner = weakref.ref(waiter.owner)
+        delivered: int = waiter.owner._delivered
+        if len(self.told) >= ready and self.count_told() >= ready:
+            return False
+        # One piece:
+        self.told[owner] = delivered
+        del self.able[waiter]
+        self._monitor.waiting -= 1
+        self._monitor.after = True
+        self._monitor.woken[waiter] = None
+        return True
+
+    def count_told(self) -> int:
+        """Return how many were told of something and have been given nothing since."""
+        for other, before in list(self.told.items()):
+            owner = other()
+            if owner is None or owner._delivered != before:
+                del self.told[other]
+        return len(self.told)
 
     def join(self, waiter: Waiter[T]) -> None:
         """Queue somebody up at the end."""
@@ -227,16 +258,19 @@ class WaitQueue(Generic[T]):
         return [*self.able, *(waiter for parked in self.parked.values() for waiter in parked)]
 
     def notify_all(self) -> None:
-        """Have everybody look again."""
+        """Have everybody look again who can; who is only told once is told when it is time."""
         for waiter in self.everybody():
-            waiter.notify()
+            if waiter.hand:
+                waiter.notify()
 
     def forget(self) -> None:
         """In a fork's child: the other threads are gone; this one, if it waits, looks again."""
-        self.notify_all()
+        for waiter in self.everybody():
+            waiter.notify()
         self.able.clear()
         self.parked.clear()
         self.threads.clear()
+        self.told.clear()
         self.watcher = None
         self.timers.clear()
 

@@ -9,6 +9,7 @@ from helpers import Call, TellingClock, TellingManualClock
 
 import nsqlite
 from nsqlite import Broker, Closed, Consumer, Empty, Event, InvalidOption, Kind, NotInFlight, Topic
+from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 
 
@@ -523,3 +524,22 @@ def test_a_consumer_forgotten_in_the_middle_of_a_call() -> None:
         del consumer
         gc.collect()
         assert 0 == channel._stats().client_count
+
+
+def test_a_pause_that_is_broken_off_pauses_or_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause that a signal cuts short never leaves it paused and delivering."""
+    topic = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many([b"1", b"2"])
+    consumer.get().fin()
+
+    def strike(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Queue, "emit", strike)
+        channel.pause()
+    assert channel.paused
+    with pytest.raises(Empty):
+        consumer.get(timeout=0)

@@ -4,13 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import freezegun
 import pytest
 import time_machine
 
-from nsqlite import Clock, Consumer, Empty, Full, Topic
+from nsqlite import Clock, Consumer, Empty, Full, InvalidOption, Topic
 from nsqlite.clock import NEVER, SYSTEM, Bell, SystemClock, release
+from nsqlite.testing import ManualClock
 
 MILLISECOND = 1_000_000
 MOMENT = "2001-09-09T01:46:40+00:00"
@@ -229,3 +231,10 @@ def test_a_bell_is_a_lock() -> None:
     """A `threading.Lock` serves as a bell."""
     bell: Bell = held()  # mypy compares the two
     assert not bell.acquire(blocking=False)
+
+
+def test_a_class_is_no_clock() -> None:
+    """The class of a clock given instead of one is refused where it is given."""
+    kind: Any = ManualClock
+    with pytest.raises(InvalidOption, match="clock"):
+        Topic("orders", clock=kind)

@@ -22,6 +22,7 @@ from nsqlite import (
     Full,
     InvalidMessage,
     InvalidOption,
+    Message,
     NotInFlight,
     Reentered,
     State,
@@ -29,7 +30,9 @@ from nsqlite import (
     WindowFull,
 )
 from nsqlite.clock import NEVER, Bell
+from nsqlite.latency import Latency
 from nsqlite.monitor import Monitor
+from nsqlite.options import SECOND
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import Page
@@ -489,13 +492,13 @@ def test_a_hand_over_that_never_arrived_is_no_delivery() -> None:
     channel = topic.channel("billing")
     gone, other = Consumer(channel), Consumer(channel)
     waiter: Waiter[Any] = Waiter(topic._monitor, gone)
-    topic._monitor.run(channel._receive, gone, waiter)
+    topic._monitor.run(channel._receive, gone, Message(), waiter)
     call = Call(other.get)
     clock.until_waiting()
     topic.put(b"1")
     assert waiter.message is not None
     stale = waiter.message
-    topic._monitor.run(channel._abandon, waiter)
+    topic._monitor.run(channel._abandon, Message(), waiter)
     assert 1 == call.result().attempts
     assert State.RETURNED is stale.state
     topic._check()
@@ -507,10 +510,11 @@ def test_a_last_moment_hand_over_counts() -> None:
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
-    topic._monitor.run(channel._receive, consumer, waiter)
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     assert waiter.message is not None
-    assert waiter.message is topic._monitor.run(channel._give_up, waiter)
+    got = topic._monitor.run(channel._give_up, consumer, Message(), waiter)
+    assert waiter.message is got
     topic._check()
 
 
@@ -547,9 +551,9 @@ def test_what_never_reached_its_caller_was_not_delivered() -> None:
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
-    topic._monitor.run(channel._receive, consumer, waiter)
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
-    topic._monitor.run(channel._abandon, waiter)
+    topic._monitor.run(channel._abandon, Message(), waiter)
     stats = consumer.stats()
     assert (0, 0, 0) == (stats.message_count, stats.in_flight_count, stats.finish_count)
     assert 1 == consumer.get().attempts
@@ -564,22 +568,22 @@ def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
-    topic._monitor.run(channel._receive, consumer, waiter)
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     assert waiter.message is not None
     if how == "close":
         consumer.close()
         assert [0] == [info.attempts for info in channel.peek()]
         with pytest.raises(Closed):
-            topic._monitor.run(channel._receive, consumer, waiter)
+            topic._monitor.run(channel._receive, consumer, Message(), waiter)
     else:
         channel.pause()
         clock.advance(60)
-        assert topic._monitor.run(channel._give_up, waiter) is None
-        assert topic._monitor.run(channel._receive, consumer, waiter) is None
+        assert topic._monitor.run(channel._give_up, consumer, Message(), waiter) is None
+        assert topic._monitor.run(channel._receive, consumer, Message(), waiter) is None
         assert [0] == [info.attempts for info in channel.peek()]
         assert 0 == channel.stats().timeout_count
-    assert waiter.message is None
+    assert channel._queue.waiters.claim(waiter) is None
 
 
 def test_a_get_that_races_with_close_gets_nothing() -> None:
@@ -1472,8 +1476,13 @@ def test_what_is_due_after_the_lock_is_done_though_a_signal_strikes(
     with pytest.raises(Interrupt):
         calls[call]()
     assert 2 <= struck.count
-    expected = {"put": "published", "get": "delivered", "fin": "finished", "stats": "made"}
-    assert [expected[call]] == told
+    expected = {
+        "put": ["published"],
+        "get": ["delivered", "returned"],  # it never reached its caller
+        "fin": ["finished"],
+        "stats": ["made"],
+    }
+    assert expected[call] == told
 
 
 def test_a_struck_fin_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1562,3 +1571,248 @@ def test_a_take_makes_room_for_a_put_that_waits() -> None:
     assert [b"1"] == [message.body for message in consumer.take(5)]
     assert isinstance(call.result(), str)
     assert [b"2"] == [info.body for info in channel.peek()]
+
+
+# What was found by others
+
+
+def test_a_close_after_the_claim_of_a_waiting_get() -> None:
+    """A get that has claimed what it was handed is over, and its consumer can be closed."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    waiter = consumer._waiter()
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
+    topic.put(b"1")
+    message = channel._queue.waiters.claim(waiter)
+    consumer._put_by(waiter)
+    assert message is not None
+    consumer.close()
+    assert (State.RETURNED, [1]) == (message.state, [info.attempts for info in channel.peek()])
+    assert 0 == channel.stats().client_count
+    topic._check()
+
+
+@pytest.mark.parametrize("how", ["observer", "signal"])
+def test_what_strikes_after_the_lock_gives_the_message_back(how: str) -> None:
+    """A get broken off while others are told of its delivery leaves the message where it was."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+
+    def strike(_event: object) -> None:
+        if how == "observer":
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    stop = topic.observe(strike, kinds=["delivered"])
+    with pytest.raises(KeyboardInterrupt):
+        consumer.get()
+    stop()
+    assert [0] == [info.attempts for info in channel.peek()]
+    assert 1 == consumer.get(timeout=0).attempts
+    topic._check()
+
+
+def test_a_get_has_taken_what_it_was_told_of() -> None:
+    """Who was told of a message and gets it by `get` leaves the next one to those who wait."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    told: list[int] = []
+    consumer.when_ready(partial(told.append, 1))
+    topic.put(b"1")
+    consumer.get(timeout=0).fin()
+    topic.put(b"2")
+    consumer.when_ready(partial(told.append, 2))
+    assert [1, 2] == told
+
+
+def test_who_fails_when_told_leaves_it_to_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    """A function that raises when it is called has not taken anything."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    failing, other = Consumer(channel), Consumer(channel)
+    told: list[int] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    failing.when_ready(fail)
+    other.when_ready(partial(told.append, 1))
+    topic.put(b"1")
+    assert [1] == told
+    assert 1 == len(caplog.records)
+    topic._check()
+
+
+def test_a_consumer_that_was_told_may_be_forgotten() -> None:
+    """What a consumer was told of that is gone is told to the next; to be told keeps nobody."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    told: list[int] = []
+    consumer = Consumer(channel)
+    consumer.when_ready(partial(told.append, 1))
+    topic.put(b"1")
+    gone = weakref.ref(consumer)
+    del consumer
+    assert gone() is None
+    Consumer(channel).when_ready(partial(told.append, 2))
+    assert [1, 2] == told
+
+
+def test_a_wait_for_a_full_window_is_told_once() -> None:
+    """However often a get looks whether it can have something, its full window is told of once."""
+    clock = TellingManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), max_in_flight=0)
+    told: list[str] = []
+    topic.observe(lambda event: told.append(event.kind), kinds=["window full"])
+    for delay in (1, 2, 3):
+        topic.put(b"x", delay=delay)
+    call = Call(partial(consumer.get, timeout=9))
+    for _ in range(4):
+        clock.until_waiting()
+        clock.advance(1)
+    clock.advance(9)
+    assert isinstance(call.result(), WindowFull)
+    assert ["window full"] == told
+
+
+def test_an_error_of_a_handler_in_a_fin_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KeyError that a signal handler throws once the message is gone is not taken for another."""
+    topic = Topic("orders", e2e_processing_latency_percentiles=(0.5,))
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+
+    def fail(*_: object) -> None:
+        raise KeyError("of a handler")
+
+    monkeypatch.setattr(Latency, "insert", fail)
+    with pytest.raises(KeyError, match="of a handler"):
+        message.fin()
+    assert State.FINISHED is message.state
+
+
+def test_many_are_requeued_by_id_though_their_time_passes_meanwhile() -> None:
+    """A clock that goes on while ids are answered makes none of them stale."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), msg_timeout=1)
+    topic.put_many(range(50))
+    ids = [message.id for message in consumer.take(50)]
+    clock._elapsed = SECOND - 10
+    looks = iter(range(clock._elapsed, 2 * SECOND, 1))
+    queue: Any = consumer._queue
+    queue._now = lambda: next(looks)  # a clock that never stands
+    assert [] == consumer.req_ids(ids)
+    assert 50 == consumer.channel.stats().requeue_count
+
+
+def test_a_touch_by_id_named_twice_is_one() -> None:
+    """An id that is named twice is not in flight twice, and touched all the same."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    name = consumer.get().id
+    assert [] == consumer.touch_ids([name, name])
+    assert [name] == consumer.fin_ids([name, name])
+
+
+def test_unknown_ids_cost_nothing() -> None:
+    """To answer what is not there does not go through what is in flight."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many(range(1000))
+    held = consumer.take(1000)
+    assert ["unknown"] == consumer.fin_ids(["unknown"])
+    known = consumer._by_id
+    assert ["unknown"] == consumer.fin_ids(["unknown"])
+    assert known is consumer._by_id
+    assert [] == consumer.fin_ids([message.id for message in held])
+
+
+def test_what_is_known_by_id_does_not_pile_up() -> None:
+    """What is answered otherwise is forgotten after a while, its body with it."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    consumer.fin_ids([])
+    for number in range(1000):
+        topic.put(number)
+        consumer.get().fin()
+        consumer.fin_ids([])
+    assert consumer._by_id is not None
+    assert len(consumer._by_id) < 100
+    topic.put("last")
+    assert [] == consumer.fin_ids([consumer.get().id])
+
+
+@pytest.mark.parametrize("ids", [[b"0123"], [None], [[]]])
+def test_ids_are_texts(ids: Any) -> None:
+    """What is no id is refused, and nothing is answered."""
+    topic = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1")
+    message = consumer.get()
+    for answer in (consumer.fin_ids, consumer.req_ids, consumer.touch_ids):
+        with pytest.raises(InvalidMessage, match="hex characters"):
+            answer([message.id, *ids])
+    assert State.IN_FLIGHT is message.state
+
+
+class Closing:
+    """A body whose destructor wants to know whether the topic's lock is held."""
+
+    def __init__(self, topic: Topic[Any], held: list[bool]) -> None:
+        self._lock = topic._monitor.lock
+        self._held = held
+
+    def __del__(self) -> None:
+        self._held.append(self._lock.owned())
+
+
+@pytest.mark.parametrize("how", ["by id", "after its page was opened"])
+def test_bodies_are_forgotten_after_the_lock(how: str) -> None:
+    """No destructor of a body runs while the lock is held."""
+    clock = ManualClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"), msg_timeout=10)
+    held: list[bool] = []
+    if how == "by id":
+        topic.put(Closing(topic, held))
+        consumer.fin_ids([consumer.get().id])
+    else:
+        clock.advance(1 - clock._elapsed % SECOND / SECOND)
+        topic.put(b"first")
+        first = consumer.get()
+        clock.advance(0.5)
+        topic.put(Closing(topic, held))
+        message = consumer.get()
+        clock.advance(9.6)  # the first times out, so their page is opened
+        assert State.TIMED_OUT is first.state
+        message.fin()
+        del message
+        clock.advance(0.5)
+    assert [False] == held
+
+
+def test_closing_one_that_holds_much_takes_time_in_proportion() -> None:
+    """Each message is given back at the head in one step, however many there are."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put_many(range(20_000))
+    held = consumer.take(20_000)
+    insertions: list[int] = []
+
+    class Returned(list[Any]):
+        def insert(self, place: Any, one: Any) -> None:
+            insertions.append(len(self) - place)
+            super().insert(place, one)
+
+    queue: Any = channel._queue
+    queue.returned = Returned()
+    consumer.close()
+    assert {0} == set(insertions)
+    assert [message.body for message in held[:10]] == [info.body for info in channel.peek(10)]

@@ -571,3 +571,10 @@ def test_events_name_the_consumer() -> None:
     assert ["till", "till", None, None] == [event.consumer for event in ear.events]
     assert [named.client_id] * 2 + [other.client_id] * 2 == [e.client_id for e in ear.events]
     assert ["till", None] == [client.name for client in channel.stats().clients]
+
+
+@pytest.mark.parametrize("kinds", [[[]], [3], [None]])
+def test_a_kind_that_is_no_text(kinds: Any) -> None:
+    """What cannot be a kind is refused, hashable or not."""
+    with pytest.raises(InvalidOption, match="kind of event"):
+        Topic("orders").observe(print, kinds=kinds)

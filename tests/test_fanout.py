@@ -20,22 +20,31 @@ def test_where_a_record_goes_directly() -> None:
     """A record is appended to each queue, unless the topic holds it or is over."""
     topic = Topic("orders")
     fan = topic._fan
-    assert ((), None) == (fan.appends, fan.append)
+
+    def put() -> Any:
+        topic.put(b"1")  # finds the way anew if anything has changed
+        return fan.append
+
+    assert (None, 0) == (put(), len(fan.appends))
     first = topic.channel("first")
-    assert fan.append == first._queue.ready.append
+    assert (None, 0) == (fan.append, len(fan.appends))
+    assert put() == first._queue.ready.append
     second = topic.channel("second")
+    assert put() is None
     assert (first._queue.ready.append, second._queue.ready.append) == fan.appends
-    assert fan.append is None
     topic.pause()
-    assert () == fan.appends
+    assert not fan.appends
+    put()
+    assert not fan.appends
     topic.unpause()
     bounded = topic.channel("bounded", max_depth=1)
+    put()
     assert ((bounded._queue,), 3) == (fan.bounded, len(fan.appends))
     bounded.delete()
     second.delete()
-    assert ((), first._queue.ready.append) == (fan.bounded, fan.append)
+    assert (first._queue.ready.append, ()) == (put(), fan.bounded)
     topic.close()
-    assert ((), None) == (fan.appends, fan.append)
+    assert (0, None) == (len(fan.appends), fan.append)
 
 
 @pytest.mark.parametrize("several", [1, 3])
@@ -58,7 +67,7 @@ def test_an_interrupted_fan_out_is_completed(several: int) -> None:
         channels = [topic.channel(f"c{n}") for n in range(several + 1)]
         queue: Any = channels[0]._queue
         queue.ready = Struck()
-        topic._fan.direct(closing=False)  # which knows it from now on
+        topic._fan.direct()  # which knows it from now on
         with pytest.raises(Interrupt):
             topic.put_many([b"1"])
     finally:

@@ -28,7 +28,7 @@ def clean() -> Iterator[None]:
     """See to it that no test leaves a lock that is taken around forks."""
     yield
     gc.collect()
-    assert [] == lock._forking
+    assert {} == lock._forking
 
 
 def others_see_free(one: Lock) -> bool:
@@ -211,7 +211,7 @@ def test_a_fork_takes_every_section() -> None:
     lock._before_fork()
     try:
         assert all(one.owned() for one in mine)
-        assert mine == [one for one in lock._forking if one in mine]
+        assert mine == [one for one in lock._forking[threading.get_ident()] if one in mine]
     finally:
         lock._after_fork_in_parent()
 
@@ -254,7 +254,7 @@ def test_a_fork_takes_a_section_that_is_made_meanwhile() -> None:
     lock._before_fork()
     try:
         mine = [first, *made, last]
-        assert mine == [one for one in lock._forking if one in mine]
+        assert mine == [one for one in lock._forking[threading.get_ident()] if one in mine]
         assert [True] * 3 == [one.owned() for one in mine]
     finally:
         lock._after_fork_in_parent()
@@ -487,3 +487,30 @@ def test_a_lock_that_is_taken_by_a_python_function() -> None:
             _entering(struck)()
         with lock:  # which is free
             assert lock._is_owned()  # type: ignore[attr-defined]  # typeshed hides it
+
+
+def test_two_threads_that_fork_at_a_time() -> None:
+    """What a thread takes for its fork is given back by that thread alone."""
+    first, last = make_lock(-2), make_lock(9)
+    release = first.__exit__
+    reached = threading.Event()
+    on_entry(last, lambda: None)
+    other: list[Call] = []
+
+    def give_way(*_: object) -> None:
+        release(None, None, None)
+        if not other:
+            other.append(Call(fork))
+            assert reached.wait(PATIENCE)  # it has taken some by now
+
+    def fork() -> None:
+        on_entry(last, reached.set)
+        lock._before_fork()
+        lock._after_fork_in_parent()
+
+    lock._before_fork()
+    first.__exit__ = give_way
+    lock._after_fork_in_parent()
+    other[0].result()
+    assert [False] * 2 == [first.owned(), last.owned()]
+    assert [True] * 2 == Call(lambda: [one.__enter__() for one in (first, last)]).result()

@@ -139,7 +139,7 @@ class Scene:
         """Put ready messages in, as a topic does."""
         most = [self.queue.excess(len(numbers))]
         self.queue.ready.extend(record(number) for number in numbers)
-        self.queue.feed(len(numbers))
+        self.queue.feed()
         if self.queue.limit is not None:
             self.queue.drop_excess(most)
 
@@ -330,7 +330,7 @@ def test_a_hand_over_to_who_is_awake_already() -> None:
     topic.put(b"1")
     consumer.get().fin()  # from here on it has a page
     waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
-    topic._monitor.run(channel._receive, consumer, waiter)
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
     waiter.notify()
     topic.put(b"2")
     assert waiter.message is not None
@@ -563,3 +563,21 @@ def test_a_touch_within_a_second() -> None:
         [info.body for info in channel.in_flight()],
     )
     topic._check()
+
+
+def test_the_place_of_what_was_given_back_and_requeued() -> None:
+    """What was given back, delivered again and requeued is at the head no more."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumers = [Consumer(channel) for _ in range(3)]
+    topic.put_many(["a", "b", "c", "d"])
+    for consumer in consumers:
+        consumer.get()
+    consumers[1].close()
+    consumers[0].close()
+    consumer = Consumer(channel)
+    a, b = consumer.get_many(2)
+    assert ["a", "b"] == [a.body, b.body]
+    a.req()
+    consumers[2].close()
+    assert ["c", "d", "a"] == [info.body for info in channel.peek()]

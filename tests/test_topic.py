@@ -2,19 +2,36 @@
 
 import gc
 import math
+import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
-from helpers import Call, TellingClock, bodies
+from helpers import PATIENCE, Call, TellingClock, bodies
 
 import nsqlite
-from nsqlite import Closed, Consumer, Event, Full, InvalidMessage, InvalidOption, Reentered, Topic
+from nsqlite import (
+    Broker,
+    Closed,
+    Consumer,
+    Event,
+    Full,
+    InvalidMessage,
+    InvalidOption,
+    NotInFlight,
+    Reentered,
+    Topic,
+)
 from nsqlite.clock import Bell
-from nsqlite.ids import BLOCK
+from nsqlite.fanout import FanOut
+from nsqlite.ids import BLOCK, Ids
 from nsqlite.monitor import BUSY, Monitor
-from nsqlite.testing import ManualClock
+from nsqlite.queue import Queue
+from nsqlite.testing import ManualClock, MemoryStore
+from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import index_of
 
 
@@ -893,3 +910,214 @@ def test_a_drain_waits_for_what_a_paused_topic_holds() -> None:
     with Consumer(channel) as consumer:
         consumer.get(timeout=0).fin()
     assert topic.closed
+
+
+# What was found by others
+
+
+def after(
+    monkeypatch: pytest.MonkeyPatch, kind: type, name: str, act: Callable[[], object]
+) -> None:
+    """Have something happen once when a method has returned, as a signal handler would."""
+    method = getattr(kind, name)
+    acts = [act]
+
+    def call(*args: Any) -> Any:
+        result = method(*args)
+        if acts:
+            acts.pop()()
+        return result
+
+    monkeypatch.setattr(kind, name, call)
+
+
+def test_a_put_inside_of_a_put_leaves_a_bound_kept() -> None:
+    """What a handler puts while a put looks for room counts when that one decides."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    acts = [lambda: topic.put("nested")]
+
+    class Ready(deque[Any]):
+        def __len__(self) -> int:
+            count = super().__len__()
+            if acts:
+                acts.pop()()  # as a handler that comes in when this has returned
+            return count
+
+    queue: Any = channel._queue
+    queue.ready = Ready()
+    topic._fan.direct()
+    with pytest.raises(Full):
+        topic.put("outer")
+    assert ["nested"] == bodies(channel)
+
+
+def test_who_comes_to_wait_inside_of_a_put_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that a handler has wait to be told while a put looks for room is told of the message."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing", max_depth=5))
+    topic.put("first")
+    consumer.get().fin()
+    told: list[int] = []
+    after(monkeypatch, Topic, "_way", lambda: consumer.when_ready(partial(told.append, 1)))
+    topic.put("outer")
+    assert [1] == told
+
+
+def test_a_handler_that_uses_up_the_ids_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put that has just taken a block has its first id, however many a handler then takes."""
+    topic: Topic[Any] = Topic("orders", clock=ManualClock())
+    channel = topic.channel("billing")
+    after(monkeypatch, Ids, "renew", lambda: topic.put_many(range(300)))
+    names = [topic.put("outer") for _ in range(3)]
+    assert 303 == len({info.id for info in channel.peek(1000)} | set(names))
+    assert 303 == channel.depth
+
+
+def test_what_was_put_inside_of_a_call_is_never_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put whose id was returned is there, though the call that it came into has made a bound."""
+    topic: Topic[Any] = Topic("orders")
+    topic.put("held")
+    names: list[str] = []
+    after(monkeypatch, Topic, "_make_channel", lambda: names.append(topic.put("nested")))
+    channel = topic.channel("billing", max_depth=1)
+    assert [info.id for info in channel.peek()][1:] == names
+    assert ["held", "nested"] == bodies(channel)
+
+
+def test_what_was_put_inside_of_a_call_is_counted_once() -> None:
+    """A put that is made again counts neither its message nor its bytes twice."""
+    topic: Topic[Any] = Topic("orders")
+    topic.channel("billing")
+    records, _ = topic._mint_many([b"123"])
+    for _ in "12":
+        topic._monitor.run(topic._put_now, records, 3, None)
+    stats = topic.stats()
+    assert (1, 3) == (stats.message_count, stats.message_bytes)
+
+
+def test_a_drain_without_channels_ends_a_join() -> None:
+    """Who waits for a topic that is drained, and has no channel to drain into, goes on."""
+    clock = TellingClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    topic.put("x")
+    call = Call(topic.join)
+    clock.until_waiting()
+    assert 1 == topic.close(drain=True)
+    assert call.result() is True
+
+
+def test_a_channel_that_is_about_to_go_is_made_anew() -> None:
+    """Who asks for an ephemeral channel whose last consumer was forgotten gets a new one."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing#ephemeral"))
+    del consumer
+    channel = topic.channel("billing#ephemeral")
+    assert not channel.closed
+    Consumer(channel).close()
+
+
+@pytest.mark.parametrize("read", ["depth", "channel depth", "in flight", "consumer stats"])
+def test_what_reading_interrupts_is_done_after_it(
+    monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """What a handler leaves for after the lock, while something is read, is done at once."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    told: list[int] = []
+    consumer.when_ready(partial(told.append, 1))
+    reads: dict[str, tuple[type, str, Callable[[], object]]] = {
+        "depth": (FanOut, "depth", lambda: topic.depth),
+        "channel depth": (Queue, "depth", lambda: channel.depth),
+        "in flight": (TimerWheel, "__len__", lambda: channel.in_flight_count),
+        "consumer stats": (Consumer, "_stats", consumer.stats),
+    }
+    kind, name, call = reads[read]
+    after(monkeypatch, kind, name, lambda: topic.put("nested"))
+    call()
+    assert [1] == told
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore])
+@pytest.mark.parametrize("kind", ["no function", "fails"])
+def test_what_publish_is_to_call(caplog: pytest.LogCaptureFixture, kind: str, store: Any) -> None:
+    """What cannot be called is refused before anything is put; what fails is logged."""
+    broker = Broker(store=store and store())
+    topic = broker.topic("orders")
+    channel = topic.channel("billing")
+    called = threading.Event()
+
+    def fail(_problem: object) -> None:
+        called.set()
+        raise ValueError("no")
+
+    if kind == "no function":
+        given: Any = 5
+        with pytest.raises(InvalidOption, match="on_done"):
+            topic.publish([b"x"], given)
+        assert 0 == channel.depth
+    else:
+        topic.publish([b"x"], fail)
+        assert called.wait(PATIENCE)
+        broker.flush()
+        assert 1 == channel.depth
+        assert ["publish()"] == [r.getMessage().split(", which ")[1][:9] for r in caplog.records]
+    broker.close()
+
+
+def test_a_refused_move_leaves_both_topics_alone() -> None:
+    """A move for which there is no room has changed nothing, and nothing is to be recovered."""
+    source: Topic[Any] = Topic("orders")
+    target: Topic[Any] = Topic("dead")
+    target.channel("c", max_depth=1, when_full="raise")
+    target.put("full")
+    consumer = Consumer(source.channel("billing"))
+    source.put("x")
+    message = consumer.get()
+    recovered: list[str] = []
+    source._monitor.recover = partial(recovered.append, "source")
+    target._monitor.recover = partial(recovered.append, "target")
+    with pytest.raises(Full):
+        consumer.move(message, target)
+    message.fin()
+    with pytest.raises(NotInFlight):
+        consumer.move(message, target)
+    source.put("y")
+    with pytest.raises(Full):
+        target.put("z")
+    assert [] == recovered
+
+
+def test_many_channels_are_made_in_a_time_that_does_not_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To make a channel goes through the others only when something is put."""
+    looks: list[int] = []
+    direct = FanOut.direct
+
+    def look(fan: FanOut[Any]) -> None:
+        looks.append(1)
+        direct(fan)
+
+    monkeypatch.setattr(FanOut, "direct", look)
+    topic: Topic[Any] = Topic("orders")
+    channels = [topic.channel(f"c{number}") for number in range(100)]
+    assert [] == looks
+    topic.put("x")
+    topic.put("y")
+    assert [1] == looks
+    assert {2} == {channel.depth for channel in channels}
+
+
+def test_a_deferred_put_whose_delay_passes_meanwhile_needs_no_room() -> None:
+    """A put that was deferred when it was called stays so; it goes past no bound by being late."""
+    clock = ManualClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    topic.put("first")
+    told: list[str] = []
+    topic.observe(lambda event: told.append(event.kind))
+    topic._send([*topic._mint_many(["late"])[0]], 0, clock._elapsed, None)
+    assert ["published", "deferred"] == told[:2]
+    assert 2 == channel.depth  # as what is requeued, what falls due needs no room

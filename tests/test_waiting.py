@@ -92,35 +92,31 @@ def test_a_notification_is_kept_until_somebody_listens() -> None:
 # Its hands
 
 
-class Holder:
-    """A consumer, as far as its waiters know it."""
-
-    def __init__(self) -> None:
-        self._waiters: dict[Waiter[bytes], None] = {}
-
-
-def handed() -> tuple[Waiter[bytes], Message[bytes]]:
+def handed() -> tuple[WaitQueue[bytes], Waiter[bytes], Message[bytes]]:
     """Return a waiter that was handed a message."""
-    waiter: Waiter[bytes] = Waiter(Monitor(), Holder())
-    waiter.owner._waiters[waiter] = None
-    waiter.message = Message()
-    return waiter, waiter.message
+    monitor = Monitor()
+    queue: WaitQueue[bytes] = WaitQueue(monitor)
+    waiter: Waiter[bytes] = Waiter(monitor)
+    message: Message[bytes] = Message()
+    waiter.message = message
+    queue.handed[message] = waiter
+    return queue, waiter, message
 
 
 def test_what_was_handed_is_claimed_once() -> None:
     """Who claims what he was handed has it, and nobody takes it back any more."""
-    waiter, message = handed()
-    assert waiter.claim() is message
-    assert not waiter.withdraw()
-    assert waiter.claim() is None
+    queue, waiter, message = handed()
+    assert queue.claim(waiter) is message
+    assert {} == queue.handed
+    assert queue.claim(waiter) is None
 
 
-def test_what_was_withdrawn_is_not_claimed() -> None:
+def test_what_was_taken_back_is_not_claimed() -> None:
     """What was taken back on its way is not claimed; empty hands claim nothing."""
-    waiter, _ = handed()
-    assert waiter.withdraw()
-    assert waiter.claim() is None
-    assert Waiter[bytes](Monitor(), Holder()).claim() is None
+    queue, waiter, message = handed()
+    assert queue.handed.pop(message) is waiter
+    assert queue.claim(waiter) is None
+    assert queue.claim(Waiter[bytes](Monitor())) is None
 
 
 # Waiting until
@@ -493,11 +489,14 @@ class Timer:
     """Stands for an event loop's timer."""
 
     def __init__(self, waiters: int) -> None:
-        self.waiters = waiters
+        self.waiters = dict.fromkeys(range(waiters))
         self.times = 0
 
     def notify(self) -> None:
         self.times += 1
+
+    def set(self) -> None:
+        raise AssertionError
 
 
 def test_timers_are_told_of_an_earlier_deadline() -> None:

@@ -8,18 +8,17 @@ Its gets stand in the same wait queue as those of threads; who waited first is s
 Next: aio/publish.py
 """
 
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import AsyncIterator
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store
+from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store, require_loop
 from nsqlite.consumer import AnyConsumer
-from nsqlite.errors import Closed, Empty, Reentered
+from nsqlite.errors import Closed, Empty
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
-from nsqlite.monitor import BUSY
 from nsqlite.options import timeout_ns, whole
 from nsqlite.queue import DELIVERED, Persistence
 from nsqlite.waiting import Waiter
@@ -77,58 +76,53 @@ class Consumer(AnyConsumer[T]):
         # As in `nsqlite.Consumer.get`: a call that serves both would cost each a twentieth.
         queue = self._queue
         monitor = self._monitor
-        message: Message[T] = Message()
-        got: Message[T] | None = None
         ready = queue.ready
+        message: Message[T] = Message()
         try:
-            with self._lock:
-                now = self._now()
-                if now >= self._fresh and ready and not monitor.state:
-                    queue.renew(self, now)
-                if (
-                    ready
-                    and now < self._fresh
-                    and self._delivered < self._allowed
-                    and not (monitor.state or monitor.putters)
-                ):
-                    message._record = ready[0]
-                    message._consumer = self
-                    message._page = page = self._page
-                    # One piece:
-                    self._delivered += 1
-                    page[message] = self._due
-                    del ready[0]
-                    if monitor.watched:
-                        queue.tell(DELIVERED, message, self._due)
-                    if queue.persistence is None:
-                        return message
-                    queue.persistence.delivered((message,))
-                    got = message
-                elif monitor.state == BUSY:
-                    raise Reentered("get")  # noqa: TRY301 - having changed nothing
-                elif (
-                    ready
-                    or monitor.state
-                    or now >= queue.due
-                    or self._over
-                    or self.channel._over is not None
-                ):
-                    got = monitor.perform(self.channel._receive, self, None)
+            try:
+                with self._lock:
+                    now = self._now()
+                    if (
+                        (now < self._fresh or (ready and queue.renew(self, now)))
+                        and ready
+                        and self._delivered < self._allowed
+                        and not (monitor.state or monitor.putters)
+                    ):
+                        message._record = ready[0]
+                        message._consumer = self
+                        message._page = page = self._page
+                        # One piece:
+                        self._delivered += 1
+                        page[message] = self._due
+                        del ready[0]
+                        if not queue.followed:
+                            return message
+                        if monitor.watched:
+                            queue.tell(DELIVERED, message, self._due)
+                        if queue.persistence is not None:
+                            queue.persistence.delivered((message,))
+                        taken = True
+                    else:
+                        taken = False
+                        over = self._over or self.channel._over is not None
+                        looked = not (ready or queue.beyond or now >= queue.due or over)
+            finally:
+                if monitor.after:
+                    try:
+                        monitor.settle()
+                    except BaseException:  # a signal; a waiter may still need waking
+                        insist(monitor.settle)
+                        raise
         except BaseException:
-            insist(partial(monitor.call, self._return, [message]))  # it never reached its caller
+            insist(partial(self._forsake, message, None))  # it never reached its caller
             raise
-        finally:
-            if monitor.after:
-                try:
-                    monitor.settle()
-                except BaseException:  # a signal; somebody may be to be woken
-                    insist(monitor.settle)
-                    raise
-        if got is None:
-            got = await self._first(limit)
+        if not taken:
+            if limit == 0 and looked and not monitor.state:
+                raise self._nothing()
+            message = await self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
-            await self._count(queue.persistence, [got])
-        return got
+            await self._count(queue.persistence, [message])
+        return message
 
     async def get_many(
         self, n: int, timeout: float | None = None, *, linger: float = 0.0
@@ -153,10 +147,10 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch:
+            if not batch and (limit != 0 or self._queue.beyond):
                 batch.append(await self._first(limit))
                 self._grab(batch, n)
-            if patience:
+            if patience and batch:
                 await self._linger(batch, n, patience)
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
@@ -165,6 +159,8 @@ class Consumer(AnyConsumer[T]):
         except BaseException:
             self._monitor.call(self._return, batch)
             raise
+        if not batch:
+            raise self._nothing()
         persistence = self._queue.persistence
         if persistence is not None and persistence.counted:
             await self._count(persistence, batch)
@@ -195,57 +191,101 @@ class Consumer(AnyConsumer[T]):
             yield message
 
     async def _first(self, limit: int | None) -> Message[T]:
-        """Wait for a message for so many nanoseconds; takes the lock."""
+        """Have something in memory if there is something in the store, and wait; takes the lock."""
         queue = self._queue
-        monitor = self._monitor
         while queue.persistence is not None and self._is_short():
             await by_store(queue.persistence, queue.persistence.fetch)
-        if limit == 0:
-            message = monitor.run(self.channel._receive, self, None)
-            if message is None:
-                raise self._nothing()
-            return message
-        return await self._wait(None if limit is None else self._now() + limit)
-
-    async def _wait(self, moment: int | None) -> Message[T]:
-        """Wait for a message until a moment; takes the lock."""
-        waiting: TaskWaiter[T] = TaskWaiter("get", self._monitor, self._clock, self._abandon, self)
-        timer = self._timer(waiting.loop)
-        timer.begin()
+        moment = None if limit is None else self._now() + limit
+        message: Message[T] = Message()
+        got: Message[T] | None = None
+        waiting: TaskWaiter[T] | None = None
         try:
-            if moment is not None:
-                waiting.wake_at(moment)
-            return await self._receive_until(moment, waiting, timer)
+            if limit != 0:
+                waiting = self._begin()
+            waiter = None if waiting is None else waiting.waiter
+            got = self._monitor.run(self.channel._receive, self, message, waiter)
+            if waiting is not None:
+                if got is None:
+                    got = await self._sleep(message, waiting, moment)
+                self._end(waiting)
         except BaseException:
-            self._abandon(waiting.waiter)
+            insist(partial(self._forsake, got or message, waiting))
             raise
-        finally:
-            self._waiters.pop(waiting.waiter, None)
-            timer.end()
-            waiting.end()
+        if got is None:
+            raise self._nothing()
+        return got
 
-    async def _receive_until(
-        self, moment: int | None, waiting: TaskWaiter[T], timer: DeadlineTimer
-    ) -> Message[T]:
-        monitor = self._monitor
-        while True:
+    def _begin(self) -> TaskWaiter[T]:
+        """Return what stands for a get that waits in the running loop.
+
+        Raises:
+            NotAsyncio: no loop is running in this thread.
+        """
+        timer = self._timer(require_loop("get"))
+        if timer.spare:
+            waiting = timer.spare.pop()
+            waiting.waiter.gone = False
             waiting.listen()
-            message = monitor.run(self.channel._receive, self, waiting.waiter)
-            if message is None and moment is not None and self._now() >= moment:
-                message = monitor.run(self.channel._give_up, waiting.waiter)
-                if message is None:
-                    raise self._nothing()
-            if message is None:
-                timer.set()
-                await waiting.sleep()
-                message = waiting.waiter.claim()  # nothing if it was taken back meanwhile
-            if message is not None:
-                return message
+        else:
+            waiting = TaskWaiter("get", self._monitor, self._clock, _lose)
+        waiting.waiter.owner = self
+        waiting.timer = timer
+        timer.waiters[id(waiting.waiter)] = None
+        return waiting
 
-    def _abandon(self, waiter: Waiter[T]) -> None:
-        """Give up a wait; what it was handed goes to the next.  Any thread; takes the lock."""
-        waiter.gone = True
-        self._monitor.call(self.channel._abandon, waiter)
+    def _end(self, waiting: TaskWaiter[T]) -> None:
+        """Keep what stood for a get that is over, for the next."""
+        timer = waiting.timer
+        assert timer is not None
+        waiting.rest()
+        waiting.waiter.message = waiting.waiter.owner = None
+        timer.waiters.pop(id(waiting.waiter), None)
+        timer.end()
+        timer.spare.append(waiting)
+
+    def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
+        """Leave no trace of a get that came to nothing; takes the lock.  May be made twice."""
+        waiter = None
+        if waiting is not None:
+            waiter = waiting.waiter
+            waiter.gone = True
+            if waiting.timer is not None:
+                timer, waiting.timer = waiting.timer, None
+                timer.waiters.pop(id(waiter), None)
+                timer.end()
+            waiting.end()
+        self._monitor.call(self.channel._abandon, message, waiter)
+
+    async def _sleep(
+        self, message: Message[T], waiting: TaskWaiter[T], moment: int | None
+    ) -> Message[T] | None:
+        """Sleep until a waiter that has queued up was handed a message, or its time is over."""
+        queue = self._queue
+        channel = self.channel
+        monitor = self._monitor
+        waiter = waiting.waiter
+        timer = waiting.timer
+        assert timer is not None
+        if moment is not None:
+            waiting.wake_at(moment)
+        while True:
+            if queue.due < timer.moment:
+                timer.set()
+            await waiting.sleep()
+            got = queue.waiters.claim(waiter)  # nothing if it was taken back meanwhile
+            if got is not None:
+                return got
+            waiting.listen()
+            if moment is not None and self._now() >= moment:
+                return monitor.run(channel._give_up, self, message, waiter)
+            got = monitor.run(channel._receive, self, message, waiter)
+            if got is not None:
+                return got
+
+    def _loop_timer(self) -> DeadlineTimer | None:
+        """See `AnyConsumer`."""
+        loop = _get_running_loop()
+        return None if loop is None else self._timer(loop)
 
     def _timer(self, loop: AbstractEventLoop) -> DeadlineTimer:
         """Return what looks for deadlines in a loop; takes the lock if there is none yet."""
@@ -282,3 +322,10 @@ class Consumer(AnyConsumer[T]):
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _lose(waiter: Waiter[Any]) -> None:
+    """Give up a get whose loop is closed; what it was handed goes to the next."""
+    consumer = waiter.owner
+    if consumer is not None:
+        consumer._monitor.call(consumer.channel._abandon, Message(), waiter)

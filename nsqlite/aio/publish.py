@@ -14,11 +14,11 @@ from nsqlite.aio.waiting import Done, TaskWaiter, by_store
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
-from nsqlite.errors import Full, InvalidOption
+from nsqlite.errors import InvalidOption
 from nsqlite.message import Record, T
 from nsqlite.monitor import Monitor
 from nsqlite.options import timeout_ns
-from nsqlite.topic import AT_ONCE, Topic, batch_of
+from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Topic, batch_of
 from nsqlite.waiting import Waiter, leave, look
 
 
@@ -41,13 +41,12 @@ async def put(
     limit = None if timeout is None else timeout_ns(timeout)
     try:
         if not (topic._kept and topic._waits()):
-            return topic.put(body, delay, AT_ONCE)
+            name = topic.put(body, delay, AT_ONCE if limit == 0 else WAITS_ELSEWHERE)
+            if name:
+                return name
     except AttributeError:
         _require_topic(topic)
         raise
-    except Full:
-        if limit == 0:
-            raise
     [name] = await _put_patiently(topic, [body], delay, limit)
     return name
 
@@ -68,14 +67,13 @@ async def put_many(
         As for `put`: all of them or none.
     """
     limit = None if timeout is None else timeout_ns(timeout)
-    batch = batch_of(bodies)
+    batch = batch_of(bodies, "put_many")
     _require_topic(topic)
-    try:
-        if not (topic._kept and topic._waits() and batch):
-            return topic.put_many(batch, delay=delay, timeout=AT_ONCE)
-    except Full:
-        if limit == 0:
-            raise
+    if not (topic._kept and topic._waits() and batch):
+        patience = AT_ONCE if limit == 0 else WAITS_ELSEWHERE
+        names = topic.put_many(batch, delay=delay, timeout=patience)
+        if names or not batch:
+            return names
     return await _put_patiently(topic, batch, delay, limit)
 
 

@@ -9,9 +9,11 @@ goes on to the next.
 Next: aio/consumer.py
 """
 
+import weakref
 from asyncio import AbstractEventLoop, Future, InvalidStateError
 from asyncio import _get_running_loop as running_loop  # None where there is none, in C
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Generic
 
 from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
@@ -51,6 +53,7 @@ class TaskWaiter(Generic[T]):
     Attributes:
         loop: where it waits.
         waiter: what stands for it in a wait queue.
+        timer: what looks for the channel's deadlines meanwhile, None if that is no get.
     """
 
     __slots__ = (
@@ -62,6 +65,7 @@ class TaskWaiter(Generic[T]):
         "_moment",
         "_woken",
         "loop",
+        "timer",
         "waiter",
     )
 
@@ -71,7 +75,6 @@ class TaskWaiter(Generic[T]):
         monitor: Monitor,
         clock: Clock,
         give_up: Callable[[Waiter[T]], object],
-        owner: Any = None,
     ) -> None:
         """Begin awake and with empty hands.
 
@@ -80,13 +83,13 @@ class TaskWaiter(Generic[T]):
             monitor: whose operations wake it.
             clock: what a moment is measured by.
             give_up: called with the waiter, in any thread, when its loop is found closed.
-            owner: the consumer whose get this is.
 
         Raises:
             NotAsyncio: no loop is running in this thread.
         """
         self.loop: Final = require_loop(call)
-        self.waiter: Final[Waiter[T]] = Waiter(monitor, owner, self.wake)
+        self.waiter: Final[Waiter[T]] = Waiter(monitor, None, self.wake)
+        self.timer: DeadlineTimer | None = None
         self._clock: Final = clock
         self._give_up: Final = give_up
         self._moment = NEVER
@@ -162,12 +165,17 @@ class TaskWaiter(Generic[T]):
             self._give_up(self.waiter)
             self.end()
 
-    def end(self) -> None:
-        """Let go of what keeps this alive; nobody wakes it any more."""
-        self.waiter.wake = _ended
+    def rest(self) -> None:
+        """Set no alarm, and sleep no more, until it is used again."""
+        self._future = None
         alarm, self._alarm = self._alarm, None
         if alarm is not None:
             alarm.cancel()
+
+    def end(self) -> None:
+        """Let go of what keeps this alive; nobody wakes it any more."""
+        self.waiter.wake = _ended
+        self.rest()
 
 
 def _ended() -> None:
@@ -182,10 +190,23 @@ class DeadlineTimer:
     Everything but `notify` and `wake` is called in the loop's own thread.
 
     Attributes:
-        waiters: how many gets wait in the loop for a message of the channel.
+        waiters: who waits in the loop for a message of the channel; see `LoopTimer`.
+        moment: when it looks; `NEVER` if it does not.
+        spare: what stood for gets that are over, for the next.
     """
 
-    __slots__ = ("_alarm", "_clock", "_loop", "_moment", "_monitor", "_over", "_queue", "waiters")
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_clock",
+        "_loop",
+        "_monitor",
+        "_over",
+        "_queue",
+        "moment",
+        "spare",
+        "waiters",
+    )
 
     def __init__(
         self, queue: Queue[Any], monitor: Monitor, clock: Clock, loop: AbstractEventLoop
@@ -196,36 +217,32 @@ class DeadlineTimer:
         self._clock: Final = clock
         self._loop: Final = loop
         self._alarm: Alarm | None = None
-        self._moment = NEVER
+        self.moment: int = NEVER
         self._over = False
-        self.waiters: int = 0
+        self.waiters: dict[int, None] = {}
+        self.spare: Final[list[TaskWaiter[Any]]] = []
 
     def is_closed(self) -> bool:
         """Return whether its loop is over."""
         return self._loop.is_closed()
 
-    def begin(self) -> None:
-        """Count one more who waits."""
-        self.waiters += 1
-
     def end(self) -> None:
-        """Count one less; a clock that is moved by hand must not stop for nobody."""
-        self.waiters -= 1
+        """See to it that a clock that is moved by hand does not stop for nobody."""
         if not self.waiters and self._clock is not SYSTEM:
             self._call_off()
 
     def set(self) -> None:
         """See to it that the timer goes off by the channel's next deadline."""
         moment = self._queue.due
-        if moment < self._moment and self.waiters:
+        if moment < self.moment and self.waiters:
             self._call_off()
-            self._moment = moment
-            self._alarm = self._clock.alarm(self._loop, moment, self.wake)
+            self.moment = moment
+            self._alarm = self._clock.alarm(self._loop, moment, partial(_go_off, weakref.ref(self)))
 
     def _call_off(self) -> None:
         """Set no timer."""
         alarm, self._alarm = self._alarm, None
-        self._moment = NEVER
+        self.moment = NEVER
         if alarm is not None:
             alarm.cancel()
 
@@ -244,12 +261,19 @@ class DeadlineTimer:
 
     def _look(self) -> None:
         """Act on what is due, and set the timer anew; a loop may call a little too early."""
-        if self._clock.monotonic_ns() >= self._moment:
+        if self._clock.monotonic_ns() >= self.moment:
             self._call_off()
             self._monitor.call(self._queue.sweep)
-        elif self._moment != NEVER and self._alarm is not None:
+        elif self.moment != NEVER and self._alarm is not None:
             self._call_off()
         self.set()
+
+
+def _go_off(timer: "weakref.ref[DeadlineTimer]") -> None:
+    """Have a timer look; a loop whose alarm is set keeps no topic alive."""
+    known = timer()
+    if known is not None:
+        known.wake()
 
 
 class Done:

@@ -52,20 +52,25 @@ class KeptFanOut(FanOut[T]):
         """Return True: a put may have to wait, if only for the disk."""
         return True
 
-    def direct(self, *, closing: bool) -> None:
+    def redirect(self, *, closing: bool) -> None:
+        """See `FanOut`; the way is found anew at once, since a put looks for it before the lock."""
+        super().redirect(closing=closing)
+        self.direct()
+
+    def direct(self) -> None:
         """See `FanOut`; a put to a topic that is kept goes through its store first."""
-        super().direct(closing=closing)
+        super().direct()
         awake = tuple(flow.persistence for flow in self.queues)
         self._awake = tuple(shelf for shelf in self.cabinet.shelves.values() if shelf in awake)
         self._calm = (
-            not (closing or self.paused or self.bounded)
+            not (self.closing or self.paused or self.bounded)
             and len(self._awake) == len(self.queues) == len(self.cabinet.shelves) > 0
         )
 
     def path(self) -> Callable[[Record[T]], None] | None:
         """Return what shows a message with no more to do; None if there is more to do for it."""
         monitor = self._monitor
-        if not self._calm or monitor.state or monitor.waiting or monitor.watched:
+        if self.stale or not self._calm or monitor.state or monitor.waiting or monitor.watched:
             return None
         return self._show_one
 
@@ -151,7 +156,7 @@ class KeptFanOut(FanOut[T]):
             passing = [flow for flow in flows if flow.persistence is None]
             if beyond and passing:
                 self._hand_to_passing([flow.ready for flow in passing])
-            self._hand_on_later()
+            self.hand_on_later()
             self._hand_on_due(list(held.ready))
             # One piece:
             self.kept -= beyond

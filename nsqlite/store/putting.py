@@ -14,10 +14,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.errors import InvalidMessage, StoreError
-from nsqlite.ids import BLOCK
 from nsqlite.lock import insist
 from nsqlite.message import Record, T
-from nsqlite.options import timeout_ns
 from nsqlite.queue import Moved, OnDone
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
@@ -26,7 +24,14 @@ from nsqlite.store.letter import Draft, Letter
 from nsqlite.store.office import Office
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import Row, StoredTopic
-from nsqlite.topic import AT_ONCE, Topic, batch_of
+from nsqlite.topic import (
+    AT_ONCE,
+    WAITS_ELSEWHERE,
+    Topic,
+    batch_of,
+    check_done,
+    report,
+)
 
 BODY: Final = itemgetter(0)
 DATA: Final = itemgetter(1)
@@ -70,14 +75,13 @@ class Putting(Topic[T]):
             StoreError: the message, or with `sync="interval"` what was put before, could not be
                 stored; nothing was put anywhere.
         """
-        at_once = timeout is None or timeout is AT_ONCE
+        at_once = timeout is None or timeout is AT_ONCE or timeout is WAITS_ELSEWHERE
         if body.__class__ is bytes and delay is None and at_once:
             name = self._put_at_once(body)  # type: ignore[arg-type]  # bytes, as the line above found
             if name is not None:
                 return name
         letter = self._compose([body], None)
-        self._store(letter, delay, timeout)
-        return letter.names[0]
+        return letter.names[0] if self._store(letter, delay, timeout) else ""
 
     def _put_at_once(self, body: bytes) -> str | None:
         """Reserve, store and show a message if nobody else is putting, and all is calm.
@@ -115,17 +119,12 @@ class Putting(Topic[T]):
             return None
         with self._lock:
             now = self._wall()
-            if now >= ids.until or ids.used == BLOCK:
-                ids.renew(now)
             push = self._path()
             if push is None or self._settled:
                 return None
             if not self._cabinet.stirred:
                 self.stir()
-            used = ids.used
-            ids.used = used + 1
-            prefix = ids.prefix
-            suffix = ids.suffixes[used]
+            prefix, suffix = ids.take(now)
             name = prefix + suffix
             row = (int(name, 16), now, None, None, None, body)
             # One piece, up to the call that follows:
@@ -167,16 +166,11 @@ class Putting(Topic[T]):
         ids = self._ids
         with self._lock:
             now = self._wall()
-            if now >= ids.until or ids.used == BLOCK:
-                ids.renew(now)
             if self._path() is None or office.queue or self._settled:
                 return None
             if not self._cabinet.stirred:
                 self.stir()
-            used = ids.used
-            ids.used = used + 1
-            prefix = ids.prefix
-            suffix = ids.suffixes[used]
+            prefix, suffix = ids.take(now)
         name = prefix + suffix
         record: Record[Any] = (body, now, prefix, suffix, 0)
         row = (int(name, 16), now, None, None, None, body)
@@ -222,22 +216,22 @@ class Putting(Topic[T]):
         Raises:
             StoreError: they could not be stored; nothing was put anywhere.
         """
-        batch = batch_of(bodies)
+        batch = batch_of(bodies, "put_many")
         if not batch:
             return super().put_many(batch)
         letter = self._compose(batch, None)
-        self._store(letter, delay, timeout)
-        return letter.names
+        return letter.names if self._store(letter, delay, timeout) else []
 
     def publish(self, bodies: Iterable[T], on_done: OnDone | None = None) -> None:
         """See `Topic.publish`."""
-        batch = batch_of(bodies)
+        batch = batch_of(bodies, "publish")
+        check_done(on_done)
         if on_done is None or not batch or self._office.now_shown:
             self.put_many(batch, timeout=AT_ONCE)
             if on_done is not None:
-                on_done(None)
+                report(on_done, None)
             return
-        letter = self._compose(batch, lambda: on_done(letter.error))
+        letter = self._compose(batch, lambda: report(on_done, letter.error))
         self._monitor.run(self._try_last, letter, letter.size, None)
         self._office.hurry()
 
@@ -336,19 +330,23 @@ class Putting(Topic[T]):
                 raise
             raise InvalidMessage(error.problem, index) from error
 
-    def _store(self, letter: Letter, delay: float | None, timeout: float | None) -> None:
+    def _store(self, letter: Letter, delay: float | None, timeout: float | None) -> bool:
         """Reserve, store and show a letter, waiting for room if need be; takes the locks.
+
+        Returns False if it was not to wait for room, and would have to.
 
         A letter that a signal leaves half way is brought to its end by the store's thread.
         """
-        limit = timeout_ns(timeout)
+        limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
         try:
-            self._send(letter, letter.size, due, limit)
+            if not self._send(letter, letter.size, due, limit):
+                return False
             self._office.write(letter)
         except BaseException:
             self._office.adopt(letter)
             raise
+        return True
 
     def _admit(
         self,

@@ -168,9 +168,10 @@ def traces(topic: Topic[Any]) -> dict[str, int]:
         found[f"{name}: parked"] = len(waiters.parked)
         found[f"{name}: threads"] = len(waiters.threads)
         found[f"{name}: watcher"] = waiters.watcher is not None
-        found[f"{name}: waiters"] = sum(len(member._waiters) for member in channel._consumers())
+        found[f"{name}: handed"] = len(waiters.handed)
+        found[f"{name}: told"] = len(waiters.told)
         for loop, timer in waiters.timers.items():
             assert isinstance(loop, asyncio.AbstractEventLoop)
             if not loop.is_closed():
-                found[f"{name}: {timer}"] = timer.waiters
+                found[f"{name}: {timer}"] = len(timer.waiters)
     return {what: count for what, count in found.items() if count}

@@ -101,7 +101,7 @@ async def test_a_get_waits_for_a_put_of_its_loop() -> None:
     """A get that waits is handed what another task puts."""
     scene = Scene()
     task = await begin(scene.consumer.get())
-    assert 1 == len(scene.consumer._waiters)
+    assert 1 == len(scene.channel._queue.waiters.able)
     scene.topic.put(b"1")
     message = await task
     assert (b"1", 1, State.IN_FLIGHT) == (message.body, message.attempts, message.state)
@@ -586,7 +586,7 @@ async def test_a_get_whose_effects_are_interrupted() -> None:
 
 @in_loop
 async def test_a_get_that_is_interrupted_after_the_lock() -> None:
-    """What an observer throws leaves no effect undone; the message is delivered again in time."""
+    """What an observer throws leaves no effect undone; the message is back at once."""
     scene = Scene()
     scene.topic.put(b"1")
     told: list[str] = []
@@ -599,10 +599,9 @@ async def test_a_get_that_is_interrupted_after_the_lock() -> None:
     stop = scene.topic.observe(observer)
     with pytest.raises(KeyboardInterrupt):
         await scene.consumer.get()
-    assert (["delivered"], {}) == (told, traces(scene.topic))
+    assert (["delivered", "returned"], {}) == (told, traces(scene.topic))
     stop()
-    scene.clock.advance(60)
-    assert [(b"1", 1)] == scene.ready()
+    assert [(b"1", 0)] == scene.ready()
 
 
 @in_loop
@@ -848,7 +847,7 @@ def test_a_destroyed_get_leaves_no_trace(handed: bool) -> None:
     loop = asyncio.new_event_loop()
     coroutine = scene.consumer.get()
     loop.run_until_complete(step(coroutine))
-    assert 1 == len(scene.consumer._waiters)
+    assert 1 == len(scene.channel._queue.waiters.able)
     if handed:
         scene.topic.put(b"1")
         assert 1 == scene.channel.in_flight_count
@@ -922,7 +921,7 @@ async def test_a_get_destroyed_inside_another_call() -> None:
 
     def operation() -> None:
         coroutine.close()
-        scene.channel._queue.requeue(other, held, 0)
+        scene.channel._queue.requeue(other, held, 0, 0)
 
     scene.topic._monitor.run(operation)
     message = await following
@@ -936,17 +935,22 @@ async def test_a_get_destroyed_inside_another_call() -> None:
 
 @in_loop
 async def test_a_get_that_is_over_leaves_no_garbage() -> None:
-    """What a get waited with is freed at once, without the collector."""
+    """What a get waited with serves the next one too, and its future is freed at once."""
     scene = Scene()
     gc.collect()
     gc.disable()
     try:
         task = await begin(scene.consumer.get())
-        gone = [weakref.ref(task_of(waiter)) for waiter in scene.consumer._waiters]
+        [first] = map(task_of, scene.channel._queue.waiters.able)
+        gone = weakref.ref(first._future)
         scene.topic.put(b"1")
         await task
         del task
-        assert [None] == [waiter() for waiter in gone]
+        assert gone() is None
+        task = await begin(scene.consumer.get())
+        assert [first] == [task_of(waiter) for waiter in scene.channel._queue.waiters.able]
+        scene.topic.put(b"2")
+        await task
     finally:
         gc.enable()
 

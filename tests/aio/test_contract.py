@@ -308,7 +308,7 @@ def test_get_nothing(scene: Scene) -> None:
     assert ("billing", Empty) == (info.value.channel, type(info.value))
     result = scene.face.start(consumer.get, 5)
     scene.clock.advance(4.999999999)
-    assert 1 == len(consumer._waiters)
+    assert 1 == len(consumer._queue.waiters.able)
     scene.clock.advance(0.000000001)
     with pytest.raises(Empty) as info:
         result()

@@ -747,3 +747,36 @@ def test_interval_waits_if_the_store_is_behind(path: Path) -> None:
         asyncio.run(put())
         kept.broker.flush()
         assert 5 == channel.depth == len(kept.rows())
+
+
+@in_loop
+async def test_a_put_that_waits_is_not_told_as_refused() -> None:
+    """Observers hear of a put that waits for room in a loop as of one in a thread."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = aio.Consumer(topic.channel("billing", max_depth=1))
+    told: list[str] = []
+    topic.observe(lambda event: told.append(event.kind), kinds=["waiting", "refused", "published"])
+    await aio.put(topic, "a")
+    for put in (lambda: aio.put(topic, "b"), lambda: aio.put_many(topic, ["c"])):
+        task = await begin(put())
+        (await consumer.get()).fin()
+        await task
+    assert ["published", *["waiting", "published"] * 2] == told
+    with pytest.raises(Full):
+        await aio.put(topic, "d", timeout=0)
+    assert "refused" == told[-1]
+
+
+@in_loop
+async def test_a_put_that_is_refused_is_told_so_once() -> None:
+    """A channel that refuses what is too much has a put told once."""
+    topic: Topic[Any] = Topic("orders")
+    topic.channel("billing", max_depth=1, when_full="raise")
+    told: list[str] = []
+    topic.observe(lambda event: told.append(event.kind), kinds=["refused"])
+    await aio.put(topic, "a")
+    with pytest.raises(Full):
+        await aio.put(topic, "b")
+    with pytest.raises(Full):
+        await aio.put_many(topic, ["b"])
+    assert ["refused"] * 2 == told

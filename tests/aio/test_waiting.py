@@ -14,6 +14,7 @@ from helpers import PATIENCE, Call
 from store.stores import Scene as Kept
 from store.stores import throw
 
+import nsqlite
 from aio.loops import Elsewhere, abandoned, begin, in_loop, outcome, timers, turns
 from nsqlite import Consumer, Empty, Full, NotAsyncio, Topic, aio
 from nsqlite.aio.waiting import DeadlineTimer, Done, TaskWaiter, by_store
@@ -285,8 +286,8 @@ def test_what_a_signal_throws_into_a_waking() -> None:
         assert (False, 0) == (monitor.after, len(monitor.woken))
 
 
-def test_one_thread_wakes() -> None:
-    """While a thread wakes, another one leaves to it whom it has notified."""
+def test_threads_wake_each_for_themselves() -> None:
+    """While a thread wakes, another one wakes whom it has notified."""
     monitor = Monitor()
     seen: list[str] = []
 
@@ -295,7 +296,7 @@ def test_one_thread_wakes() -> None:
         seen.append("first")
 
     wake_all(monitor, Remote(wake))
-    assert ["first", "second"] == seen
+    assert ["second", "first"] == seen
 
 
 # The clock, which calls
@@ -456,7 +457,7 @@ async def test_the_last_to_leave_calls_the_timer_off() -> None:
     tasks = [await begin(consumer.get()) for _ in "12"]
     timer = timer_of(consumer)
     for waiters, moments in ((2, [5.0]), (1, [5.0]), (0, [])):
-        assert (waiters, moments) == (timer.waiters, clock.set_now())
+        assert (waiters, moments) == (len(timer.waiters), clock.set_now())
         if tasks:
             tasks[0].cancel()
             await outcome(tasks.pop(0))
@@ -605,7 +606,7 @@ async def test_a_look_too_late_or_for_nothing() -> None:
     timer.wake()
     Call(timer.wake).result()
     await turns()
-    assert (NEVER, []) == (timer._moment, clock.set_now())
+    assert (NEVER, []) == (timer.moment, clock.set_now())
 
 
 @in_loop
@@ -632,7 +633,7 @@ def test_a_closed_loop_looks_no_more(how: str) -> None:
     topic.put(b"1", delay=5)
     task = abandoned(consumer.get)
     timer = timer_of(consumer)
-    assert (True, 1, [5.0]) == (timer.is_closed(), timer.waiters, clock.set_now())
+    assert (True, 1, [5.0]) == (timer.is_closed(), len(timer.waiters), clock.set_now())
     if how == "notify":
         topic.put(b"2", delay=2)
     else:
@@ -747,3 +748,34 @@ def test_a_cancelled_errand_is_done_all_the_same(tmp_path: Path) -> None:
 
         asyncio.run(give_up())
         assert ended.wait(20)
+
+
+@in_loop
+async def test_who_waits_to_be_told_in_a_loop_is_told_of_what_falls_due() -> None:
+    """A loop looks for a channel's deadlines for `when_ready`, too."""
+    clock = Alarms()
+    topic = Topic("orders", clock=clock)
+    consumer = aio.Consumer(topic.channel("billing"))
+    told: list[int] = []
+    topic.put(b"1", delay=5)
+    consumer.when_ready(lambda: told.append(1))
+    off = consumer.when_ready(lambda: told.append(2))
+    assert [5.0] == clock.set_now()
+    off()
+    clock.advance(5)
+    await turns()
+    assert ([1], 0) == (told, len(timer_of(consumer).waiters))
+
+
+@in_loop
+async def test_a_timer_keeps_no_topic() -> None:
+    """What a loop was to look for goes with a topic that is forgotten."""
+    topic = Topic("orders")
+    consumer = aio.Consumer(topic.channel("billing"))
+    topic.put(b"1", delay=3000)
+    with pytest.raises(nsqlite.Empty):
+        await consumer.get(timeout=0.001)
+    gone = weakref.ref(topic)
+    del topic, consumer
+    gc.collect()
+    assert gone() is None

@@ -192,6 +192,25 @@ class Task:
         self._loop.close()
 
 
+class Told:
+    """A function that waits to be called when there is something for a consumer."""
+
+    def __init__(self, consumer: Consumer[Any], ought: Callable[[], bool]) -> None:
+        self.ought = ought
+        self.end = consumer.close
+        self.over = False
+        consumer.when_ready(self._call)
+
+    def _call(self) -> None:
+        self.over = True
+
+    def look(self) -> None:
+        """Do nothing: it is called where somebody else goes on."""
+
+    def forget(self) -> None:
+        """Do nothing: it is over when its consumer is."""
+
+
 class Stage(ManualClock):
     """A clock whose sleepers the tests hold in their hands.
 
@@ -269,7 +288,7 @@ class Scene:
         for number in range(ready):
             self.topic.put(f"r{number}")
         self.topic.put("later", delay=50)
-        self.waiting: list[Sleeper | Task] = []
+        self.waiting: list[Sleeper | Task | Told] = []
         self.refused = False
 
     # Who waits
@@ -291,6 +310,15 @@ class Scene:
     ) -> None:
         """Have a call wait in an event loop."""
         self.waiting.append(Task(call, ought, end))
+
+    def told(self) -> None:
+        """Have a consumer wait to be told."""
+        self.waiting.append(Told(Consumer(self.channel), self._untold))
+
+    def _untold(self) -> bool:
+        """Say whether there is more than those who were told have been told of, or it is over."""
+        told = sum(isinstance(one, Told) and one.over for one in self.waiting)
+        return self.channel.closed or (self.channel.depth > told and not self.channel.paused)
 
     def there(self) -> bool:
         """Say whether channel `c` has what a getter waits for, or is over."""
@@ -322,7 +350,7 @@ class Scene:
         self._end(faults)
 
     def _settle_with_waiting(
-        self, asleep: "list[Sleeper | Task]", facts: Facts, faults: list[str]
+        self, asleep: "list[Sleeper | Task | Told]", facts: Facts, faults: list[str]
     ) -> None:
         aside(lambda: self._look(asleep, facts, faults))
         self._go_on()
@@ -338,12 +366,15 @@ class Scene:
         for one in self.waiting:
             one.look()
 
-    def _look(self, asleep: "list[Sleeper | Task]", facts: Facts, faults: list[str]) -> None:
+    def _look(self, asleep: "list[Sleeper | Task | Told]", facts: Facts, faults: list[str]) -> None:
         """Look who should have been woken, what is there, and have those who get give up."""
         self.clock.script.clear()
         self._check(faults)
         if any(one.ought() for one in asleep):
             faults.append("somebody sleeps on")
+        if self.channel.paused and not self.channel.closed:
+            with contextlib.suppress(Empty, Closed):
+                faults.append(f"paused, and gives {self.consumer.get(timeout=0)!r}")
         self._note(facts)
         for one in self.waiting:
             if one.end is not None:

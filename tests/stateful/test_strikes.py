@@ -62,6 +62,8 @@ def paused_topic(scene: Scene) -> None:
     """Have the topic hold two messages."""
     scene.topic.pause()
     scene.topic.put_many(["p0", "p1"])
+    scene.topic.put_many(["d0", "d1"], delay=40)
+    scene.topic.put("d2", delay=70)
 
 
 def putter() -> Scene:
@@ -83,6 +85,14 @@ def joiner(of: str) -> Scene:
         lambda: getattr(scene, of).join(),
         lambda: scene.channel.closed or (scene.topic.idle and scene.channel.in_flight_count == 0),
     )
+    return scene
+
+
+def teller(ready: int = 0, **options: Any) -> Scene:
+    """Have two consumers wait to be told that there is something."""
+    scene = Scene(ready=ready, **options)
+    scene.told()
+    scene.told()
     return scene
 
 
@@ -135,6 +145,9 @@ STATES: Final[dict[str, Callable[[], Scene]]] = {
     "the topic is closed": lambda: after(lambda scene: scene.topic.close()),
     "join of the channel waits": partial(joiner, "channel"),
     "join of the topic waits": partial(joiner, "topic"),
+    "two wait to be told": teller,
+    "one was told, one waits to be": partial(teller, 1),
+    "two wait to be told, bounded": partial(teller, max_depth=10),
     "a task waits in get": aio_getter,
     "a task waits in put": aio_putter,
     "a window is full": partial(Scene, max_in_flight=3),
@@ -186,6 +199,14 @@ CALLS: Final[dict[str, Act]] = {
     "get many": lambda s: s.consumer.get_many(2, timeout=0),
     "get many lingers": lambda s: s.consumer.get_many(3, timeout=9, linger=1),
     "iterate": lambda s: next(iter(s.consumer), None),
+    "take": lambda s: s.consumer.take(2),
+    "when ready": lambda s: s.consumer.when_ready(lambda: None),
+    "publish": lambda s: s.topic.publish(["n0", "n1"]),
+    "fin ids": lambda s: s.consumer.fin_ids([message.id for message in s.held]),
+    "req ids": lambda s: s.consumer.req_ids([s.held[0].id]),
+    "touch ids": lambda s: s.consumer.touch_ids([message.id for message in s.held]),
+    "take and fin by id": lambda s: s.consumer.fin_ids([one.id for one in s.consumer.take(1)]),
+    "depth of the topic": lambda s: s.topic.depth,
     "fin": lambda s: s.held[0].fin(),
     "fin many": lambda s: s.consumer.fin_many(s.held),
     "req": lambda s: s.held[0].req(),
@@ -285,13 +306,16 @@ TELLING: Final[dict[str, list[str]]] = {
     "a time-out is over": ["get", "fin many"],
     "the channel is paused": ["put", "get"],
     "the channel is paused, a getter waits": ["unpause the channel"],
-    "the topic is paused": ["put many", "close the topic"],
+    "the topic is paused": ["put many", "close the topic", "unpause the topic"],
     "the topic is paused, a getter waits": ["unpause the topic"],
     "the channel drains": ["fin", "get"],
     "the topic drains": ["fin many"],
     "the topic is closed": ["put"],
     "join of the channel waits": ["fin", "move to a topic"],
     "join of the topic waits": ["fin"],
+    "two wait to be told": ["put", "put many", "publish", "req", "close the channel"],
+    "one was told, one waits to be": ["take", "get", "close the consumer"],
+    "two wait to be told, bounded": ["put"],
     "a task waits in get": ["put", "put many"],
     "a task waits in put": ["get"],
     "a window is full": ["fin", "get in vain"],
@@ -304,10 +328,13 @@ TELLING: Final[dict[str, list[str]]] = {
 OUTER: Final[dict[str, list[str]]] = {
     "plain": [
         *("put", "put many", "put later", "get", "fin", "fin many", "req", "move to a topic"),
-        "count",
+        *("count", "depth of the topic", "take", "fin ids", "publish"),
     ],
     "nothing ready": ["get waits"],
     "a getter waits": ["put", "await get"],
+    "bounded": ["put"],
+    "the channel drains": ["fin"],
+    "one was told, one waits to be": ["put"],
 }
 """What handlers call into in the default run."""
 

@@ -89,7 +89,7 @@ class Model:
         self.now = 0
         self.paused = False
         self.ready: list[Copy] = []
-        self.returned: list[int] = []
+        self.returned: list[tuple[int, int]] = []
         self.deferred: list[tuple[int, int, Copy]] = []
         self.flying: list[Flight] = []
         self.line: list[Getter] = []
@@ -142,11 +142,13 @@ class Model:
         if flight in self.flying:
             self.land(flight)
             self.count(flight, attempts)
-            while self.returned and self.returned[:1] != [c.body for c in self.ready[:1]]:
+            while self.returned and self.returned[:1] != [
+                (c.body, c.attempts) for c in self.ready[:1]
+            ]:
                 self.returned.pop(0)
-            place = sum(body < flight.copy.body for body in self.returned)
+            place = sum(body < flight.copy.body for body, _ in self.returned)
             self.ready.insert(place, flight.copy)
-            self.returned.insert(place, flight.copy.body)
+            self.returned.insert(place, (flight.copy.body, flight.copy.attempts))
             self.unpark(flight.reader)
 
     def withdraw(self, flight: Flight) -> bool:
