@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, Unpack
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import Closed, InvalidOption
-from nsqlite.events import Observed, Observer, all_observers, observed
+from nsqlite.events import Observer, Subscription, all_observers, subscription
 from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
 from nsqlite.message import Uncopyable
@@ -115,7 +115,7 @@ class Broker(Uncopyable):
         self._start_time: Final = self.clock.time_ns() // SECOND
         self._lock: Final = make_lock(rank=0)
         self._topics: Final[dict[str, Topic[Any]]] = {}
-        self._observers: tuple[Observed, ...] = all_observers(observers)
+        self._observers: tuple[Subscription, ...] = all_observers(observers)
         self._made = 0  # topics since the deleted ones were forgotten; a rough count will do
         self._closed = False
         self._persistence: Final = None if store is None else _opened(store, self._factory)
@@ -212,7 +212,7 @@ class Broker(Uncopyable):
         Raises:
             InvalidOption: the callback is no function, or a kind is none.
         """
-        told = observed(callback, kinds)
+        told = subscription(callback, kinds)
         with self._lock:
             self._observers = (*self._observers, told)
             topics = list(self._topics.values())
@@ -230,7 +230,7 @@ class Broker(Uncopyable):
 
     def stats(self) -> "BrokerStats":
         """Return a snapshot of all counters; each topic's is one piece."""
-        from nsqlite.stats import BrokerStats  # noqa: PLC0415 - not to import nsqlite
+        from nsqlite.stats import BrokerStats  # noqa: PLC0415 - keeps importing fast
 
         topics = self.topics
         return BrokerStats(

@@ -414,7 +414,7 @@ class Channel(Uncopyable, Generic[T]):
         return self._over is None and not self._queue.draining
 
     def _recover(self) -> None:
-        """Complete what a signal has interrupted.  May be made twice."""
+        """Complete what a signal has interrupted.  Idempotent."""
         self._queue.recover()
         if self._over is not None:
             self._queue.waiters.dismiss(self._queue.waiters.everybody())
@@ -510,7 +510,7 @@ class Channel(Uncopyable, Generic[T]):
     # Looking, under the lock
 
     def _stats(self) -> "ChannelStats":
-        from nsqlite.stats import ChannelStats, latency_stats  # noqa: PLC0415 - not to import nsqlite
+        from nsqlite.stats import ChannelStats, latency_stats  # noqa: PLC0415 - keeps importing fast
 
         queue = self._queue
         now = queue.sweep()
@@ -540,7 +540,7 @@ class Channel(Uncopyable, Generic[T]):
     def _info(
         self, record: Record[T], due: int | None = None, holder: int | None = None
     ) -> "MessageInfo":
-        from nsqlite.stats import MessageInfo  # noqa: PLC0415 - not to import nsqlite
+        from nsqlite.stats import MessageInfo  # noqa: PLC0415 - keeps importing fast
 
         age = max(0, self._clock.time_ns() - record[1]) / SECOND
         left = None if due is None else (due - self._clock.monotonic_ns()) / SECOND

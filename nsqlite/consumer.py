@@ -4,8 +4,9 @@ The rule: it holds no more than its window allows and answers only for what was 
 get that fails or is interrupted leaves no trace: no place among those that wait, and no message
 that nobody has.
 
-`get` takes what is ready; else it queues up and sleeps until it is handed a message, which is a
-delivery once it is claimed.  A wait that ends in any other way gives back what it was handed.
+`get` takes what is ready itself, as `Queue.deliver` would; else it queues up and sleeps until it is
+handed a message, which is in flight from then on.  What it has not claimed when its wait ends goes
+back, and was no delivery.
 
 How a consumer waits is another matter in an event loop: aio/consumer.py.
 
@@ -32,7 +33,7 @@ from nsqlite.errors import (
 from nsqlite.lock import Lock, insist, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
-from nsqlite.options import SECOND, seconds, timeout_ns, whole
+from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
 from nsqlite.queue import DELIVERED, FINISHED, Persistence, Queue
 from nsqlite.timerwheel import Page
 from nsqlite.topic import Topic
@@ -123,7 +124,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         options = channel.options
         if max_in_flight is not None:
             whole("max_in_flight", max_in_flight, 0)
-        seconds("requeue_delay", requeue_delay, 0, options.max_req_timeout)
+        nanoseconds("requeue_delay", requeue_delay, 0, options.max_req_timeout)
         if msg_timeout is None:
             msg_timeout = options.msg_timeout
         if not isinstance(name, str | None):
@@ -138,7 +139,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._now: Final = channel._clock.monotonic_ns
         self._connect_ts: Final = channel._clock.time_ns() // SECOND
         # What a Reader has, for the channel and its queue:
-        self._timeout: Final = seconds(
+        self._timeout: Final = nanoseconds(
             "msg_timeout", msg_timeout, 0, options.max_msg_timeout, above=True
         )
         self._window = NO_LIMIT if max_in_flight is None else max_in_flight
@@ -327,6 +328,19 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._queue.give_back((message, message._record) for message in delivered)
         self._queue.feed()
 
+    def _is_nothing(self) -> bool:
+        """Say whether there is nothing to get and nothing to be done first; takes the lock."""
+        queue = self._queue
+        with self._lock:
+            return not (
+                queue.ready
+                or queue.beyond
+                or self._monitor.state
+                or self._now() >= queue.due
+                or self._over
+                or self.channel._over is not None
+            )
+
     def _nothing(self) -> Empty:
         """Return the error that tells why there is nothing; needs no lock."""
         if self._window != NO_LIMIT and self._is_full():
@@ -339,14 +353,14 @@ class AnyConsumer(Uncopyable, Generic[T]):
         Raises:
             InvalidOption: it is no number of seconds, or as long as the messages have.
         """
-        patience = seconds("linger", linger)
+        patience = nanoseconds("linger", linger)
         if patience >= self._timeout:
             expected = f"less than msg_timeout, which is {self._timeout / SECOND:g} s"
             raise InvalidOption("linger", linger, expected)
         return patience
 
     def _is_short(self) -> bool:
-        """Say whether nothing is in memory of what it could have."""
+        """Say whether there are messages for it in the store, and none in memory."""
         queue = self._queue
         return queue.beyond > 0 and not (queue.ready or queue.paused or self._is_full())
 
@@ -433,7 +447,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             NotInFlight, InvalidMessage: as for `fin`; nothing has changed.
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
-        wait = seconds("delay", delay)
+        wait = nanoseconds("delay", delay)
         self._monitor.call(self._req, message, wait)
 
     def _req(self, message: Message[T], wait: int) -> None:
@@ -524,7 +538,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         Raises:
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
-        wait = seconds("delay", delay)
+        wait = nanoseconds("delay", delay)
         found: list[Message[T]] = []
         return self._monitor.run(self._req_ids, _several(ids), found, wait)
 
@@ -620,7 +634,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     def stats(self) -> "ClientStats":
         """Return a snapshot of its counters."""
-        from nsqlite.stats import ClientStats  # noqa: PLC0415 - not to import nsqlite
+        from nsqlite.stats import ClientStats  # noqa: PLC0415 - keeps importing fast
 
         return self._monitor.read(self._stats, ClientStats)
 
@@ -649,7 +663,7 @@ def _several(ids: Iterable[str]) -> list[str]:
     """Return ids as a list.
 
     Raises:
-        InvalidMessage: they are not several, or one of them is no str.
+        InvalidMessage: it is no iterable of ids, which are `str`.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise InvalidMessage(f"expected several ids, not {shown(ids)}")
@@ -777,6 +791,8 @@ class Consumer(AnyConsumer[T]):
         whole("n", n, 1)
         patience = self._patience(linger) if linger else 0
         limit = timeout_ns(timeout)
+        if limit == 0 and self._is_nothing():
+            raise self._nothing()
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
@@ -866,7 +882,7 @@ class Consumer(AnyConsumer[T]):
         self._spare.append(waiter)
 
     def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
-        """Leave no trace of a get that was interrupted; takes the lock.  May be made twice."""
+        """Leave no trace of a get that was interrupted; takes the lock.  Idempotent."""
         if waiter is not None:
             waiter.gone = True
         self._monitor.call(self.channel._abandon, message, waiter)

@@ -344,7 +344,7 @@ class Reentered(NSQLiteError):
 
     Calls that need no answer (``put``, ``fin``, ``req``, ``touch``, ``close``, ...) are made as
     soon as the interrupted call is done; those that must answer at once raise this.  So does a
-    call that would wait for the end of who makes it, as a handler that joins its worker.
+    call that would wait for its own caller to finish, as a handler that joins its worker.
 
     Attributes:
         call: the name of the refused call.

@@ -46,7 +46,7 @@ MESSAGES: Final = frozenset(Kind) - LIFE_CYCLE
 """What happens to messages, puts and gets."""
 
 ALL: Final = frozenset(Kind)
-"""What an observer hears of that does not say."""
+"""What an observer hears of that names no kinds."""
 
 
 class Event(NamedTuple):
@@ -114,7 +114,7 @@ Observer = Callable[[Event], object]
 """Hears of events one at a time; what it returns is ignored, what it raises is logged."""
 
 
-class Observed:
+class Subscription:
     """An observer and what it wants to hear of; each registration is one of its own."""
 
     __slots__ = ("kinds", "tell")
@@ -125,7 +125,7 @@ class Observed:
         self.kinds: Final = kinds
 
 
-def observed(callback: object, kinds: Iterable[str] | None = None) -> Observed:
+def subscription(callback: object, kinds: Iterable[str] | None = None) -> Subscription:
     """Return an observer with the kinds of events that it wants.
 
     Raises:
@@ -134,7 +134,7 @@ def observed(callback: object, kinds: Iterable[str] | None = None) -> Observed:
     if not callable(callback):
         raise InvalidOption("observer", callback, "a function of one event")
     if kinds is None:
-        return Observed(callback, ALL)
+        return Subscription(callback, ALL)
     known = ", ".join(map(repr, map(str, Kind)))
     try:
         wanted = list[object](() if isinstance(kinds, str) else kinds)
@@ -145,17 +145,17 @@ def observed(callback: object, kinds: Iterable[str] | None = None) -> Observed:
     for kind in wanted:
         if not isinstance(kind, str) or kind not in ALL:
             raise InvalidOption("kind of event", kind, f"one of {known}")
-    return Observed(callback, frozenset(Kind(str(kind)) for kind in wanted))
+    return Subscription(callback, frozenset(Kind(str(kind)) for kind in wanted))
 
 
-def all_observers(given: Iterable[Observer]) -> tuple[Observed, ...]:
+def all_observers(given: Iterable[Observer]) -> tuple[Subscription, ...]:
     """Return the observers that were given.
 
     Raises:
-        InvalidOption: they are not several, or one of them is no function.
+        InvalidOption: it is no iterable of functions.
     """
     try:
         observers = tuple(given)
     except TypeError:
         raise InvalidOption("observers", given, "several functions of one event") from None
-    return tuple(map(observed, observers))
+    return tuple(map(subscription, observers))

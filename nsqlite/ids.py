@@ -2,7 +2,7 @@
 
 The rule: a factory never gives an id twice, whatever the wall's clock does, and never waits.
 
-An id is 64 bits in 16 hex characters: 41 bits of time in ticks of 1.05 ms, 10 bits of node, 12 of
+An id is 64 bits in 16 hex characters: 42 bits of time in ticks of 1.05 ms, 10 bits of node, 12 of
 sequence.  So the first 13 characters stay the same for a tick and the last 3 are the sequence: an
 id costs a list look-up, and a waiting message keeps two shared strings instead of one of its own.
 

@@ -3,10 +3,10 @@
 The rule: a lock is held only inside a `with`, and never by a thread that a fork left behind.
 
 *Signals.*  CPython runs signal handlers when a call of C code has returned, when a Python function
-begins and when a loop goes round.  `with` takes the lock and arms its release with no such moment between;
-`acquire()` before a `try` has one.  What has several steps and must not stay half done is done by
-`insist`.  A loop that goes round by a condition has a function of its own, never the body of a
-`with` or `try`: as it goes round, CPython 3.12 and 3.13 forget what is around it.
+begins and when a loop goes round.  `with` takes the lock and arms its release with no such moment
+between; `acquire()` before a `try` has one.  What has several steps and must not stay half done is
+done by `insist`.  A loop that goes round by a condition has a function of its own, never the body
+of a `with` or `try`: what is thrown as it goes round is not covered by these on CPython 3.12, 3.13.
 
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
 the child, so the child finds everything whole.
@@ -29,7 +29,7 @@ _forking: Final[dict[int, list["Lock"]]] = {}  # what each thread that forks has
 
 
 def insist(step: Callable[[], object]) -> None:
-    """Make a step until it comes to its end, through whatever signals throw into it.
+    """Run a step until it comes to its end, through whatever signals throw into it.
 
     For clean-ups that must not stay half done.  The step finds out itself what is left to do.  What
     was thrown in goes on after the step is done.  A loop would let a signal in as it goes round, so

@@ -61,7 +61,7 @@ REASONS: Final = {
 class Uncopyable:
     """An object that other threads know, too: a copy would be something else.
 
-    Its kin can neither be copied nor pickled.
+    Neither it nor its subclasses can be copied or pickled.
     """
 
     __slots__ = ()

@@ -7,10 +7,15 @@ bodies) is collected under the lock and done after it.
 How a reader can check the rest:
 
 *Signals.*  CPython runs a signal handler when a function begins, when a loop goes round and when a
-call of C code has returned; nowhere else, so not when a Python function has.  So a few plain statements that end in one call are one piece: an
-exception thrown by a handler finds them done or not begun, and comments say where that is meant.
-An operation of several pieces runs in `perform`; if it is interrupted it leaves `state` at
-`INTERRUPTED`, and `recover` completes it, at once or before the next operation.
+call of C code has returned; nowhere else, so not when a Python function has.  So a few plain
+statements that end in one call are one piece: an exception thrown by a handler finds them done or
+not begun, and comments say where that is meant.  An operation of several pieces runs in `perform`;
+if it is interrupted it leaves `state` at `INTERRUPTED`, and `recover` completes it, right after the
+lock or before the next operation.  What an operation refuses, having changed nothing, it raises by
+way of `refuse`; all else that comes out of it is an interruption.
+
+What follows the lock (`settle`) is called in place, guarded by a `try`, wherever the lock is
+released: a function for both could be struck as it begins, and somebody would sleep on.
 
 *Re-entry.*  A handler or destructor may come in while its own thread holds the lock, which lets the
 same thread in again.  The hot lines of put, get and fin make their calls first, then look, then
@@ -26,7 +31,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.errors import NSQLiteError, Reentered
-from nsqlite.events import MESSAGES, Event, Kind, Observed
+from nsqlite.events import MESSAGES, Event, Kind, Subscription
 from nsqlite.lock import insist, make_lock
 
 E = TypeVar("E", bound=NSQLiteError)
@@ -89,7 +94,8 @@ class Monitor:
         state: `QUIET`, `BUSY` or `INTERRUPTED`.
         after: there is something to do after the lock; see `settle`.
         recover: completes what was interrupted; the topic's, and may be made twice.
-        waiting: how many getters stand in the wait queues of the topic's channels.
+        waiting: how many getters in the topic's channels could take a message, so not those whose
+            window is full.
         watched: whether anybody observes messages.
         wanted: the kinds of events that anybody observes.
         observers: who is told.
@@ -128,7 +134,7 @@ class Monitor:
         self.waiting: int = 0
         self.watched: bool = False
         self.wanted: frozenset[Kind] = NOTHING
-        self.observers: tuple[Observed, ...] = ()
+        self.observers: tuple[Subscription, ...] = ()
         self.putters: dict[Blocked, int] = {}
         self.joins: dict[Blocked, Callable[[], bool]] = {}
         self.trash: list[object] = []
@@ -142,7 +148,7 @@ class Monitor:
     # Operations
 
     def run(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
-        """Make an operation alone under the lock, then do what it left for after the lock.
+        """Run an operation alone under the lock, then do what it left for after the lock.
 
         Raises:
             Reentered: the calling thread is inside another operation.
@@ -176,7 +182,7 @@ class Monitor:
                     raise
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
-        """Make an operation like `run`, or, inside another one, as soon as that is done.
+        """Run an operation like `run`, or, inside another one, as soon as that is done.
 
         Returns:
             What the operation returned; None if it was put off, and what it then raises is logged.
@@ -187,7 +193,7 @@ class Monitor:
         return self.run(operation, *args)
 
     def perform(self, operation: Callable[[*Ts], R], *args: *Ts) -> R:
-        """Make an operation of several pieces.  The lock is held.
+        """Run an operation of several pieces.  The lock is held.
 
         Raises:
             Reentered: the calling thread is inside another one.
@@ -268,7 +274,7 @@ class Monitor:
                 self._tell()
 
     def _make_calls(self) -> None:
-        """Make the operations that were put off, and complete one that was interrupted."""
+        """Run the operations that were put off, and complete one that was interrupted."""
         while self._calls or self.state == INTERRUPTED:
             with self.lock:
                 self.perform(self._catch_up)
@@ -285,7 +291,7 @@ class Monitor:
 
     # Observers
 
-    def observe(self, observers: tuple[Observed, ...]) -> None:
+    def observe(self, observers: tuple[Subscription, ...]) -> None:
         """Tell these observers from now on.  The lock is held."""
         if observers and self._events is NO_EVENTS:
             self._events = deque()
@@ -349,7 +355,7 @@ class Monitor:
         self.woken[call] = None
 
     def _wake(self) -> None:
-        """Wake who is to be woken."""
+        """Wake those on the list."""
         for call in list(self.woken):
             self._wake_one(call)
 
@@ -369,7 +375,7 @@ class Monitor:
             self.woken.pop(call, None)
 
     def notify_joins(self) -> None:
-        """Have the joins look whose condition has come true.  The lock is held."""
+        """Wake the joins whose condition has come true.  The lock is held."""
         for call, done in list(self.joins.items()):
             if done():
                 call.notify()
@@ -419,7 +425,7 @@ def _wakes(call: Wakeable) -> bool:
 
 
 def run_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
-    """Make an operation alone under the locks of two topics, for `Consumer.move`.
+    """Run an operation alone under the locks of two topics, for `Consumer.move`.
 
     It never waits for one while it holds the other.  A fixed order would not do: a signal handler
     may want the first one while its thread holds the second.
@@ -439,14 +445,14 @@ def run_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
 
 
 def _attempt_until(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
-    """Make an operation under two locks, as soon as both are free."""
+    """Run an operation under two locks, as soon as both are free."""
     while (done := _attempt(one, other, operation)) is None:
         one, other = other, one  # wait for the one that was taken, holding neither
     return done[0]
 
 
 def _perform_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
-    """Make an operation of two topics; both locks are held, and `one` is busy."""
+    """Run an operation of two topics; both locks are held, and `one` is busy."""
     try:
         return other.perform(operation)
     except BaseException:
@@ -456,7 +462,7 @@ def _perform_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R
 
 
 def _attempt(one: Monitor, other: Monitor, operation: Callable[[], R]) -> tuple[R] | None:
-    """Make an operation under two locks if the second is free; else change nothing."""
+    """Run an operation under two locks if the second is free; else change nothing."""
     with one.lock:
         if other.lock.owned():  # by this thread, so it need not wait
             with other.lock:

@@ -21,7 +21,7 @@ WhenFull = Literal["wait", "raise", "drop newest", "drop oldest"]
 """What a put does at a queue that has reached `max_depth`."""
 
 
-def seconds(
+def nanoseconds(
     option: str,
     value: object,
     low: float = 0,
@@ -58,7 +58,7 @@ def timeout_ns(value: object) -> int | None:
         return None
     if value.__class__ is int and value == 0:  # as nearly always
         return 0
-    return seconds("timeout", value)
+    return nanoseconds("timeout", value)
 
 
 def whole(option: str, value: object, low: int, high: int | None = None) -> int:
@@ -80,7 +80,7 @@ def whole(option: str, value: object, low: int, high: int | None = None) -> int:
 
 def unknown_option(kind: str, name: str, known: Iterable[str]) -> InvalidOption:
     """Return the error for an option that nobody knows; it offers the nearest known one."""
-    from difflib import get_close_matches  # noqa: PLC0415 - an error may take its time, an import not
+    from difflib import get_close_matches  # noqa: PLC0415 - errors may be slow, importing must not
 
     names = sorted(known)
     near = get_close_matches(name, names, 1)
@@ -165,19 +165,19 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
     if isinstance(percentiles, list):
         given["e2e_processing_latency_percentiles"] = tuple(percentiles)
     options = base._replace(**given)
-    seconds("max_msg_timeout", options.max_msg_timeout, above=True)
+    nanoseconds("max_msg_timeout", options.max_msg_timeout, above=True)
     if "msg_timeout" not in given and options.max_msg_timeout < options.msg_timeout:
         known = f"{options.msg_timeout:g}, which is msg_timeout"
         raise InvalidOption("max_msg_timeout", options.max_msg_timeout, f"at least {known}")
-    seconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)
-    seconds("max_req_timeout", options.max_req_timeout)
-    seconds(
+    nanoseconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)
+    nanoseconds("max_req_timeout", options.max_req_timeout)
+    nanoseconds(
         "e2e_processing_latency_window_time",
         options.e2e_processing_latency_window_time,
         above=True,
     )
     if options.resolution is not None:
-        seconds("resolution", options.resolution, 1e-9, 1)
+        nanoseconds("resolution", options.resolution, 1e-9, 1)
     whole("max_channel_consumers", options.max_channel_consumers, 0)
     whole("max_msg_size", options.max_msg_size, 1)
     whole("node_id", options.node_id, 0, 1023)

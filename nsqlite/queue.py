@@ -8,8 +8,8 @@ nothing but `finish` and `clear` and a declared overflow policy takes it away.
                 |  +---time-out, requeue, give_back------+    +--finish--> gone
                 +--due-- deferred (a delay queue) <--requeue with a delay
 
-A message goes to the first who waits, or to who asks.  Time flows in from outside: whoever comes by
-sweeps what is due.
+A message goes to the getter that has waited longest, or to the next that asks.  No thread looks at
+the time: whoever uses the queue sweeps, which moves what is due.
 
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; monitor.py tells why.
@@ -30,7 +30,7 @@ from nsqlite.events import Event, Kind
 from nsqlite.latency import Latency
 from nsqlite.message import Message, Owner, Record, State, T, counted, was_delivered
 from nsqlite.monitor import Monitor
-from nsqlite.options import SECOND, Options, seconds
+from nsqlite.options import SECOND, Options, nanoseconds
 from nsqlite.timerwheel import Page, TimerWheel
 from nsqlite.waiting import Waiter, WaitQueue, Windowed
 
@@ -68,7 +68,7 @@ class Holder(Owner, Windowed, Protocol):
         _by_id: what it was given, by id; None as long as it has never answered by id.
         _page: where a message that it is given now times out.
         _due: when that is.
-        _fresh: until when both are right, nothing is due, and `get` has nothing else to mind.
+        _fresh: until when `get` may use both without a further look: nothing is due before.
     """
 
     _delivered: int
@@ -285,11 +285,11 @@ class Queue(Generic[T]):
         self.answered: Final = answered
         self.limit: Final = options.max_depth
         self.when_full: Final = options.when_full
-        self._longest: Final = seconds("max_msg_timeout", options.max_msg_timeout)
-        self._longest_req: Final = seconds("max_req_timeout", options.max_req_timeout)
+        self._longest: Final = nanoseconds("max_msg_timeout", options.max_msg_timeout)
+        self._longest_req: Final = nanoseconds("max_req_timeout", options.max_req_timeout)
         resolution = clock.resolution
         if options.resolution is not None:
-            resolution = seconds("resolution", options.resolution)
+            resolution = nanoseconds("resolution", options.resolution)
         self.ready: Final[deque[Record[T]]] = deque()
         self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(resolution, SPAN)
         self.deferred: Final[DelayQueue[Record[T]]] = DelayQueue(resolution)
@@ -301,7 +301,7 @@ class Queue(Generic[T]):
         self.draining: bool = False
         self.latency: Latency | None = None
         if options.e2e_processing_latency_percentiles:
-            window = seconds("window", options.e2e_processing_latency_window_time)
+            window = nanoseconds("window", options.e2e_processing_latency_window_time)
             self.latency = Latency(window, self._now())
         self.persistence: Persistence | None = None
         self.followed: bool = monitor.watched or self.latency is not None
@@ -436,7 +436,7 @@ class Queue(Generic[T]):
         return now
 
     def recover(self) -> None:
-        """Complete what a signal has interrupted.  May be made twice."""
+        """Complete what a signal has interrupted.  Idempotent."""
         if self.taking:
             self._undo_taking()
         if self.coming is not None:
@@ -649,7 +649,7 @@ class Queue(Generic[T]):
             self.room()
 
     def _undo_taking(self) -> None:
-        """Undo a batch that has not left the queue.  May be made twice."""
+        """Undo a batch that has not left the queue.  Idempotent."""
         taken = self.taking
         if self.ready and self.ready[0] is taken[0]._record:
             for message in taken:
@@ -782,12 +782,12 @@ class Queue(Generic[T]):
                 self.require(owner, message)  # tells what is wrong
 
     def recover_leaving(self) -> None:
-        """Forget what is leaving, if anything is.  May be made twice."""
+        """Forget what is leaving, if anything is.  Idempotent."""
         if self.leaving:
             self._let_go(self.leaving)
 
     def _let_go(self, messages: Sequence[Message[T]]) -> None:
-        """Forget messages that are leaving.  May be made twice."""
+        """Forget messages that are leaving.  Idempotent."""
         for message in messages:
             message._page.pop(message, None)
         if self.persistence is not None:

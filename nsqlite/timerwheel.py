@@ -53,7 +53,7 @@ class Page(dict[H, int]):
     Attributes:
         start: where the span begins.
         end: where it ends.
-        first: no item is due before this.
+        first: no item is due before this, but for those that `TimerWheel` has opened.
         open: whether items may still be added.
         kept_until: the owner's: until when it may add items without asking for the page again.
     """
@@ -226,7 +226,7 @@ class TimerWheel(Generic[H]):
         return page
 
     def _open(self, now: int) -> None:
-        """Sort what is in the pages of which something is due.  May be made twice."""
+        """Sort what is in the pages of which something is due.  Idempotent."""
         pages = self._ordered()
         while pages:
             page: Page[H] = pages.peekitem(0)[1]

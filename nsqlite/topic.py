@@ -3,8 +3,12 @@
 The rule: a message that `put` returned for is in every open channel there was, or held by the topic
 itself while it is paused or has no channel; a put that raised has put nothing anywhere.
 
+A put for which nothing is unusual appends its record to the queues itself, by what `FanOut.direct`
+has prepared, and then hands it to who waits; a delay, a store, a full queue, a pause or an end goes
+by way of `_try` and fanout.py.
+
 Whoever calls a public method holds no lock; what begins with an underscore expects the topic's,
-unless it says otherwise.  How messages are handed on: fanout.py.
+unless it says otherwise.
 
 Next: consumer.py
 """
@@ -20,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self,
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentered
-from nsqlite.events import Kind, Observed, Observer, all_observers, observed
+from nsqlite.events import Kind, Observer, Subscription, all_observers, subscription
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, GuidFactory, Ids
 from nsqlite.lock import Lock, insist
@@ -34,8 +38,8 @@ from nsqlite.options import (
     Options,
     TopicOptions,
     make_options,
+    nanoseconds,
     require_same,
-    seconds,
     timeout_ns,
     unknown_option,
 )
@@ -76,7 +80,7 @@ class Home(Protocol):
         ...
 
     @property
-    def _observers(self) -> tuple[Observed, ...]:
+    def _observers(self) -> tuple[Subscription, ...]:
         """Who hears of every topic."""
         ...
 
@@ -316,7 +320,7 @@ class Topic(Uncopyable, Generic[T]):
         """Return until when a message waits that is put now; needs no lock."""
         if delay.__class__ is float and 0 < delay <= self._longest_delay:
             return self._now() + round(delay * SECOND)  # a third of what `seconds` costs
-        wait = seconds("delay", delay, 0, self._longest_delay)
+        wait = nanoseconds("delay", delay, 0, self._longest_delay)
         return self._now() + wait if wait else None
 
     def _limit(self, timeout: float) -> int | None:
@@ -852,7 +856,7 @@ class Topic(Uncopyable, Generic[T]):
             raise self._monitor.refuse(self._closed())
 
     def _recover(self) -> None:
-        """Complete what a signal has interrupted.  May be made twice."""
+        """Complete what a signal has interrupted.  Idempotent."""
         self._fan.complete()
         if self._fan.is_flowing():
             self._fan.hand_on_later()  # before anything of it falls due in one of the channels
@@ -916,7 +920,7 @@ class Topic(Uncopyable, Generic[T]):
         return self._monitor.run(self._stats)
 
     def _stats(self) -> "TopicStats":
-        from nsqlite.stats import TopicStats, latency_stats  # noqa: PLC0415 - not to import nsqlite
+        from nsqlite.stats import TopicStats, latency_stats  # noqa: PLC0415 - keeps importing fast
 
         channels = tuple(self._channels[name] for name in sorted(self._channels))
         fractions = self.options.e2e_processing_latency_percentiles
@@ -956,16 +960,16 @@ class Topic(Uncopyable, Generic[T]):
         Raises:
             InvalidOption: the callback is no function, or a kind is none.
         """
-        told = observed(callback, kinds)
+        told = subscription(callback, kinds)
         self._watch(told)
         return lambda: self._forget(told)
 
-    def _watch(self, observer: Observed) -> None:
+    def _watch(self, observer: Subscription) -> None:
         """Tell an observer from now on; takes the lock."""
         monitor = self._monitor
         monitor.call(lambda: self._observe((*monitor.observers, observer)))
 
-    def _forget(self, observer: Observed) -> None:
+    def _forget(self, observer: Subscription) -> None:
         """Tell an observer nothing more; takes the lock."""
         monitor = self._monitor
         monitor.call(
@@ -974,7 +978,7 @@ class Topic(Uncopyable, Generic[T]):
             )
         )
 
-    def _observe(self, observers: tuple[Observed, ...]) -> None:
+    def _observe(self, observers: tuple[Subscription, ...]) -> None:
         self._monitor.observe(observers)
         for channel in self._channels.values():
             channel._queue.follow()
@@ -1026,7 +1030,7 @@ def batch_of(bodies: Iterable[T], call: str) -> list[T]:
     """Return several bodies as a list; `call` is what they were given to.
 
     Raises:
-        InvalidMessage: they are not several.
+        InvalidMessage: it is no iterable of bodies.
     """
     if isinstance(bodies, bytes | bytearray | str) or not isinstance(bodies, Iterable):
         given = type(bodies).__name__

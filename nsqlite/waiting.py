@@ -1,8 +1,8 @@
 """Blocked calls: waiters, and the wait queue of a channel's getters.
 
 The rule: first come, first served among those who could take a message; one of the threads that
-wait, the watcher, sleeps no longer than to the channel's next deadline, and a leaving watcher
-appoints another; for those who wait in an event loop the loop has a timer of its own.
+wait, the watcher, sleeps no longer than to the channel's next deadline, and when it leaves another
+is appointed; for those who wait in an event loop the loop has a timer of its own.
 
 A waiter that was notified looks under the topic's lock what has changed, except that a message it
 finds in its hands is its own.
@@ -131,7 +131,7 @@ class WaitQueue(Generic[T]):
     )
 
     def __init__(self, monitor: Monitor) -> None:
-        """Begin with nobody."""
+        """Make an empty wait queue."""
         self._monitor: Final = monitor
         self.able: OrderedDict[Waiter[T], None] = OrderedDict()
         self.parked: dict[Windowed, OrderedDict[Waiter[T], None]] = {}

@@ -9,7 +9,7 @@ import pytest
 from helpers import PATIENCE, Call
 
 from nsqlite import Closed, Event, Kind, Reentered
-from nsqlite.events import LIFE_CYCLE, observed
+from nsqlite.events import LIFE_CYCLE, subscription
 from nsqlite.monitor import BUSY, INTERRUPTED, QUIET, Monitor, run_both
 
 REENTERED = (
@@ -400,7 +400,7 @@ def test_events_are_told_after_what_was_put_off() -> None:
     order: list[str] = []
 
     def outer() -> None:
-        monitor.observe((observed(lambda _: order.append("told")),))
+        monitor.observe((subscription(lambda _: order.append("told")),))
         monitor.emit(EVENT)
         monitor.discard(Body(lambda: order.append("forgotten")))
         monitor.put_off(lambda: order.append("made"))
@@ -413,10 +413,10 @@ def test_who_wants_to_hear_of_messages_watches() -> None:
     """Who is told can be seen, and whether anybody hears of messages."""
     monitor = Monitor()
     assert ((), False) == (monitor.observers, monitor.watched)
-    everything = observed(print)
+    everything = subscription(print)
     monitor.observe((everything,))
     assert ((everything,), True) == (monitor.observers, monitor.watched)
-    monitor.observe((observed(print, LIFE_CYCLE),))
+    monitor.observe((subscription(print, LIFE_CYCLE),))
     assert (LIFE_CYCLE, False) == (monitor.wanted, monitor.watched)
     monitor.observe(())
     assert ((), False) == (monitor.observers, monitor.watched)
@@ -440,7 +440,7 @@ def test_a_child_forgets_who_waited() -> None:
     monitor = Monitor()
     told: list[Event] = []
     join = Blocked()
-    monitor.observe((observed(told.append),))
+    monitor.observe((subscription(told.append),))
     monitor.joins[join] = lambda: False
     monitor.waiting = 3
     monitor.emit(EVENT)
@@ -456,11 +456,11 @@ def test_a_child_tells_what_its_parents_thread_was_telling() -> None:
 
     def fork(_: Event) -> None:
         monitor.forget_waiters()  # as if this were the child, and the telling thread gone
-        monitor.observe((observed(lambda _: told.append("told in the child")),))
+        monitor.observe((subscription(lambda _: told.append("told in the child")),))
         monitor.emit(EVENT)
         monitor.settle()
 
-    monitor.observe((observed(fork),))
+    monitor.observe((subscription(fork),))
     monitor.emit(EVENT)
     monitor.settle()
     assert ["told in the child"] == told
@@ -712,7 +712,7 @@ def test_each_hears_of_what_it_wants() -> None:
     """An event is told to those alone that want its kind."""
     monitor = Monitor()
     heard: list[str] = []
-    mute = observed(lambda _: heard.append("wrong"), ["closed"])
-    monitor.run(monitor.observe, (mute, observed(lambda _: heard.append("right"))))
+    mute = subscription(lambda _: heard.append("wrong"), ["closed"])
+    monitor.run(monitor.observe, (mute, subscription(lambda _: heard.append("right"))))
     monitor.run(monitor.emit, EVENT)
     assert ["right"] == heard

@@ -21,8 +21,8 @@ from nsqlite.options import (
     TopicOptions,
     WhenFull,
     make_options,
+    nanoseconds,
     require_same,
-    seconds,
     timeout_ns,
     whole,
 )
@@ -329,7 +329,7 @@ def test_a_list_of_percentiles_is_the_same_as_a_tuple() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "nanoseconds"),
+    ("value", "expected"),
     [
         (0, 0),
         (0.0, 0),
@@ -343,23 +343,23 @@ def test_a_list_of_percentiles_is_the_same_as_a_tuple() -> None:
         (10**400, 9_000_000_000 * SECOND),
     ],
 )
-def test_seconds_become_nanoseconds(value: float, nanoseconds: int) -> None:
+def test_seconds_become_nanoseconds(value: float, expected: int) -> None:
     """A number of seconds becomes the nearest number of nanoseconds, of 285 years at most."""
-    assert nanoseconds == seconds("delay", value)
-    assert type(seconds("delay", value)) is int
+    assert expected == nanoseconds("delay", value)
+    assert type(nanoseconds("delay", value)) is int
 
 
 @given(st.floats(0, 9e9))
 def test_seconds_are_exact(value: float) -> None:
     """What comes out is a nanosecond or less off, or what a float cannot tell."""
-    assert math.isclose(seconds("delay", value), value * SECOND, rel_tol=1e-15, abs_tol=0.5)
+    assert math.isclose(nanoseconds("delay", value), value * SECOND, rel_tol=1e-15, abs_tol=0.5)
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, None, -1, -1e-300], ids=repr)
 def test_seconds_are_finite_numbers(value: object) -> None:
     """What is no finite number of at least 0 is no number of seconds."""
     with pytest.raises(InvalidOption) as info:
-        seconds("delay", value)
+        nanoseconds("delay", value)
     expected = "a finite number of seconds, at least 0"
     assert f"delay must be {expected}, not {value!r}" == str(info.value)
 
@@ -378,22 +378,22 @@ def test_seconds_have_a_range(
 ) -> None:
     """A number out of its range is refused with the range."""
     with pytest.raises(InvalidOption) as info:
-        seconds("delay", value, low, high, above=above)
+        nanoseconds("delay", value, low, high, above=above)
     assert f"delay must be a finite number of seconds, {words}, not {value!r}" == str(info.value)
 
 
 @pytest.mark.parametrize(("value", "above"), [(2, False), (3.5, False), (2.001, True), (3.5, True)])
 def test_the_ends_of_a_range_belong_to_it(value: float, *, above: bool) -> None:
     """Both ends are allowed, the lower one unless the number must be above it."""
-    assert round(value * SECOND) == seconds("delay", value, 2, 3.5, above=above)
+    assert round(value * SECOND) == nanoseconds("delay", value, 2, 3.5, above=above)
 
 
 @pytest.mark.parametrize(
-    ("value", "nanoseconds"), [(None, None), (0, 0), (1.5, 1_500_000_000), (1e300, 9 * 10**18)]
+    ("value", "expected"), [(None, None), (0, 0), (1.5, 1_500_000_000), (1e300, 9 * 10**18)]
 )
-def test_no_timeout_waits_for_ever(value: float | None, nanoseconds: int | None) -> None:
+def test_no_timeout_waits_for_ever(value: float | None, expected: int | None) -> None:
     """A timeout is a number of seconds, or None for one that never comes."""
-    assert nanoseconds == timeout_ns(value)
+    assert expected == timeout_ns(value)
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBERS, -1], ids=repr)
@@ -438,7 +438,7 @@ def test_the_policies_are_four() -> None:
 
 def test_above_nothing_is_a_nanosecond_at_least() -> None:
     """A time that must not be nothing is not rounded to nothing."""
-    assert (1, 0) == (seconds("msg_timeout", 1e-12, above=True), seconds("delay", 1e-12))
+    assert (1, 0) == (nanoseconds("msg_timeout", 1e-12, above=True), nanoseconds("delay", 1e-12))
 
 
 def test_an_endless_number() -> None:

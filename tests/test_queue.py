@@ -8,7 +8,7 @@ import pytest
 import nsqlite
 from nsqlite import Consumer, Empty, Event, Full, Message, State, Topic
 from nsqlite.clock import NEVER
-from nsqlite.events import Kind, observed
+from nsqlite.events import Kind, subscription
 from nsqlite.message import Record
 from nsqlite.monitor import Monitor
 from nsqlite.options import DEFAULTS, make_options
@@ -216,7 +216,7 @@ def test_too_much_is_dropped(when_full: str, left: list[int]) -> None:
     """As many are dropped as were put too many, counted, told, and kept until after the lock."""
     scene = Scene(max_depth=2, when_full=when_full)
     told: list[Event] = []
-    scene.monitor.observe((observed(told.append),))
+    scene.monitor.observe((subscription(told.append),))
     scene.add(1, 2)
     scene.add(3, 4)
     assert (left, 2) == (scene.ready(), scene.queue.dropped_count)

@@ -144,6 +144,8 @@ class Consumer(AnyConsumer[T]):
         whole("n", n, 1)
         patience = self._patience(linger)
         limit = timeout_ns(timeout)
+        if limit == 0 and self._is_nothing():
+            raise self._nothing()
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
@@ -244,7 +246,7 @@ class Consumer(AnyConsumer[T]):
         timer.spare.append(waiting)
 
     def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
-        """Leave no trace of a get that came to nothing; takes the lock.  May be made twice."""
+        """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""
         waiter = None
         if waiting is not None:
             waiter = waiting.waiter

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 import attrs
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import seconds, whole
+from nsqlite.options import nanoseconds, whole
 from nsqlite.store.codec import Codec, checked_codec
 
 Sync = Literal["full", "normal", "interval"]
@@ -84,7 +84,7 @@ def agree(given: StoreOptions) -> Terms:
         sync=chosen["sync"],
         attempts=chosen["attempts"],
         sync_every=whole("sync_every", chosen["sync_every"], 1),
-        sync_timeout=seconds("sync_timeout", chosen["sync_timeout"], above=True),
+        sync_timeout=nanoseconds("sync_timeout", chosen["sync_timeout"], above=True),
         mem_queue_size=whole("mem_queue_size", chosen["mem_queue_size"], 1),
         codec=checked_codec(chosen["codec"]),
     )

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from nsqlite.clock import NEVER, Alarm, Bell, Loop, Timed, release
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_lock
-from nsqlite.options import LONGEST, SECOND, seconds
+from nsqlite.options import LONGEST, SECOND, nanoseconds
 
 _START: Final = 1_700_000_000.0
 _LOCK: Final = type(threading.Lock())
@@ -166,8 +166,8 @@ class ManualClock:
         Raises:
             InvalidOption: the start or the patience is negative or no finite number.
         """
-        self._start: Final = seconds("start", start, 0, LONGEST)
-        self.patience: Final = seconds("patience", patience, above=True) / SECOND
+        self._start: Final = nanoseconds("start", start, 0, LONGEST)
+        self.patience: Final = nanoseconds("patience", patience, above=True) / SECOND
         self.autojump: Final = autojump
         self._elapsed = 0
         self._moving: Final = make_lock(rank=-1)  # held by who moves the clock
@@ -264,7 +264,7 @@ class ManualClock:
         Raises:
             InvalidOption: the number is negative or not finite; nothing has changed.
         """
-        step = seconds("seconds", seconds_)
+        step = nanoseconds("seconds", seconds_)
         with self._moving:
             self._move_on(min(self._elapsed + step, NEVER - 1))
 

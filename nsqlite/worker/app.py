@@ -17,7 +17,7 @@ from typing import Any, Final, Never, Self, TypeVar
 from nsqlite.broker import Broker
 from nsqlite.clock import release
 from nsqlite.errors import InvalidOption
-from nsqlite.options import seconds, unknown_option
+from nsqlite.options import nanoseconds, unknown_option
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import Handler
 from nsqlite.worker.worker import Worker, check_names
@@ -63,7 +63,7 @@ class App:
             raise unknown_option("option", name, ("timeout",))
         if not isinstance(broker, Broker):
             raise InvalidOption("broker", broker, "a Broker")
-        seconds("timeout", timeout)
+        nanoseconds("timeout", timeout)
         self.broker: Final = broker
         self.workers: list[Worker] = []
         self._timeout: Final = timeout

@@ -23,7 +23,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import seconds
+from nsqlite.options import nanoseconds
 
 Strategy = Literal["exponential", "full jitter"]
 """How d(k) grows: to twice as much each time, or to a random part of that."""
@@ -66,8 +66,8 @@ class Backoff:
 
     def __attrs_post_init__(self) -> None:
         """Check the values."""
-        seconds("multiplier", self.multiplier, 0, 3600)
-        seconds("max_duration", self.max_duration, 0, 3600)
+        nanoseconds("multiplier", self.multiplier, 0, 3600)
+        nanoseconds("max_duration", self.max_duration, 0, 3600)
         if self.strategy not in get_args(Strategy):
             allowed = " or ".join(map(repr, get_args(Strategy)))
             raise InvalidOption("strategy", self.strategy, allowed)

@@ -17,7 +17,7 @@ from nsqlite.channel import Channel
 from nsqlite.consumer import Consumer
 from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFlight
 from nsqlite.message import Message
-from nsqlite.options import SECOND, seconds
+from nsqlite.options import SECOND, nanoseconds
 from nsqlite.topic import Topic
 from nsqlite.waiting import Waiter
 from nsqlite.worker.handler import is_plain
@@ -128,7 +128,7 @@ def _redrive_each(
 
 
 def _rate(rate: float) -> float:
-    seconds("rate", rate, above=True)  # the same kind of number
+    nanoseconds("rate", rate, above=True)  # the same kind of number
     return rate
 
 

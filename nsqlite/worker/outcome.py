@@ -12,7 +12,7 @@ Next: worker/deadletter.py
 """
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import seconds
+from nsqlite.options import nanoseconds
 
 
 class Outcome(Exception):
@@ -33,7 +33,7 @@ class Requeue(Outcome):
     def __init__(self, delay: float | None = None, *, backoff: bool = True) -> None:
         super().__init__(delay)
         if delay is not None:
-            seconds("delay", delay)
+            nanoseconds("delay", delay)
         if not isinstance(backoff, bool):
             raise InvalidOption("backoff", backoff, "True or False")
         self.delay = delay

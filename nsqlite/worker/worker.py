@@ -22,7 +22,7 @@ from nsqlite.channel import Channel
 from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, Reentered
 from nsqlite.lock import make_lock
-from nsqlite.options import seconds, timeout_ns, unknown_option, whole
+from nsqlite.options import nanoseconds, timeout_ns, unknown_option, whole
 from nsqlite.topic import Topic
 from nsqlite.waiting import wait_until
 from nsqlite.worker.backoff import Backoff
@@ -123,14 +123,14 @@ class Worker:
             auto_touch=auto_touch,
             name=name,
         )
-        seconds("requeue_delay", requeue_delay, 0, 3600)
-        seconds("max_requeue_delay", max_requeue_delay, 0, 3600)
+        nanoseconds("requeue_delay", requeue_delay, 0, 3600)
+        nanoseconds("max_requeue_delay", max_requeue_delay, 0, 3600)
         whole("max_attempts", max_attempts, 0, 65535)
         window = whole("concurrency", concurrency, 1) * (1 + whole("prefetch", prefetch, 0))
         if max_in_flight is not None:
             window = whole("max_in_flight", max_in_flight, 1)
         if msg_timeout is not None:
-            seconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
+            nanoseconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
         self.channel: Final = channel
         self.name: Final = name or f"{channel.topic_name}:{channel.name}"
         self._plan: Final = Plan(
@@ -225,7 +225,7 @@ class Worker:
 
     def begin_stop(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and do not wait for the end."""
-        limit = seconds("timeout", timeout)
+        limit = nanoseconds("timeout", timeout)
         if self._runner is not None:
             self._runner.supervisor.stop(limit)
         elif self._inherited is not None:
