@@ -437,17 +437,21 @@ class Queue(Generic[T]):
 
     def recover(self) -> None:
         """Complete what a signal has interrupted.  Idempotent."""
-        if self.taking:
-            self._undo_taking()
-        if self.coming is not None:
-            self._come()
-        self.recover_leaving()
+        self.restore()
         self.waiters.told.clear()
         self._set_due()
         self.sweep()
         self.waiters.unpark_all()
         self.feed()
         self.waiters.notify_all()
+
+    def restore(self) -> None:
+        """Have each message in one place again.  Idempotent."""
+        if self.taking:
+            self._undo_taking()
+        if self.coming is not None:
+            self._come()
+        self.recover_leaving()
 
     def _act(self, now: int) -> None:
         timeouts, deferred = self.timeouts, self.deferred

@@ -857,6 +857,9 @@ class Topic(Uncopyable, Generic[T]):
 
     def _recover(self) -> None:
         """Complete what a signal has interrupted.  Idempotent."""
+        channels = list(self._channels.values())  # before what is deleted goes from there
+        for channel in channels:
+            channel._queue.restore()  # before it is ended
         self._fan.complete()
         if self._fan.is_flowing():
             self._fan.hand_on_later()  # before anything of it falls due in one of the channels
@@ -864,7 +867,7 @@ class Topic(Uncopyable, Generic[T]):
         if self._over is not None:
             self._fan.held.end(self._over)
             self._shut_channels(self._over)
-        for channel in list(self._channels.values()):
+        for channel in channels:
             channel._recover()
         self._changed()
         self._fan.notify_all()

@@ -205,7 +205,6 @@ CALLS: Final[dict[str, Act]] = {
     "fin ids": lambda s: s.consumer.fin_ids([message.id for message in s.held]),
     "req ids": lambda s: s.consumer.req_ids([s.held[0].id]),
     "touch ids": lambda s: s.consumer.touch_ids([message.id for message in s.held]),
-    "take and fin by id": lambda s: s.consumer.fin_ids([one.id for one in s.consumer.take(1)]),
     "depth of the topic": lambda s: s.topic.depth,
     "fin": lambda s: s.held[0].fin(),
     "fin many": lambda s: s.consumer.fin_many(s.held),
@@ -421,6 +420,8 @@ def between(facts: Facts, known: list[Facts]) -> list[str]:
                 counts = [Counter(other) for other in others]
                 fewest = reduce(and_, counts, counts[0])
                 ok = fewest <= Counter(value) <= reduce(or_, counts)
+            elif name == "depth":
+                ok = min(others) <= value <= max(others)
             else:
                 ok = value in others
             if not ok:
