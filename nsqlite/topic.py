@@ -949,7 +949,9 @@ class Topic(Uncopyable, Generic[T]):
 
         It is called with one `Event` at a time, in order, without a lock, by the thread whose call
         caused the event or by one that was telling already.  It may use the topic: what that
-        causes is told next.  An `Exception` that it raises is logged.
+        causes is told next.  An `Exception` that it raises is logged; anything else, as
+        `SystemExit`, comes out of the call that caused the event, which has been made, and the
+        observers behind it are not told of that event.
 
         Args:
             callback: the function.
