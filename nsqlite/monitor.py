@@ -92,7 +92,8 @@ class Monitor:
     Attributes:
         lock: held by whoever reads or changes the topic or anything of its channels.
         state: `QUIET`, `BUSY` or `INTERRUPTED`.
-        after: there is something to do after the lock; see `settle`.
+        after: there is something to do after the lock; see `settle`.  Set when what is to be done
+            has been noted, not before: another thread may be settling at that moment.
         recover: completes what was interrupted; the topic's, and may be made twice.
         waiting: how many getters in the topic's channels could take a message, so not those whose
             window is full.
@@ -351,8 +352,8 @@ class Monitor:
 
     def wake_later(self, call: Wakeable) -> None:
         """Have a blocked call woken after the lock.  The lock is held."""
-        self.after = True
         self.woken[call] = None
+        self.after = True
 
     def _wake(self) -> None:
         """Wake those on the list."""

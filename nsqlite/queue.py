@@ -576,8 +576,8 @@ class Queue(Generic[T]):
             self._monitor.waiting -= 1
             # Not by `notify`: a function begins where a signal may strike.
             if waiter.bell is None:
-                self._monitor.after = True
                 self._monitor.woken[waiter] = None
+                self._monitor.after = True
             else:
                 del waiters.threads[waiter]
                 if waiters.watcher is waiter:

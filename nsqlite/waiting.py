@@ -165,8 +165,8 @@ class WaitQueue(Generic[T]):
         self.told[owner] = delivered
         del self.able[waiter]
         self._monitor.waiting -= 1
-        self._monitor.after = True
         self._monitor.woken[waiter] = None
+        self._monitor.after = True
         return True
 
     def count_told(self) -> int:

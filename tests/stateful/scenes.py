@@ -370,7 +370,8 @@ class Scene:
         """Look who should have been woken, what is there, and have those who get give up."""
         self.clock.script.clear()
         self._check(faults)
-        if any(one.ought() for one in asleep):
+        # To look may be what tells one of them.
+        if any(one.ought() and not (isinstance(one, Told) and one.over) for one in asleep):
             faults.append("somebody sleeps on")
         if self.channel.paused and not self.channel.closed:
             with contextlib.suppress(Empty, Closed):

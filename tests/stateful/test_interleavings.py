@@ -11,6 +11,7 @@ when who waited woke, counters, each message with its attempts, the log.
 
 import dis
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -28,6 +29,11 @@ from stateful.schedules import (
     StagedClock,
     places,
     undisturbed,
+)
+
+pytestmark = pytest.mark.skipif(
+    not getattr(sys, "_is_gil_enabled", lambda: True)(),
+    reason="without the GIL an object that two threads know is freed at other times in each run",
 )
 
 PACKAGE: Final = Path(nsqlite.__file__).parent

@@ -83,7 +83,7 @@ def joiner(of: str) -> Scene:
     scene.held = [scene.consumer.get(timeout=0)]
     scene.sleeps(
         lambda: getattr(scene, of).join(),
-        lambda: scene.channel.closed or (scene.topic.idle and scene.channel.in_flight_count == 0),
+        lambda: getattr(scene, of).closed or scene.topic.idle,
     )
     return scene
 
@@ -271,6 +271,13 @@ SCRIPTS: Final[dict[str, Callable[[Scene], list[Callable[[], object]]]]] = {
     ],
 }
 """What others do while a call waits."""
+
+HALVES: Final[dict[str, list[tuple[Act, Act]]]] = {
+    "get many lingers": [
+        (lambda s: s.consumer.get_many(2, timeout=0), lambda s: s.consumer.get(timeout=0))
+    ],
+}
+"""Calls that do their work bit by bit, as what comes in between finds them."""
 
 PIECEWISE: Final = {
     "empty the channel",
@@ -508,6 +515,7 @@ def prove_nested(
         tried(state, call, inner, act),
         tried(state, call, act, inner),
         tried(state, call, act, lambda scene: scene.channel.depth, inner),
+        *(tried(state, call, first_part, inner, rest) for first_part, rest in HALVES.get(call, ())),
         # or in the middle of a wait
         *(tried(state, call, part(number + 1), inner, act) for number in range(parts)),
     ]
