@@ -425,9 +425,14 @@ class Channel(Uncopyable, Generic[T]):
             raise self._monitor.refuse(Closed(self._title, self._over))
 
     def _require_reader(self, reader: Reader) -> None:
+        if reader._over or self._over is not None:
+            raise self._monitor.refuse(self._closed(reader))
+
+    def _closed(self, reader: Reader) -> Closed:
+        """Return the error for a consumer that is over, or whose channel is."""
         if reader._over:
-            raise self._monitor.refuse(Closed(f"the consumer of {self._title}"))
-        self._require_open()
+            return Closed(f"the consumer of {self._title}")
+        return Closed(self._title, self._over or "closed")
 
     def _done(self) -> bool:
         """Say whether a join is over."""

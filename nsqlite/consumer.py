@@ -341,8 +341,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
                 or self.channel._over is not None
             )
 
-    def _nothing(self) -> Empty:
+    def _nothing(self) -> Empty | Closed:
         """Return the error that tells why there is nothing; needs no lock."""
+        if self._over or self.channel._over is not None:
+            return self.channel._closed(self)
         if self._window != NO_LIMIT and self._is_full():
             return WindowFull(self.channel.name, self._window)
         return Empty(self.channel.name, self._queue.why_empty)
@@ -803,8 +805,6 @@ class Consumer(AnyConsumer[T]):
                 self._linger(batch, n, patience)
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
-            if not batch:
-                raise
         except BaseException:
             insist(partial(self._monitor.call, self._return, batch))
             raise

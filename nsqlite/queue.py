@@ -683,6 +683,8 @@ class Queue(Generic[T]):
             if not old and old.kept_until <= now:
                 timeouts.drop(old)
         owner._due = due
+        if due < self.due:  # noqa: PLR1730 - no call here: a handler may have swept since `expect`
+            self.due = due
         if self.due < fresh:  # noqa: PLR1730 - the same
             fresh = self.due
         # In a pause, and where ids are to be noted, `get` has more to do than look at the time.

@@ -513,4 +513,9 @@ def test_two_threads_that_fork_at_a_time() -> None:
     lock._after_fork_in_parent()
     other[0].result()
     assert [False] * 2 == [first.owned(), last.owned()]
-    assert [True] * 2 == Call(lambda: [one.__enter__() for one in (first, last)]).result()
+
+    def take_both() -> str:
+        with first, last:
+            return "taken"
+
+    assert "taken" == Call(take_both).result()

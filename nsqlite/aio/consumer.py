@@ -156,8 +156,6 @@ class Consumer(AnyConsumer[T]):
                 await self._linger(batch, n, patience)
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
-            if not batch:
-                raise
         except BaseException:
             self._monitor.call(self._return, batch)
             raise
