@@ -176,6 +176,9 @@ class Channel(Uncopyable, Generic[T]):
 
     def __repr__(self) -> str:
         """Show its name, its state and how much is in it, as it was last looked at."""
+        return self._monitor.read(self._show)
+
+    def _show(self) -> str:
         queue = self._queue
         return (
             f"<Channel {self.topic_name}:{self.name} {self._state} depth={queue.depth()}"
@@ -297,6 +300,7 @@ class Channel(Uncopyable, Generic[T]):
     def _part(self, known: weakref.ref[Any]) -> None:
         """Forget a consumer; an ephemeral channel goes with its last one (NSQ semantics §14)."""
         self._readers.pop(known, None)
+        self._queue.feed()  # it may have been told of something
         if not self._readers and is_ephemeral(self.name):
             dropped = self._delete()
             if dropped:
@@ -318,7 +322,7 @@ class Channel(Uncopyable, Generic[T]):
         """Let a consumer get nothing more; it still answers for what it holds (CLS)."""
         reader._over = True
         self._set_window(reader, 0)
-        self._queue.waiters.told.pop(weakref.ref(reader), None)
+        self._queue.waiters.forget_told(reader)
         self._queue.waiters.dismiss(
             [waiter for waiter in self._queue.waiters.everybody() if waiter.owner is reader]
         )
@@ -364,6 +368,9 @@ class Channel(Uncopyable, Generic[T]):
                 return handed
         if reader._over or self._over is not None:
             self._require_reader(reader)
+        if waiters.told:
+            waiters.forget_told(reader)
+            queue.feed()  # what it does not take is told to the next
         if queue.ready and not queue.paused and not reader._is_full():
             if waiter is not None:
                 waiters.leave(waiter)

@@ -13,7 +13,6 @@ How a consumer waits is another matter in an event loop: aio/consumer.py.
 Next: broker.py
 """
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
@@ -51,8 +50,8 @@ SAME: Final[Any] = object()
 NOWHERE: Final[Page[Message[Any]]] = Page(0, 0, NEVER)
 """The page of all consumers that have got nothing yet; no moment falls into it."""
 
-_SPARE: Final = 64
-"""How many messages that are no longer in flight may be known by id, beside as many as are."""
+_SPARE_WAITERS: Final = 16
+"""How many waiters a consumer keeps for gets to come."""
 
 _numbers: Final = count(1)
 _numbering: Final = make_lock(rank=2)
@@ -291,9 +290,8 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     def _decline(self) -> None:
         """Have what this consumer was told of told to the next."""
-        queue = self._queue
-        queue.waiters.told.pop(weakref.ref(self), None)
-        queue.feed()
+        self._queue.waiters.forget_told(self)
+        self._queue.feed()
 
     def _await_ready(self, waiter: Waiter[T]) -> None:
         queue = self._queue
@@ -316,8 +314,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """Add what is ready now to a batch, up to `n`."""
         queue = self._queue
         self.channel._require_reader(self)
-        if queue.waiters.told:
-            queue.waiters.told.pop(weakref.ref(self), None)
+        queue.waiters.forget_told(self)
         queue.take(self, batch, n - len(batch))
         if queue.waiters.able:
             queue.feed()  # what this consumer was told of and has not taken is told to the next
@@ -339,6 +336,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
                 or self._now() >= queue.due
                 or self._over
                 or self.channel._over is not None
+                or queue.waiters.told
             )
 
     def _nothing(self) -> Empty | Closed:
@@ -586,15 +584,11 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     def _index(self) -> dict[str, Message[Any]]:
         """Return what it was given by id, at least all that it holds."""
-        known = self._by_id
-        if known is None or len(known) > 2 * self._held + _SPARE:
+        if self._by_id is None:
             mine = [message for message in self._queue.timeouts if message._consumer is self]
-            self._by_id = {message.id: message for message in mine}
             self._fresh = 0  # `get` leaves it to `Queue.deliver` to take note of the ids
-            if known is not None:
-                self._monitor.discard(known)
-            known = self._by_id
-        return known
+            self._by_id = {message.id: message for message in mine}
+        return self._by_id
 
     # Leaving
 
@@ -736,10 +730,11 @@ class Consumer(AnyConsumer[T]):
                         and ready
                         and self._delivered < self._allowed
                         and not (monitor.state or monitor.putters)
+                        and (page := self._page).open  # a handler may have let time pass since
                     ):
                         message._record = ready[0]
                         message._consumer = self
-                        message._page = page = self._page
+                        message._page = page
                         # One piece:
                         self._delivered += 1
                         page[message] = self._due
@@ -754,7 +749,8 @@ class Consumer(AnyConsumer[T]):
                     else:
                         taken = False
                         over = self._over or self.channel._over is not None
-                        looked = not (ready or queue.beyond or now >= queue.due or over)
+                        told = queue.waiters.told  # this consumer may be in it
+                        looked = not (ready or queue.beyond or now >= queue.due or over or told)
             finally:
                 if monitor.after:
                     try:
@@ -859,7 +855,8 @@ class Consumer(AnyConsumer[T]):
             if waiter is not None:
                 if got is None:
                     got = self._sleep(message, waiter, moment)
-                self._put_by(waiter)
+                over, waiter = waiter, None  # from here on it may be another thread's
+                self._put_by(over)
         except BaseException:
             insist(partial(self._forsake, got or message, waiter))
             raise
@@ -869,17 +866,18 @@ class Consumer(AnyConsumer[T]):
 
     def _waiter(self) -> Waiter[T]:
         """Return what stands for a get that waits: one that is not used any more, or a new one."""
-        if self._spare:
+        try:
             waiter = self._spare.pop()
-            waiter.owner = self
-            waiter.gone = False
-            return waiter
-        return Waiter(self._monitor, self)
+        except IndexError:
+            return Waiter(self._monitor, self)
+        waiter.owner = self
+        return waiter
 
     def _put_by(self, waiter: Waiter[T]) -> None:
         """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
-        self._spare.append(waiter)
+        if len(self._spare) < _SPARE_WAITERS:
+            self._spare.append(waiter)
 
     def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
         """Leave no trace of a get that was interrupted; takes the lock.  Idempotent."""

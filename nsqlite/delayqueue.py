@@ -35,10 +35,11 @@ class DelayQueue(Generic[R]):
 
     Attributes:
         resolution: the length of a tick, in whatever integer unit the deadlines have.
-        count: how many items there are; who adds to a bucket counts.
+        count: how many items there are; who adds to a bucket, or takes one out, counts.
+        waiting: the buckets, by the moment they are due.
     """
 
-    __slots__ = ("_buckets", "_ticks", "count", "resolution")
+    __slots__ = ("_ticks", "count", "resolution", "waiting")
 
     def __init__(self, resolution: int) -> None:
         """Begin empty.
@@ -48,7 +49,7 @@ class DelayQueue(Generic[R]):
         """
         self.resolution: Final = resolution
         self.count: int = 0
-        self._buckets: dict[int, list[R]] = {}
+        self.waiting: dict[int, list[R]] = {}
         self._ticks: list[int] = []  # a heap; a tick whose bucket has gone may still be there
 
     def due(self, deadline: int) -> int:
@@ -63,10 +64,10 @@ class DelayQueue(Generic[R]):
 
     def bucket(self, due: int) -> list[R]:
         """Return what is due at a moment, which `due` has returned, for one who adds to it."""
-        bucket = self._buckets.get(due)
+        bucket = self.waiting.get(due)
         if bucket is None:
             bucket = []
-            self._buckets[due] = bucket  # one piece with the next line
+            self.waiting[due] = bucket  # one piece with the next line
             heappush(self._ticks, due)
         return bucket
 
@@ -79,11 +80,11 @@ class DelayQueue(Generic[R]):
         """
         ticks = self._ticks
         while ticks and (due := ticks[0]) <= now:
-            bucket = self._buckets.get(due)
+            bucket = self.waiting.get(due)
             if bucket is not None:
                 left = self.count - len(bucket)
                 # One piece, up to the call:
-                del self._buckets[due]
+                del self.waiting[due]
                 self.count = left
                 ready.extend(bucket)
             heappop(ticks)
@@ -94,14 +95,14 @@ class DelayQueue(Generic[R]):
         """Take out everything; return it, the earliest first."""
         items = [item for _, item in self.pairs()]
         # One piece:
-        self._buckets = {}
+        self.waiting = {}
         self._ticks = []
         self.count = 0
         return items
 
     def buckets(self) -> list[tuple[int, list[R]]]:
         """Return the moments at which something is due, and what, the earliest first."""
-        return sorted(self._buckets.items(), key=_DUE)
+        return sorted(self.waiting.items(), key=_DUE)
 
     def pairs(self) -> Iterator[tuple[int, R]]:
         """Go through the items with the moments at which they are due, the earliest first."""
@@ -113,6 +114,6 @@ class DelayQueue(Generic[R]):
 
     def _check(self) -> None:
         """Check what must always hold."""
-        assert set(self._buckets) <= set(self._ticks)
-        assert self.count == sum(map(len, self._buckets.values()))
-        assert all(due % self.resolution == 0 for due in self._buckets)
+        assert set(self.waiting) <= set(self._ticks)
+        assert self.count == sum(map(len, self.waiting.values()))
+        assert all(due % self.resolution == 0 for due in self.waiting)

@@ -280,11 +280,13 @@ class FanOut(Generic[T]):
         self.room()
 
     def hand_on_later(self) -> None:
-        """Hand on what is not due yet.  Made twice in a row, it hands it on once."""
+        """Hand on what is not due yet; `complete`, and then this, completes what is interrupted."""
         deferred = self.held.deferred
         for due, records in deferred.buckets():
-            for queue in self.queues:
-                queue.defer(records, due)
-        self.kept -= deferred.count  # one piece with the next line
-        deferred.count = 0
-        deferred.clear()
+            number = len(records)
+            # One piece, up to the call that follows:
+            del deferred.waiting[due]
+            deferred.count -= number
+            self.kept -= number
+            self.later = records, due, self.queues
+            self.complete()

@@ -25,7 +25,7 @@ from typing import Final
 _serials: Final = count()
 _locks: Final[set["weakref.ref[Lock]"]] = set()
 _forget: Final = _locks.discard  # one for all locks; in C, so no signal strikes as a lock goes
-_forking: Final[dict[int, list["Lock"]]] = {}  # what each thread that forks has taken
+_forking: Final[dict[int, list[list["Lock"]]]] = {}  # what each thread has taken for its forks
 
 
 def insist(step: Callable[[], object]) -> None:
@@ -128,7 +128,8 @@ def make_lock(rank: int, forked: Callable[[], None] = lambda: None) -> Lock:
 def _before_fork() -> None:
     """Take all locks; begin anew if another thread has made one meanwhile."""
     while True:
-        taken = _forking[threading.get_ident()] = []
+        taken: list[Lock] = []
+        _forking.setdefault(threading.get_ident(), []).append(taken)
         known = _locks.copy()
         for reference in sorted(known, key=_place):
             lock = reference()
@@ -147,12 +148,22 @@ def _place(reference: "weakref.ref[Lock]") -> tuple[int, int]:
 
 
 def _after_fork_in_parent() -> None:
-    for lock in reversed(_forking.pop(threading.get_ident())):
+    for lock in reversed(_last()):
         lock.__exit__(None, None, None)
 
 
+def _last() -> list["Lock"]:
+    """Take out what this thread has taken for its fork, of several forks the last."""
+    me = threading.get_ident()
+    forks = _forking[me]
+    taken = forks.pop()
+    if not forks:
+        del _forking[me]
+    return taken
+
+
 def _after_fork_in_child() -> None:
-    locks = _forking.pop(threading.get_ident())
+    locks = _last()
     _forking.clear()  # of other threads, which are gone
     for lock in locks:
         lock._renew()

@@ -332,7 +332,10 @@ class Queue(Generic[T]):
         return not (self.ready or self.beyond or self.timeouts or self.deferred)
 
     def why_empty(self) -> str:
-        """Return in words what there is instead of a ready message; needs no lock."""
+        """Return in words what there is instead of a ready message; takes the lock."""
+        return self._monitor.read(self._why_empty)
+
+    def _why_empty(self) -> str:
         if self.paused:
             return "it is paused"
         parts = []
@@ -438,6 +441,7 @@ class Queue(Generic[T]):
     def recover(self) -> None:
         """Complete what a signal has interrupted.  Idempotent."""
         self.restore()
+        self.follow()
         self.waiters.told.clear()
         self._set_due()
         self.sweep()
@@ -683,13 +687,22 @@ class Queue(Generic[T]):
             if not old and old.kept_until <= now:
                 timeouts.drop(old)
         owner._due = due
+        if owner._by_id is not None and len(owner._by_id) > 2 * len(page) + 64:
+            self._prune(owner, owner._by_id)
         if due < self.due:  # noqa: PLR1730 - no call here: a handler may have swept since `expect`
             self.due = due
         if self.due < fresh:  # noqa: PLR1730 - the same
             fresh = self.due
         # In a pause, and where ids are to be noted, `get` has more to do than look at the time.
         owner._fresh = fresh = 0 if self.paused or owner._by_id is not None else fresh
-        return now < fresh
+        return now < fresh and page.open
+
+    def _prune(self, owner: Holder, known: dict[str, Message[Any]]) -> None:
+        """Forget the ids of what is in flight no more."""
+        owner._by_id = {
+            name: message for name, message in known.items() if message in message._page
+        }
+        self._monitor.discard(known)
 
     def feed(self) -> None:
         """Hand ready messages to those who wait, until one of both runs out."""
@@ -720,6 +733,7 @@ class Queue(Generic[T]):
     def _give_back(self, message: Message[T], record: Record[T]) -> None:
         page = message._page
         place = self._place(record)
+        self.waiters.forget_told(message._consumer)
         owner: Holder = message._consumer
         never = record is message._record
         # One piece, up to the call that follows:
@@ -734,6 +748,13 @@ class Queue(Generic[T]):
         self.returned.insert(len(self.returned) - place, record[2:5])
         self.waiters.unpark(owner)
         self.emit(Kind.RETURNED, record, owner)
+
+    def forget_waiters(self) -> None:
+        """In a fork's child: who waited is gone, and what they were handed goes back."""
+        handed = list(self.waiters.handed)
+        self.waiters.handed.clear()
+        self.waiters.forget()
+        self.give_back([(message, message._record) for message in handed])
 
     def _place(self, record: Record[T]) -> int:
         """Return how many at the head were given back, too, and published before one."""
@@ -904,6 +925,7 @@ class Queue(Generic[T]):
         monitor.discard(*self.ready)
         self.beyond = 0
         self.ready.clear()
+        self.returned.clear()
         deferred = self.deferred.clear()
         monitor.discard(*deferred)
         self._set_due()

@@ -211,7 +211,7 @@ class TimerWheel(Generic[H]):
         return first
 
     def whole(self, now: int) -> Page[H] | None:
-        """Return the page that comes next if all of it is due at `now`, and its items in order.
+        """Return the page that comes next if all of it is due at `now`.
 
         The caller takes all items out and drops the page.
         """

@@ -876,7 +876,7 @@ class Topic(Uncopyable, Generic[T]):
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""
         for channel in self._channels.values():
-            channel._queue.waiters.forget()
+            channel._queue.forget_waiters()
         self._monitor.forget_waiters()
 
     # Waiting for it

@@ -169,11 +169,16 @@ class WaitQueue(Generic[T]):
         self._monitor.after = True
         return True
 
+    def forget_told(self, owner: Any) -> None:
+        """Take note that a consumer has asked for what it was told of, or will not."""
+        if self.told:
+            self.told.pop(weakref.ref(owner), None)
+
     def count_told(self) -> int:
         """Return how many were told of something and have been given nothing since."""
         for other, before in list(self.told.items()):
             owner = other()
-            if owner is None or owner._delivered != before:
+            if owner is None or owner._delivered != before or owner._is_full():
                 del self.told[other]
         return len(self.told)
 

@@ -1277,9 +1277,8 @@ def test_who_was_told_and_cannot_take_makes_way() -> None:
     first.when_ready(lambda: told.append("first"))
     second.when_ready(lambda: told.append("second"))
     topic.put(1)
-    first.rdy(0)
     assert ["first"] == told
-    assert [] == first.take(1)
+    first.rdy(0)
     assert ["first", "second"] == told
     assert [1] == [message.body for message in second.take(1)]
     topic._check()
@@ -1654,10 +1653,12 @@ def test_a_consumer_that_was_told_may_be_forgotten() -> None:
     consumer = Consumer(channel)
     consumer.when_ready(partial(told.append, 1))
     topic.put(b"1")
+    other = Consumer(channel)
+    other.when_ready(partial(told.append, 2))
     gone = weakref.ref(consumer)
     del consumer
     assert gone() is None
-    Consumer(channel).when_ready(partial(told.append, 2))
+    assert 1 == channel.depth  # whoever looks next learns that it is gone
     assert [1, 2] == told
 
 
@@ -1741,7 +1742,6 @@ def test_what_is_known_by_id_does_not_pile_up() -> None:
     for number in range(1000):
         topic.put(number)
         consumer.get().fin()
-        consumer.fin_ids([])
     assert consumer._by_id is not None
     assert len(consumer._by_id) < 100
     topic.put("last")
@@ -1816,3 +1816,70 @@ def test_closing_one_that_holds_much_takes_time_in_proportion() -> None:
     consumer.close()
     assert {0} == set(insertions)
     assert [message.body for message in held[:10]] == [info.body for info in channel.peek(10)]
+
+
+@pytest.mark.parametrize("then", ["when ready", "get"])
+def test_who_was_told_and_gets_in_vain_is_told_no_more(then: str) -> None:
+    """What somebody else has taken from one that was told is not kept for it any longer."""
+    clock = TellingClock()
+    topic: Topic[int] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    first, second, other = (Consumer(channel) for _ in range(3))
+    told: list[int] = []
+    first.when_ready(partial(told.append, 1))
+    topic.put(1)
+    other.get(timeout=0).fin()
+    if then == "get":
+        call = Call(partial(first.get, timeout=PATIENCE))
+        clock.until_waiting()
+    else:
+        with pytest.raises(Empty):
+            first.get(timeout=0)
+        second.when_ready(partial(told.append, 2))
+    topic.put(2)
+    if then == "get":
+        assert 2 == call.result().body
+    else:
+        assert [1, 2] == told
+    topic._check()
+
+
+def test_a_consumer_that_retires_leaves_what_it_was_told_of() -> None:
+    """What a consumer was told of and has not taken when it is closed is told to the next."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    first, second = Consumer(channel), Consumer(channel)
+    told: list[int] = []
+    first.when_ready(partial(told.append, 1))
+    second.when_ready(partial(told.append, 2))
+    topic.put(1)
+    assert [1] == told
+    first.close()
+    assert [1, 2] == told
+    topic._check()
+
+
+def test_time_that_a_handler_lets_pass_in_a_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A get whose page has been closed since it looked at the clock files its message elsewhere."""
+    clock = ManualClock()
+    topic: Topic[int] = Topic("orders", clock=clock, resolution=0.01)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, msg_timeout=0.05)
+    topic.put_many([1, 2])
+    first = consumer.get()
+    now = consumer._now
+
+    def look() -> int:
+        moment = now()
+        monkeypatch.setattr(consumer, "_now", now)
+        clock.advance(5)  # as a handler that comes in when the clock has been read
+        assert 2 == channel.depth
+        return moment
+
+    monkeypatch.setattr(consumer, "_now", look)
+    message = consumer.get()
+    assert State.TIMED_OUT is first.state
+    assert 1 == channel.in_flight_count
+    clock.advance(5)
+    assert State.TIMED_OUT is message.state
+    topic._check()

@@ -211,7 +211,7 @@ def test_a_fork_takes_every_section() -> None:
     lock._before_fork()
     try:
         assert all(one.owned() for one in mine)
-        assert mine == [one for one in lock._forking[threading.get_ident()] if one in mine]
+        assert mine == [one for one in lock._forking[threading.get_ident()][-1] if one in mine]
     finally:
         lock._after_fork_in_parent()
 
@@ -254,7 +254,7 @@ def test_a_fork_takes_a_section_that_is_made_meanwhile() -> None:
     lock._before_fork()
     try:
         mine = [first, *made, last]
-        assert mine == [one for one in lock._forking[threading.get_ident()] if one in mine]
+        assert mine == [one for one in lock._forking[threading.get_ident()][-1] if one in mine]
         assert [True] * 3 == [one.owned() for one in mine]
     finally:
         lock._after_fork_in_parent()
@@ -519,3 +519,14 @@ def test_two_threads_that_fork_at_a_time() -> None:
             return "taken"
 
     assert "taken" == Call(take_both).result()
+
+
+def test_a_fork_inside_of_a_fork() -> None:
+    """A handler that forks while its thread forks gives back what it took, and no more."""
+    one = make_lock(5)
+    lock._before_fork()
+    lock._before_fork()
+    lock._after_fork_in_parent()
+    assert one.owned()
+    lock._after_fork_in_parent()
+    assert not one.owned()

@@ -581,3 +581,18 @@ def test_the_place_of_what_was_given_back_and_requeued() -> None:
     a.req()
     consumers[2].close()
     assert ["c", "d", "a"] == [info.body for info in channel.peek()]
+
+
+def test_in_the_child_of_a_fork_what_was_handed_over_is_ready() -> None:
+    """A message in the hands of a thread that is gone was never delivered."""
+    topic = Topic("orders")
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, max_in_flight=1)
+    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    topic._monitor.run(channel._receive, consumer, Message(), waiter)
+    topic.put(b"1")
+    assert 1 == channel.in_flight_count
+    topic._forget_waiters()
+    assert (1, 0) == (channel.depth, channel.in_flight_count)
+    assert 1 == consumer.get(timeout=0).attempts
+    topic._check()

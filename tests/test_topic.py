@@ -1121,3 +1121,28 @@ def test_a_deferred_put_whose_delay_passes_meanwhile_needs_no_room() -> None:
     topic._send([*topic._mint_many(["late"])[0]], 0, clock._elapsed, None)
     assert ["published", "deferred"] == told[:2]
     assert 2 == channel.depth  # as what is requeued, what falls due needs no room
+
+
+def test_a_struck_unpause_hands_on_once_what_is_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deferred messages that share a coarser tick of a channel come there once, struck or not."""
+    clock = ManualClock()
+    topic: Topic[str] = Topic("orders", clock=clock)
+    channels = [topic.channel(name, resolution=1.0) for name in "xy"]
+    topic.pause()
+    for body, delay in (("a", 10.02), ("b", 10.25), ("c", 10.45)):
+        topic.put(body, delay=delay)
+    defer = Queue.defer
+    strikes = iter([False, False, False, True])
+
+    def strike(queue: Queue[str], *args: Any) -> None:
+        defer(queue, *args)
+        if next(strikes, False):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Queue, "defer", strike)
+        topic.unpause()
+    topic._check()
+    clock.advance(12)
+    assert [["a", "b", "c"]] * 2 == [bodies(channel) for channel in channels]
+    assert {3} == {channel.stats().message_count for channel in channels}

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store, require_loop
-from nsqlite.consumer import AnyConsumer
+from nsqlite.consumer import _SPARE_WAITERS, AnyConsumer
 from nsqlite.errors import Closed, Empty
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
@@ -87,10 +87,11 @@ class Consumer(AnyConsumer[T]):
                         and ready
                         and self._delivered < self._allowed
                         and not (monitor.state or monitor.putters)
+                        and (page := self._page).open  # a handler may have let time pass since
                     ):
                         message._record = ready[0]
                         message._consumer = self
-                        message._page = page = self._page
+                        message._page = page
                         # One piece:
                         self._delivered += 1
                         page[message] = self._due
@@ -105,7 +106,8 @@ class Consumer(AnyConsumer[T]):
                     else:
                         taken = False
                         over = self._over or self.channel._over is not None
-                        looked = not (ready or queue.beyond or now >= queue.due or over)
+                        told = queue.waiters.told  # this consumer may be in it
+                        looked = not (ready or queue.beyond or now >= queue.due or over or told)
             finally:
                 if monitor.after:
                     try:
@@ -157,7 +159,7 @@ class Consumer(AnyConsumer[T]):
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
         except BaseException:
-            self._monitor.call(self._return, batch)
+            insist(partial(self._monitor.call, self._return, batch))
             raise
         if not batch:
             raise self._nothing()
@@ -171,7 +173,8 @@ class Consumer(AnyConsumer[T]):
         try:
             await by_store(persistence, partial(persistence.settle, batch))
         except BaseException:
-            self._monitor.call(self._return, batch)  # does nothing to what is back already
+            # It does nothing to what is back already.
+            insist(partial(self._monitor.call, self._return, batch))
             raise
 
     async def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
@@ -207,7 +210,8 @@ class Consumer(AnyConsumer[T]):
             if waiting is not None:
                 if got is None:
                     got = await self._sleep(message, waiting, moment)
-                self._end(waiting)
+                over, waiting = waiting, None  # from here on it may be another get's
+                self._end(over)
         except BaseException:
             insist(partial(self._forsake, got or message, waiting))
             raise
@@ -224,7 +228,6 @@ class Consumer(AnyConsumer[T]):
         timer = self._timer(require_loop("get"))
         if timer.spare:
             waiting = timer.spare.pop()
-            waiting.waiter.gone = False
             waiting.listen()
         else:
             waiting = TaskWaiter("get", self._monitor, self._clock, _lose)
@@ -241,7 +244,8 @@ class Consumer(AnyConsumer[T]):
         waiting.waiter.message = waiting.waiter.owner = None
         timer.waiters.pop(id(waiting.waiter), None)
         timer.end()
-        timer.spare.append(waiting)
+        if len(timer.spare) < _SPARE_WAITERS:
+            timer.spare.append(waiting)
 
     def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""
@@ -250,9 +254,9 @@ class Consumer(AnyConsumer[T]):
             waiter = waiting.waiter
             waiter.gone = True
             if waiting.timer is not None:
-                timer, waiting.timer = waiting.timer, None
-                timer.waiters.pop(id(waiter), None)
-                timer.end()
+                waiting.timer.waiters.pop(id(waiter), None)
+                waiting.timer.end()
+                waiting.timer = None
             waiting.end()
         self._monitor.call(self.channel._abandon, message, waiter)
 

@@ -119,14 +119,16 @@ class Putting(Topic[T]):
             return None
         with self._lock:
             now = self._wall()
-            push = self._path()
-            if push is None or self._settled:
+            if self._path() is None or self._settled:
                 return None
             if not self._cabinet.stirred:
                 self.stir()
             prefix, suffix = ids.take(now)
             name = prefix + suffix
             row = (int(name, 16), now, None, None, None, body)
+            push = self._path()  # again, since a handler may have come in meanwhile
+            if push is None or self._settled:
+                return None
             # One piece, up to the call that follows:
             self._fan.accepted += 1
             self._fan.size += len(body)
