@@ -876,8 +876,8 @@ class Consumer(AnyConsumer[T]):
     def _put_by(self, waiter: Waiter[T]) -> None:
         """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
-        if len(self._spare) < _SPARE_WAITERS:
-            self._spare.append(waiter)
+        self._spare.append(waiter)
+        del self._spare[_SPARE_WAITERS:]
 
     def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
         """Leave no trace of a get that was interrupted; takes the lock.  Idempotent."""

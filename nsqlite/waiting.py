@@ -264,9 +264,8 @@ class WaitQueue(Generic[T]):
 
     def notify_all(self) -> None:
         """Have everybody look again who can; who is only told once is told when it is time."""
-        for waiter in self.everybody():
-            if waiter.hand:
-                waiter.notify()
+        for waiter in [one for one in self.everybody() if one.hand]:
+            waiter.notify()
 
     def forget(self) -> None:
         """In a fork's child: the other threads are gone; this one, if it waits, looks again."""

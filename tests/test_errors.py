@@ -324,3 +324,9 @@ def test_a_value_is_shown_however_bad_it_is() -> None:
     text = str(InvalidName("topic", "x" * 10_000))
     assert len(text) < 400
     assert "xxx..." in text
+
+
+def test_an_empty_shows_why() -> None:
+    """The repr of an Empty has its text, not where that comes from."""
+    error = nsqlite.Empty("billing", lambda: "it is paused")
+    assert repr(error) == f"Empty('billing', {str(error)!r})"

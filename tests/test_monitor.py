@@ -716,3 +716,34 @@ def test_each_hears_of_what_it_wants() -> None:
     monitor.run(monitor.observe, (mute, subscription(lambda _: heard.append("right"))))
     monitor.run(monitor.emit, EVENT)
     assert ["right"] == heard
+
+
+def test_a_reading_that_is_struck_after_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reading leaves for after the lock is done though a signal strikes; it goes on."""
+    monitor = Monitor()
+    made: list[str] = []
+    settle = Monitor.settle
+    strikes = [KeyboardInterrupt]
+
+    def struck(one: Monitor) -> None:
+        if strikes:
+            raise strikes.pop()
+        settle(one)
+
+    monkeypatch.setattr(Monitor, "settle", struck)
+    with pytest.raises(KeyboardInterrupt):
+        monitor.read(monitor.put_off, lambda: made.append("made"))
+    assert ["made"] == made
+
+
+def test_who_is_not_on_the_list_is_not_woken() -> None:
+    """Of two threads that come to wake somebody one does."""
+    monitor = Monitor()
+    woken: list[str] = []
+
+    class Once(Sleeper):
+        def wake(self) -> None:
+            woken.append("woken")
+
+    monitor._wake_one(Once(monitor))
+    assert [] == woken

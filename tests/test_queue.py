@@ -596,3 +596,23 @@ def test_in_the_child_of_a_fork_what_was_handed_over_is_ready() -> None:
     assert (1, 0) == (channel.depth, channel.in_flight_count)
     assert 1 == consumer.get(timeout=0).attempts
     topic._check()
+
+
+def test_a_deadline_that_a_handler_sweeps_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is filed after a handler has looked for what is due times out all the same."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel)
+    topic.put(b"1")
+    queue: Any = channel._queue
+    make = TimerWheel[Any].page
+
+    def make_and_look(wheel: TimerWheel[Any], due: int) -> Any:
+        queue.due = NEVER  # as a sweep leaves it that finds nothing
+        return make(wheel, due)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimerWheel, "page", make_and_look)
+        message = consumer.get()
+    assert queue.due == message._page[message]

@@ -1146,3 +1146,37 @@ def test_a_struck_unpause_hands_on_once_what_is_deferred(monkeypatch: pytest.Mon
     clock.advance(12)
     assert [["a", "b", "c"]] * 2 == [bodies(channel) for channel in channels]
     assert {3} == {channel.stats().message_count for channel in channels}
+
+
+def test_a_put_that_is_struck_as_it_feeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits is told although the put that brought the message was broken off."""
+    topic: Topic[str] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put("first")
+    consumer.get().fin()
+    told: list[int] = []
+    consumer.when_ready(partial(told.append, 1))
+    perform = Monitor.perform
+    strikes = [KeyboardInterrupt]
+
+    def struck(monitor: Monitor, *given: Any) -> Any:
+        if strikes:
+            raise strikes.pop()
+        return perform(monitor, *given)
+
+    monkeypatch.setattr(Monitor, "perform", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.put("x")
+    assert [1] == told
+    topic._check()
+
+
+def test_a_kept_topic_is_recovered() -> None:
+    """What a signal interrupts in a topic of a store that writes at once is completed."""
+    with Broker(store=MemoryStore()) as broker:
+        topic: Any = broker.topic("orders")
+        channel = topic.channel("billing")
+        topic.put(b"1")
+        topic._monitor.run(topic._recover)
+        assert 1 == channel.depth
+        topic._check()

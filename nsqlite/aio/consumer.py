@@ -244,8 +244,8 @@ class Consumer(AnyConsumer[T]):
         waiting.waiter.message = waiting.waiter.owner = None
         timer.waiters.pop(id(waiting.waiter), None)
         timer.end()
-        if len(timer.spare) < _SPARE_WAITERS:
-            timer.spare.append(waiting)
+        timer.spare.append(waiting)
+        del timer.spare[_SPARE_WAITERS:]
 
     def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""

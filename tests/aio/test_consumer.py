@@ -42,8 +42,10 @@ from nsqlite import (
     WindowFull,
     aio,
 )
+from nsqlite.aio.consumer import _lose
 from nsqlite.clock import Bell
 from nsqlite.testing import ManualClock
+from nsqlite.waiting import Waiter
 
 
 class Scene:
@@ -1121,3 +1123,41 @@ def test_a_get_cancelled_while_it_is_counted_loses_nothing(path: Path) -> None:
 
         asyncio.run(take())
         assert {} == traces(kept.topic())
+
+
+@in_loop
+async def test_nothing_to_get_at_once() -> None:
+    """Several are asked for, not waited for, and not there."""
+    scene = Scene()
+    with pytest.raises(Empty):
+        await scene.consumer.get_many(3, timeout=0)
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_a_get_that_is_woken_finds_what_is_there() -> None:
+    """A get that is notified, not handed anything, takes what has become ready."""
+    scene = Scene()
+    scene.channel.pause()
+    task = await begin(scene.consumer.get())
+    scene.topic.put(b"1")
+    queue = scene.channel._queue
+
+    def let_go() -> None:
+        queue.paused = False
+        queue.waiters.notify_all()
+
+    scene.topic._monitor.run(let_go)
+    assert b"1" == (await task).body
+    assert {} == traces(scene.topic)
+
+
+@in_loop
+async def test_to_give_up_twice_is_to_give_up_once() -> None:
+    """A get leaves no trace, however often it gives up, also one whose consumer has gone on."""
+    scene = Scene()
+    waiting = scene.consumer._begin()
+    for _ in "12":
+        scene.consumer._forsake(nsqlite.Message(), waiting)
+    assert {} == traces(scene.topic)
+    _lose(Waiter(scene.topic._monitor))  # of a get that is over

@@ -17,7 +17,7 @@ from store.stores import throw
 import nsqlite
 from aio.loops import Elsewhere, abandoned, begin, in_loop, outcome, timers, turns
 from nsqlite import Consumer, Empty, Full, NotAsyncio, Topic, aio
-from nsqlite.aio.waiting import DeadlineTimer, Done, TaskWaiter, by_store
+from nsqlite.aio.waiting import DeadlineTimer, Done, TaskWaiter, _go_off, by_store
 from nsqlite.clock import NEVER, SYSTEM, Alarm, Loop
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
@@ -779,3 +779,15 @@ async def test_a_timer_keeps_no_topic() -> None:
     del topic, consumer
     gc.collect()
     assert gone() is None
+
+
+def test_an_alarm_of_a_timer_that_is_gone() -> None:
+    """What a loop was to do for a topic that was forgotten is nothing."""
+
+    class Gone:
+        pass
+
+    one: Any = Gone()
+    reference = weakref.ref(one)
+    del one
+    _go_off(reference)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from helpers import Call, bodies
 
+import nsqlite
 from nsqlite import (
     Closed,
     Full,
@@ -25,6 +26,7 @@ from nsqlite import (
     Topic,
     aio,
 )
+from nsqlite.ids import Ids
 from nsqlite.testing import ManualClock
 from store.stores import Scene, everything, throw, until
 
@@ -819,3 +821,44 @@ def test_publish_never_waits_for_room(path: Path) -> None:
             scene.topic().publish([b"1", b"2"], print)
         with pytest.raises(Full):
             scene.topic().publish([b"1", b"2"])
+
+
+def test_a_put_that_a_handler_pauses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put during which a handler pauses the topic is held, and handed on later, once."""
+    with nsqlite.Broker(store=nsqlite.SQLite(path, sync="interval")) as broker:
+        topic = broker.topic("orders")
+        channel = topic.channel("billing")
+        topic.put(b"first")
+        take = Ids.take
+        acts = [topic.pause]
+
+        def take_and_act(ids: Ids, now: int) -> tuple[str, str]:
+            taken = take(ids, now)
+            if acts:
+                acts.pop()()
+            return taken
+
+        monkeypatch.setattr(Ids, "take", take_and_act)
+        topic.put(b"second")
+        assert (1, 1) == (channel.depth, topic.depth)
+        topic.unpause()
+        assert 2 == channel.depth
+
+
+def test_a_put_in_a_loop_that_finds_no_room(path: Path) -> None:
+    """A put to a bounded topic whose file is written later waits for room without blocking."""
+
+    async def main() -> int:
+        with nsqlite.Broker(store=nsqlite.SQLite(path, sync="interval")) as broker:
+            topic = broker.topic("orders")
+            consumer = nsqlite.aio.Consumer(topic.channel("billing", max_depth=1))
+            await nsqlite.aio.put(topic, b"1")
+            task = asyncio.ensure_future(nsqlite.aio.put(topic, b"2"))
+            await asyncio.sleep(0)
+            (await consumer.get()).fin()
+            await task
+            message = await consumer.get()
+            message.fin()
+            return int(message.body)
+
+    assert 2 == asyncio.run(main())
