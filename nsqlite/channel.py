@@ -367,7 +367,7 @@ class Channel(Uncopyable, Generic[T]):
             if handed is not None:
                 return handed
         if reader._over or self._over is not None:
-            self._require_reader(reader)
+            raise self._monitor.refuse(self._closed(reader))
         if waiters.told:
             waiters.forget_told(reader)
             queue.feed()  # what it does not take is told to the next

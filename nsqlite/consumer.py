@@ -50,7 +50,7 @@ SAME: Final[Any] = object()
 NOWHERE: Final[Page[Message[Any]]] = Page(0, 0, NEVER)
 """The page of all consumers that have got nothing yet; no moment falls into it."""
 
-_SPARE_WAITERS: Final = 16
+SPARE_WAITERS: Final = 16
 """How many waiters a consumer keeps for gets to come."""
 
 _numbers: Final = count(1)
@@ -877,7 +877,7 @@ class Consumer(AnyConsumer[T]):
         """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
         self._spare.append(waiter)
-        del self._spare[_SPARE_WAITERS:]
+        del self._spare[SPARE_WAITERS:]
 
     def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
         """Leave no trace of a get that was interrupted; takes the lock.  Idempotent."""

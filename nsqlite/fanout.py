@@ -269,7 +269,7 @@ class FanOut(Generic[T]):
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
         if self.is_flowing() and not self.held.is_idle():
             self.held.sweep()
-            self.hand_on_later()
+            self._hand_on_later()
             records = list(self.held.ready)
             self.rest = iter([queue.ready for queue in self.queues])
             # One piece, up to the call that follows:
@@ -279,8 +279,11 @@ class FanOut(Generic[T]):
             self.complete()
         self.room()
 
-    def hand_on_later(self) -> None:
-        """Hand on what is not due yet; `complete`, and then this, completes what is interrupted."""
+    def _hand_on_later(self) -> None:
+        """Hand on what is not due yet; `complete`, and then this, completes what is interrupted.
+
+        A store counts it where it counts all that a topic hands on, so here it is only brought.
+        """
         deferred = self.held.deferred
         for due, records in deferred.buckets():
             number = len(records)
@@ -289,4 +292,4 @@ class FanOut(Generic[T]):
             deferred.count -= number
             self.kept -= number
             self.later = records, due, self.queues
-            self.complete()
+            FanOut.complete(self)

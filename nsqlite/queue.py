@@ -53,6 +53,9 @@ consume: Final = deque[object](maxlen=0).extend
 SPAN: Final = SECOND
 """How much time a page of the timer wheels has."""
 
+KNOWN: Final = 64
+"""How many messages that are no longer in flight may be known by id, beside as many as are."""
+
 OnDone: TypeAlias = Callable[[BaseException | None], object]
 """Hears that something was done, or why it could not be."""
 
@@ -687,7 +690,7 @@ class Queue(Generic[T]):
             if not old and old.kept_until <= now:
                 timeouts.drop(old)
         owner._due = due
-        if owner._by_id is not None and len(owner._by_id) > 2 * len(page) + 64:
+        if owner._by_id is not None and len(owner._by_id) > 2 * len(page) + KNOWN:
             self._prune(owner, owner._by_id)
         if due < self.due:  # noqa: PLR1730 - no call here: a handler may have swept since `expect`
             self.due = due

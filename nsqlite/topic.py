@@ -861,8 +861,6 @@ class Topic(Uncopyable, Generic[T]):
         for channel in channels:
             channel._queue.restore()  # before it is ended
         self._fan.complete()
-        if self._fan.is_flowing():
-            self._fan.hand_on_later()  # before anything of it falls due in one of the channels
         self._fan.held.recover()
         if self._over is not None:
             self._fan.held.end(self._over)

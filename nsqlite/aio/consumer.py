@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store, require_loop
-from nsqlite.consumer import _SPARE_WAITERS, AnyConsumer
+from nsqlite.consumer import SPARE_WAITERS, AnyConsumer
 from nsqlite.errors import Closed, Empty
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
@@ -245,7 +245,7 @@ class Consumer(AnyConsumer[T]):
         timer.waiters.pop(id(waiting.waiter), None)
         timer.end()
         timer.spare.append(waiting)
-        del timer.spare[_SPARE_WAITERS:]
+        del timer.spare[SPARE_WAITERS:]
 
     def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""

@@ -70,7 +70,7 @@ class KeptFanOut(FanOut[T]):
     def path(self) -> Callable[[Record[T]], None] | None:
         """Return what shows a message with no more to do; None if there is more to do for it."""
         monitor = self._monitor
-        if self.stale or not self._calm or monitor.state or monitor.waiting or monitor.watched:
+        if not self._calm or monitor.state or monitor.waiting or monitor.watched:
             return None
         return self._show_one
 
@@ -156,7 +156,7 @@ class KeptFanOut(FanOut[T]):
             passing = [flow for flow in flows if flow.persistence is None]
             if beyond and passing:
                 self._hand_to_passing([flow.ready for flow in passing])
-            self.hand_on_later()
+            self._hand_on_later()
             self._hand_on_due(list(held.ready))
             # One piece:
             self.kept -= beyond
