@@ -274,6 +274,7 @@ class Channel(Uncopyable, Generic[T]):
         self._handed_before -= 1  # it counts as one more that was handed on
         messages[0]._consumer._allowed += 1
         left.leaving = messages
+        self._monitor.room_until = 0
         self._queue.ready.append(record)
         self._queue.emit(Kind.PUBLISHED, record)
         self._queue.feed()
@@ -363,8 +364,7 @@ class Channel(Uncopyable, Generic[T]):
         now = queue.sweep()
         if waiter is not None:
             waiter.listen()
-            handed = waiters.claim(waiter)
-            if handed is not None:
+            if waiter.message is not None and (handed := waiters.claim(waiter)) is not None:
                 return handed
         if reader._over or self._over is not None:
             raise self._monitor.refuse(self._closed(reader))
@@ -375,10 +375,8 @@ class Channel(Uncopyable, Generic[T]):
             if waiter is not None:
                 waiters.leave(waiter)
             return queue.deliver(reader, now, message)
-        if waiter is not None and waiter not in waiters:
-            waiters.join(waiter)
-            if reader._is_full():
-                queue.emit(Kind.WINDOW_FULL, None, reader, count=reader._window)
+        if waiter is not None and waiters.join(waiter):
+            queue.emit(Kind.WINDOW_FULL, None, reader, count=reader._window)
         return None
 
     def _give_up(self, reader: Reader, message: Message[T], waiter: Waiter[T]) -> Message[T] | None:

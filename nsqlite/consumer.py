@@ -33,10 +33,10 @@ from nsqlite.lock import Lock, insist, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
-from nsqlite.queue import DELIVERED, FINISHED, Persistence, Queue
+from nsqlite.queue import Persistence, Queue
 from nsqlite.timerwheel import Page
 from nsqlite.topic import Topic
-from nsqlite.waiting import LoopTimer, Waiter, never
+from nsqlite.waiting import LoopTimer, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
     from nsqlite.stats import ClientStats
@@ -147,7 +147,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._unfinished = 0
         self._requeued = 0
         self._over = False
-        self._spare: Final[list[Waiter[T]]] = []  # of gets that are over, for the next
+        self._spare: Final[list[ThreadWaiter[T]]] = []  # of gets that are over, for the next
         self._page = NOWHERE
         self._due = self._fresh = 0
         self._by_id: dict[str, Message[Any]] | None = None
@@ -248,40 +248,20 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if not callable(callback):
             raise InvalidOption("callback", callback, "a function without arguments")
 
-        timer = self._loop_timer()
-
-        def tell() -> None:
-            if waiter.gone:
-                return
-            if timer is not None:
-                timer.waiters.pop(id(waiter), None)
-            try:
-                callback()
-            except Exception:
-                logger().exception("%r failed, which %r was to call", callback, self)
-                self._monitor.call(self._decline)
-            waiter.gone = True  # after the call: what a signal cuts short is called again
-            waiter.owner = None  # it keeps nobody any more
-            waiter.wake = never
-
-        waiter: Waiter[T] = Waiter(self._monitor, self, tell)
-        waiter.hand = False
-        if timer is not None:
-            timer.waiters[id(waiter)] = None
+        waiter = _Callback(self, callback, self._loop_timer())
         self._monitor.call(self._await_ready, waiter)
-        if timer is not None:
-            timer.set()
-        return lambda: self._monitor.call(self._call_off, waiter, timer)
+        if waiter.timer is not None:
+            waiter.timer.set()
+        return lambda: self._monitor.call(self._call_off, waiter)
 
     def _loop_timer(self) -> LoopTimer | None:
         """Return what looks for deadlines in the event loop that runs; None if none does."""
         return None
 
-    def _call_off(self, waiter: Waiter[T], timer: LoopTimer | None) -> None:
+    def _call_off(self, waiter: "_Callback[T]") -> None:
         """Have a function of `when_ready` not called; the next is told instead."""
         queue = self._queue
-        if timer is not None:
-            timer.waiters.pop(id(waiter), None)
+        waiter.leave_timer()
         if waiter in queue.waiters:
             queue.waiters.leave(waiter)
         elif not waiter.gone:
@@ -366,9 +346,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     # Answering
 
-    def fin(  # noqa: C901 - one path, on which each thing that is unusual is one test
-        self, message: Message[T]
-    ) -> None:
+    def fin(self, message: Message[T]) -> None:
         """Finish a message: its channel forgets it (NSQ semantics §9).
 
         It does not read the clock.  So a message whose time is over, but which nobody has looked
@@ -393,35 +371,24 @@ class AnyConsumer(Uncopyable, Generic[T]):
                         and self._delivered - self._allowed + self._window <= 1
                     )
                 ):
-                    # One piece, up to a call; if that is struck, `leaving` has it completed:
+                    # One piece, up to the call; if that is struck, it is made again:
                     del message._page[message]
                     done = True
                     self._allowed += 1
-                    if not queue.followed:
+                    if not (queue.followed or monitor.after):
                         return
-                    if queue.persistence is not None:
-                        queue.leaving = leaving = (message,)
-                        queue.persistence.finished(leaving)
-                        queue.leaving = ()
-                    if queue.latency is not None:
-                        queue.measure(message)
-                    if monitor.watched:
-                        queue.tell(FINISHED, message)
-                    return
+                    if queue.followed:
+                        queue.leaving = (message,)
+                        queue.recover_leaving()
+            if monitor.after:
+                monitor.settle()
         except BaseException as error:
-            if queue.leaving:
-                insist(partial(monitor.run, queue.recover_leaving))
             if done or not isinstance(error, KeyError | AttributeError):
+                insist(partial(monitor.call, queue.recover_leaving))
                 raise
             # Else it is stale, or no message at all: what follows tells.
-        finally:
-            if monitor.after:
-                try:
-                    monitor.settle()
-                except BaseException:  # a signal; a waiter may still need waking
-                    insist(monitor.settle)
-                    raise
-        monitor.call(queue.finish, self, [message])
+        if not done:
+            monitor.call(queue.finish, self, [message])
 
     def fin_many(self, messages: Iterable[Message[T]]) -> None:
         """Finish several messages: all of them or none; like `fin` it does not read the clock.
@@ -655,6 +622,51 @@ class AnyConsumer(Uncopyable, Generic[T]):
         return f"<Consumer {self.client_id}{name} of {self.channel._title} {state}>"
 
 
+class _Callback(Waiter[T]):
+    """A function that `when_ready` has called, once.
+
+    Attributes:
+        timer: what looks for deadlines in the event loop meanwhile; None if none does.
+    """
+
+    __slots__ = ("_callback", "timer")
+
+    hand = False
+
+    def __init__(
+        self, owner: AnyConsumer[T], callback: Callable[[], object], timer: LoopTimer | None
+    ) -> None:
+        """Begin."""
+        super().__init__(owner._monitor, owner)
+        self._callback = callback
+        self.timer: Final = timer
+        if timer is not None:
+            timer.waiters[id(self)] = None
+
+    def leave_timer(self) -> None:
+        """Need no timer any more."""
+        if self.timer is not None:
+            self.timer.waiters.pop(id(self), None)
+
+    def wake(self) -> None:
+        """Call the function."""
+        if self.gone:
+            return
+        self.leave_timer()
+        try:
+            self._callback()
+        except Exception:
+            logger().exception("%r failed, which %r was to call", self._callback, self.owner)
+            self._monitor.call(self.owner._decline)
+        self.gone = True  # after the call: what a signal cuts short is called again
+        self.owner = None  # it keeps nobody any more
+        self._callback = _nothing
+
+
+def _nothing() -> None:
+    """Stand for a function that was called."""
+
+
 def _several(ids: Iterable[str]) -> list[str]:
     """Return ids as a list.
 
@@ -695,7 +707,7 @@ class Consumer(AnyConsumer[T]):
 
     # Getting
 
-    def get(  # noqa: C901, PLR0912 - one path, on which each thing that is unusual is one test
+    def get(  # noqa: C901 - one path, on which each thing that is unusual is one test
         self, timeout: float | None = None
     ) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
@@ -721,7 +733,8 @@ class Consumer(AnyConsumer[T]):
         if queue.beyond and queue.persistence is not None:
             queue.persistence.read_ahead()
         message: Message[T] = Message()
-        try:
+        taken = looked = False
+        if ready or limit == 0:
             try:
                 with self._lock:
                     now = self._now()
@@ -735,34 +748,27 @@ class Consumer(AnyConsumer[T]):
                         message._record = ready[0]
                         message._consumer = self
                         message._page = page
-                        # One piece:
+                        # One piece, but for what follows it:
                         self._delivered += 1
                         page[message] = self._due
                         del ready[0]
-                        if not queue.followed:
+                        if not (queue.followed or monitor.after):
                             return message
-                        if monitor.watched:
-                            queue.tell(DELIVERED, message, self._due)
-                        if queue.persistence is not None:
-                            queue.persistence.delivered((message,))
                         taken = True
+                        if queue.followed:
+                            queue.follow_delivery(message, self._due)
                     else:
-                        taken = False
                         over = self._over or self.channel._over is not None
                         told = queue.waiters.told  # this consumer may be in it
-                        looked = not (ready or queue.beyond or now >= queue.due or over or told)
-            finally:
+                        due = now >= queue.due
+                        looked = not (ready or queue.beyond or due or over or told or monitor.state)
                 if monitor.after:
-                    try:
-                        monitor.settle()
-                    except BaseException:  # a signal; a waiter may still need waking
-                        insist(monitor.settle)
-                        raise
-        except BaseException:
-            insist(partial(self._forsake, message, None))  # it never reached its caller
-            raise
+                    monitor.settle()
+            except BaseException:
+                insist(partial(self._forsake, message, None))  # it never reached its caller
+                raise
         if not taken:
-            if limit == 0 and looked and not monitor.state:
+            if looked and limit == 0:
                 raise self._nothing()
             message = self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
@@ -847,7 +853,7 @@ class Consumer(AnyConsumer[T]):
         moment = None if limit is None else self._now() + limit
         message: Message[T] = Message()
         got: Message[T] | None = None
-        waiter: Waiter[T] | None = None
+        waiter: ThreadWaiter[T] | None = None
         try:
             if limit != 0:
                 waiter = self._waiter()
@@ -864,16 +870,16 @@ class Consumer(AnyConsumer[T]):
             raise self._nothing()
         return got
 
-    def _waiter(self) -> Waiter[T]:
+    def _waiter(self) -> ThreadWaiter[T]:
         """Return what stands for a get that waits: one that is not used any more, or a new one."""
         try:
             waiter = self._spare.pop()
         except IndexError:
-            return Waiter(self._monitor, self)
+            return ThreadWaiter(self._monitor, self)
         waiter.owner = self
         return waiter
 
-    def _put_by(self, waiter: Waiter[T]) -> None:
+    def _put_by(self, waiter: ThreadWaiter[T]) -> None:
         """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
         self._spare.append(waiter)

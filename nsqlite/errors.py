@@ -189,20 +189,16 @@ class Empty(NSQLiteError, queue.Empty):
             deferred; empty if there is nothing.  As it is when this is first asked for.
     """
 
-    why: str
-
     def __init__(self, channel: str, why: str | Callable[[], str] = "") -> None:
         self.channel = channel
-        if isinstance(why, str):
-            self.why = why
-        else:
-            self._tell = why
+        self._why = why
 
-    def __getattr__(self, name: str) -> str:
-        if name != "why" or "_tell" not in self.__dict__:
-            raise AttributeError(name)
-        self.why = self.__dict__.pop("_tell")()
-        return self.why
+    @property
+    def why(self) -> str:
+        """What the channel has instead; see the class."""
+        if not isinstance(self._why, str):
+            self._why = self._why()
+        return self._why
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.channel, self.why)

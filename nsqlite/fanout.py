@@ -26,6 +26,12 @@ from nsqlite.options import Options
 from nsqlite.queue import Moved, Queue
 from nsqlite.waiting import Waiter
 
+LOOKING: Final = -1
+"""`Monitor.room_until` while somebody looks."""
+
+UNBOUNDED: Final = 1 << 62
+"""How many messages there is room for where nothing is bounded."""
+
 
 class FanOut(Generic[T]):
     """The messages of a topic on their way to its channels.
@@ -43,7 +49,7 @@ class FanOut(Generic[T]):
         excess: what the queues have to drop for the put under way.
         appends: what brings a record that is ready to each of the queues; empty where there is more
             to do for it, or the topic is over.
-        append: the only one of these, if its queue is not bounded; else None.
+        append: the only one of these, if there is one; else None.
         readies: where the queues have what is ready, but for those that a store keeps.
         bounded: those of these queues that have a limit.
         stale: the four above are to be found anew; meanwhile there are no `appends`.
@@ -135,11 +141,32 @@ class FanOut(Generic[T]):
         plain = len(self.readies) == len(queues)
         if plain and self.is_flowing() and not self.closing:
             self.appends = tuple(ready.append for ready in self.readies)
-            if len(self.appends) == 1 and not self.bounded:
+            if len(self.appends) == 1:
                 self.append = self.appends[0]
+        self._monitor.room_until = 0
         self.stale = False
 
     # Judging
+
+    def look_for_room(self) -> None:
+        """Find out how many more messages may be put before this is to be called again."""
+        monitor = self._monitor
+        accepted = self.accepted
+        monitor.room_until = LOOKING
+        room = self.room_left()
+        if monitor.room_until == LOOKING and self.accepted == accepted:
+            monitor.room_until = accepted + room  # else a handler has changed it; it is seen to
+
+    def room_left(self) -> int:
+        """Return how many ready messages have room in each queue; none before a blocked put."""
+        if self._monitor.putters:
+            return 0
+        room = UNBOUNDED
+        for queue in self.bounded:
+            left = (queue.limit or 0) - len(queue.ready) - queue.beyond - queue.reserved
+            if left < room:  # noqa: PLR1730 - a third of what min() costs
+                room = left
+        return room
 
     def judge(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Judge whether there is room for so many more ready messages.
@@ -162,6 +189,12 @@ class FanOut(Generic[T]):
             return Full(self._name, count)
         return full
 
+    def _check(self) -> None:
+        """Check what must always hold."""
+        until = self._monitor.room_until
+        if until > self.accepted:
+            assert until - self.accepted <= self.room_left(), "a put would not look for room"
+
     # Blocked puts
 
     def wait(self, waiter: Waiter[T], count: int) -> None:
@@ -169,6 +202,7 @@ class FanOut(Generic[T]):
         putters = self._monitor.putters
         if waiter not in putters:
             self.held.emit(Kind.WAITING, count=count)
+        self._monitor.room_until = 0
         putters[waiter] = count
 
     def leave(self, waiter: Waiter[T]) -> None:

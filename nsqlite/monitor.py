@@ -14,8 +14,9 @@ if it is interrupted it leaves `state` at `INTERRUPTED`, and `recover` completes
 lock or before the next operation.  What an operation refuses, having changed nothing, it raises by
 way of `refuse`; all else that comes out of it is an interruption.
 
-What follows the lock (`settle`) is called in place, guarded by a `try`, wherever the lock is
-released: a function for both could be struck as it begins, and somebody would sleep on.
+What follows the lock (`settle`) is called in place wherever the lock is released, inside of a `try`
+that has it made again: a function for both could be struck as it begins, and somebody would sleep
+on.
 
 *Re-entry.*  A handler or destructor may come in while its own thread holds the lock, which lets the
 same thread in again.  The hot lines of put, get and fin make their calls first, then look, then
@@ -100,6 +101,10 @@ class Monitor:
         watched: whether anybody observes messages.
         wanted: the kinds of events that anybody observes.
         observers: who is told.
+        events: what they are to be told after the lock; who adds one under it sets `after`.
+        room_until: how many messages the topic may have accepted before a put has to look whether
+            bounded channels have room: whatever makes a message ready but a put sets it to 0, so
+            that a look is due.  To look at each put costs put, get and fin 0.2 us.
         putters: the blocked puts, each with how many messages it has, first come first.
         joins: the blocked joins, each with the condition it waits for.
         woken: who is to be woken after the lock; see `wake_later`.
@@ -109,15 +114,16 @@ class Monitor:
     __slots__ = (
         "__weakref__",
         "_calls",
-        "_events",
         "_logs",
         "_telling",
         "after",
+        "events",
         "joins",
         "lock",
         "observers",
         "putters",
         "recover",
+        "room_until",
         "state",
         "trash",
         "waiting",
@@ -136,6 +142,7 @@ class Monitor:
         self.watched: bool = False
         self.wanted: frozenset[Kind] = NOTHING
         self.observers: tuple[Subscription, ...] = ()
+        self.room_until: int = 0
         self.putters: dict[Blocked, int] = {}
         self.joins: dict[Blocked, Callable[[], bool]] = {}
         self.trash: list[object] = []
@@ -143,7 +150,7 @@ class Monitor:
         # An empty deque takes 760 bytes; these two are short when they are used at all.
         self._calls: list[Callable[[], object]] = []
         self._logs: list[Callable[[], None]] = []
-        self._events = NO_EVENTS
+        self.events: deque[Event] = NO_EVENTS
         self._telling = False
 
     # Operations
@@ -264,15 +271,18 @@ class Monitor:
             if self._calls or self.state == INTERRUPTED:
                 self._make_calls()
             if self.woken:
-                self._wake()
+                for call in list(self.woken):
+                    self._wake(call)
             if self.trash:
                 with self.lock:
                     trash, self.trash = self.trash, []
                 trash.clear()
             if self._logs:
                 self._log()
-            if self._events:
+            if self.events and not self._telling:
                 self._tell()
+                if self.events:  # another thread has left its own to this one in the last moment
+                    self.after = True
 
     def _make_calls(self) -> None:
         """Run the operations that were put off, and complete one that was interrupted."""
@@ -294,8 +304,8 @@ class Monitor:
 
     def observe(self, observers: tuple[Subscription, ...]) -> None:
         """Tell these observers from now on.  The lock is held."""
-        if observers and self._events is NO_EVENTS:
-            self._events = deque()
+        if observers and self.events is NO_EVENTS:
+            self.events = deque()
         self.observers = observers
         wanted = NOTHING  # the same for all topics without observers: an empty set takes 216 bytes
         for observer in observers:
@@ -303,23 +313,15 @@ class Monitor:
         self.wanted = wanted
         self.watched = not wanted.isdisjoint(MESSAGES)
 
-    def emit(self, event: Event) -> None:
-        """Have an event told after the lock.  The lock is held."""
-        self._events.append(event)
-        self.after = True
-
     def _tell(self) -> None:
         """Tell the events in their order; one thread does it, the others leave theirs to it."""
         mine = False
         try:
-            while True:
-                with self.lock:
-                    if self._telling and not mine:
-                        return
-                    self._telling = mine = len(self._events) > 0
-                    if not mine:
-                        return
-                self._tell_all(self._events)
+            with self.lock:
+                if not self._telling:
+                    self._telling = mine = True
+            if mine:
+                self._tell_all(self.events)
         finally:
             if mine:
                 self._telling = False
@@ -355,12 +357,7 @@ class Monitor:
         self.woken[call] = None
         self.after = True
 
-    def _wake(self) -> None:
-        """Wake those on the list."""
-        for call in list(self.woken):
-            self._wake_one(call)
-
-    def _wake_one(self, call: Wakeable) -> None:
+    def _wake(self, call: Wakeable) -> None:
         """Wake one; of several threads the one that takes it off the list does so.
 
         It is listed again if a signal strikes, so that at worst it is woken twice, and never sleeps
@@ -390,7 +387,7 @@ class Monitor:
         self.woken.clear()
         self.waiting = 0
         self._telling = False
-        self._events.clear()
+        self.events.clear()
         self._logs.clear()
 
 

@@ -499,6 +499,7 @@ class Queue(Generic[T]):
             owner._allowed += 1
             owner._unfinished += 1
             self.timeout_count += 1
+            self._monitor.room_until = 0
             del page[message]
             ready.append(again)
             if self.parked:
@@ -507,6 +508,7 @@ class Queue(Generic[T]):
                 self.emit(Kind.TIMED_OUT, again, owner, due)
 
     def _fall_due(self, now: int) -> None:
+        self._monitor.room_until = 0
         for due, records in self.deferred.expire(now, self.ready):
             if self._monitor.watched:
                 for record in records:
@@ -520,6 +522,7 @@ class Queue(Generic[T]):
             owner._allowed += count  # one piece with the lines above and below
             owner._unfinished += count
         coming.page.clear()
+        self._monitor.room_until = 0
         if not (self.ready and self.ready[-1] is coming.records[-1]):
             self.ready.extend(coming.records)
         self.timeouts.drop(coming.page)
@@ -593,13 +596,18 @@ class Queue(Generic[T]):
                     waiter.bell.release()
                 except RuntimeError:  # it was released already
                     pass
-        if self.persistence is not None:
-            self.persistence.delivered((message,))
-        if self._monitor.watched:
-            self.tell(DELIVERED, message, owner._due)
+        if self.followed:
+            self.follow_delivery(message, owner._due)
         if self._monitor.putters:
             self.room()
         return message
+
+    def follow_delivery(self, message: Message[T], due: int) -> None:
+        """Have a delivery noted and told; somebody may want to know."""
+        if self.persistence is not None:
+            self.persistence.delivered((message,))
+        if self._monitor.watched:
+            self.tell(DELIVERED, message, due)
 
     def tell(self, kind: Kind, message: Message[T], due: int | None = None) -> None:
         """Have something told of a delivery, if anybody wants to hear of it."""
@@ -623,7 +631,8 @@ class Queue(Generic[T]):
             1,
             owner.name,
         )
-        self._monitor.emit(new_tuple(Event, fields))  # a third of what Event(...) costs
+        self._monitor.events.append(new_tuple(Event, fields))  # a third of what Event(...) costs
+        self._monitor.after = True
 
     def take(self, owner: Holder, batch: list[Message[T]], n: int) -> None:
         """Move up to `n` ready messages into flight and into a batch, as the window allows."""
@@ -746,6 +755,7 @@ class Queue(Generic[T]):
         else:
             owner._allowed += 1
             owner._unfinished += 1
+        self._monitor.room_until = 0
         del page[message]
         self.ready.insert(place, record)
         self.returned.insert(len(self.returned) - place, record[2:5])
@@ -876,6 +886,7 @@ class Queue(Generic[T]):
         self.requeue_count += 1
         del old[message]
         if due is None:
+            self._monitor.room_until = 0
             self.ready.append(again)
         else:
             self.deferred.count += 1
@@ -981,7 +992,8 @@ class Queue(Generic[T]):
             count,
             None if owner is None else owner.name,
         )
-        self._monitor.emit(new_tuple(Event, fields))  # a third of what Event(...) costs
+        self._monitor.events.append(new_tuple(Event, fields))  # a third of what Event(...) costs
+        self._monitor.after = True
 
     # Checking
 

@@ -44,7 +44,7 @@ from nsqlite.options import (
     unknown_option,
 )
 from nsqlite.queue import Moved, OnDone, consume
-from nsqlite.waiting import Waiter, wait_until
+from nsqlite.waiting import ThreadWaiter, Waiter, wait_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import TopicStats
@@ -178,7 +178,7 @@ class Topic(Uncopyable, Generic[T]):
 
     # Publishing
 
-    def put(  # noqa: C901, PLR0912 - one path, on which each thing that is unusual is one test
+    def put(  # noqa: C901 - one path, on which each thing that is unusual is one test
         self, body: T, delay: float | None = None, timeout: float | None = None
     ) -> str:
         """Publish a message to every channel.
@@ -227,32 +227,34 @@ class Topic(Uncopyable, Generic[T]):
                 name = prefix + suffix
                 append: Callable[[Any], object] | None = fan.append
                 what: Any = record
-                if append is None:
+                if append is None or fan.accepted >= monitor.room_until:
                     append, what = self._way(record)
                 if append is not None and due is None and not monitor.state:
                     # One piece, up to a call, which is all C code:
                     fan.accepted += 1
                     fan.size += size
                     append(what)
+                    if not (monitor.watched or monitor.waiting or monitor.after):
+                        return name
+                    done = True
                     if monitor.watched:
                         fan.held.emit(PUBLISHED, record)
                     if monitor.waiting and fan.is_awaited():
                         monitor.perform(fan.feed)
-                    return name
-                if monitor.state != BUSY and monitor.perform(self._try, [record], size, due, None):
-                    return name
-            return name if self._publish_later([record], size, due, limit) else ""
-        except BaseException:
-            if monitor.waiting:  # what a signal threw may have kept those who wait from being fed
-                insist(partial(monitor.call, fan.feed))
-            raise
-        finally:
+                else:
+                    done = monitor.state != BUSY and monitor.perform(
+                        self._try, [record], size, due, None
+                    )
             if monitor.after:
-                try:
-                    monitor.settle()
-                except BaseException:  # a signal; a waiter may still need waking
-                    insist(monitor.settle)
-                    raise
+                monitor.settle()
+        except BaseException:
+            try:  # what a signal threw may have kept those who wait from being fed, or woken
+                monitor.call(fan.feed)
+            except BaseException:
+                insist(partial(monitor.call, fan.feed))
+                raise
+            raise
+        return name if done or self._publish_later([record], size, due, limit) else ""
 
     def put_many(
         self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
@@ -334,21 +336,19 @@ class Topic(Uncopyable, Generic[T]):
 
         Returns:
             None instead of a function if there is no channel or no room, or if a signal handler has
-            put, paused or closed anything meanwhile: no more calls are made before it is used.
+            changed anything of that meanwhile: no more calls are made before it is used.
         """
         fan = self._fan
+        if fan.accepted >= self._monitor.room_until:
+            fan.look_for_room()
         appends = fan.appends
-        accepted = fan.accepted
         append: Callable[[Any], object] | None = None
         what: Any = record
         if len(appends) == 1:
             append = appends[0]
         elif appends:
             append, what = consume, map(call, appends, repeat(record))
-        for queue in fan.bounded:
-            if len(queue.ready) + queue.beyond + queue.reserved >= (queue.limit or 0):
-                append = None
-        if self._monitor.putters or fan.appends is not appends or fan.accepted != accepted:
+        if fan.appends is not appends or fan.accepted >= self._monitor.room_until:
             append = None
         return append, what
 
@@ -450,7 +450,7 @@ class Topic(Uncopyable, Generic[T]):
         if limit == ELSEWHERE:
             return False
         monitor.require_free("put")
-        waiter: Waiter[T] = Waiter(monitor)
+        waiter: ThreadWaiter[T] = ThreadWaiter(monitor)
         leave = partial(monitor.run, self._fan.leave, waiter)
         try:
             try:
@@ -1024,6 +1024,7 @@ class Topic(Uncopyable, Generic[T]):
         )
         held = self._fan.held
         held._check()
+        self._fan._check()
         assert held.is_idle() or (self._over is None and not self._fan.is_flowing())
         if self._over is not None:
             assert not self._fan.appends

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Final, Generic, Protocol
+from typing import Any, ClassVar, Final, Generic, Protocol
 
 from nsqlite.clock import Clock, release
 from nsqlite.message import Message, T
@@ -50,7 +50,7 @@ class LoopTimer(Protocol):
 
 
 class Waiter(Generic[T]):
-    """A call of get, put or join that waits.
+    """A call of get, put or join that waits, in whatever way.
 
     Attributes:
         owner: the consumer whose get this is, None for another call.
@@ -58,51 +58,55 @@ class Waiter(Generic[T]):
         gone: its wait was interrupted; it takes nothing any more.
         bell: what a thread sleeps on, a lock that is held while there is nothing to see; None for a
             call that is woken by `wake`.
-        wake: called after the lock, for a call that sleeps in another way.
         hand: whether it is handed a message; else it is only told that there is one.
     """
 
-    __slots__ = ("_monitor", "bell", "gone", "hand", "message", "owner", "wake")
+    __slots__ = ("_monitor", "bell", "gone", "message", "owner")
 
-    def __init__(
-        self,
-        monitor: Monitor,
-        owner: Any = None,
-        wake: Callable[[], None] | None = None,
-    ) -> None:
+    hand: ClassVar[bool] = True
+
+    def __init__(self, monitor: Monitor, owner: Any = None) -> None:
         """Begin with empty hands.
 
         Args:
             monitor: the topic's.
             owner: the consumer whose get this is.
-            wake: how to wake what is no thread; called after the lock, by any thread.
         """
         self._monitor: Final = monitor
         self.owner: Any = owner
         self.message: Message[T] | None = None
         self.gone: bool = False
-        self.hand: bool = True
-        self.wake: Callable[[], None] = never if wake is None else wake
         self.bell: Any = None
-        if wake is None:
-            self.bell = threading.Lock()
-            self.bell.acquire()
 
     def notify(self) -> None:
         """Have the call look again.  Runs no user code; the topic's lock is held."""
-        if self.bell is None:
-            self._monitor.wake_later(self)
-        else:
-            release(self.bell)
+        self._monitor.wake_later(self)
 
     def listen(self) -> None:
         """Be ready for the next notification.  The topic's lock is held."""
-        if self.bell is not None:
-            self.bell.acquire(blocking=False)
+
+    def wake(self) -> None:
+        """Wake the call, after the lock, in any thread; for one that does not sleep on a bell."""
 
 
-def never() -> None:
-    """Stand for the wake-up of a call whose thread sleeps on a lock."""
+class ThreadWaiter(Waiter[T]):
+    """A call in which a thread sleeps, on its bell."""
+
+    __slots__ = ()
+
+    def __init__(self, monitor: Monitor, owner: Any = None) -> None:
+        """See `Waiter`."""
+        super().__init__(monitor, owner)
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def notify(self) -> None:
+        """See `Waiter.notify`."""
+        release(self.bell)
+
+    def listen(self) -> None:
+        """See `Waiter.listen`."""
+        self.bell.acquire(blocking=False)
 
 
 class WaitQueue(Generic[T]):
@@ -182,10 +186,20 @@ class WaitQueue(Generic[T]):
                 del self.told[other]
         return len(self.told)
 
-    def join(self, waiter: Waiter[T]) -> None:
-        """Queue somebody up at the end."""
-        if waiter.owner._is_full():
-            self.parked.setdefault(waiter.owner, OrderedDict())[waiter] = None
+    def join(self, waiter: Waiter[T]) -> bool:
+        """Queue somebody up at the end who does not wait yet.
+
+        Returns:
+            Whether the waiter has come now, and could take nothing.
+        """
+        if waiter in self.able:
+            return False
+        full: bool = waiter.owner._is_full()
+        if full:
+            parked = self.parked.setdefault(waiter.owner, OrderedDict())
+            if waiter in parked:
+                return False
+            parked[waiter] = None
         else:
             self.able[waiter] = None
             self._monitor.waiting += 1
@@ -193,6 +207,7 @@ class WaitQueue(Generic[T]):
             self.threads[waiter] = None
             if self.watcher is None:
                 self.watcher = waiter
+        return full
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Take somebody out, wherever he waits."""
@@ -304,7 +319,7 @@ def wait_until(
     Raises:
         Reentered: the calling thread is inside another call.
     """
-    waiter: Waiter[Any] = Waiter(monitor)
+    waiter: ThreadWaiter[Any] = ThreadWaiter(monitor)
 
     def sleep() -> bool:
         moment = None if timeout is None else clock.monotonic_ns() + timeout

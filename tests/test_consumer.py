@@ -36,7 +36,7 @@ from nsqlite.options import SECOND
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import Page
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter, Waiter
 
 
 class Holding(Consumer[bytes]):
@@ -491,7 +491,7 @@ def test_a_hand_over_that_never_arrived_is_no_delivery() -> None:
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     gone, other = Consumer(channel), Consumer(channel)
-    waiter: Waiter[Any] = Waiter(topic._monitor, gone)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, gone)
     topic._monitor.run(channel._receive, gone, Message(), waiter)
     call = Call(other.get)
     clock.until_waiting()
@@ -509,7 +509,7 @@ def test_a_last_moment_hand_over_counts() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, consumer)
     topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     assert waiter.message is not None
@@ -550,7 +550,7 @@ def test_what_never_reached_its_caller_was_not_delivered() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, consumer)
     topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     topic._monitor.run(channel._abandon, Message(), waiter)
@@ -567,7 +567,7 @@ def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, consumer)
     topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     assert waiter.message is not None
@@ -1491,13 +1491,17 @@ def test_a_struck_fin_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> No
     topic.put(b"1")
     message = consumer.get()
 
-    def struck(_queue: object, _message: object) -> None:
+    measure = Queue.measure
+
+    def struck(_queue: Queue[Any], _message: Message[Any]) -> None:
+        monkeypatch.setattr(Queue, "measure", measure)
         raise Interrupt
 
     monkeypatch.setattr(Queue, "measure", struck)
     with pytest.raises(Interrupt):
         message.fin()
     assert State.FINISHED == message.state
+    assert 1 == topic.stats().channels[0].e2e_processing_latency.count
     topic._check()
 
 

@@ -235,7 +235,7 @@ def test_nothing_is_kept_for_nobody() -> None:
     assert topic._monitor.watched
     stop()
     topic.put(b"1")
-    assert (False, 0) == (topic._monitor.watched, len(topic._monitor._events))
+    assert (False, 0) == (topic._monitor.watched, len(topic._monitor.events))
 
 
 def test_a_brokers_observers_hear_every_topic() -> None:

@@ -394,6 +394,12 @@ def test_trash_of_a_failed_operation_is_forgotten() -> None:
 # Events
 
 
+def tell(monitor: Monitor) -> None:
+    """Have an event told after the lock, as a queue does under it."""
+    monitor.events.append(EVENT)
+    monitor.after = True
+
+
 def test_events_are_told_after_what_was_put_off() -> None:
     """After an operation what was put off is made, then trash forgotten, then events told."""
     monitor = Monitor()
@@ -401,7 +407,7 @@ def test_events_are_told_after_what_was_put_off() -> None:
 
     def outer() -> None:
         monitor.observe((subscription(lambda _: order.append("told")),))
-        monitor.emit(EVENT)
+        tell(monitor)
         monitor.discard(Body(lambda: order.append("forgotten")))
         monitor.put_off(lambda: order.append("made"))
 
@@ -443,7 +449,7 @@ def test_a_child_forgets_who_waited() -> None:
     monitor.observe((subscription(told.append),))
     monitor.joins[join] = lambda: False
     monitor.waiting = 3
-    monitor.emit(EVENT)
+    tell(monitor)
     monitor.forget_waiters()
     monitor.run(lambda: None)
     assert (1, 0, 0, []) == (join.times, len(monitor.joins), monitor.waiting, told)
@@ -457,11 +463,11 @@ def test_a_child_tells_what_its_parents_thread_was_telling() -> None:
     def fork(_: Event) -> None:
         monitor.forget_waiters()  # as if this were the child, and the telling thread gone
         monitor.observe((subscription(lambda _: told.append("told in the child")),))
-        monitor.emit(EVENT)
+        tell(monitor)
         monitor.settle()
 
     monitor.observe((subscription(fork),))
-    monitor.emit(EVENT)
+    tell(monitor)
     monitor.settle()
     assert ["told in the child"] == told
 
@@ -714,7 +720,7 @@ def test_each_hears_of_what_it_wants() -> None:
     heard: list[str] = []
     mute = subscription(lambda _: heard.append("wrong"), ["closed"])
     monitor.run(monitor.observe, (mute, subscription(lambda _: heard.append("right"))))
-    monitor.run(monitor.emit, EVENT)
+    monitor.run(tell, monitor)
     assert ["right"] == heard
 
 
@@ -745,5 +751,5 @@ def test_who_is_not_on_the_list_is_not_woken() -> None:
         def wake(self) -> None:
             woken.append("woken")
 
-    monitor._wake_one(Once(monitor))
+    monitor._wake(Once(monitor))
     assert [] == woken

@@ -16,7 +16,7 @@ from nsqlite.queue import OnDone, Queue
 from nsqlite.store.shelf import Shelf
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import TimerWheel
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter, Waiter
 
 
 @pytest.mark.parametrize("touched", [False, True])
@@ -329,7 +329,7 @@ def test_a_hand_over_to_who_is_awake_already() -> None:
     consumer = Consumer(channel)
     topic.put(b"1")
     consumer.get().fin()  # from here on it has a page
-    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, consumer)
     topic._monitor.run(channel._receive, consumer, Message(), waiter)
     waiter.notify()
     topic.put(b"2")
@@ -588,7 +588,7 @@ def test_in_the_child_of_a_fork_what_was_handed_over_is_ready() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel, max_in_flight=1)
-    waiter: Waiter[Any] = Waiter(topic._monitor, consumer)
+    waiter: Waiter[Any] = ThreadWaiter(topic._monitor, consumer)
     topic._monitor.run(channel._receive, consumer, Message(), waiter)
     topic.put(b"1")
     assert 1 == channel.in_flight_count

@@ -1180,3 +1180,80 @@ def test_a_kept_topic_is_recovered() -> None:
         topic._monitor.run(topic._recover)
         assert 1 == channel.depth
         topic._check()
+
+
+def test_what_becomes_ready_by_itself_takes_room() -> None:
+    """Whatever makes a message ready but a put, a put that has looked for room looks again."""
+
+    def refused(become_ready: Callable[[Topic[Any], Consumer[Any]], object]) -> list[Any]:
+        clock = ManualClock()
+        topic: Topic[Any] = Topic("orders", clock=clock)
+        consumer = Consumer(topic.channel("billing", max_depth=3, when_full="raise"))
+        topic.put("first")
+        held.append(consumer.get())
+        topic.put("second")  # there is room for two more now, and the topic knows
+        become_ready(topic, consumer)
+        clock.advance(60)
+        topic.put("last")
+        with pytest.raises(Full):
+            topic.put("beyond")
+        topic._check()
+        return bodies(consumer.channel)
+
+    held: list[Any] = []
+    other = Topic[Any]("other")
+    source = Consumer(other.channel("c"))
+    other.put("moved")
+    assert ["second", "first", "last"] == refused(lambda _t, c: c.req(held[-1]))
+    assert ["second", "first", "last"] == refused(lambda _t, c: c.req(held[-1], delay=5))
+    assert ["second", "first", "last"] == refused(lambda _t, _c: None)
+    assert ["second", "first", "last"] == refused(lambda t, _c: t.observe(lambda _event: None))
+    assert ["first", "second", "last"] == refused(lambda _t, c: c.close())
+    moved = source.get()
+
+    def move(_topic: Topic[Any], consumer: Consumer[Any]) -> None:
+        source.move(moved, consumer.channel)
+        consumer.fin(held[-1])
+
+    assert ["second", "moved", "last"] == refused(move)
+
+
+def test_who_waits_for_room_is_not_passed() -> None:
+    """A put that would find room does not overtake a batch that waits for more."""
+    clock = TellingClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing", max_depth=3))
+    topic.put("first")
+    topic.put("second")  # there is room for one more now, and the topic knows
+    call = Call(lambda: topic.put_many(["third", "fourth"]))
+    clock.until_waiting()
+    with pytest.raises(Full):
+        topic.put("too early", timeout=0)
+    consumer.get().fin()
+    assert 2 == len(call.result())
+    assert ["second", "third", "fourth"] == bodies(consumer.channel)
+
+
+def test_what_a_pause_held_takes_room() -> None:
+    """What a topic held back fills a bounded channel, and a put that knew of room looks again."""
+    topic: Topic[Any] = Topic("orders")
+    channel = topic.channel("billing", max_depth=2, when_full="raise")
+    topic.put("first")
+    topic.pause()
+    topic.put("second")
+    topic.unpause()
+    with pytest.raises(Full):
+        topic.put("third")
+    assert ["first", "second"] == bodies(channel)
+
+
+def test_a_requeue_inside_of_a_put_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a handler requeues while a put looks for room counts when that one decides."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing", max_depth=1, when_full="raise"))
+    topic.put("first")
+    message = consumer.get()
+    after(monkeypatch, FanOut, "room_left", message.req)
+    with pytest.raises(Full):
+        topic.put("outer")
+    assert ["first"] == bodies(consumer.channel)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nsqlite import Message, Reentered
 from nsqlite.clock import Alarm, Bell, Loop, Timed
 from nsqlite.monitor import Monitor
-from nsqlite.waiting import Waiter, WaitQueue, wait_until
+from nsqlite.waiting import ThreadWaiter, Waiter, WaitQueue, wait_until
 
 
 class Script:
@@ -63,19 +63,19 @@ def notify_all(monitor: Monitor) -> None:
 
 def test_a_waiter_begins_asleep_with_empty_hands() -> None:
     """A new waiter has no message, is not gone, and its bell is held."""
-    waiter: Waiter[bytes] = Waiter(Monitor(), "Ann")
+    waiter: Waiter[bytes] = ThreadWaiter(Monitor(), "Ann")
     assert ("Ann", None, False) == (waiter.owner, waiter.message, waiter.gone)
     assert not waiter.bell.acquire(blocking=False)
 
 
 def test_a_call_that_is_no_get_has_no_owner() -> None:
     """A waiter for a put or join belongs to no consumer."""
-    assert Waiter[bytes](Monitor()).owner is None
+    assert ThreadWaiter[bytes](Monitor()).owner is None
 
 
 def test_a_notification_is_kept_until_somebody_listens() -> None:
     """A waiter that was notified, however often, sleeps again only when it has listened."""
-    waiter: Waiter[bytes] = Waiter(Monitor())
+    waiter: Waiter[bytes] = ThreadWaiter(Monitor())
     free = []
     waiter.notify()
     waiter.notify()
@@ -96,7 +96,7 @@ def handed() -> tuple[WaitQueue[bytes], Waiter[bytes], Message[bytes]]:
     """Return a waiter that was handed a message."""
     monitor = Monitor()
     queue: WaitQueue[bytes] = WaitQueue(monitor)
-    waiter: Waiter[bytes] = Waiter(monitor)
+    waiter: Waiter[bytes] = ThreadWaiter(monitor)
     message: Message[bytes] = Message()
     waiter.message = message
     queue.handed[message] = waiter
@@ -116,7 +116,7 @@ def test_what_was_taken_back_is_not_claimed() -> None:
     queue, waiter, message = handed()
     assert queue.handed.pop(message) is waiter
     assert queue.claim(waiter) is None
-    assert queue.claim(Waiter[bytes](Monitor())) is None
+    assert queue.claim(ThreadWaiter[bytes](Monitor())) is None
 
 
 # Waiting until
@@ -259,7 +259,7 @@ class Scene:
 
     def join(self, *owners: Owner) -> list[Getter]:
         """Queue up a getter for each of the owners."""
-        getters: list[Getter] = [Waiter(self.monitor, owner) for owner in owners]
+        getters: list[Getter] = [ThreadWaiter(self.monitor, owner) for owner in owners]
         for getter in getters:
             self.queue.join(getter)
         return getters
@@ -289,7 +289,7 @@ def test_an_empty_queue_has_nobody() -> None:
     """A queue begins with nobody next and nobody watching."""
     queue = Scene().queue
     assert (None, None) == (queue.first(), queue.watcher)
-    assert Waiter[bytes](Monitor(), Owner("Ann")) not in queue
+    assert ThreadWaiter[bytes](Monitor(), Owner("Ann")) not in queue
 
 
 def test_able_first_served() -> None:
@@ -512,7 +512,7 @@ def test_timers_are_told_of_an_earlier_deadline() -> None:
 def test_who_waits_in_a_loop_does_not_watch() -> None:
     """One in an event loop waits like the others, but only a thread is the watcher."""
     scene = Scene()
-    remote: Getter = Waiter(scene.monitor, scene.ann, lambda: None)
+    remote: Getter = Waiter(scene.monitor, scene.ann)
     scene.queue.join(remote)
     assert scene.queue.watcher is None
     [thread] = scene.join(scene.bob)

@@ -20,7 +20,7 @@ from nsqlite.errors import Closed, Empty
 from nsqlite.lock import insist
 from nsqlite.message import Message, T
 from nsqlite.options import timeout_ns, whole
-from nsqlite.queue import DELIVERED, Persistence
+from nsqlite.queue import Persistence
 from nsqlite.waiting import Waiter
 
 
@@ -49,9 +49,7 @@ class Consumer(AnyConsumer[T]):
 
     # Getting
 
-    async def get(  # noqa: C901 - one path, on which each thing that is unusual is one test
-        self, timeout: float | None = None
-    ) -> Message[T]:
+    async def get(self, timeout: float | None = None) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
 
         It does not suspend if there is a message.
@@ -78,7 +76,8 @@ class Consumer(AnyConsumer[T]):
         monitor = self._monitor
         ready = queue.ready
         message: Message[T] = Message()
-        try:
+        taken = looked = False
+        if ready or limit == 0:
             try:
                 with self._lock:
                     now = self._now()
@@ -92,34 +91,27 @@ class Consumer(AnyConsumer[T]):
                         message._record = ready[0]
                         message._consumer = self
                         message._page = page
-                        # One piece:
+                        # One piece, but for what follows it:
                         self._delivered += 1
                         page[message] = self._due
                         del ready[0]
-                        if not queue.followed:
+                        if not (queue.followed or monitor.after):
                             return message
-                        if monitor.watched:
-                            queue.tell(DELIVERED, message, self._due)
-                        if queue.persistence is not None:
-                            queue.persistence.delivered((message,))
                         taken = True
+                        if queue.followed:
+                            queue.follow_delivery(message, self._due)
                     else:
-                        taken = False
                         over = self._over or self.channel._over is not None
                         told = queue.waiters.told  # this consumer may be in it
-                        looked = not (ready or queue.beyond or now >= queue.due or over or told)
-            finally:
+                        due = now >= queue.due
+                        looked = not (ready or queue.beyond or due or over or told or monitor.state)
                 if monitor.after:
-                    try:
-                        monitor.settle()
-                    except BaseException:  # a signal; a waiter may still need waking
-                        insist(monitor.settle)
-                        raise
-        except BaseException:
-            insist(partial(self._forsake, message, None))  # it never reached its caller
-            raise
+                    monitor.settle()
+            except BaseException:
+                insist(partial(self._forsake, message, None))  # it never reached its caller
+                raise
         if not taken:
-            if limit == 0 and looked and not monitor.state:
+            if looked and limit == 0:
                 raise self._nothing()
             message = await self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
@@ -201,19 +193,18 @@ class Consumer(AnyConsumer[T]):
         moment = None if limit is None else self._now() + limit
         message: Message[T] = Message()
         got: Message[T] | None = None
-        waiting: TaskWaiter[T] | None = None
+        waiter: TaskWaiter[T] | None = None
         try:
             if limit != 0:
-                waiting = self._begin()
-            waiter = None if waiting is None else waiting.waiter
+                waiter = self._begin()
             got = self._monitor.run(self.channel._receive, self, message, waiter)
-            if waiting is not None:
+            if waiter is not None:
                 if got is None:
-                    got = await self._sleep(message, waiting, moment)
-                over, waiting = waiting, None  # from here on it may be another get's
+                    got = await self._sleep(message, waiter, moment)
+                over, waiter = waiter, None  # from here on it may be another get's
                 self._end(over)
         except BaseException:
-            insist(partial(self._forsake, got or message, waiting))
+            insist(partial(self._forsake, got or message, waiter))
             raise
         if got is None:
             raise self._nothing()
@@ -227,59 +218,55 @@ class Consumer(AnyConsumer[T]):
         """
         timer = self._timer(require_loop("get"))
         if timer.spare:
-            waiting = timer.spare.pop()
-            waiting.listen()
+            waiter = timer.spare.pop()
         else:
-            waiting = TaskWaiter("get", self._monitor, self._clock, _lose)
-        waiting.waiter.owner = self
-        waiting.timer = timer
-        timer.waiters[id(waiting.waiter)] = None
-        return waiting
+            waiter = TaskWaiter("get", self._monitor, self._clock, _lose)
+        waiter.owner = self
+        waiter.timer = timer
+        timer.waiters[id(waiter)] = None
+        return waiter
 
-    def _end(self, waiting: TaskWaiter[T]) -> None:
+    def _end(self, waiter: TaskWaiter[T]) -> None:
         """Keep what stood for a get that is over, for the next."""
-        timer = waiting.timer
+        timer = waiter.timer
         assert timer is not None
-        waiting.rest()
-        waiting.waiter.message = waiting.waiter.owner = None
-        timer.waiters.pop(id(waiting.waiter), None)
-        timer.end()
-        timer.spare.append(waiting)
-        del timer.spare[SPARE_WAITERS:]
+        waiter.rest()
+        waiter.message = waiter.owner = None
+        del timer.waiters[id(waiter)]
+        if not timer.waiters:
+            timer.end()
+        if len(timer.spare) < SPARE_WAITERS:
+            timer.spare.append(waiter)
 
-    def _forsake(self, message: Message[T], waiting: TaskWaiter[T] | None) -> None:
+    def _forsake(self, message: Message[T], waiter: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""
-        waiter = None
-        if waiting is not None:
-            waiter = waiting.waiter
+        if waiter is not None:
             waiter.gone = True
-            if waiting.timer is not None:
-                waiting.timer.waiters.pop(id(waiter), None)
-                waiting.timer.end()
-                waiting.timer = None
-            waiting.end()
+            if waiter.timer is not None:
+                waiter.timer.waiters.pop(id(waiter), None)
+                waiter.timer.end()
+                waiter.timer = None
+            waiter.end()
         self._monitor.call(self.channel._abandon, message, waiter)
 
     async def _sleep(
-        self, message: Message[T], waiting: TaskWaiter[T], moment: int | None
+        self, message: Message[T], waiter: TaskWaiter[T], moment: int | None
     ) -> Message[T] | None:
         """Sleep until a waiter that has queued up was handed a message, or its time is over."""
         queue = self._queue
         channel = self.channel
         monitor = self._monitor
-        waiter = waiting.waiter
-        timer = waiting.timer
+        timer = waiter.timer
         assert timer is not None
         if moment is not None:
-            waiting.wake_at(moment)
+            waiter.wake_at(moment)
         while True:
             if queue.due < timer.moment:
                 timer.set()
-            await waiting.sleep()
+            await waiter.sleep()
             got = queue.waiters.claim(waiter)  # nothing if it was taken back meanwhile
             if got is not None:
                 return got
-            waiting.listen()
             if moment is not None and self._now() >= moment:
                 return monitor.run(channel._give_up, self, message, waiter)
             got = monitor.run(channel._receive, self, message, waiter)

@@ -114,10 +114,10 @@ async def _wait_for_room(
     monitor = topic._monitor
 
     def attempt() -> bool:
-        return monitor.run(topic._try, records, size, None, waiting.waiter)
+        return monitor.run(topic._try, records, size, None, waiting)
 
     def last() -> bool:
-        monitor.run(topic._try_last, records, size, waiting.waiter)
+        monitor.run(topic._try_last, records, size, waiting)
         return True
 
     def give_up(waiter: Waiter[T]) -> None:
@@ -180,7 +180,7 @@ async def until(
     """
 
     def attempt() -> bool:
-        return monitor.run(look, monitor, waiting.waiter, done)
+        return monitor.run(look, monitor, waiting, done)
 
     def give_up(waiter: Waiter[Any]) -> None:
         monitor.call(leave, monitor, waiter, done)

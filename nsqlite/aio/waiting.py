@@ -14,7 +14,7 @@ from asyncio import AbstractEventLoop, Future, InvalidStateError
 from asyncio import _get_running_loop as running_loop  # None where there is none, in C
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Generic
+from typing import Any, Final
 
 from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
 from nsqlite.errors import NotAsyncio
@@ -47,12 +47,11 @@ def call_soon(loop: AbstractEventLoop, callback: Callable[[], object]) -> bool:
     return True
 
 
-class TaskWaiter(Generic[T]):
+class TaskWaiter(Waiter[T]):
     """A call of get, put or join that waits in the running loop.
 
     Attributes:
         loop: where it waits.
-        waiter: what stands for it in a wait queue.
         timer: what looks for the channel's deadlines meanwhile, None if that is no get.
     """
 
@@ -66,7 +65,6 @@ class TaskWaiter(Generic[T]):
         "_woken",
         "loop",
         "timer",
-        "waiter",
     )
 
     def __init__(
@@ -82,16 +80,16 @@ class TaskWaiter(Generic[T]):
             call: what was called, for an error.
             monitor: whose operations wake it.
             clock: what a moment is measured by.
-            give_up: called with the waiter, in any thread, when its loop is found closed.
+            give_up: called with this, in any thread, when its loop is found closed.
 
         Raises:
             NotAsyncio: no loop is running in this thread.
         """
+        super().__init__(monitor)
         self.loop: Final = require_loop(call)
-        self.waiter: Final[Waiter[T]] = Waiter(monitor, None, self.wake)
         self.timer: DeadlineTimer | None = None
         self._clock: Final = clock
-        self._give_up: Final = give_up
+        self._give_up: Callable[[Waiter[T]], object] = give_up
         self._moment = NEVER
         self._alarm: Alarm | None = None
         self._future: Future[None] | None = None
@@ -99,13 +97,11 @@ class TaskWaiter(Generic[T]):
 
     def wake(self) -> None:
         """Have the call go on, from any thread; the topic's lock is not held."""
-        if running_loop() is self.loop:
-            self._go_on()
-        elif not call_soon(self.loop, self._go_on):
-            self.waiter.gone = True
-            self._give_up(self.waiter)
-
-    def _go_on(self) -> None:
+        if running_loop() is not self.loop:
+            if not call_soon(self.loop, self.wake):
+                self.gone = True
+                self._give_up(self)
+            return
         self._woken = True
         if self._future is not None:
             try:
@@ -124,7 +120,7 @@ class TaskWaiter(Generic[T]):
         return future
 
     def listen(self) -> None:
-        """Be ready for the next wake-up; called before the caller looks what has changed."""
+        """Be ready for the next wake-up; called before somebody looks what has changed."""
         self._woken = False
 
     def wake_at(self, moment: int) -> None:
@@ -144,7 +140,7 @@ class TaskWaiter(Generic[T]):
         """Sleep until a condition is true or a moment has come, and end; whatever ends it gives up.
 
         Args:
-            done: looks, and has this woken if the condition is not true yet.
+            done: listens, looks, and has this woken if the condition is not true yet.
             moment: on the clock's monotonic scale; None never comes.
             last: looks when the moment has come.
 
@@ -155,14 +151,13 @@ class TaskWaiter(Generic[T]):
             if moment is not None:
                 self.wake_at(moment)
             while True:
-                self.listen()
                 if done():
                     return True
                 if moment is not None and self._clock.monotonic_ns() >= moment:
                     return last()
                 await self.sleep()
         finally:
-            self._give_up(self.waiter)
+            self._give_up(self)
             self.end()
 
     def rest(self) -> None:
@@ -173,13 +168,13 @@ class TaskWaiter(Generic[T]):
             alarm.cancel()
 
     def end(self) -> None:
-        """Let go of what keeps this alive; nobody wakes it any more."""
-        self.waiter.wake = _ended
+        """Take no note of a wake-up that comes too late."""
+        self._give_up = _ended
         self.rest()
 
 
-def _ended() -> None:
-    """Wake nobody: the call is over."""
+def _ended(waiter: Waiter[Any]) -> None:
+    """Give up nothing: the call is over."""
 
 
 class DeadlineTimer:

@@ -19,7 +19,7 @@ from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFl
 from nsqlite.message import Message
 from nsqlite.options import SECOND, nanoseconds
 from nsqlite.topic import Topic
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter
 from nsqlite.worker.handler import is_plain
 
 log: Final = logging.getLogger("nsqlite")
@@ -152,5 +152,5 @@ def _send_home(
 
 def _rest(consumer: Consumer[Any], pause: int) -> None:
     """Wait so many nanoseconds."""
-    bell = Waiter[Any](consumer._monitor).bell
+    bell = ThreadWaiter[Any](consumer._monitor).bell
     consumer._clock.wait(bell, consumer._now() + pause, "redrive()")

@@ -146,9 +146,8 @@ def abandoned(start: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any
 
 def task_of(waiter: Any) -> TaskWaiter[Any]:
     """Return what stands for a call in its loop, of what stands for it in a wait queue."""
-    found = waiter.wake.__self__
-    assert isinstance(found, TaskWaiter)
-    return found
+    assert isinstance(waiter, TaskWaiter)
+    return waiter
 
 
 def traces(topic: Topic[Any]) -> dict[str, int]:

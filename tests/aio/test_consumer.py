@@ -45,7 +45,7 @@ from nsqlite import (
 from nsqlite.aio.consumer import _lose
 from nsqlite.clock import Bell
 from nsqlite.testing import ManualClock
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter
 
 
 class Scene:
@@ -1160,4 +1160,4 @@ async def test_to_give_up_twice_is_to_give_up_once() -> None:
     for _ in "12":
         scene.consumer._forsake(nsqlite.Message(), waiting)
     assert {} == traces(scene.topic)
-    _lose(Waiter(scene.topic._monitor))  # of a get that is over
+    _lose(ThreadWaiter(scene.topic._monitor))  # of a get that is over

@@ -40,7 +40,7 @@ class Scene:
 
     def notify(self, waiter: TaskWaiter[Any]) -> None:
         """Notify under the lock, as whoever changes something does."""
-        self.monitor.run(waiter.waiter.notify)
+        self.monitor.run(waiter.notify)
 
 
 async def asleep(waiter: TaskWaiter[Any]) -> None:
@@ -65,8 +65,7 @@ async def test_who_waits_belongs_to_a_loop() -> None:
     scene = Scene()
     waiter = scene.waiter()
     assert asyncio.get_running_loop() is waiter.loop
-    inner = waiter.waiter
-    assert (None, None, None, False) == (inner.bell, inner.owner, inner.message, inner.gone)
+    assert (None, None, None, False) == (waiter.bell, waiter.owner, waiter.message, waiter.gone)
 
 
 @in_loop
@@ -77,9 +76,9 @@ async def test_a_notification_only_notes_the_name() -> None:
     task = await begin(asleep(waiter))
 
     def notify() -> None:
-        waiter.waiter.notify()
-        waiter.waiter.notify()
-        assert [waiter.waiter] == list(scene.monitor.woken)
+        waiter.notify()
+        waiter.notify()
+        assert [waiter] == list(scene.monitor.woken)
         assert not waiter._woken
 
     scene.monitor.run(notify)
@@ -164,8 +163,8 @@ def test_a_closed_loop_gives_up() -> None:
 
     task = abandoned(wait)
     scene.notify(waiters[0])
-    assert [waiters[0].waiter] == scene.given_up
-    assert (True, False) == (waiters[0].waiter.gone, task.done())
+    assert [waiters[0]] == scene.given_up
+    assert (True, False) == (waiters[0].gone, task.done())
 
 
 def test_giving_up_may_notify_others() -> None:

@@ -14,7 +14,7 @@ from aio.loops import in_loop, outcome, turns
 from helpers import PATIENCE, Call, bodies
 
 from nsqlite import App, Broker, ClockStandsStill, Closed, InvalidName, InvalidOption, Message
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
 from worker.scenes import KINDS, Clock, Hold, failing, nothing, of_kind, threads_of, until_ended
 
@@ -230,7 +230,7 @@ def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
     scene = Scene(patience=0.01)
     begun = threading.Semaphore(0)
     over = threading.Event()
-    waiters: list[Waiter[Any]] = [Waiter(scene.orders._monitor) for _ in range(2)]
+    waiters: list[Waiter[Any]] = [ThreadWaiter(scene.orders._monitor) for _ in range(2)]
     left = waiters.copy()
 
     def wait(_message: Message[Any]) -> None:

@@ -10,7 +10,7 @@ from helpers import PATIENCE, Call
 
 from nsqlite import ClockStandsStill, Event, Kind, Message, Topic
 from nsqlite.options import SECOND
-from nsqlite.waiting import Waiter
+from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
 from nsqlite.worker.threads import ThreadRunner
 from worker.scenes import (
@@ -129,7 +129,7 @@ def test_a_clock_that_stands_still_stops_no_thread() -> None:
     scene.runner.start()
     scene.clock.until_waiting("the supervisor of a worker")
     scene.clock.until_waiting("get() on")
-    bell: Waiter[Any] = Waiter(scene.topic._monitor)
+    bell: Waiter[Any] = ThreadWaiter(scene.topic._monitor)
     for _ in range(3):
         with pytest.raises(ClockStandsStill, match="the test waits for ever"):
             scene.clock.wait(bell.bell, None, "the test")
