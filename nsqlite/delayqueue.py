@@ -54,8 +54,7 @@ class DelayQueue(Generic[R]):
 
     def due(self, deadline: int) -> int:
         """Return when a deadline is due: at the end of its tick."""
-        resolution = self.resolution
-        return -(-deadline // resolution) * resolution
+        return deadline + -deadline % self.resolution
 
     @property
     def next_due(self) -> int:

@@ -685,8 +685,8 @@ class Queue(Generic[T]):
         """
         timeout = owner._timeout
         timeouts = self.timeouts
-        resolution = timeouts.resolution
-        due = -(-(now + timeout) // resolution) * resolution
+        due = now + timeout
+        due += -due % timeouts.resolution
         if due < self.due:
             self.expect(due)
         old = owner._page

@@ -117,8 +117,7 @@ class TimerWheel(Generic[H]):
 
     def due(self, deadline: int) -> int:
         """Return when a deadline is due: at the end of its tick."""
-        resolution = self.resolution
-        return -(-deadline // resolution) * resolution
+        return deadline + -deadline % self.resolution
 
     def page(self, due: int) -> Page[H]:
         """Return the page for items that are due at a moment, which `due` has returned.

@@ -291,6 +291,11 @@ class ManualClock:
         """Be at a moment, if it is ahead, and let everything due there happen."""
         self._elapsed = max(self._elapsed, moment)
         self._let_happen(target)
+        if self._sleeps:
+            self._wake_sleepers()
+
+    def _wake_sleepers(self) -> None:
+        """Wake those whose moment has come."""
         with self._lock:
             sleeps = self._sleeps.copy()
         for sleep, thread in [one for one in sleeps.items() if one[0].due <= self._elapsed]:
