@@ -60,7 +60,7 @@ class Parent(Protocol):
         """Take note that a channel has opened, closed or gone."""
         ...
 
-    def _mint(self, body: Any) -> tuple[Record[Any], str]:
+    def _make_record(self, body: Any) -> tuple[Record[Any], str]:
         """Check a body, and return a record of it and its id; takes the lock."""
         ...
 
@@ -263,7 +263,7 @@ class Channel(Uncopyable, Generic[T]):
 
         It takes the lock; the function it returns expects it.
         """
-        record, name = self._parent._mint(body)
+        record, name = self._parent._make_record(body)
         return lambda: self._admit(record, moved), lambda: name
 
     def _admit(self, record: Record[T], moved: Moved) -> None:
@@ -323,7 +323,7 @@ class Channel(Uncopyable, Generic[T]):
         """Let a consumer get nothing more; it still answers for what it holds (CLS)."""
         reader._over = True
         self._set_window(reader, 0)
-        self._queue.waiters.forget_told(reader)
+        self._queue.waiters.forget_notified(reader)
         self._queue.waiters.dismiss(
             [waiter for waiter in self._queue.waiters.everybody() if waiter.owner is reader]
         )
@@ -368,8 +368,8 @@ class Channel(Uncopyable, Generic[T]):
                 return handed
         if reader._over or self._over is not None:
             raise self._monitor.refuse(self._closed(reader))
-        if waiters.told:
-            waiters.forget_told(reader)
+        if waiters.notified:
+            waiters.forget_notified(reader)
             queue.feed()  # what it does not take is told to the next
         if queue.ready and not queue.paused and not reader._is_full():
             if waiter is not None:
@@ -530,7 +530,7 @@ class Channel(Uncopyable, Generic[T]):
         return ChannelStats(
             channel_name=self.name,
             depth=queue.depth(),
-            backend_depth=queue.beyond,
+            backend_depth=queue.backend_depth,
             in_flight_count=len(queue.timeouts),
             deferred_count=len(queue.deferred),
             message_count=handed - self._handed_before,

@@ -45,7 +45,7 @@ class Timed(Protocol):
         ...
 
 
-class Bell(Protocol):
+class Semaphore(Protocol):
     """What a thread sleeps on: a `threading.Lock` held by the sleeper, released to wake it."""
 
     def acquire(self, blocking: bool = ..., timeout: float = ...) -> bool:
@@ -74,10 +74,10 @@ class Loop(Protocol):
         ...
 
 
-def release(bell: Bell) -> None:
+def release(semaphore: Semaphore) -> None:
     """Wake the sleeper; released twice is released once."""
     try:
-        bell.release()
+        semaphore.release()
     except RuntimeError:  # it was released already
         pass
 
@@ -100,16 +100,16 @@ class Clock(Protocol):
         """The wall's time since the epoch."""
         ...
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
-        """Block until the bell is released or a moment has come.
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
+        """Block until the semaphore is released or a moment has come.
 
         Args:
-            bell: a lock that is held; it is held again when this returns True.
+            semaphore: a lock that is held; it is held again when this returns True.
             moment: on the monotonic scale; None never comes.
             who: the waiter in words, for an error.
 
         Returns:
-            True if the bell was released, False if the moment has come.
+            True if the semaphore was released, False if the moment has come.
         """
         ...
 
@@ -146,14 +146,14 @@ class SystemClock:
     monotonic_ns: "staticmethod[[], int]" = staticmethod(time.monotonic_ns)
     time_ns: "staticmethod[[], int]" = staticmethod(time.time_ns)
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
         """See `Clock.wait`."""
         if moment is None:
-            return bell.acquire()
+            return semaphore.acquire()
         seconds = (moment - self.monotonic_ns()) / SECOND
         if 0 <= seconds <= _LONGEST_WAIT:  # as nearly always; the next line takes thrice as long
-            return bell.acquire(True, seconds)
-        return bell.acquire(True, min(max(0, seconds), _LONGEST_WAIT))
+            return semaphore.acquire(True, seconds)
+        return semaphore.acquire(True, min(max(0, seconds), _LONGEST_WAIT))
 
     def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
         """See `Clock.alarm`."""

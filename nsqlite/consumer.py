@@ -29,7 +29,7 @@ from nsqlite.errors import (
     WindowFull,
     shown,
 )
-from nsqlite.lock import Lock, insist, make_lock
+from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
@@ -50,7 +50,7 @@ SAME: Final[Any] = object()
 NOWHERE: Final[Page[Message[Any]]] = Page(0, 0, NEVER)
 """The page of all consumers that have got nothing yet; no moment falls into it."""
 
-SPARE_WAITERS: Final = 16
+POOLED_WAITERS: Final = 16
 """How many waiters a consumer keeps for gets to come."""
 
 _numbers: Final = count(1)
@@ -81,9 +81,9 @@ class AnyConsumer(Uncopyable, Generic[T]):
         "_now",
         "_over",
         "_page",
+        "_pool",
         "_queue",
         "_requeued",
-        "_spare",
         "_timeout",
         "_unfinished",
         "_window",
@@ -147,7 +147,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._unfinished = 0
         self._requeued = 0
         self._over = False
-        self._spare: Final[list[ThreadWaiter[T]]] = []  # of gets that are over, for the next
+        self._pool: Final[list[ThreadWaiter[T]]] = []  # of gets that are over, for the next
         self._page = NOWHERE
         self._due = self._fresh = 0
         self._by_id: dict[str, Message[Any]] | None = None
@@ -212,7 +212,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """
         whole("n", n, 1)
         persistence = self._queue.persistence
-        if self._queue.beyond and persistence is not None:
+        if self._queue.backend_depth and persistence is not None:
             persistence.read_ahead()
         batch: list[Message[T]] = []
         try:
@@ -220,7 +220,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             if batch and persistence is not None and persistence.counted:
                 persistence.settle(batch)
         except BaseException:
-            insist(partial(self._monitor.call, self._return, batch))
+            ensure(partial(self._monitor.call, self._return, batch))
             raise
         return batch
 
@@ -270,7 +270,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
     def _decline(self) -> None:
         """Have what this consumer was told of told to the next."""
-        self._queue.waiters.forget_told(self)
+        self._queue.waiters.forget_notified(self)
         self._queue.feed()
 
     def _await_ready(self, waiter: Waiter[T]) -> None:
@@ -294,7 +294,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """Add what is ready now to a batch, up to `n`."""
         queue = self._queue
         self.channel._require_reader(self)
-        queue.waiters.forget_told(self)
+        queue.waiters.forget_notified(self)
         queue.take(self, batch, n - len(batch))
         if queue.waiters.able:
             queue.feed()  # what this consumer was told of and has not taken is told to the next
@@ -311,12 +311,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
         with self._lock:
             return not (
                 queue.ready
-                or queue.beyond
+                or queue.backend_depth
                 or self._monitor.state
                 or self._now() >= queue.due
-                or self._over
-                or self.channel._over is not None
-                or queue.waiters.told
+                or queue.waiters.notified
             )
 
     def _nothing(self) -> Empty | Closed:
@@ -342,7 +340,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def _is_short(self) -> bool:
         """Say whether there are messages for it in the store, and none in memory."""
         queue = self._queue
-        return queue.beyond > 0 and not (queue.ready or queue.paused or self._is_full())
+        return queue.backend_depth > 0 and not (queue.ready or queue.paused or self._is_full())
 
     # Answering
 
@@ -384,7 +382,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
                 monitor.settle()
         except BaseException as error:
             if done or not isinstance(error, KeyError | AttributeError):
-                insist(partial(monitor.call, queue.recover_leaving))
+                ensure(partial(monitor.call, queue.recover_leaving))
                 raise
             # Else it is stale, or no message at all: what follows tells.
         if not done:
@@ -730,16 +728,16 @@ class Consumer(AnyConsumer[T]):
         queue = self._queue
         monitor = self._monitor
         ready = queue.ready
-        if queue.beyond and queue.persistence is not None:
+        if queue.backend_depth and queue.persistence is not None:
             queue.persistence.read_ahead()
-        message: Message[T] = Message()
-        taken = looked = False
-        if ready or limit == 0:
+        taken = False
+        if ready:
+            message: Message[T] = Message()
             try:
                 with self._lock:
                     now = self._now()
                     if (
-                        (now < self._fresh or (ready and queue.renew(self, now)))
+                        (now < self._fresh or queue.renew(self, now))
                         and ready
                         and self._delivered < self._allowed
                         and not (monitor.state or monitor.putters)
@@ -757,19 +755,14 @@ class Consumer(AnyConsumer[T]):
                         taken = True
                         if queue.followed:
                             queue.follow_delivery(message, self._due)
-                    else:
-                        over = self._over or self.channel._over is not None
-                        told = queue.waiters.told  # this consumer may be in it
-                        due = now >= queue.due
-                        looked = not (ready or queue.beyond or due or over or told or monitor.state)
                 if monitor.after:
                     monitor.settle()
             except BaseException:
-                insist(partial(self._forsake, message, None))  # it never reached its caller
+                ensure(partial(self._forsake, message, None))  # it never reached its caller
                 raise
+        elif limit == 0 and self._is_nothing():
+            raise self._nothing()
         if not taken:
-            if looked and limit == 0:
-                raise self._nothing()
             message = self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
             self._count(queue.persistence, [message])
@@ -800,7 +793,7 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch and (limit != 0 or self._queue.beyond):
+            if not batch and (limit != 0 or self._queue.backend_depth):
                 batch.append(self._first(limit))
                 self._grab(batch, n)
             if patience and batch:
@@ -808,7 +801,7 @@ class Consumer(AnyConsumer[T]):
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
         except BaseException:
-            insist(partial(self._monitor.call, self._return, batch))
+            ensure(partial(self._monitor.call, self._return, batch))
             raise
         if not batch:
             raise self._nothing()
@@ -822,7 +815,7 @@ class Consumer(AnyConsumer[T]):
         try:
             persistence.settle(batch)
         except BaseException:
-            insist(partial(self._monitor.call, self._return, batch))
+            ensure(partial(self._monitor.call, self._return, batch))
             raise
 
     def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
@@ -864,7 +857,7 @@ class Consumer(AnyConsumer[T]):
                 over, waiter = waiter, None  # from here on it may be another thread's
                 self._put_by(over)
         except BaseException:
-            insist(partial(self._forsake, got or message, waiter))
+            ensure(partial(self._forsake, got or message, waiter))
             raise
         if got is None:
             raise self._nothing()
@@ -873,7 +866,7 @@ class Consumer(AnyConsumer[T]):
     def _waiter(self) -> ThreadWaiter[T]:
         """Return what stands for a get that waits: one that is not used any more, or a new one."""
         try:
-            waiter = self._spare.pop()
+            waiter = self._pool.pop()
         except IndexError:
             return ThreadWaiter(self._monitor, self)
         waiter.owner = self
@@ -882,8 +875,8 @@ class Consumer(AnyConsumer[T]):
     def _put_by(self, waiter: ThreadWaiter[T]) -> None:
         """Keep what stood for a get that is over, for the next."""
         waiter.message = waiter.owner = None
-        self._spare.append(waiter)
-        del self._spare[SPARE_WAITERS:]
+        self._pool.append(waiter)
+        del self._pool[POOLED_WAITERS:]
 
     def _forsake(self, message: Message[T], waiter: Waiter[T] | None) -> None:
         """Leave no trace of a get that was interrupted; takes the lock.  Idempotent."""
@@ -905,7 +898,7 @@ class Consumer(AnyConsumer[T]):
             until = moment
             if waiters.watcher is waiter and (due := queue.due) != NEVER:
                 until = due if moment is None or due < moment else moment
-            if not wait(waiter.bell, until, f"get() on {channel._title}"):
+            if not wait(waiter.semaphore, until, f"get() on {channel._title}"):
                 if until == moment:
                     return monitor.run(channel._give_up, self, message, waiter)
             elif (got := waiters.claim(waiter)) is not None:

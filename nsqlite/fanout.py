@@ -1,11 +1,11 @@
 """How a topic hands its messages on: to every channel, once.
 
-The rule: a put is judged against all queues before it touches one, and once begun it is completed,
+The rule: a put has found room in all queues before it touches one, and once begun it is completed,
 whatever a signal throws in between.
 
 What cannot be handed on (the topic is paused, or has no channel) goes into a queue of the topic's
 own, which obeys the same rules as a channel's.  A blocked put waits in order, is notified when
-there is more room, and is judged anew.
+there is more room, and then looks again.
 
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; monitor.py tells why.
@@ -146,7 +146,7 @@ class FanOut(Generic[T]):
         self._monitor.room_until = 0
         self.stale = False
 
-    # Judging
+    # Room
 
     def look_for_room(self) -> None:
         """Find out how many more messages may be put before this is to be called again."""
@@ -163,12 +163,12 @@ class FanOut(Generic[T]):
             return 0
         room = UNBOUNDED
         for queue in self.bounded:
-            left = (queue.limit or 0) - len(queue.ready) - queue.beyond - queue.reserved
+            left = (queue.limit or 0) - len(queue.ready) - queue.backend_depth - queue.reserved
             if left < room:  # noqa: PLR1730 - a third of what min() costs
                 room = left
         return room
 
-    def judge(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
+    def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Judge whether there is room for so many more ready messages.
 
         Returns:
@@ -184,7 +184,7 @@ class FanOut(Generic[T]):
         for queue in self.targets():
             if queue.limit is not None:
                 queue.sweep()
-                full = queue.judge(count) or full
+                full = queue.check_room(count) or full
         if full is None and putters and next(iter(putters)) is not waiter:
             return Full(self._name, count)
         return full
@@ -228,7 +228,7 @@ class FanOut(Generic[T]):
     def admit(
         self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
     ) -> None:
-        """Take messages that were judged, out of the list: made twice, it takes them once.
+        """Take messages that there is room for, out of the list: made twice, it takes them once.
 
         Args:
             records: the messages.

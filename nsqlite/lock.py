@@ -5,7 +5,7 @@ The rule: a lock is held only inside a `with`, and never by a thread that a fork
 *Signals.*  CPython runs signal handlers when a call of C code has returned, when a Python function
 begins and when a loop goes round.  `with` takes the lock and arms its release with no such moment
 between; `acquire()` before a `try` has one.  What has several steps and must not stay half done is
-done by `insist`.  A loop that goes round by a condition has a function of its own, never the body
+done by `ensure`.  A loop that goes round by a condition has a function of its own, never the body
 of a `with` or `try`: what is thrown as it goes round is not covered by these on CPython 3.12, 3.13.
 
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
@@ -28,7 +28,7 @@ _forget: Final = _locks.discard  # one for all locks; in C, so no signal strikes
 _forking: Final[dict[int, list[list["Lock"]]]] = {}  # what each thread has taken for its forks
 
 
-def insist(step: Callable[[], object]) -> None:
+def ensure(step: Callable[[], object]) -> None:
     """Run a step until it comes to its end, through whatever signals throw into it.
 
     For clean-ups that must not stay half done.  The step finds out itself what is left to do.  What

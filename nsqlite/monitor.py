@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.events import MESSAGES, Event, Kind, Subscription
-from nsqlite.lock import insist, make_lock
+from nsqlite.lock import ensure, make_lock
 
 E = TypeVar("E", bound=NSQLiteError)
 R = TypeVar("R")
@@ -173,7 +173,7 @@ class Monitor:
                 try:
                     self.settle()
                 except BaseException:  # a signal; a waiter may still need waking
-                    insist(self.settle)
+                    ensure(self.settle)
                     raise
 
     def read(self, reading: Callable[[*Ts], R], *args: *Ts) -> R:
@@ -186,7 +186,7 @@ class Monitor:
                 try:
                     self.settle()
                 except BaseException:
-                    insist(self.settle)
+                    ensure(self.settle)
                     raise
 
     def call(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
@@ -438,8 +438,8 @@ def run_both(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
     try:
         return _attempt_until(one, other, operation)
     finally:
-        insist(one.settle)
-        insist(other.settle)
+        ensure(one.settle)
+        ensure(other.settle)
 
 
 def _attempt_until(one: Monitor, other: Monitor, operation: Callable[[], R]) -> R:
@@ -470,9 +470,9 @@ def _attempt(one: Monitor, other: Monitor, operation: Callable[[], R]) -> tuple[
                 if other.lock.attempt():
                     return (one.perform(_perform_both, one, other, operation),)
             finally:
-                insist(partial(_give_back, other))
+                ensure(partial(_give_back, other))
         except BaseException:
-            insist(partial(_give_back, other))  # a signal may strike as `insist` begins
+            ensure(partial(_give_back, other))  # a signal may strike as `ensure` begins
             raise
     return None
 

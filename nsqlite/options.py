@@ -67,15 +67,15 @@ def whole(option: str, value: object, low: int, high: int | None = None) -> int:
     Raises:
         InvalidOption: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        ok = False
-    else:
-        ok = high is None or value <= high
-    if not ok:
-        limit = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise InvalidOption(option, value, f"a whole number {limit}")
-    assert isinstance(value, int)
-    return value
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and low <= value
+        and (high is None or value <= high)
+    ):
+        return value
+    limit = f"of at least {low}" if high is None else f"from {low} to {high}"
+    raise InvalidOption(option, value, f"a whole number {limit}")
 
 
 def unknown_option(kind: str, name: str, known: Iterable[str]) -> InvalidOption:

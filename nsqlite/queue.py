@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import filterfalse, repeat, starmap
 from operator import attrgetter
-from typing import Any, Final, Generic, Protocol, TypeAlias
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias
 
 from nsqlite.clock import NEVER, Clock
 from nsqlite.delayqueue import DelayQueue
@@ -168,27 +168,14 @@ class Persistence(Protocol):
         ...
 
 
-class Coming(Generic[T]):
-    """A page of messages that have all timed out, on its way to the ready ones.
+class Expired(NamedTuple, Generic[T]):
+    """A page of messages that have all timed out, on its way to the ready ones."""
 
-    Attributes:
-        page: the page.
-        records: what becomes ready.
-        owners: whose messages they were, with how many; an iterator of those to be told yet.
-    """
-
-    __slots__ = ("owners", "page", "records")
-
-    def __init__(
-        self,
-        page: Page[Message[T]],
-        records: list[Record[T]],
-        owners: Iterator[tuple[Holder, int]],
-    ) -> None:
-        """Note it."""
-        self.page: Final = page
-        self.records: Final = records
-        self.owners: Final = owners
+    page: Page[Message[T]]
+    records: list[Record[T]]
+    """What becomes ready."""
+    owners: Iterator[tuple[Holder, int]]
+    """Whose messages they were, with how many; of those to be told yet."""
 
 
 class Queue(Generic[T]):
@@ -212,13 +199,13 @@ class Queue(Generic[T]):
         persistence: what a store keeps of this, None without one.
         followed: the store, an observer or `latency` wants to know what is delivered or finished.
             It stands for these three: to ask them one by one costs put, get and fin 2 %.
-        beyond: how many more are ready, behind these, in a store's file alone.
+        backend_depth: how many more are ready, behind these, in a store's file alone.
         reserved: for how many more, which are just being stored, there must be room.
         leaving: what is being finished, all of it one consumer's.
         taking: what is being delivered in a batch, all of it to one consumer.
         returned: of those at the head that were given back the two parts of the id and the
             deliveries, the next one last; some may have left it.
-        coming: a page that has timed out, on its way to the ready ones.
+        expired: a page that has timed out, on its way to the ready ones.
         dropped_count: how many an overflow policy dropped.
         requeue_count: how many were requeued.
         timeout_count: how many have timed out.
@@ -234,12 +221,12 @@ class Queue(Generic[T]):
         "_tell_clock",
         "_wall",
         "answered",
-        "beyond",
-        "coming",
+        "backend_depth",
         "deferred",
         "draining",
         "dropped_count",
         "due",
+        "expired",
         "followed",
         "latency",
         "leaving",
@@ -308,11 +295,11 @@ class Queue(Generic[T]):
             self.latency = Latency(window, self._now())
         self.persistence: Persistence | None = None
         self.followed: bool = monitor.watched or self.latency is not None
-        self.beyond: int = 0
+        self.backend_depth: int = 0
         self.reserved: int = 0
         self.leaving: Sequence[Message[T]] = ()
         self.taking: Sequence[Message[T]] = ()
-        self.coming: Coming[T] | None = None
+        self.expired: Expired[T] | None = None
         self.returned: Final[list[tuple[Any, ...]]] = []
         self.dropped_count: int = 0
         self.requeue_count: int = 0
@@ -332,7 +319,7 @@ class Queue(Generic[T]):
 
     def is_idle(self) -> bool:
         """Return whether nothing is ready, in flight or deferred."""
-        return not (self.ready or self.beyond or self.timeouts or self.deferred)
+        return not (self.ready or self.backend_depth or self.timeouts or self.deferred)
 
     def why_empty(self) -> str:
         """Return in words what there is instead of a ready message; takes the lock."""
@@ -351,7 +338,7 @@ class Queue(Generic[T]):
 
     def depth(self) -> int:
         """Return how many are ready."""
-        return len(self.ready) + self.beyond
+        return len(self.ready) + self.backend_depth
 
     def total(self) -> int:
         """Return how many messages there are."""
@@ -360,9 +347,9 @@ class Queue(Generic[T]):
     def has_room(self, count: int) -> bool:
         """Return whether so many more fit in."""
         limit = self.limit
-        return limit is None or len(self.ready) + self.beyond + self.reserved + count <= limit
+        return limit is None or self.depth() + self.reserved + count <= limit
 
-    def judge(self, count: int) -> Full | None:
+    def check_room(self, count: int) -> Full | None:
         """Judge whether so many more fit in, or what is too much may be dropped.
 
         Returns:
@@ -416,7 +403,7 @@ class Queue(Generic[T]):
         ready = self.ready
         is_oldest = self.when_full == "drop oldest"
         take = ready.popleft if is_oldest else ready.pop
-        while most[0] and ready and len(ready) + self.beyond > limit:
+        while most[0] and ready and len(ready) + self.backend_depth > limit:
             record = ready[0] if is_oldest else ready[-1]
             self._monitor.discard(record)
             # One piece, up to the call that follows:
@@ -445,7 +432,7 @@ class Queue(Generic[T]):
         """Complete what a signal has interrupted.  Idempotent."""
         self.restore()
         self.follow()
-        self.waiters.told.clear()
+        self.waiters.notified.clear()
         self._set_due()
         self.sweep()
         self.waiters.unpark_all()
@@ -456,8 +443,8 @@ class Queue(Generic[T]):
         """Have each message in one place again.  Idempotent."""
         if self.taking:
             self._undo_taking()
-        if self.coming is not None:
-            self._come()
+        if self.expired is not None:
+            self._take_expired()
         self.recover_leaving()
 
     def _act(self, now: int) -> None:
@@ -481,11 +468,11 @@ class Queue(Generic[T]):
                     (body, timestamp, prefix, suffix, attempts + 1)
                     for body, timestamp, prefix, suffix, attempts in map(RECORD, messages)
                 ]
-                coming = Coming(page, records, iter(owners.items()))
+                expired = Expired(page, records, iter(owners.items()))
                 # One piece, up to the call, which is made again if a signal cuts it short:
                 self.timeout_count += len(records)
-                self.coming = coming
-                self._come()
+                self.expired = expired
+                self._take_expired()
         ready = self.ready
         for message, due, page in self.timeouts.until(now):
             if self.waiters.handed.pop(message, None) is not None:
@@ -514,19 +501,19 @@ class Queue(Generic[T]):
                 for record in records:
                     self.emit(Kind.DUE, record, None, due)
 
-    def _come(self) -> None:
-        """Make ready what is coming.  May be made again, and then does what is left to do."""
-        coming = self.coming
-        assert coming is not None
-        for owner, count in coming.owners:
+    def _take_expired(self) -> None:
+        """Make ready what is expired.  May be made again, and then does what is left to do."""
+        expired = self.expired
+        assert expired is not None
+        for owner, count in expired.owners:
             owner._allowed += count  # one piece with the lines above and below
             owner._unfinished += count
-        coming.page.clear()
+        expired.page.clear()
         self._monitor.room_until = 0
-        if not (self.ready and self.ready[-1] is coming.records[-1]):
-            self.ready.extend(coming.records)
-        self.timeouts.drop(coming.page)
-        self.coming = None
+        if not (self.ready and self.ready[-1] is expired.records[-1]):
+            self.ready.extend(expired.records)
+        self.timeouts.drop(expired.page)
+        self.expired = None
 
     def _set_due(self) -> None:
         self.due = min(self.timeouts.next_due, self.deferred.next_due)
@@ -585,7 +572,7 @@ class Queue(Generic[T]):
             del waiters.able[waiter]
             self._monitor.waiting -= 1
             # Not by `notify`: a function begins where a signal may strike.
-            if waiter.bell is None:
+            if waiter.semaphore is None:
                 self._monitor.woken[waiter] = None
                 self._monitor.after = True
             else:
@@ -593,7 +580,7 @@ class Queue(Generic[T]):
                 if waiters.watcher is waiter:
                     waiters.watcher = None
                 try:
-                    waiter.bell.release()
+                    waiter.semaphore.release()
                 except RuntimeError:  # it was released already
                     pass
         if self.followed:
@@ -726,7 +713,7 @@ class Queue(Generic[T]):
                     break
                 if waiter.hand:
                     self.deliver(waiter.owner, self._now(), Message(), waiter)
-                elif not waiters.tell(waiter, len(self.ready)):
+                elif not waiters.notify_ready(waiter, len(self.ready)):
                     break
         if waiters.watcher is None and waiters.threads:
             waiters.appoint()
@@ -745,7 +732,7 @@ class Queue(Generic[T]):
     def _give_back(self, message: Message[T], record: Record[T]) -> None:
         page = message._page
         place = self._place(record)
-        self.waiters.forget_told(message._consumer)
+        self.waiters.forget_notified(message._consumer)
         owner: Holder = message._consumer
         never = record is message._record
         # One piece, up to the call that follows:
@@ -937,7 +924,7 @@ class Queue(Generic[T]):
                 del page[message]
                 count += 1
         monitor.discard(*self.ready)
-        self.beyond = 0
+        self.backend_depth = 0
         self.ready.clear()
         self.returned.clear()
         deferred = self.deferred.clear()
@@ -1011,7 +998,7 @@ class Queue(Generic[T]):
         assert self.due <= min(self.timeouts.next_due, self.deferred.next_due)
         assert not self.leaving
         assert not self.taking
-        assert self.coming is None
+        assert self.expired is None
         assert all(times == 1 for times in self._ids().values()), "a message is in two places"
         held: Counter[Any] = Counter()
         for page in self.timeouts.pages():
@@ -1022,7 +1009,7 @@ class Queue(Generic[T]):
         for owner, count in held.items():
             settled = owner._allowed - owner._window
             assert owner._delivered - settled == count, (owner._delivered, settled, count)
-        if len(self.ready) > self.waiters.count_told() and not self.paused:
+        if len(self.ready) > self.waiters.count_notified() and not self.paused:
             assert all(waiter.owner._is_full() for waiter in self.waiters.able), "one was forgotten"
         self.waiters._check()
 

@@ -27,7 +27,7 @@ from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentere
 from nsqlite.events import Kind, Observer, Subscription, all_observers, subscription
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, GuidFactory, Ids
-from nsqlite.lock import Lock, insist
+from nsqlite.lock import Lock, ensure
 from nsqlite.message import Record, T, Uncopyable
 from nsqlite.monitor import BUSY, Monitor, logger
 from nsqlite.names import check_name, is_ephemeral
@@ -251,7 +251,7 @@ class Topic(Uncopyable, Generic[T]):
             try:  # what a signal threw may have kept those who wait from being fed, or woken
                 monitor.call(fan.feed)
             except BaseException:
-                insist(partial(monitor.call, fan.feed))
+                ensure(partial(monitor.call, fan.feed))
                 raise
             raise
         return name if done or self._publish_later([record], size, due, limit) else ""
@@ -285,7 +285,7 @@ class Topic(Uncopyable, Generic[T]):
         size = self._sizes(batch)
         limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
-        records, names = self._mint_many(batch)
+        records, names = self._make_records(batch)
         return names if self._send(records, size, due, limit) else []
 
     def publish(self, bodies: Iterable[T], on_done: OnDone | None = None) -> None:
@@ -311,7 +311,7 @@ class Topic(Uncopyable, Generic[T]):
             size = self._sizes(batch)
             records: list[Record[T]] = []
             with self._lock:
-                self._mint_into(records, None, batch)
+                self._add_records(records, None, batch)
             self._send(records, size, None, AT_ONCE)
         elif not self._is_open:
             raise self._closed()
@@ -380,15 +380,18 @@ class Topic(Uncopyable, Generic[T]):
         limit = self._max_size
         return InvalidMessage(f"the body has {size} bytes, max_msg_size is {limit}", index)
 
-    def _mint_many(self, batch: list[T]) -> tuple[list[Record[T]], list[str]]:
+    def _make_records(self, batch: list[T]) -> tuple[list[Record[T]], list[str]]:
         """Make records and ids for a batch; takes the lock."""
         records: list[Record[T]] = []
         names: list[str] = []
         with self._lock:
-            self._mint_into(records, names, batch)
+            self._add_records(records, names, batch)
         return records, names
 
-    def _mint_into(self, records: list[Record[T]], names: list[str] | None, batch: list[T]) -> None:
+    def _add_records(
+        self, records: list[Record[T]], names: list[str] | None, batch: list[T]
+    ) -> None:
+        """Make what a batch has no records for yet, and ids if they are wanted."""
         ids = self._ids
         now = self._wall()
         while (left := len(batch) - len(records)) > 0:
@@ -406,14 +409,14 @@ class Topic(Uncopyable, Generic[T]):
             if names is not None:
                 names += [prefix + suffix for suffix in suffixes]
 
-    def _mint(self, body: T) -> tuple[Record[T], str]:
+    def _make_record(self, body: T) -> tuple[Record[T], str]:
         """Check a body, and return a record of it and its id; takes the lock.
 
         Raises:
             InvalidMessage: see `put`.
         """
         self._size(body, None)
-        [record], [name] = self._mint_many([body])
+        [record], [name] = self._make_records([body])
         return record, name
 
     def _send(
@@ -456,9 +459,9 @@ class Topic(Uncopyable, Generic[T]):
             try:
                 self._try_until(records, size, limit, waiter)
             finally:
-                insist(leave)
+                ensure(leave)
         except BaseException:
-            insist(leave)  # a signal may strike as `insist` begins
+            ensure(leave)  # a signal may strike as `ensure` begins
             raise
         return True
 
@@ -477,7 +480,7 @@ class Topic(Uncopyable, Generic[T]):
         who = f"put() to topic {self.name!r}"
         if limit != 0:
             while not monitor.run(self._try, records, size, None, waiter):
-                if not self._clock.wait(waiter.bell, moment, who):
+                if not self._clock.wait(waiter.semaphore, moment, who):
                     break
             else:
                 return
@@ -508,7 +511,7 @@ class Topic(Uncopyable, Generic[T]):
         if not (fan.stale or fan.bounded or fan.held.limit is not None or self._monitor.putters):
             return True
         try:
-            return fan.judge(count, waiter) is None
+            return fan.check_room(count, waiter) is None
         except Full:
             fan.held.emit(Kind.REFUSED, count=count)
             raise
@@ -524,7 +527,7 @@ class Topic(Uncopyable, Generic[T]):
         self._require_open()
         full = None
         try:
-            full = self._fan.judge(len(records), waiter)
+            full = self._fan.check_room(len(records), waiter)
             if full is not None:
                 raise self._monitor.refuse(full)
         except Full:
@@ -548,7 +551,7 @@ class Topic(Uncopyable, Generic[T]):
         Raises:
             InvalidMessage: see `put`.
         """
-        record, name = self._mint(body)
+        record, name = self._make_record(body)
         size = self._size(body, None)
         return lambda: self._try_last([record], size, None, moved), lambda: name
 
@@ -569,7 +572,7 @@ class Topic(Uncopyable, Generic[T]):
             The records, the sum of their lengths, and what then returns their ids, or raises why
             they were not put.
         """
-        records, names = self._mint_many(bodies)
+        records, names = self._make_records(bodies)
         size = sum(len(body) for body in bodies if isinstance(body, bytes))
         return records, size, lambda: names
 
@@ -932,7 +935,7 @@ class Topic(Uncopyable, Generic[T]):
             topic_name=self.name,
             channels=tuple(channel._stats() for channel in channels),
             depth=self._fan.depth(),
-            backend_depth=self._fan.held.beyond,
+            backend_depth=self._fan.held.backend_depth,
             message_count=self._fan.accepted,
             message_bytes=self._fan.size,
             paused=self._fan.paused,

@@ -56,12 +56,12 @@ class Waiter(Generic[T]):
         owner: the consumer whose get this is, None for another call.
         message: what it has been handed, if that is still in `WaitQueue.handed`.
         gone: its wait was interrupted; it takes nothing any more.
-        bell: what a thread sleeps on, a lock that is held while there is nothing to see; None for a
-            call that is woken by `wake`.
+        semaphore: what a thread sleeps on, a lock that is held while there is nothing to see; None
+            for a call that is woken by `wake`.
         hand: whether it is handed a message; else it is only told that there is one.
     """
 
-    __slots__ = ("_monitor", "bell", "gone", "message", "owner")
+    __slots__ = ("_monitor", "gone", "message", "owner", "semaphore")
 
     hand: ClassVar[bool] = True
 
@@ -76,7 +76,7 @@ class Waiter(Generic[T]):
         self.owner: Any = owner
         self.message: Message[T] | None = None
         self.gone: bool = False
-        self.bell: Any = None
+        self.semaphore: Any = None
 
     def notify(self) -> None:
         """Have the call look again.  Runs no user code; the topic's lock is held."""
@@ -86,27 +86,27 @@ class Waiter(Generic[T]):
         """Be ready for the next notification.  The topic's lock is held."""
 
     def wake(self) -> None:
-        """Wake the call, after the lock, in any thread; for one that does not sleep on a bell."""
+        """Wake the call, after the lock, in any thread; for one that sleeps on no semaphore."""
 
 
 class ThreadWaiter(Waiter[T]):
-    """A call in which a thread sleeps, on its bell."""
+    """A call in which a thread sleeps, on its semaphore."""
 
     __slots__ = ()
 
     def __init__(self, monitor: Monitor, owner: Any = None) -> None:
         """See `Waiter`."""
         super().__init__(monitor, owner)
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self.semaphore = threading.Lock()
+        self.semaphore.acquire()
 
     def notify(self) -> None:
         """See `Waiter.notify`."""
-        release(self.bell)
+        release(self.semaphore)
 
     def listen(self) -> None:
         """See `Waiter.listen`."""
-        self.bell.acquire(blocking=False)
+        self.semaphore.acquire(blocking=False)
 
 
 class WaitQueue(Generic[T]):
@@ -117,8 +117,8 @@ class WaitQueue(Generic[T]):
         parked: those whose consumer's window is full, by consumer.
         threads: those of both that are threads.
         handed: the messages that were handed over and not claimed yet, each with its waiter.
-        told: the consumers that were told of a ready message by `Consumer.when_ready`, each with
-            how many it had been given by then; it has asked for it when it is given more.
+        notified: the consumers that were told of a ready message by `Consumer.when_ready`, each
+            with how many it had been given by then; it has asked for it when it is given more.
         watcher: which of these wakes for the channel's deadlines; None if there are none.
         timers: what does so in event loops, by loop.
     """
@@ -127,10 +127,10 @@ class WaitQueue(Generic[T]):
         "_monitor",
         "able",
         "handed",
+        "notified",
         "parked",
         "threads",
         "timers",
-        "told",
         "watcher",
     )
 
@@ -141,7 +141,7 @@ class WaitQueue(Generic[T]):
         self.parked: dict[Windowed, OrderedDict[Waiter[T], None]] = {}
         self.threads: dict[Waiter[T], None] = {}
         self.handed: dict[Message[T], Waiter[T]] = {}
-        self.told: dict[weakref.ref[Any], int] = {}
+        self.notified: dict[weakref.ref[Any], int] = {}
         self.watcher: Waiter[T] | None = None
         self.timers: dict[Hashable, LoopTimer] = {}
 
@@ -159,32 +159,32 @@ class WaitQueue(Generic[T]):
             return None
         return message
 
-    def tell(self, waiter: Waiter[T], ready: int) -> bool:
+    def notify_ready(self, waiter: Waiter[T], ready: int) -> bool:
         """Tell one who only wants to be told, unless all that is ready was told to others."""
         owner = weakref.ref(waiter.owner)
         delivered: int = waiter.owner._delivered
-        if len(self.told) >= ready and self.count_told() >= ready:
+        if len(self.notified) >= ready and self.count_notified() >= ready:
             return False
         # One piece:
-        self.told[owner] = delivered
+        self.notified[owner] = delivered
         del self.able[waiter]
         self._monitor.waiting -= 1
         self._monitor.woken[waiter] = None
         self._monitor.after = True
         return True
 
-    def forget_told(self, owner: Any) -> None:
+    def forget_notified(self, owner: Any) -> None:
         """Take note that a consumer has asked for what it was told of, or will not."""
-        if self.told:
-            self.told.pop(weakref.ref(owner), None)
+        if self.notified:
+            self.notified.pop(weakref.ref(owner), None)
 
-    def count_told(self) -> int:
+    def count_notified(self) -> int:
         """Return how many were told of something and have been given nothing since."""
-        for other, before in list(self.told.items()):
+        for other, before in list(self.notified.items()):
             owner = other()
             if owner is None or owner._delivered != before or owner._is_full():
-                del self.told[other]
-        return len(self.told)
+                del self.notified[other]
+        return len(self.notified)
 
     def join(self, waiter: Waiter[T]) -> bool:
         """Queue somebody up at the end who does not wait yet.
@@ -203,7 +203,7 @@ class WaitQueue(Generic[T]):
         else:
             self.able[waiter] = None
             self._monitor.waiting += 1
-        if waiter.bell is not None:
+        if waiter.semaphore is not None:
             self.threads[waiter] = None
             if self.watcher is None:
                 self.watcher = waiter
@@ -289,14 +289,14 @@ class WaitQueue(Generic[T]):
         self.able.clear()
         self.parked.clear()
         self.threads.clear()
-        self.told.clear()
+        self.notified.clear()
         self.watcher = None
         self.timers.clear()
 
     def _check(self) -> None:
         """Check what must always hold."""
         waiting = self.everybody()
-        assert set(self.threads) == {waiter for waiter in waiting if waiter.bell is not None}
+        assert set(self.threads) == {waiter for waiter in waiting if waiter.semaphore is not None}
         assert (self.watcher is not None) == bool(self.threads)
         assert self.watcher is None or self.watcher in self.threads
 
@@ -324,7 +324,7 @@ def wait_until(
     def sleep() -> bool:
         moment = None if timeout is None else clock.monotonic_ns() + timeout
         while not monitor.run(look, monitor, waiter, done):
-            if not clock.wait(waiter.bell, moment, who):
+            if not clock.wait(waiter.semaphore, moment, who):
                 return False
         return True
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import nsqlite
 from nsqlite import Consumer
-from nsqlite.clock import Bell, SystemClock
+from nsqlite.clock import Semaphore, SystemClock
 from nsqlite.testing import ManualClock
 
 PATIENCE = 20.0
@@ -19,9 +19,9 @@ class TellingClock(SystemClock):
     def __init__(self) -> None:
         self._waits = threading.Semaphore(0)
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         self._waits.release()
-        return super().wait(bell, moment, who)
+        return super().wait(semaphore, moment, who)
 
     def until_waiting(self) -> None:
         """Return when somebody more waits than at the last call."""
@@ -35,9 +35,9 @@ class TellingManualClock(ManualClock):
         super().__init__(**options)
         self._waits = threading.Semaphore(0)
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         self._waits.release()
-        return super().wait(bell, moment, who)
+        return super().wait(semaphore, moment, who)
 
     def until_waiting(self) -> None:
         """Return when somebody more waits than at the last call."""

@@ -1,4 +1,4 @@
-"""The system's clock: readings, bells and waits."""
+"""The system's clock: readings, semaphores and waits."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ import pytest
 import time_machine
 
 from nsqlite import Clock, Consumer, Empty, Full, InvalidOption, Topic
-from nsqlite.clock import NEVER, SYSTEM, Bell, SystemClock, release
+from nsqlite.clock import NEVER, SYSTEM, Semaphore, SystemClock, release
 from nsqlite.testing import ManualClock
 
 MILLISECOND = 1_000_000
@@ -21,10 +21,10 @@ FOR_EVER = 1 << 80
 
 
 def held() -> threading.Lock:
-    """Return a bell that nobody has released."""
-    bell = threading.Lock()
-    bell.acquire()
-    return bell
+    """Return a semaphore that nobody has released."""
+    semaphore = threading.Lock()
+    semaphore.acquire()
+    return semaphore
 
 
 @contextmanager
@@ -103,18 +103,18 @@ class Untouchable:
 
 
 def test_a_release_wakes_the_sleeper() -> None:
-    """A bell that was released can be taken again."""
-    bell = held()
-    release(bell)
-    assert bell.acquire(blocking=False)
+    """A semaphore that was released can be taken again."""
+    semaphore = held()
+    release(semaphore)
+    assert semaphore.acquire(blocking=False)
 
 
 def test_released_twice_is_released_once() -> None:
     """A second release raises nothing and is not kept."""
-    bell = held()
-    release(bell)
-    release(bell)
-    taken = [bell.acquire(blocking=False), bell.acquire(blocking=False)]
+    semaphore = held()
+    release(semaphore)
+    release(semaphore)
+    taken = [semaphore.acquire(blocking=False), semaphore.acquire(blocking=False)]
     assert [True, False] == taken
 
 
@@ -128,31 +128,31 @@ def ahead(span: int | None) -> int | None:
 
 @pytest.mark.parametrize("span", [None, -MILLISECOND, 0, MILLISECOND, FOR_EVER])
 def test_a_wait_ends_with_the_release(span: int | None) -> None:
-    """A wait for a bell that was released returns True and holds the bell again."""
-    bell = held()
-    release(bell)
-    assert SYSTEM.wait(bell, ahead(span), "a test")
-    assert bell.locked()
+    """A wait for a semaphore that was released returns True and holds the semaphore again."""
+    semaphore = held()
+    release(semaphore)
+    assert SYSTEM.wait(semaphore, ahead(span), "a test")
+    assert semaphore.locked()
 
 
 @pytest.mark.parametrize("span", [None, FOR_EVER])
 def test_another_thread_ends_a_wait(span: int | None) -> None:
-    """A wait ends when another thread releases the bell."""
-    bell = held()
-    thread = threading.Thread(target=release, args=[bell])
+    """A wait ends when another thread releases the semaphore."""
+    semaphore = held()
+    thread = threading.Thread(target=release, args=[semaphore])
     thread.start()
-    assert SYSTEM.wait(bell, ahead(span), "a test")
+    assert SYSTEM.wait(semaphore, ahead(span), "a test")
     thread.join()
 
 
 @pytest.mark.parametrize("span", [-MILLISECOND, 0, 1, MILLISECOND])
 def test_a_wait_ends_with_its_moment(span: int) -> None:
-    """A wait for a bell that nobody releases returns False, not before its moment."""
-    bell = held()
+    """A wait for a semaphore that nobody releases returns False, not before its moment."""
+    semaphore = held()
     moment = time.monotonic_ns() + span
-    assert not SYSTEM.wait(bell, moment, "a test")
+    assert not SYSTEM.wait(semaphore, moment, "a test")
     assert time.monotonic_ns() >= moment
-    assert bell.locked()
+    assert semaphore.locked()
 
 
 # Frozen time
@@ -161,9 +161,9 @@ def test_a_wait_ends_with_its_moment(span: int) -> None:
 @pytest.mark.parametrize("freezer", FREEZERS)
 def test_a_frozen_wait_ends(freezer: Freezer) -> None:
     """A wait ends with its timeout although a test has frozen time."""
-    bell = held()
+    semaphore = held()
     with freezer():
-        assert not SYSTEM.wait(bell, ahead(MILLISECOND), "a test")
+        assert not SYSTEM.wait(semaphore, ahead(MILLISECOND), "a test")
 
 
 @pytest.mark.parametrize("freezer", FREEZERS)
@@ -228,9 +228,9 @@ def test_ids_go_on_while_time_is_frozen(freezer: Freezer) -> None:
 
 
 def test_a_bell_is_a_lock() -> None:
-    """A `threading.Lock` serves as a bell."""
-    bell: Bell = held()  # mypy compares the two
-    assert not bell.acquire(blocking=False)
+    """A `threading.Lock` serves as a semaphore."""
+    semaphore: Semaphore = held()  # mypy compares the two
+    assert not semaphore.acquire(blocking=False)
 
 
 def test_a_class_is_no_clock() -> None:

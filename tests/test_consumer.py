@@ -29,7 +29,7 @@ from nsqlite import (
     Topic,
     WindowFull,
 )
-from nsqlite.clock import NEVER, Bell
+from nsqlite.clock import NEVER, Semaphore
 from nsqlite.latency import Latency
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
@@ -429,7 +429,7 @@ def test_a_get_interrupted_with_a_message_in_its_hands() -> None:
     class Clock(ManualClock):
         """Lets the sleeper be handed something, and then throws."""
 
-        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+        def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
             topic.put_many([b"1", b"2"])
             assert 1 == channel.in_flight_count
             raise Interrupt
@@ -529,7 +529,7 @@ def test_a_waiter_is_used_again() -> None:
         topic.put(body)
         assert body == call.result().body
         del call
-    assert [None] == [waiter.message for waiter in consumer._spare]
+    assert [None] == [waiter.message for waiter in consumer._pool]
     gone = weakref.ref(consumer)
     topic.channel("billing").empty()
     del consumer

@@ -18,7 +18,7 @@ from helpers import PATIENCE, Call
 
 import nsqlite
 from nsqlite import lock
-from nsqlite.lock import Lock, _entering, insist, make_lock
+from nsqlite.lock import Lock, _entering, ensure, make_lock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -50,7 +50,7 @@ def others_see_free(one: Lock) -> bool:
 def test_a_step_is_made_once() -> None:
     """A step that comes to its end is made once."""
     made: list[int] = []
-    insist(lambda: made.append(1))
+    ensure(lambda: made.append(1))
     assert [1] == made
 
 
@@ -67,7 +67,7 @@ def test_a_step_is_made_until_its_end(interruptions: int) -> None:
         made.append("done")
 
     with pytest.raises(KeyboardInterrupt) as info:
-        insist(step)
+        ensure(step)
     assert info.value is thrown[-1]
     assert ["begun"] * interruptions + ["done"] == made
 
@@ -81,7 +81,7 @@ def test_a_step_that_never_ends_is_given_up() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        insist(step)
+        ensure(step)
     assert len(made) > 3
 
 

@@ -154,7 +154,7 @@ class Scene:
 def test_it_begins_empty() -> None:
     """There is nothing in it, nothing is due, and there is room for anything."""
     queue = Scene().queue
-    assert (True, NEVER, None) == (queue.is_idle(), queue.due, queue.judge(1_000_000))
+    assert (True, NEVER, None) == (queue.is_idle(), queue.due, queue.check_room(1_000_000))
     assert 0 == queue.clear()
     queue._check()
 
@@ -202,7 +202,7 @@ def test_judging(when_full: str, verdicts: list[str | None]) -> None:
 
     def verdict(count: int) -> str | None:
         try:
-            full = scene.queue.judge(count)
+            full = scene.queue.check_room(count)
         except Full as error:
             return "raise" if (error.where, error.size) == ("orders", count) else str(error)
         return None if full is None else "wait"
@@ -441,22 +441,22 @@ def test_what_lies_beyond_counts() -> None:
     """What is in the file alone is ready, but not in memory."""
     scene = Kept()
     scene.put(1)
-    scene.queue.beyond = 2
+    scene.queue.backend_depth = 2
     assert [3, 3, False] == [scene.channel.depth, scene.queue.total(), scene.queue.is_idle()]
     stats = scene.channel.stats()
     assert (3, 2) == (stats.depth, stats.backend_depth)
     assert not scene.channel.join(timeout=0)
     assert 3 == scene.channel.empty()
-    assert 0 == scene.queue.beyond
+    assert 0 == scene.queue.backend_depth
 
 
 def test_get_fetches_until_there_is_something() -> None:
     """A `get` that does not wait has a page read if memory is empty and the file is not."""
     scene = Kept()
-    scene.queue.beyond = 1
+    scene.queue.backend_depth = 1
 
     def arrive() -> None:
-        scene.queue.beyond = 0
+        scene.queue.backend_depth = 0
         scene.put(1)
 
     scene.store.pages = [arrive, lambda: None]

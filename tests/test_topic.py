@@ -25,7 +25,7 @@ from nsqlite import (
     Reentered,
     Topic,
 )
-from nsqlite.clock import Bell
+from nsqlite.clock import Semaphore
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, Ids
 from nsqlite.monitor import BUSY, Monitor
@@ -618,9 +618,9 @@ def test_room_found_in_the_last_moment() -> None:
     class Clock(ManualClock):
         """Makes room when the time of a wait is over, and tells nobody."""
 
-        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+        def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
             channel._queue.ready.clear()
-            return super().wait(bell, moment and 0, who)
+            return super().wait(semaphore, moment and 0, who)
 
     topic = Topic("orders", clock=Clock())
     channel = topic.channel("billing", max_depth=1)
@@ -989,7 +989,7 @@ def test_what_was_put_inside_of_a_call_is_counted_once() -> None:
     """A put that is made again counts neither its message nor its bytes twice."""
     topic: Topic[Any] = Topic("orders")
     topic.channel("billing")
-    records, _ = topic._mint_many([b"123"])
+    records, _ = topic._make_records([b"123"])
     for _ in "12":
         topic._monitor.run(topic._put_now, records, 3, None)
     stats = topic.stats()
@@ -1118,7 +1118,7 @@ def test_a_deferred_put_whose_delay_passes_meanwhile_needs_no_room() -> None:
     topic.put("first")
     told: list[str] = []
     topic.observe(lambda event: told.append(event.kind))
-    topic._send([*topic._mint_many(["late"])[0]], 0, clock._elapsed, None)
+    topic._send([*topic._make_records(["late"])[0]], 0, clock._elapsed, None)
     assert ["published", "deferred"] == told[:2]
     assert 2 == channel.depth  # as what is requeued, what falls due needs no room
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsqlite import Message, Reentered
-from nsqlite.clock import Alarm, Bell, Loop, Timed
+from nsqlite.clock import Alarm, Loop, Semaphore, Timed
 from nsqlite.monitor import Monitor
 from nsqlite.waiting import ThreadWaiter, Waiter, WaitQueue, wait_until
 
@@ -42,11 +42,11 @@ class Script:
     def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
         raise NotImplementedError
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         self.moments.append(moment)
         self.waiters.append(who)
         self._waits.pop(0)()
-        return bell.acquire(blocking=False)
+        return semaphore.acquire(blocking=False)
 
     def pass_by(self, nanoseconds: int) -> None:
         self.now += nanoseconds
@@ -62,10 +62,10 @@ def notify_all(monitor: Monitor) -> None:
 
 
 def test_a_waiter_begins_asleep_with_empty_hands() -> None:
-    """A new waiter has no message, is not gone, and its bell is held."""
+    """A new waiter has no message, is not gone, and its semaphore is held."""
     waiter: Waiter[bytes] = ThreadWaiter(Monitor(), "Ann")
     assert ("Ann", None, False) == (waiter.owner, waiter.message, waiter.gone)
-    assert not waiter.bell.acquire(blocking=False)
+    assert not waiter.semaphore.acquire(blocking=False)
 
 
 def test_a_call_that_is_no_get_has_no_owner() -> None:
@@ -79,13 +79,13 @@ def test_a_notification_is_kept_until_somebody_listens() -> None:
     free = []
     waiter.notify()
     waiter.notify()
-    free.append(waiter.bell.acquire(blocking=False))
+    free.append(waiter.semaphore.acquire(blocking=False))
     waiter.notify()
     waiter.listen()
-    free.append(waiter.bell.acquire(blocking=False))
+    free.append(waiter.semaphore.acquire(blocking=False))
     waiter.listen()
     waiter.notify()
-    free.append(waiter.bell.acquire(blocking=False))
+    free.append(waiter.semaphore.acquire(blocking=False))
     assert [True, False, True] == free
 
 
@@ -279,7 +279,7 @@ class Scene:
 
 def notified(*getters: Getter) -> list[bool]:
     """Return which of them were notified since the last call."""
-    return [getter.bell.acquire(blocking=False) for getter in getters]
+    return [getter.semaphore.acquire(blocking=False) for getter in getters]
 
 
 # Coming and going

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from nsqlite.aio.waiting import DeadlineTimer, TaskWaiter, by_store, require_loop
-from nsqlite.consumer import SPARE_WAITERS, AnyConsumer
+from nsqlite.consumer import POOLED_WAITERS, AnyConsumer
 from nsqlite.errors import Closed, Empty
-from nsqlite.lock import insist
+from nsqlite.lock import ensure
 from nsqlite.message import Message, T
 from nsqlite.options import timeout_ns, whole
 from nsqlite.queue import Persistence
@@ -75,14 +75,14 @@ class Consumer(AnyConsumer[T]):
         queue = self._queue
         monitor = self._monitor
         ready = queue.ready
-        message: Message[T] = Message()
-        taken = looked = False
-        if ready or limit == 0:
+        taken = False
+        if ready:
+            message: Message[T] = Message()
             try:
                 with self._lock:
                     now = self._now()
                     if (
-                        (now < self._fresh or (ready and queue.renew(self, now)))
+                        (now < self._fresh or queue.renew(self, now))
                         and ready
                         and self._delivered < self._allowed
                         and not (monitor.state or monitor.putters)
@@ -100,19 +100,14 @@ class Consumer(AnyConsumer[T]):
                         taken = True
                         if queue.followed:
                             queue.follow_delivery(message, self._due)
-                    else:
-                        over = self._over or self.channel._over is not None
-                        told = queue.waiters.told  # this consumer may be in it
-                        due = now >= queue.due
-                        looked = not (ready or queue.beyond or due or over or told or monitor.state)
                 if monitor.after:
                     monitor.settle()
             except BaseException:
-                insist(partial(self._forsake, message, None))  # it never reached its caller
+                ensure(partial(self._forsake, message, None))  # it never reached its caller
                 raise
+        elif limit == 0 and self._is_nothing():
+            raise self._nothing()
         if not taken:
-            if looked and limit == 0:
-                raise self._nothing()
             message = await self._first(limit)
         if queue.persistence is not None and queue.persistence.counted:
             await self._count(queue.persistence, [message])
@@ -143,7 +138,7 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch and (limit != 0 or self._queue.beyond):
+            if not batch and (limit != 0 or self._queue.backend_depth):
                 batch.append(await self._first(limit))
                 self._grab(batch, n)
             if patience and batch:
@@ -151,7 +146,7 @@ class Consumer(AnyConsumer[T]):
         except (Empty, Closed):
             batch = [message for message in batch if message in message._page]
         except BaseException:
-            insist(partial(self._monitor.call, self._return, batch))
+            ensure(partial(self._monitor.call, self._return, batch))
             raise
         if not batch:
             raise self._nothing()
@@ -166,7 +161,7 @@ class Consumer(AnyConsumer[T]):
             await by_store(persistence, partial(persistence.settle, batch))
         except BaseException:
             # It does nothing to what is back already.
-            insist(partial(self._monitor.call, self._return, batch))
+            ensure(partial(self._monitor.call, self._return, batch))
             raise
 
     async def _linger(self, batch: list[Message[T]], n: int, patience: int) -> None:
@@ -204,7 +199,7 @@ class Consumer(AnyConsumer[T]):
                 over, waiter = waiter, None  # from here on it may be another get's
                 self._end(over)
         except BaseException:
-            insist(partial(self._forsake, got or message, waiter))
+            ensure(partial(self._forsake, got or message, waiter))
             raise
         if got is None:
             raise self._nothing()
@@ -217,8 +212,8 @@ class Consumer(AnyConsumer[T]):
             NotAsyncio: no loop is running in this thread.
         """
         timer = self._timer(require_loop("get"))
-        if timer.spare:
-            waiter = timer.spare.pop()
+        if timer.pool:
+            waiter = timer.pool.pop()
         else:
             waiter = TaskWaiter("get", self._monitor, self._clock, _lose)
         waiter.owner = self
@@ -235,8 +230,8 @@ class Consumer(AnyConsumer[T]):
         del timer.waiters[id(waiter)]
         if not timer.waiters:
             timer.end()
-        if len(timer.spare) < SPARE_WAITERS:
-            timer.spare.append(waiter)
+        if len(timer.pool) < POOLED_WAITERS:
+            timer.pool.append(waiter)
 
     def _forsake(self, message: Message[T], waiter: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""

@@ -187,7 +187,7 @@ class DeadlineTimer:
     Attributes:
         waiters: who waits in the loop for a message of the channel; see `LoopTimer`.
         moment: when it looks; `NEVER` if it does not.
-        spare: what stood for gets that are over, for the next.
+        pool: what stood for gets that are over, for the next.
     """
 
     __slots__ = (
@@ -199,7 +199,7 @@ class DeadlineTimer:
         "_over",
         "_queue",
         "moment",
-        "spare",
+        "pool",
         "waiters",
     )
 
@@ -215,7 +215,7 @@ class DeadlineTimer:
         self.moment: int = NEVER
         self._over = False
         self.waiters: dict[int, None] = {}
-        self.spare: Final[list[TaskWaiter[Any]]] = []
+        self.pool: Final[list[TaskWaiter[Any]]] = []
 
     def is_closed(self) -> bool:
         """Return whether its loop is over."""

@@ -95,7 +95,7 @@ class KeptChannel(Channel[T]):
 
     def peek(self, n: int = 10) -> list[MessageInfo]:
         """See `Channel.peek`; shows what is in memory, `mem_queue_size` messages at most."""
-        if not self._queue.ready and self._queue.beyond:
+        if not self._queue.ready and self._queue.backend_depth:
             self._shelf.fetch()
         return super().peek(n)
 

@@ -64,11 +64,11 @@ class Clerk:
     """
 
     __slots__ = (
-        "_bell",
         "_due",
         "_late",
         "_problem",
         "_said",
+        "_semaphore",
         "_stopping",
         "_thread",
         "_work",
@@ -86,8 +86,8 @@ class Clerk:
         self.name: Final = name
         self._work: Final = work
         self._late: Final = late
-        self._bell: Final = threading.Lock()
-        self._bell.acquire()
+        self._semaphore: Final = threading.Lock()
+        self._semaphore.acquire()
         self._due: int | None = None
         self._stopping = False
         self._problem: Exception | None = None
@@ -100,22 +100,22 @@ class Clerk:
 
     def is_at_rest(self) -> bool:
         """Say whether it sleeps until somebody rings, and nobody has."""
-        return self._due is None and self._bell.locked() and not self._stopping
+        return self._due is None and self._semaphore.locked() and not self._stopping
 
     def ring(self) -> None:
         """Have it look now; takes no lock."""
-        release(self._bell)
+        release(self._semaphore)
 
     def expect(self, *, at_once: bool = False) -> None:
         """Have it flush, now or when that is due; takes no lock."""
         if at_once or self._due is None:
             self._due = SYSTEM.monotonic_ns() + (0 if at_once else self._late)
-            release(self._bell)
+            release(self._semaphore)
 
     def stop(self) -> None:
         """Have it finish; takes no lock."""
         self._stopping = True
-        release(self._bell)
+        release(self._semaphore)
 
     def wait(self) -> None:
         """Wait for its end.
@@ -132,7 +132,7 @@ class Clerk:
     def run(self) -> None:
         """Do what there is to do until it is stopped; the thread's own."""
         while not self._stopping:
-            SYSTEM.wait(self._bell, self._due, self.name)
+            SYSTEM.wait(self._semaphore, self._due, self.name)
             try:
                 self._look()
             except Exception as problem:

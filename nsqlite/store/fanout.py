@@ -79,9 +79,9 @@ class KeptFanOut(FanOut[T]):
         name = record[2] + record[3]
         for shelf in self._awake:
             flow = shelf.flow
-            if flow.beyond:
+            if flow.backend_depth:
                 shelf.top = name  # one piece with the next line
-                flow.beyond += 1
+                flow.backend_depth += 1
             elif len(flow.ready) >= shelf.capacity:
                 shelf.take([record], awake=True)
             else:
@@ -147,7 +147,7 @@ class KeptFanOut(FanOut[T]):
         shelf = self.cabinet.held
         if self.is_flowing() and shelf.since < shelf.top:
             held.sweep()
-            beyond = held.beyond
+            beyond = held.backend_depth
             flows = self.queues
             for other in self.cabinet.shelves.values():
                 other.take_over(shelf, beyond, awake=other.flow in flows)
@@ -160,7 +160,7 @@ class KeptFanOut(FanOut[T]):
             self._hand_on_due(list(held.ready))
             # One piece:
             self.kept -= beyond
-            held.beyond = 0
+            held.backend_depth = 0
             shelf.since = shelf.top
             self._note_passing()
             shelf.decide()

@@ -64,7 +64,7 @@ class Letter(Base):
         names: their ids.
         size: the sum of the lengths of their bytes.
         due: until when they wait, on the clock's monotonic scale.
-        bell: what its put sleeps on.
+        semaphore: what its put sleeps on.
         bounded: the queues in which room is spoken for.
         moved: what is finished by this.
         origin: the shelf that it leaves, if a store keeps it.
@@ -78,7 +78,6 @@ class Letter(Base):
 
     __slots__ = (
         "accounts",
-        "bell",
         "bounded",
         "drafts",
         "due",
@@ -89,6 +88,7 @@ class Letter(Base):
         "origin",
         "records",
         "rows",
+        "semaphore",
         "settled",
         "shown",
         "size",
@@ -120,8 +120,8 @@ class Letter(Base):
         self.origin: Shelf | None = None
         self.accounts: int = 0
         self.source: Monitor | None = None
-        self.bell: Final = threading.Lock()
-        self.bell.acquire()
+        self.semaphore: Final = threading.Lock()
+        self.semaphore.acquire()
         self.settled: bool = False
         self.error: NSQLiteError | None = None
         self.shown: bool = False

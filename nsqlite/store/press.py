@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from nsqlite.clock import SYSTEM, release
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
-from nsqlite.lock import Lock, insist, make_lock
+from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message
 from nsqlite.store.cabinet import Account
 from nsqlite.store.clerk import Clerk
@@ -118,7 +118,7 @@ class Press:
             head = self.queue[0]
         except IndexError:  # somebody has written it
             return
-        release(head.bell)
+        release(head.semaphore)
         if head.told is not None:
             self._clerk.ring()
 
@@ -130,9 +130,9 @@ class Press:
                     return work(*args)
             finally:
                 if self.queue:
-                    insist(self._pass_on)
+                    ensure(self._pass_on)
         except BaseException:
-            insist(self._pass_on)
+            ensure(self._pass_on)
             raise
 
     # When
@@ -208,10 +208,10 @@ class Press:
         who shared it: the last to come writes for all.
         """
         if self._is_slow and len(self.queue) < self._crowd:
-            SYSTEM.wait(letter.bell, SYSTEM.monotonic_ns() + PATIENCE, "put()")
+            SYSTEM.wait(letter.semaphore, SYSTEM.monotonic_ns() + PATIENCE, "put()")
         while not letter.settled:
             if not self._attempt():
-                letter.bell.acquire()  # rung when it is settled, or to write itself
+                letter.semaphore.acquire()  # rung when it is settled, or to write itself
 
     def _attempt(self) -> bool:
         """Write the queue if nobody else is writing, and say whether."""
@@ -221,9 +221,9 @@ class Press:
                     return False
                 self._commit()
             finally:
-                insist(self.leave)
+                ensure(self.leave)
         except BaseException:
-            insist(self.leave)  # a signal may strike as `insist` begins
+            ensure(self.leave)  # a signal may strike as `ensure` begins
             raise
         return True
 
@@ -364,7 +364,7 @@ class Press:
             if letter.told is not None:
                 self._told.append(letter)
             letter.topic.settle_letter(letter)
-            release(letter.bell)
+            release(letter.semaphore)
         done = takewhile(SETTLED, self.queue.copy())
         del self.queue[: len(list(done))]
 
@@ -393,7 +393,7 @@ class Press:
             try:
                 self._write_all(topics)
             except BaseException:
-                insist(partial(self._restore, topics))
+                ensure(partial(self._restore, topics))
                 raise
         except StoreError as error:
             self._problem = error
@@ -490,7 +490,7 @@ class Press:
         except BaseException as error:
             if isinstance(error, StoreError):
                 self._problem = error
-            insist(partial(topic._monitor.call, _give_back, messages))
+            ensure(partial(topic._monitor.call, _give_back, messages))
             raise
 
     def _count(self, number: int, channel: int, messages: list[Message[Any]]) -> None:
@@ -505,7 +505,7 @@ class Press:
                 self._clerk.expect()  # to keep the store small, though nothing is left to write
         finally:
             if self.queue:
-                insist(self._pass_on)
+                ensure(self._pass_on)
 
 
 def taken(queue: deque[R]) -> Iterator[R]:

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.errors import InvalidMessage, StoreError
-from nsqlite.lock import insist
+from nsqlite.lock import ensure
 from nsqlite.message import Record, T
 from nsqlite.queue import Moved, OnDone
 from nsqlite.store.cabinet import Cabinet
@@ -104,9 +104,9 @@ class Putting(Topic[T]):
                 if alone and not (office.queue or self._settled):
                     name = self._put_alone(office, body)
             finally:
-                insist(office.leave)
+                ensure(office.leave)
         except BaseException:
-            insist(office.leave)  # a signal may strike as `insist` begins
+            ensure(office.leave)  # a signal may strike as `ensure` begins
             raise
         if name is not None and self._monitor.after:
             self._monitor.settle()
@@ -137,7 +137,7 @@ class Putting(Topic[T]):
             try:
                 push(record)
             except BaseException:
-                insist(partial(self._show_rest, record))
+                ensure(partial(self._show_rest, record))
                 raise
         return name
 
@@ -189,7 +189,7 @@ class Putting(Topic[T]):
         except StoreError:
             raise
         except BaseException:
-            insist(partial(self._show_later, record, row))
+            ensure(partial(self._show_later, record, row))
             raise
         return name
 
@@ -268,7 +268,9 @@ class Putting(Topic[T]):
     def _unread(self) -> list[Shelf]:
         """Return the shelves of bounded channels that are in the file in part; needs no lock."""
         flows = self._fan.queues
-        shelves = [flow.persistence for flow in flows if flow.beyond and flow.limit is not None]
+        shelves = [
+            flow.persistence for flow in flows if flow.backend_depth and flow.limit is not None
+        ]
         return [shelf for shelf in shelves if isinstance(shelf, Shelf)]
 
     def _bring_in(self) -> None:
@@ -362,7 +364,7 @@ class Putting(Topic[T]):
         letter = records
         letter.size = size
         drafts = letter.drafts
-        self._mint_into(letter.records, letter.names, list(map(BODY, drafts)))
+        self._add_records(letter.records, letter.names, list(map(BODY, drafts)))
         wall = None if due is None else self._cabinet.held.wall(due)
         letter.rows = list(
             zip(

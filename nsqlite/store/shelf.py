@@ -1,8 +1,8 @@
 """A shelf: the part of a queue that lies in the store, and what the store is still to hear of it.
 
-The rule: a message of the queue is in memory, or `beyond`: in the file alone, with a higher id than
-every one that came into memory in order.  What has happened to those in memory is noted by id, the
-last thing alone; so notes can be written late, together, and twice.
+The rule: a message of the queue is in memory, or in the file alone (`backend_depth` counts these),
+with a higher id than every one that came into memory in order.  What has happened to those in
+memory is noted by id, the last thing alone; so notes can be written late, together, and twice.
 
 Everything here expects the topic's lock, but for `read_ahead`, `fetch`, `settle`, `send` and what
 only tells.
@@ -200,9 +200,9 @@ class Shelf:
         if flow is None or not awake:
             self.top = last  # one piece with the next line
             self.asleep += count
-        elif flow.beyond or len(flow.ready) + count > self.capacity:
+        elif flow.backend_depth or len(flow.ready) + count > self.capacity:
             self.top = last  # one piece with the next line
-            flow.beyond += count
+            flow.backend_depth += count
             self.look()
         else:
             self.top = self.cursor = last  # one piece with the next line
@@ -231,7 +231,7 @@ class Shelf:
             self.asleep += count
         else:
             self.top = top  # one piece with the next line
-            flow.beyond += count
+            flow.backend_depth += count
             self.look()
 
     # What happens
@@ -282,7 +282,7 @@ class Shelf:
                 notes[record[2] + record[3]] = record[4] + 1, None
             if len(notes) >= MANY:
                 self._librarian.stir(many=True)
-        if self.flow is not None and self.flow.beyond:
+        if self.flow is not None and self.flow.backend_depth:
             self.look()
 
     def finished(self, messages: Iterable[Message[Any]]) -> None:
@@ -324,7 +324,7 @@ class Shelf:
     def look(self) -> None:
         """Have a page read if little is left in memory."""
         flow = self.flow
-        if flow is None or not flow.beyond or self.wanted or self.number is None:
+        if flow is None or not flow.backend_depth or self.wanted or self.number is None:
             return
         if len(flow.ready) <= self.capacity // 2:
             self.wanted = True
@@ -337,7 +337,7 @@ class Shelf:
     def read_ahead(self) -> None:
         """See `nsqlite.queue.Persistence`; the topic's lock is not held."""
         flow = self.flow
-        if flow is not None and flow.beyond and self._is_low(flow):
+        if flow is not None and flow.backend_depth and self._is_low(flow):
             self._librarian.read_ahead(self)
 
     def fetch(self) -> None:
@@ -359,7 +359,7 @@ class Shelf:
         """
         self.wanted = False
         flow = self.flow
-        if flow is None or not flow.beyond:
+        if flow is None or not flow.backend_depth:
             return None
         room = min(PAGE, self.capacity - len(flow.ready))
         if room <= 0:
@@ -376,16 +376,16 @@ class Shelf:
             more: whether there was more to read.
         """
         flow = self.flow
-        if flow is None or self.emptied != emptied or not flow.beyond:
+        if flow is None or self.emptied != emptied or not flow.backend_depth:
             return
         count = len(records)
         cursor = records[-1][2] + records[-1][3] if more else name_of(upto)
-        left = max(int(more), flow.beyond - count)
+        left = max(int(more), flow.backend_depth - count)
         if not more and cursor == self.top:
             left = 0  # whatever was counted: that was all
         # One piece, up to the call that follows:
         self.cursor = cursor
-        flow.beyond = left
+        flow.backend_depth = left
         flow.ready.extend(records)
         flow.feed()
         self.look()

@@ -71,7 +71,7 @@ class KeptTopic(Putting[T]):
         held.capacity = 0 if self._fan.held.limit is None else NO_LIMIT
         found = office.read_apart(stored.number, held) if stored.held else []
         apart = [(office.record(one), one[2]) for one in found]
-        self._fan.held.beyond = stored.held - len(apart)
+        self._fan.held.backend_depth = stored.held - len(apart)
         self._restore(self._fan.held, apart)
         with self._monitor.lock:
             self._monitor.perform(self._changed)  # whoever owns it has the observers told
@@ -214,7 +214,7 @@ class KeptTopic(Putting[T]):
         channel: KeptChannel[T] = KeptChannel((self.name, name), options, self._clock, self, shelf)
         flow = channel._queue
         shelf.capacity = self._office.mem_queue_size if flow.limit is None else NO_LIMIT
-        flow.beyond = max(0, shelf.asleep - len(apart))
+        flow.backend_depth = max(0, shelf.asleep - len(apart))
         shelf.asleep = 0
         shelf.counted = self._office.counts
         shelf.cursor = shelf.since

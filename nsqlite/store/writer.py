@@ -13,7 +13,7 @@ from itertools import chain
 from json import dumps
 from typing import Final
 
-from nsqlite.lock import insist
+from nsqlite.lock import ensure
 from nsqlite.store.schema import create_topic
 from nsqlite.store.statements import (
     BULK,
@@ -99,7 +99,7 @@ class Writer:
             write()
             connection.execute("COMMIT")
         except BaseException:
-            insist(self._roll_back)
+            ensure(self._roll_back)
             raise
 
     def _begin_read(self) -> None:

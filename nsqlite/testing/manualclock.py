@@ -13,7 +13,7 @@ from heapq import heappop, heappush, heapreplace
 from itertools import count
 from typing import Final, TypeAlias
 
-from nsqlite.clock import NEVER, Alarm, Bell, Loop, Timed, release
+from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, release
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_lock
 from nsqlite.options import LONGEST, SECOND, nanoseconds
@@ -25,17 +25,17 @@ _LOCK: Final = type(threading.Lock())
 class _Sleep:
     """One wait on a manual clock."""
 
-    __slots__ = ("bell", "due", "over", "who")
+    __slots__ = ("due", "over", "semaphore", "who")
 
-    def __init__(self, bell: Bell, due: int, who: str) -> None:
-        self.bell = bell
+    def __init__(self, semaphore: Semaphore, due: int, who: str) -> None:
+        self.semaphore = semaphore
         self.due = due
         self.who = who
         self.over = False
 
     def is_sound(self) -> bool:
         """Return whether nobody has rung for it yet."""
-        return not self.over and isinstance(self.bell, _LOCK) and self.bell.locked()
+        return not self.over and isinstance(self.semaphore, _LOCK) and self.semaphore.locked()
 
 
 class _Call:
@@ -44,7 +44,7 @@ class _Call:
     def __init__(self, release: Callable[[], object]) -> None:
         self.release = release
 
-    def acquire(self, blocking: bool = False, timeout: float = -1) -> bool:  # noqa: ARG002, FBT002 - a Bell's
+    def acquire(self, blocking: bool = False, timeout: float = -1) -> bool:  # noqa: ARG002, FBT002 - a Semaphore's
         """Return False, as nobody sleeps on it."""
         return False
 
@@ -199,13 +199,13 @@ class ManualClock:
         """See `nsqlite.Clock`.  What is due together acts in the order of attachment."""
         return _Attached(self, next(self._numbers), timed).expect
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         """See `nsqlite.Clock`.
 
         Raises:
             ClockStandsStill: every thread waits on this clock, and still does after `patience`.
         """
-        sleep = _Sleep(bell, NEVER if moment is None else moment, who)
+        sleep = _Sleep(semaphore, NEVER if moment is None else moment, who)
         try:
             with self._lock:
                 self._sleeps[sleep] = threading.get_ident()
@@ -239,7 +239,7 @@ class ManualClock:
         while self._elapsed < sleep.due:
             patience = 0.0 if self.autojump and self._jump() else self.patience
             stood = self._elapsed
-            if sleep.bell.acquire(timeout=patience):
+            if sleep.semaphore.acquire(timeout=patience):
                 return not sleep.over
             if self.autojump and self._next() != NEVER:
                 continue  # somebody was not at rest yet
@@ -302,7 +302,7 @@ class ManualClock:
             sleep.over = True
             if not thread:
                 self._forget(sleep)  # an alarm goes off once
-            release(sleep.bell)
+            release(sleep.semaphore)
 
     def _let_happen(self, target: int) -> None:
         """Let happen what is due by now in what is attached."""

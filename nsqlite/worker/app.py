@@ -68,8 +68,8 @@ class App:
         self.workers: list[Worker] = []
         self._timeout: Final = timeout
         self._factories: Final[list[Callable[[], Worker]]] = []
-        self._bell: Final = threading.Lock()
-        self._bell.acquire()
+        self._semaphore: Final = threading.Lock()
+        self._semaphore.acquire()
         self._signals = 0
         self._stopping = False
 
@@ -127,7 +127,7 @@ class App:
                     stack.callback(signal.signal, number, before)
             stack.enter_context(self)
             self._notice_end()  # of one that came before somebody listened
-            self._bell.acquire()
+            self._semaphore.acquire()
             broken = self._broken()
         if broken is not None:
             raise broken
@@ -140,16 +140,16 @@ class App:
         """End `run` if a worker broke, or all have ended."""
         workers = self.workers
         if self._broken() is not None or (workers and all(w._is_over() for w in workers)):
-            release(self._bell)
+            release(self._semaphore)
 
     def stop(self) -> None:
         """Have `run` come to its end; it does not wait for that."""
-        release(self._bell)
+        release(self._semaphore)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Stop at the first signal, at once at the second.  A signal handler: it takes no lock."""
         self._signals += 1
-        release(self._bell)
+        release(self._semaphore)
         if self._signals > 1 and self._stopping:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
@@ -191,7 +191,7 @@ class App:
 
     def _forget(self) -> None:
         self.workers = []
-        self._bell.acquire(blocking=False)  # a stop more is none for the next run
+        self._semaphore.acquire(blocking=False)  # a stop more is none for the next run
 
     def _stop_each(self, timeout: float) -> None:
         self._begin_stop(timeout)

@@ -152,5 +152,5 @@ def _send_home(
 
 def _rest(consumer: Consumer[Any], pause: int) -> None:
     """Wait so many nanoseconds."""
-    bell = ThreadWaiter[Any](consumer._monitor).bell
-    consumer._clock.wait(bell, consumer._now() + pause, "redrive()")
+    semaphore = ThreadWaiter[Any](consumer._monitor).semaphore
+    consumer._clock.wait(semaphore, consumer._now() + pause, "redrive()")

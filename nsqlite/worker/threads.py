@@ -26,17 +26,17 @@ class ThreadRunner:
         supervisor: what they act on.
     """
 
-    __slots__ = ("_bell", "_clock", "_consumer", "_handler", "_threads", "supervisor")
+    __slots__ = ("_clock", "_consumer", "_handler", "_semaphore", "_threads", "supervisor")
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make the threads; see `start`."""
         self._handler: Final = plan.handler
         self._consumer: Final = consumer
         self._clock: Final = consumer._clock
-        self._bell: Final = threading.Lock()
-        self._bell.acquire()
+        self._semaphore: Final = threading.Lock()
+        self._semaphore.acquire()
         self.supervisor: Final = Supervisor(
-            plan, consumer, overdue="left behind", wake=partial(release, self._bell)
+            plan, consumer, overdue="left behind", wake=partial(release, self._semaphore)
         )
         self._threads: Final = [
             threading.Thread(target=self._serve, args=(slot,), name=slot.name, daemon=True)
@@ -135,7 +135,7 @@ class ThreadRunner:
         while (moment := self.supervisor.act()) is not None:
             until = None if moment == NEVER else moment
             try:
-                self._clock.wait(self._bell, until, "the supervisor of a worker")
+                self._clock.wait(self._semaphore, until, "the supervisor of a worker")
             except ClockStandsStill:
                 pass  # for who waits for this worker
 

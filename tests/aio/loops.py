@@ -168,7 +168,7 @@ def traces(topic: Topic[Any]) -> dict[str, int]:
         found[f"{name}: threads"] = len(waiters.threads)
         found[f"{name}: watcher"] = waiters.watcher is not None
         found[f"{name}: handed"] = len(waiters.handed)
-        found[f"{name}: told"] = len(waiters.told)
+        found[f"{name}: told"] = len(waiters.notified)
         for loop, timer in waiters.timers.items():
             assert isinstance(loop, asyncio.AbstractEventLoop)
             if not loop.is_closed():

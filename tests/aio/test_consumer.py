@@ -43,7 +43,7 @@ from nsqlite import (
     aio,
 )
 from nsqlite.aio.consumer import _lose
-from nsqlite.clock import Bell
+from nsqlite.clock import Semaphore
 from nsqlite.testing import ManualClock
 from nsqlite.waiting import ThreadWaiter
 
@@ -486,9 +486,9 @@ def test_threads_that_are_interrupted_give_back_in_order(order: tuple[int, ...])
     class Interrupting(TellingManualClock):
         """A clock whose waits end by an exception, when they are told to."""
 
-        def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+        def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
             event = events.pop(0)  # before the test goes on, which waits for the call below
-            assert super().wait(bell, moment, who)
+            assert super().wait(semaphore, moment, who)
             assert event.wait(PATIENCE)
             raise KeyboardInterrupt
 

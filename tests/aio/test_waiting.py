@@ -65,7 +65,8 @@ async def test_who_waits_belongs_to_a_loop() -> None:
     scene = Scene()
     waiter = scene.waiter()
     assert asyncio.get_running_loop() is waiter.loop
-    assert (None, None, None, False) == (waiter.bell, waiter.owner, waiter.message, waiter.gone)
+    assert (None, None, None) == (waiter.semaphore, waiter.owner, waiter.message)
+    assert not waiter.gone
 
 
 @in_loop

@@ -20,7 +20,7 @@ SECOND = 1000 * MILLISECOND
 
 
 class HandClock:
-    """A `Clock` that stands until it is moved; whoever waits on it waits for its bell alone.
+    """A `Clock` that stands until it is moved; whoever waits on it waits for its semaphore alone.
 
     Attributes:
         now: its reading, in a list of one: `now[0] += step` moves it.
@@ -35,10 +35,10 @@ class HandClock:
         self.monotonic_ns: Callable[[], int] = partial(self.now.__getitem__, 0)
         self.time_ns = time.time_ns
 
-    def wait(self, bell: Any, *_args: Any, **_kwargs: Any) -> bool:
-        """Wait for the bell, and say that somebody does."""
+    def wait(self, semaphore: Any, *_args: Any, **_kwargs: Any) -> bool:
+        """Wait for the semaphore, and say that somebody does."""
         self.asleep.release()
-        return bool(bell.acquire())
+        return bool(semaphore.acquire())
 
     def alarm(self, *_args: Any, **_kwargs: Any) -> Any:
         """Have a function called in a loop: none runs on this clock."""

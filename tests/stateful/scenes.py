@@ -86,19 +86,19 @@ class Stuck(Exception):
 
 
 class Cue:
-    """A bell for the struck thread: instead of its sleep the next part of the script is played."""
+    """A semaphore for the struck thread: instead of its sleep the script's next part is played."""
 
-    def __init__(self, stage: "Stage", bell: Any) -> None:
+    def __init__(self, stage: "Stage", semaphore: Any) -> None:
         self._stage = stage
-        self._bell = bell
-        self.release = bell.release
+        self._semaphore = semaphore
+        self.release = semaphore.release
 
     @strike_also
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> Any:  # noqa: ARG002, FBT002 - a Bell's
-        if self._bell.acquire(blocking=False):
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> Any:  # noqa: ARG002, FBT002 - a Semaphore's
+        if self._semaphore.acquire(blocking=False):
             return True
         self._stage.play()
-        return self._bell.acquire(blocking=False)
+        return self._semaphore.acquire(blocking=False)
 
 
 class Sleeper:
@@ -122,7 +122,7 @@ class Sleeper:
         self.over = False
         self._stage = stage
         self._call = call
-        self._bell: Any = None
+        self._semaphore: Any = None
         self._news: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._go: queue.SimpleQueue[None] = queue.SimpleQueue()
         threading.Thread(target=self._run, daemon=True).start()
@@ -140,16 +140,16 @@ class Sleeper:
     def _hear(self) -> None:
         self.over = self._news.get(timeout=BOUND)
 
-    def sleep(self, bell: Any) -> None:
+    def sleep(self, semaphore: Any) -> None:
         """Sleep, as the sleeper."""
-        self._bell = bell
+        self._semaphore = semaphore
         self._news.put(False)
         self._go.get()
 
     def look(self) -> None:
         """Let it look; it sleeps on if nobody has rung."""
-        if not self.over and self._bell.acquire(blocking=False):
-            self._bell.release()
+        if not self.over and self._semaphore.acquire(blocking=False):
+            self._semaphore.release()
             self._go.put(None)
             self._hear()
 
@@ -236,14 +236,14 @@ class Stage(ManualClock):
         with contextlib.suppress(NSQLiteError):
             aside(self.script.pop(0))
 
-    def wait(self, bell: Any, *rest: Any, **options: Any) -> bool:
+    def wait(self, semaphore: Any, *rest: Any, **options: Any) -> bool:
         """See `nsqlite.Clock`."""
         sleeper = self.sleepers.get(threading.get_ident())
         if sleeper is None:
-            bell = Cue(self, bell)
+            semaphore = Cue(self, semaphore)
         else:
-            sleeper.sleep(bell)
-        return super().wait(bell, *rest, **options)
+            sleeper.sleep(semaphore)
+        return super().wait(semaphore, *rest, **options)
 
 
 class Scene:

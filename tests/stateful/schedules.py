@@ -15,7 +15,7 @@ How the scheduler sees that a thread blocks:
 
 - On a lock: while a scene is on, `threading.RLock` makes a `StagedLock`.  It is taken only when it
   is free; who finds it taken leaves the stage.
-- In a wait: `StagedClock.wait` leaves the stage until the bell was rung or its time is over.
+- In a wait: `StagedClock.wait` leaves the stage until the semaphore was rung or its time is over.
 
 When neither thread can go on, time passes up to the next end of a wait.  When there is none either,
 `Stuck` is raised in the thread that would sleep for ever.
@@ -38,7 +38,7 @@ from unittest import mock
 import attrs
 from helpers import PATIENCE
 
-from nsqlite.clock import NEVER, Alarm, Bell, Loop, Timed
+from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed
 
 SECOND: Final = 1_000_000_000
 LONGEST: Final = 100_000  # places that one run may pass before it counts as endless
@@ -366,15 +366,15 @@ class StagedClock:
     def _now(self) -> int:
         return self._scheduler.now
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:  # noqa: ARG002 - Clock's
         def rung() -> bool:
-            if not bell.acquire(blocking=False):
+            if not semaphore.acquire(blocking=False):
                 return False
-            bell.release()  # it was only looked at
+            semaphore.release()  # it was only looked at
             return True
 
         self._scheduler.wait(rung, NEVER if moment is None else moment)
-        return bell.acquire(blocking=False)
+        return semaphore.acquire(blocking=False)
 
     def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
         raise NotImplementedError("there are no event loops on the stage")

@@ -1153,8 +1153,8 @@ class Sleeper(Counter):
     def __init__(self, clock: StagedClock) -> None:
         super().__init__(clock)
         self.clock = clock
-        self.bell = threading.Lock()
-        self.bell.acquire()
+        self.semaphore = threading.Lock()
+        self.semaphore.acquire()
         self.asleep = False
         self.calls = (self.work, self.ring)
 
@@ -1162,12 +1162,12 @@ class Sleeper(Counter):
         if not self.count:
             pause()
             self.asleep = True
-            self.clock.wait(self.bell, None, "a test")
+            self.clock.wait(self.semaphore, None, "a test")
 
     def ring(self) -> None:
         self.count = 1
         if self.asleep:
-            self.bell.release()
+            self.semaphore.release()
 
     def outcome(self, run: Run) -> str:
         return ", ".join(told(result) for result, _ in run.results)

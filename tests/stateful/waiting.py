@@ -1,8 +1,8 @@
 """A slow, obvious channel with tasks that wait for it, to compare the real one with.
 
 The rule: everything is a list that is gone through, and a task is a generator that yields where it
-waits.  There is no lock, wheel, short path, bell or event loop; `agenda` says who goes on at the
-loop's next turn, in which order.
+waits.  There is no lock, wheel, semaphore or event loop; `agenda` says who goes on at the loop's
+next turn, in which order.
 
 Times are integer nanoseconds since the model began.
 """

@@ -21,7 +21,7 @@ def test_a_letter_begins_unreserved(path: Path) -> None:
         assert ([], [], [], 0) == (letter.records, letter.rows, letter.names, letter.size)
         assert (False, False, None) == (letter.settled, letter.shown, letter.error)
         assert (None, (), None, None) == (letter.due, letter.bounded, letter.moved, letter.only)
-        assert letter.bell.locked()
+        assert letter.semaphore.locked()
         assert "a put to topic 'orders' has failed" == letter.what
         letter.moved = (scene.channel()._queue, [])
         assert "a move to topic 'orders' has failed" == letter.what

@@ -250,7 +250,7 @@ def test_a_count_that_was_wrong_is_put_right(path: Path) -> None:
     """Where the file has fewer messages than were counted, whoever asks comes to an end."""
     with Scene(path) as scene:
         channel = scene.channel()
-        channel._queue.beyond = 5
+        channel._queue.backend_depth = 5
         with pytest.raises(Empty):
             Consumer(channel).get(timeout=0)
         assert 0 == channel.depth
@@ -264,7 +264,7 @@ def test_more_than_was_counted(path: Path) -> None:
     with Scene(path, mem_queue_size=1) as scene:
         channel = scene.channel()
         channel.peek()
-        channel._queue.beyond = 1
+        channel._queue.backend_depth = 1
         assert numbered(1, 2, 3) == bodies(channel)
 
 
@@ -672,10 +672,10 @@ def test_reading_ahead_begins_at_half(path: Path) -> None:
         flow = full_channel(scene, 10)
         reads = len(scene.spy.reads)
         consumer.get(timeout=0)
-        assert [3, 6] == [len(flow.ready), flow.beyond]
+        assert [3, 6] == [len(flow.ready), flow.backend_depth]
         assert reads == len(scene.spy.reads)
         assert b"1" == consumer.get(timeout=0).body
-        assert [3, 5] == [len(flow.ready), flow.beyond]
+        assert [3, 5] == [len(flow.ready), flow.backend_depth]
         assert [("read", threading.get_ident())] == scene.spy.reads[reads:]
 
 
@@ -686,7 +686,7 @@ def test_take_reads_ahead(path: Path) -> None:
         flow = full_channel(scene, 10)
         consumer.take(1)
         assert [b"1"] == [message.body for message in consumer.take(1)]
-        assert [3, 5] == [len(flow.ready), flow.beyond]
+        assert [3, 5] == [len(flow.ready), flow.backend_depth]
 
 
 def test_a_loop_does_not_read_ahead(path: Path) -> None:
@@ -701,7 +701,7 @@ def test_a_loop_does_not_read_ahead(path: Path) -> None:
                 consumer.get(timeout=0)
 
         asyncio.run(get())
-        until(lambda: flow.beyond == 4)
+        until(lambda: flow.backend_depth == 4)
         assert 4 == len(flow.ready)
         assert threading.get_ident() not in {thread for _, thread in scene.spy.reads[reads:]}
 
@@ -720,7 +720,7 @@ def test_who_cannot_read_ahead_gets_what_is_there(path: Path) -> None:
 
         scene.spy.before = fail
         assert b"1" == consumer.get(timeout=0).body
-        until(lambda: [4, 4] == [len(flow.ready), flow.beyond])
+        until(lambda: [4, 4] == [len(flow.ready), flow.backend_depth])
 
 
 def test_a_signal_while_it_reads_ahead(path: Path) -> None:
@@ -732,7 +732,7 @@ def test_a_signal_while_it_reads_ahead(path: Path) -> None:
         scene.spy.once(throw(KeyboardInterrupt()), ("read",))
         with pytest.raises(KeyboardInterrupt):
             consumer.get(timeout=0)
-        until(lambda: [4, 5] == [len(flow.ready), flow.beyond])
+        until(lambda: [4, 5] == [len(flow.ready), flow.backend_depth])
         assert numbered(*range(1, 10)) == finished(consumer.get(timeout=1) for _ in range(9))
 
 

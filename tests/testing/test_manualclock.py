@@ -268,12 +268,12 @@ def test_a_forgotten_topic_has_no_deadlines() -> None:
 def test_a_wait_for_a_moment_that_has_come_is_over_at_once() -> None:
     """A wait that was decided on before a move of the clock and begins after it is not too long."""
     clock = ManualClock()
-    bell = threading.Lock()
-    bell.acquire()
-    assert not clock.wait(bell, 0, "nobody")
+    semaphore = threading.Lock()
+    semaphore.acquire()
+    assert not clock.wait(semaphore, 0, "nobody")
     moment = clock.monotonic_ns() + 2 * SECOND
     clock.advance(2)
-    assert not clock.wait(bell, moment, "nobody")
+    assert not clock.wait(semaphore, moment, "nobody")
     assert 2 * SECOND == clock.monotonic_ns()
 
 

@@ -5,7 +5,7 @@ from typing import assert_type
 
 import nsqlite
 from nsqlite import Broker, Clock, Consumer, Topic, TopicOptions
-from nsqlite.clock import Alarm, Bell, Loop, Timed
+from nsqlite.clock import Alarm, Loop, Semaphore, Timed
 from nsqlite.store import Batch, Found, Row, Storage, StoredTopic
 from nsqlite.testing import FaultyStore, ManualClock, MemoryStorage, StorageContract
 
@@ -27,9 +27,9 @@ class FastClock:
         """See `nsqlite.Clock`."""
         return self._clock.time_ns() * 1000
 
-    def wait(self, bell: Bell, moment: int | None, who: str) -> bool:
+    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         """See `nsqlite.Clock`."""
-        return self._clock.wait(bell, None if moment is None else moment // 1000, who)
+        return self._clock.wait(semaphore, None if moment is None else moment // 1000, who)
 
     def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
         """See `nsqlite.Clock`."""

@@ -234,11 +234,11 @@ def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
     left = waiters.copy()
 
     def wait(_message: Message[Any]) -> None:
-        bell = left.pop().bell
+        semaphore = left.pop().semaphore
         begun.release()
         while not over.is_set():
             with contextlib.suppress(ClockStandsStill):
-                scene.clock.wait(bell, None, "a handler")
+                scene.clock.wait(semaphore, None, "a handler")
 
     for channel in ("billing", "shipping"):
         scene.declare(wait, channel)
@@ -464,9 +464,9 @@ def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:
     """An app without handlers has no workers that could end, so nothing rings `run` but a stop."""
     with scene.app as app:
         app._notice_end()
-        rung = [not app._bell.locked()]
+        rung = [not app._semaphore.locked()]
         app.stop()
-        rung.append(not app._bell.locked())
+        rung.append(not app._semaphore.locked())
     assert [False, True] == rung
 
 
@@ -500,7 +500,7 @@ def test_a_worker_that_ends_before_the_next_has_begun_ends_no_run(
     with contextlib.ExitStack() as stack:
         stack.push(scene.app.__exit__)
         assert [False, True] == [worker.running for worker in scene.app.workers]
-        assert scene.app._bell.locked()
+        assert scene.app._semaphore.locked()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -554,7 +554,7 @@ def test_a_worker_that_breaks_in_a_block_is_left_to_who_wrote_it(
         assert worker._runner is not None
         worker._runner.wait()
         assert isinstance(worker.broken, SystemExit)
-    assert app._bell.locked()
+    assert app._semaphore.locked()
 
 
 @in_loop
@@ -564,7 +564,7 @@ async def test_a_block_in_a_loop_does_not_end_the_next_run() -> None:
     scene.declare(nothing)
     async with scene.app as app:
         app.stop()
-    assert ([], True) == (app.workers, app._bell.locked())
+    assert ([], True) == (app.workers, app._semaphore.locked())
 
 
 def test_a_worker_that_ends_late_does_not_end_the_next_run(scene: Scene) -> None:
@@ -573,4 +573,4 @@ def test_a_worker_that_ends_late_does_not_end_the_next_run(scene: Scene) -> None
     with scene.app as app:
         [worker] = app.workers
     worker.when_over()
-    assert app._bell.locked()
+    assert app._semaphore.locked()

@@ -129,10 +129,10 @@ def test_a_clock_that_stands_still_stops_no_thread() -> None:
     scene.runner.start()
     scene.clock.until_waiting("the supervisor of a worker")
     scene.clock.until_waiting("get() on")
-    bell: Waiter[Any] = ThreadWaiter(scene.topic._monitor)
+    semaphore: Waiter[Any] = ThreadWaiter(scene.topic._monitor)
     for _ in range(3):
         with pytest.raises(ClockStandsStill, match="the test waits for ever"):
-            scene.clock.wait(bell.bell, None, "the test")
+            scene.clock.wait(semaphore.semaphore, None, "the test")
     scene.topic.put(b"order")
     assert ["RDY 1", "FIN"] == scene.consumer.noted(2)
     scene.stop()
