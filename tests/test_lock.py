@@ -27,7 +27,6 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 def clean() -> Iterator[None]:
     """See to it that no test leaves a lock that is taken around forks."""
     yield
-    gc.collect()
     assert {} == lock._forking
 
 
@@ -44,7 +43,7 @@ def others_see_free(one: Lock) -> bool:
     return taken.wait(PATIENCE)
 
 
-# Insist
+# Ensure
 
 
 def test_a_step_is_made_once() -> None:

@@ -76,18 +76,18 @@ FULL = Scale(
 )
 
 QUICK = Scale(
-    messages=2_000,
+    messages=1_000,
     trips=100,
-    many=20_000,
-    deferred=2_000,
+    many=5_000,
+    deferred=500,
     traced=2_000,
-    topics=400,
+    topics=100,
     pairs=2,
     long_pairs=1,
-    timers=20_000,
-    stored=1_000,
+    timers=5_000,
+    stored=300,
     store_pairs=1,
-    watched=0.3,
+    watched=0.1,
 )
 
 
