@@ -14,6 +14,10 @@ consumers; what a consumer does not finish is delivered again.
 What is cited as "NSQ semantics §9" or "NSQ client §4" is a document of this package:
 `python -m nsqlite semantics` shows it.
 
+Public are the names of this package and of `nsqlite.aio`, `nsqlite.worker`, `nsqlite.store` and
+`nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The other modules are what these are made of,
+to be read and not to be built on.
+
 To read the source, begin with errors.py and follow the last line of each docstring.
 
 Next: _version.py

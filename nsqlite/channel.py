@@ -11,7 +11,6 @@ Next: fanout.py
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
@@ -295,8 +294,11 @@ class Channel(Uncopyable, Generic[T]):
         self._readers[weakref.ref(reader, self._gone)] = None
 
     def _gone(self, known: weakref.ref[Any]) -> None:
-        """Take note that a consumer was forgotten; called by a finaliser, so it takes no lock."""
-        self._monitor.put_off(partial(self._part, known))
+        """Take note that a consumer was forgotten; called by a finaliser, so it takes no lock.
+
+        It needs no name of this module, which has none any more when an interpreter ends.
+        """
+        self._monitor.put_off(lambda: self._part(known))
 
     def _part(self, known: weakref.ref[Any]) -> None:
         """Forget a consumer; an ephemeral channel goes with its last one (NSQ semantics §14)."""

@@ -58,7 +58,7 @@ class Waiter(Generic[T]):
         gone: its wait was interrupted; it takes nothing any more.
         semaphore: what a thread sleeps on, a lock that is held while there is nothing to see; None
             for a call that is woken by `wake`.
-        hand: whether it is handed a message; else it is only told that there is one.
+        hand: whether it is handed a message; else it is only notified that there is one.
     """
 
     __slots__ = ("_monitor", "gone", "message", "owner", "semaphore")
@@ -117,7 +117,7 @@ class WaitQueue(Generic[T]):
         parked: those whose consumer's window is full, by consumer.
         threads: those of both that are threads.
         handed: the messages that were handed over and not claimed yet, each with its waiter.
-        notified: the consumers that were told of a ready message by `Consumer.when_ready`, each
+        notified: the consumers that `Consumer.when_ready` has told of a ready message, each
             with how many it had been given by then; it has asked for it when it is given more.
         watcher: which of these wakes for the channel's deadlines; None if there are none.
         timers: what does so in event loops, by loop.
@@ -160,7 +160,7 @@ class WaitQueue(Generic[T]):
         return message
 
     def notify_ready(self, waiter: Waiter[T], ready: int) -> bool:
-        """Tell one who only wants to be told, unless all that is ready was told to others."""
+        """Notify one who only wants to know, unless others were notified of all that is ready."""
         owner = weakref.ref(waiter.owner)
         delivered: int = waiter.owner._delivered
         if len(self.notified) >= ready and self.count_notified() >= ready:
@@ -174,12 +174,12 @@ class WaitQueue(Generic[T]):
         return True
 
     def forget_notified(self, owner: Any) -> None:
-        """Take note that a consumer has asked for what it was told of, or will not."""
+        """Take note that a consumer has asked for what it was notified of, or will not."""
         if self.notified:
             self.notified.pop(weakref.ref(owner), None)
 
     def count_notified(self) -> int:
-        """Return how many were told of something and have been given nothing since."""
+        """Return how many were notified and have been given nothing since."""
         for other, before in list(self.notified.items()):
             owner = other()
             if owner is None or owner._delivered != before or owner._is_full():
@@ -278,7 +278,7 @@ class WaitQueue(Generic[T]):
         return [*self.able, *(waiter for parked in self.parked.values() for waiter in parked)]
 
     def notify_all(self) -> None:
-        """Have everybody look again who can; who is only told once is told when it is time."""
+        """Have everybody look again who can; who is only notified is so when it is time."""
         for waiter in [one for one in self.everybody() if one.hand]:
             waiter.notify()
 

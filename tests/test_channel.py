@@ -1,5 +1,6 @@
 """A channel: its consumers, looking inside, steering, its end."""
 
+import dis
 import gc
 import logging
 from typing import Any
@@ -8,7 +9,19 @@ import pytest
 from helpers import Call, TellingClock, TellingManualClock
 
 import nsqlite
-from nsqlite import Broker, Closed, Consumer, Empty, Event, InvalidOption, Kind, NotInFlight, Topic
+from nsqlite import (
+    Broker,
+    Channel,
+    Closed,
+    Consumer,
+    Empty,
+    Event,
+    InvalidOption,
+    Kind,
+    NotInFlight,
+    Topic,
+)
+from nsqlite.monitor import Monitor
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 
@@ -513,6 +526,17 @@ def test_a_forgotten_consumer_is_not_counted() -> None:
     gc.collect()
     consumer = Consumer(channel)
     assert [consumer.client_id] == [client.client_id for client in channel.stats().clients]
+
+
+def test_a_consumer_that_goes_when_the_interpreter_ends() -> None:
+    """What notes that a consumer has gone uses no module's names, which may be cleared by then."""
+    lines = [
+        instruction.argval
+        for function in (Channel._gone, Monitor.put_off)
+        for instruction in dis.get_instructions(function)
+        if instruction.opname == "LOAD_GLOBAL"
+    ]
+    assert [] == lines
 
 
 def test_a_consumer_forgotten_in_the_middle_of_a_call() -> None:

