@@ -335,10 +335,13 @@ class Topic(Uncopyable, Generic[T]):
         """Return what brings a record to several channels, or a bounded one, and what it is given.
 
         Returns:
-            None instead of a function if there is no channel or no room, or if a signal handler has
-            changed anything of that meanwhile: no more calls are made before it is used.
+            None instead of a function if there is no channel or no room, in the middle of an
+            operation, or if a signal handler has changed anything of that meanwhile: no more calls
+            are made before it is used.
         """
         fan = self._fan
+        if self._monitor.state:
+            return None, record  # an operation that this came into may be making messages ready
         if fan.accepted >= self._monitor.room_until:
             fan.look_for_room()
         appends = fan.appends

@@ -26,6 +26,7 @@ from nsqlite import (
     Topic,
 )
 from nsqlite.clock import Semaphore
+from nsqlite.delayqueue import DelayQueue
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, Ids
 from nsqlite.monitor import BUSY, Monitor
@@ -1245,6 +1246,25 @@ def test_what_a_pause_held_takes_room() -> None:
     with pytest.raises(Full):
         topic.put("third")
     assert ["first", "second"] == bodies(channel)
+
+
+def test_a_put_inside_of_an_operation_looks_for_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put that comes into an operation leaves it to the next one to look, when that is over."""
+    clock = ManualClock()
+    topic: Topic[Any] = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    topic.put("deferred", delay=5)
+
+    def nested() -> None:
+        with pytest.raises(Reentered):
+            topic.put("nested")
+
+    after(monkeypatch, DelayQueue, "expire", nested)
+    clock.advance(5)
+    topic._check()
+    with pytest.raises(Full):
+        topic.put("last")
+    assert ["deferred"] == bodies(channel)
 
 
 def test_a_requeue_inside_of_a_put_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
