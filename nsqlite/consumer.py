@@ -308,14 +308,17 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def _is_nothing(self) -> bool:
         """Say whether there is nothing to get and nothing to be done first; takes the lock."""
         queue = self._queue
+        monitor = self._monitor
         with self._lock:
-            return not (
+            now = self._now()
+            nothing = not (
                 queue.ready
                 or queue.backend_depth
-                or self._monitor.state
-                or self._now() >= queue.due
                 or queue.waiters.notified
+                or now >= queue.due
+                or monitor.state
             )
+        return nothing and not monitor.after  # a handler may have come in, and left something to do
 
     def _nothing(self) -> Empty | Closed:
         """Return the error that tells why there is nothing; needs no lock."""
@@ -358,31 +361,34 @@ class AnyConsumer(Uncopyable, Generic[T]):
         queue = self._queue
         monitor = self._monitor
         done = False
+        leaving: tuple[Message[T], ...] = ()
         try:
-            with self._lock:
-                if message._consumer is self and not (
-                    monitor.state
-                    or (queue.parked and self in queue.parked)
-                    or (
-                        (monitor.joins or queue.draining)  # it may be the last one
-                        and not (queue.ready or queue.deferred.count)
-                        and self._delivered - self._allowed + self._window <= 1
-                    )
-                ):
-                    # One piece, up to the call; if that is struck, it is made again:
-                    del message._page[message]
-                    done = True
-                    self._allowed += 1
-                    if not (queue.followed or monitor.after):
-                        return
-                    if queue.followed:
-                        queue.leaving = (message,)
-                        queue.recover_leaving()
-            if monitor.after:
-                monitor.settle()
+            try:
+                with self._lock:
+                    if message._consumer is self and not (
+                        monitor.state
+                        or (queue.parked and self in queue.parked)
+                        or (
+                            (monitor.joins or queue.draining)  # it may be the last one
+                            and not (queue.ready or queue.deferred.count)
+                            and self._delivered - self._allowed + self._window <= 1
+                        )
+                    ):
+                        # One piece, up to the call; if that is struck, it is made again:
+                        del message._page[message]
+                        done = True
+                        self._allowed += 1
+                        if not queue.followed:
+                            return
+                        leaving = (message,)
+                        queue.let_go(leaving)
+                        leaving = ()
+            finally:
+                if monitor.after and done:  # else what follows settles
+                    monitor.settle()
         except BaseException as error:
             if done or not isinstance(error, KeyError | AttributeError):
-                ensure(partial(monitor.call, queue.recover_leaving))
+                ensure(partial(monitor.call, queue.let_go, leaving))
                 raise
             # Else it is stale, or no message at all: what follows tells.
         if not done:
@@ -705,9 +711,7 @@ class Consumer(AnyConsumer[T]):
 
     # Getting
 
-    def get(  # noqa: C901 - one path, on which each thing that is unusual is one test
-        self, timeout: float | None = None
-    ) -> Message[T]:
+    def get(self, timeout: float | None = None) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
 
         Args:
@@ -734,29 +738,30 @@ class Consumer(AnyConsumer[T]):
         if ready:
             message: Message[T] = Message()
             try:
-                with self._lock:
-                    now = self._now()
-                    if (
-                        (now < self._fresh or queue.renew(self, now))
-                        and ready
-                        and self._delivered < self._allowed
-                        and not (monitor.state or monitor.putters)
-                        and (page := self._page).open  # a handler may have let time pass since
-                    ):
-                        message._record = ready[0]
-                        message._consumer = self
-                        message._page = page
-                        # One piece, but for what follows it:
-                        self._delivered += 1
-                        page[message] = self._due
-                        del ready[0]
-                        if not (queue.followed or monitor.after):
-                            return message
-                        taken = True
-                        if queue.followed:
+                try:
+                    with self._lock:
+                        now = self._now()
+                        if (
+                            (now < self._fresh or queue.renew(self, now))
+                            and ready
+                            and self._delivered < self._allowed
+                            and not (monitor.state or monitor.putters)
+                            and (page := self._page).open  # a handler may have let time pass since
+                        ):
+                            message._record = ready[0]
+                            message._consumer = self
+                            message._page = page
+                            # One piece; what follows is undone by `_forsake`:
+                            self._delivered += 1
+                            page[message] = self._due
+                            del ready[0]
+                            if not queue.followed:
+                                return message
+                            taken = True
                             queue.follow_delivery(message, self._due)
-                if monitor.after:
-                    monitor.settle()
+                finally:
+                    if monitor.after:
+                        monitor.settle()
             except BaseException:
                 ensure(partial(self._forsake, message, None))  # it never reached its caller
                 raise
@@ -944,4 +949,6 @@ class Consumer(AnyConsumer[T]):
             self._delivered += 1
             page[following] = self._due
             del queue.ready[0]
+        if monitor.after:
+            monitor.settle()
         return following

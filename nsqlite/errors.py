@@ -196,9 +196,10 @@ class Empty(NSQLiteError, queue.Empty):
     @property
     def why(self) -> str:
         """What the channel has instead; see the class."""
-        if not isinstance(self._why, str):
-            self._why = self._why()
-        return self._why
+        why = self._why
+        if not isinstance(why, str):
+            why = self._why = why()
+        return why
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.channel, self.why)

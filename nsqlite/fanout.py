@@ -15,6 +15,7 @@ Next: topic.py
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Final, Generic
 
 from nsqlite.clock import Clock
@@ -26,8 +27,7 @@ from nsqlite.options import Options
 from nsqlite.queue import Moved, Queue
 from nsqlite.waiting import Waiter
 
-LOOKING: Final = -1
-"""`Monitor.room_until` while somebody looks."""
+_looks: Final = count(1)
 
 UNBOUNDED: Final = 1 << 62
 """How many messages there is room for where nothing is bounded."""
@@ -49,7 +49,7 @@ class FanOut(Generic[T]):
         excess: what the queues have to drop for the put under way.
         appends: what brings a record that is ready to each of the queues; empty where there is more
             to do for it, or the topic is over.
-        append: the only one of these, if there is one; else None.
+        append: the only one of these, if there is only one; else None.
         readies: where the queues have what is ready, but for those that a store keeps.
         bounded: those of these queues that have a limit.
         stale: the four above are to be found anew; meanwhile there are no `appends`.
@@ -149,13 +149,17 @@ class FanOut(Generic[T]):
     # Room
 
     def look_for_room(self) -> None:
-        """Find out how many more messages may be put before this is to be called again."""
+        """Find out how many more messages may be put before this is to be called again.
+
+        If a handler comes in and changes anything of it, the next put looks again.
+        """
         monitor = self._monitor
         accepted = self.accepted
-        monitor.room_until = LOOKING
+        mine = -next(_looks)
+        monitor.room_until = mine
         room = self.room_left()
-        if monitor.room_until == LOOKING and self.accepted == accepted:
-            monitor.room_until = accepted + room  # else a handler has changed it; it is seen to
+        if monitor.room_until == mine and self.accepted == accepted:
+            monitor.room_until = accepted + room
 
     def room_left(self) -> int:
         """Return how many ready messages have room in each queue; none before a blocked put."""
@@ -166,10 +170,10 @@ class FanOut(Generic[T]):
             left = (queue.limit or 0) - len(queue.ready) - queue.backend_depth - queue.reserved
             if left < room:  # noqa: PLR1730 - a third of what min() costs
                 room = left
-        return room
+        return max(room, 0)
 
     def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
-        """Judge whether there is room for so many more ready messages.
+        """Look whether there is room for so many more ready messages.
 
         Returns:
             None if there is; else what a put raises that cannot wait any longer.
@@ -192,7 +196,7 @@ class FanOut(Generic[T]):
     def _check(self) -> None:
         """Check what must always hold."""
         until = self._monitor.room_until
-        if until > self.accepted:
+        if until > self.accepted and not self.stale:
             assert until - self.accepted <= self.room_left(), "a put would not look for room"
 
     # Blocked puts

@@ -14,9 +14,10 @@ if it is interrupted it leaves `state` at `INTERRUPTED`, and `recover` completes
 lock or before the next operation.  What an operation refuses, having changed nothing, it raises by
 way of `refuse`; all else that comes out of it is an interruption.
 
-What follows the lock (`settle`) is called in place wherever the lock is released, inside of a `try`
-that has it made again: a function for both could be struck as it begins, and somebody would sleep
-on.
+What follows the lock (`settle`) is called in place wherever calls are made under the lock, in a
+`finally`, guarded by a `try` that has it made again: a function for both could be struck as it
+begins, and somebody would sleep on.  It is looked for when the lock has been released: until then a
+handler's or destructor's own `settle` does nothing.
 
 *Re-entry.*  A handler or destructor may come in while its own thread holds the lock, which lets the
 same thread in again.  The hot lines of put, get and fin make their calls first, then look, then
@@ -104,7 +105,8 @@ class Monitor:
         events: what they are to be told after the lock; who adds one under it sets `after`.
         room_until: how many messages the topic may have accepted before a put has to look whether
             bounded channels have room: whatever makes a message ready but a put sets it to 0, so
-            that a look is due.  To look at each put costs put, get and fin 0.2 us.
+            that a look is due; it is negative while somebody looks.  To look at each put costs put,
+            get and fin 0.2 us.
         putters: the blocked puts, each with how many messages it has, first come first.
         joins: the blocked joins, each with the condition it waits for.
         woken: who is to be woken after the lock; see `wake_later`.

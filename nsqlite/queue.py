@@ -350,7 +350,7 @@ class Queue(Generic[T]):
         return limit is None or self.depth() + self.reserved + count <= limit
 
     def check_room(self, count: int) -> Full | None:
-        """Judge whether so many more fit in, or what is too much may be dropped.
+        """Look whether so many more fit in, or what is too much may be dropped.
 
         Returns:
             None if so; else what a put raises that cannot wait any longer.
@@ -800,7 +800,7 @@ class Queue(Generic[T]):
         # One piece: from here on it is done, and `recover` does again what a signal cuts short.
         owner._allowed += len(messages)
         self.leaving = messages
-        self._let_go(messages)
+        self.let_go(messages)
         self.settled(owner)
 
     def _require_all(self, owner: Holder, messages: Sequence[Message[T]]) -> None:
@@ -811,9 +811,9 @@ class Queue(Generic[T]):
     def recover_leaving(self) -> None:
         """Forget what is leaving, if anything is.  Idempotent."""
         if self.leaving:
-            self._let_go(self.leaving)
+            self.let_go(self.leaving)
 
-    def _let_go(self, messages: Sequence[Message[T]]) -> None:
+    def let_go(self, messages: Sequence[Message[T]]) -> None:
         """Forget messages that are leaving.  Idempotent."""
         for message in messages:
             message._page.pop(message, None)

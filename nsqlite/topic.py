@@ -214,47 +214,48 @@ class Topic(Uncopyable, Generic[T]):
         ids = self._ids
         fan = self._fan
         try:
-            with self._lock:
-                now = self._wall()
-                if now >= ids.until or ids.used >= BLOCK:
-                    prefix, suffix = ids.renew(now, 1)
-                else:
-                    used = ids.used
-                    ids.used = used + 1
-                    prefix = ids.prefix
-                    suffix = ids.suffixes[used]
-                record = (body, now, prefix, suffix, 0)
-                name = prefix + suffix
-                append: Callable[[Any], object] | None = fan.append
-                what: Any = record
-                if append is None or fan.accepted >= monitor.room_until:
-                    append, what = self._way(record)
-                if append is not None and due is None and not monitor.state:
-                    # One piece, up to a call, which is all C code:
-                    fan.accepted += 1
-                    fan.size += size
-                    append(what)
-                    if not (monitor.watched or monitor.waiting or monitor.after):
+            try:
+                with self._lock:
+                    now = self._wall()
+                    if now >= ids.until or ids.used >= BLOCK:
+                        prefix, suffix = ids.renew(now, 1)
+                    else:
+                        used = ids.used
+                        ids.used = used + 1
+                        prefix = ids.prefix
+                        suffix = ids.suffixes[used]
+                    record = (body, now, prefix, suffix, 0)
+                    name = prefix + suffix
+                    append: Callable[[Any], object] | None = fan.append
+                    what: Any = record
+                    if append is None or fan.accepted >= monitor.room_until:
+                        append, what = self._way(record)
+                    if append is not None and due is None and not monitor.state:
+                        # One piece, up to a call, which is all C code:
+                        fan.accepted += 1
+                        fan.size += size
+                        append(what)
+                        if monitor.watched:
+                            fan.held.emit(PUBLISHED, record)
+                        if monitor.waiting and fan.is_awaited():
+                            monitor.perform(fan.feed)
                         return name
-                    done = True
-                    if monitor.watched:
-                        fan.held.emit(PUBLISHED, record)
-                    if monitor.waiting and fan.is_awaited():
-                        monitor.perform(fan.feed)
-                else:
-                    done = monitor.state != BUSY and monitor.perform(
+                    if monitor.state != BUSY and monitor.perform(
                         self._try, [record], size, due, None
-                    )
-            if monitor.after:
-                monitor.settle()
+                    ):
+                        return name
+            finally:
+                if monitor.after:
+                    monitor.settle()
         except BaseException:
-            try:  # what a signal threw may have kept those who wait from being fed, or woken
+            monitor.after = True  # of an event or waiter that was noted it may not be said yet
+            try:  # what a signal threw may have kept those who wait from being fed
                 monitor.call(fan.feed)
             except BaseException:
                 ensure(partial(monitor.call, fan.feed))
                 raise
             raise
-        return name if done or self._publish_later([record], size, due, limit) else ""
+        return name if self._publish_later([record], size, due, limit) else ""
 
     def put_many(
         self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
@@ -310,8 +311,7 @@ class Topic(Uncopyable, Generic[T]):
         if batch:
             size = self._sizes(batch)
             records: list[Record[T]] = []
-            with self._lock:
-                self._add_records(records, None, batch)
+            self._monitor.read(self._add_records, records, None, batch)
             self._send(records, size, None, AT_ONCE)
         elif not self._is_open:
             raise self._closed()
@@ -332,7 +332,7 @@ class Topic(Uncopyable, Generic[T]):
         return ELSEWHERE if timeout is WAITS_ELSEWHERE else timeout_ns(timeout)
 
     def _way(self, record: Record[T]) -> tuple[Callable[[Any], object] | None, Any]:
-        """Return what brings a record to several channels, or a bounded one, and what it is given.
+        """Return what brings a record to its channels, of which it is known that they have room.
 
         Returns:
             None instead of a function if there is no channel or no room, in the middle of an
@@ -387,8 +387,7 @@ class Topic(Uncopyable, Generic[T]):
         """Make records and ids for a batch; takes the lock."""
         records: list[Record[T]] = []
         names: list[str] = []
-        with self._lock:
-            self._add_records(records, names, batch)
+        self._monitor.read(self._add_records, records, names, batch)
         return records, names
 
     def _add_records(

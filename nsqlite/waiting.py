@@ -50,7 +50,7 @@ class LoopTimer(Protocol):
 
 
 class Waiter(Generic[T]):
-    """A call of get, put or join that waits, in whatever way.
+    """Who waits, in whatever way: in a call of get, put or join, or for `Consumer.when_ready`.
 
     Attributes:
         owner: the consumer whose get this is, None for another call.
@@ -119,7 +119,7 @@ class WaitQueue(Generic[T]):
         handed: the messages that were handed over and not claimed yet, each with its waiter.
         notified: the consumers that `Consumer.when_ready` has told of a ready message, each
             with how many it had been given by then; it has asked for it when it is given more.
-        watcher: which of these wakes for the channel's deadlines; None if there are none.
+        watcher: which of the threads wakes for the channel's deadlines; None if there are none.
         timers: what does so in event loops, by loop.
     """
 

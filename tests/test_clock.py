@@ -227,7 +227,7 @@ def test_ids_go_on_while_time_is_frozen(freezer: Freezer) -> None:
     assert 5000 == len(set(ids))
 
 
-def test_a_bell_is_a_lock() -> None:
+def test_a_semaphore_is_a_lock() -> None:
     """A `threading.Lock` serves as a semaphore."""
     semaphore: Semaphore = held()  # mypy compares the two
     assert not semaphore.acquire(blocking=False)

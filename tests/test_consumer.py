@@ -6,7 +6,8 @@ import queue
 import signal
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from nsqlite import (
 )
 from nsqlite.clock import NEVER, Semaphore
 from nsqlite.latency import Latency
+from nsqlite.lock import Lock
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
 from nsqlite.queue import Queue
@@ -1887,3 +1889,84 @@ def test_time_that_a_handler_lets_pass_in_a_get(monkeypatch: pytest.MonkeyPatch)
     clock.advance(5)
     assert State.TIMED_OUT is message.state
     topic._check()
+
+
+class Leaving:
+    """A lock in which something comes in once, just before it is released, as a destructor may."""
+
+    def __init__(self, lock: Lock, act: Callable[[], object]) -> None:
+        self._lock = lock
+        self._acts = [act]
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._acts:
+            self._acts.pop()()
+        self._lock.__exit__(*error)
+
+
+@pytest.mark.parametrize("call", ["put", "get", "fin", "get nothing", "get many, nothing"])
+def test_what_comes_in_as_the_lock_is_released_is_seen_to(call: str) -> None:
+    """Whoever is told by a call that comes into another one's last moment is told after that."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    if "nothing" not in call:
+        topic.put("first")
+    message = consumer.get() if call == "fin" else None
+    told: list[str] = []
+    waiting = [Consumer(topic.channel("waiting")) for _ in range(1 + (call == "put"))]
+    for one in waiting:
+        one.when_ready(partial(told.append, "told"))
+    anyone: Any = topic if call == "put" else consumer
+    anyone._lock = Leaving(topic._lock, lambda: topic.put("nested"))
+    calls: dict[str, Callable[[], object]] = {
+        "put": lambda: topic.put("second"),
+        "get": consumer.get,
+        "fin": lambda: None if message is None else message.fin(),
+        "get nothing": lambda: consumer.get(timeout=0),
+        "get many, nothing": lambda: consumer.get_many(2, timeout=0),
+    }
+    with suppress(Empty):
+        calls[call]()
+    assert ["told" for _ in waiting] == told
+    topic._check()
+
+
+def test_a_fin_inside_of_a_fin_that_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are told, though a handler finishes a message while another one is noted as finished."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    finished: list[Any] = []
+    topic.observe(lambda event: finished.append(event.body), kinds=["finished"])
+    topic.put_many(["outer", "nested"])
+    outer, nested = consumer.get_many(2)
+    let_go = Queue.let_go
+
+    def call(queue: Queue[Any], messages: Sequence[Message[Any]]) -> None:
+        monkeypatch.setattr(Queue, "let_go", let_go)
+        nested.fin()  # as a handler that comes in as the function begins
+        let_go(queue, messages)
+
+    monkeypatch.setattr(Queue, "let_go", call)
+    outer.fin()
+    assert ["nested", "outer"] == finished
+
+
+def test_a_fin_hides_no_error_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a handler throws when a message was finished comes out, even a KeyError."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put("first")
+    message = consumer.get()
+
+    def settle(_monitor: Monitor) -> None:
+        monkeypatch.undo()
+        raise KeyError("of a handler")
+
+    topic._monitor.after = True
+    monkeypatch.setattr(Monitor, "settle", settle)
+    with pytest.raises(KeyError, match="of a handler"):
+        message.fin()
+    assert State.FINISHED == message.state

@@ -1219,6 +1219,54 @@ def test_what_becomes_ready_by_itself_takes_room() -> None:
     assert ["second", "moved", "last"] == refused(move)
 
 
+def test_what_is_moved_into_a_full_channel_makes_no_room() -> None:
+    """A channel that holds more than its bound takes nothing, however much it is too full."""
+    topic, source = Topic[Any]("orders"), Topic[Any]("source")
+    channel = topic.channel("billing", max_depth=1, when_full="raise")
+    consumer = Consumer(source.channel("all"))
+    source.put_many(range(5))
+    topic.put("first")
+    for count in range(5):
+        consumer.move(consumer.get(), channel)
+        with pytest.raises(Full):
+            topic.put("beyond")
+        assert count + 2 == channel.depth
+
+
+def test_a_look_for_room_inside_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look that a handler cuts short leaves the outer one no figure to believe in."""
+    topic: Topic[Any] = Topic("orders")
+    topic.channel("billing", max_depth=2, when_full="raise")
+    topic.put("first")
+    topic._monitor.room_until = 0
+    after(monkeypatch, FanOut, "room_left", topic._fan.look_for_room)
+    topic._fan.look_for_room()
+    assert topic._monitor.room_until <= topic._fan.accepted + 1
+    topic._monitor.room_until = 0
+
+    def cut_short() -> None:
+        after(monkeypatch, FanOut, "room_left", partial(next, iter(())))
+        with pytest.raises(StopIteration):
+            topic._fan.look_for_room()
+
+    after(monkeypatch, FanOut, "room_left", cut_short)
+    topic._fan.look_for_room()
+    assert topic._monitor.room_until < 0
+    topic.put("second")
+    with pytest.raises(Full):
+        topic.put("third")
+
+
+def test_what_was_held_is_checked_before_the_next_put() -> None:
+    """The check of a topic knows that the figures of a change are found by the next put."""
+    topic: Topic[Any] = Topic("orders")
+    topic.channel("billing", max_depth=4, when_full="raise")
+    topic.pause()
+    topic.put_many(["first", "second"])
+    topic.unpause()
+    topic._check()
+
+
 def test_who_waits_for_room_is_not_passed() -> None:
     """A put that would find room does not overtake a batch that waits for more."""
     clock = TellingClock()

@@ -79,29 +79,30 @@ class Consumer(AnyConsumer[T]):
         if ready:
             message: Message[T] = Message()
             try:
-                with self._lock:
-                    now = self._now()
-                    if (
-                        (now < self._fresh or queue.renew(self, now))
-                        and ready
-                        and self._delivered < self._allowed
-                        and not (monitor.state or monitor.putters)
-                        and (page := self._page).open  # a handler may have let time pass since
-                    ):
-                        message._record = ready[0]
-                        message._consumer = self
-                        message._page = page
-                        # One piece, but for what follows it:
-                        self._delivered += 1
-                        page[message] = self._due
-                        del ready[0]
-                        if not (queue.followed or monitor.after):
-                            return message
-                        taken = True
-                        if queue.followed:
+                try:
+                    with self._lock:
+                        now = self._now()
+                        if (
+                            (now < self._fresh or queue.renew(self, now))
+                            and ready
+                            and self._delivered < self._allowed
+                            and not (monitor.state or monitor.putters)
+                            and (page := self._page).open  # a handler may have let time pass since
+                        ):
+                            message._record = ready[0]
+                            message._consumer = self
+                            message._page = page
+                            # One piece; what follows is undone by `_forsake`:
+                            self._delivered += 1
+                            page[message] = self._due
+                            del ready[0]
+                            if not queue.followed:
+                                return message
+                            taken = True
                             queue.follow_delivery(message, self._due)
-                if monitor.after:
-                    monitor.settle()
+                finally:
+                    if monitor.after:
+                        monitor.settle()
             except BaseException:
                 ensure(partial(self._forsake, message, None))  # it never reached its caller
                 raise

@@ -168,7 +168,7 @@ class TaskWaiter(Waiter[T]):
             alarm.cancel()
 
     def end(self) -> None:
-        """Take no note of a wake-up that comes too late."""
+        """Give up nothing any more; a wake-up that comes too late finds nobody asleep."""
         self._give_up = _ended
         self.rest()
 

@@ -147,19 +147,19 @@ class KeptFanOut(FanOut[T]):
         shelf = self.cabinet.held
         if self.is_flowing() and shelf.since < shelf.top:
             held.sweep()
-            beyond = held.backend_depth
+            backend_depth = held.backend_depth
             flows = self.queues
             for other in self.cabinet.shelves.values():
-                other.take_over(shelf, beyond, awake=other.flow in flows)
+                other.take_over(shelf, backend_depth, awake=other.flow in flows)
                 if other.flow not in flows:
                     other.asleep += len(held.ready) + len(held.deferred)
             passing = [flow for flow in flows if flow.persistence is None]
-            if beyond and passing:
+            if backend_depth and passing:
                 self._hand_to_passing([flow.ready for flow in passing])
             self._hand_on_later()
             self._hand_on_due(list(held.ready))
             # One piece:
-            self.kept -= beyond
+            self.kept -= backend_depth
             held.backend_depth = 0
             shelf.since = shelf.top
             self._note_passing()

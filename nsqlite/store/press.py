@@ -211,7 +211,7 @@ class Press:
             SYSTEM.wait(letter.semaphore, SYSTEM.monotonic_ns() + PATIENCE, "put()")
         while not letter.settled:
             if not self._attempt():
-                letter.semaphore.acquire()  # rung when it is settled, or to write itself
+                letter.semaphore.acquire()  # released when it is settled, or to write itself
 
     def _attempt(self) -> bool:
         """Write the queue if nobody else is writing, and say whether."""

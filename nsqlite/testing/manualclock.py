@@ -34,7 +34,7 @@ class _Sleep:
         self.over = False
 
     def is_sound(self) -> bool:
-        """Return whether nobody has rung for it yet."""
+        """Return whether nobody has woken it yet."""
         return not self.over and isinstance(self.semaphore, _LOCK) and self.semaphore.locked()
 
 

@@ -11,7 +11,6 @@ from typing import Any, ParamSpec, Self
 from helpers import PATIENCE, TellingManualClock
 
 from nsqlite import Topic
-from nsqlite.aio.waiting import TaskWaiter
 
 P = ParamSpec("P")
 
@@ -144,12 +143,6 @@ def abandoned(start: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.Task[Any
     return task
 
 
-def task_of(waiter: Any) -> TaskWaiter[Any]:
-    """Return what stands for a call in its loop, of what stands for it in a wait queue."""
-    assert isinstance(waiter, TaskWaiter)
-    return waiter
-
-
 def traces(topic: Topic[Any]) -> dict[str, int]:
     """Check a topic, and return how much of those who waited is left in it, where there is any."""
     topic._check()
@@ -168,7 +161,7 @@ def traces(topic: Topic[Any]) -> dict[str, int]:
         found[f"{name}: threads"] = len(waiters.threads)
         found[f"{name}: watcher"] = waiters.watcher is not None
         found[f"{name}: handed"] = len(waiters.handed)
-        found[f"{name}: told"] = len(waiters.notified)
+        found[f"{name}: notified"] = len(waiters.notified)
         for loop, timer in waiters.timers.items():
             assert isinstance(loop, asyncio.AbstractEventLoop)
             if not loop.is_closed():

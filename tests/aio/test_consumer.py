@@ -25,7 +25,6 @@ from aio.loops import (
     cancel_all,
     in_loop,
     outcome,
-    task_of,
     traces,
     turns,
 )
@@ -43,6 +42,7 @@ from nsqlite import (
     aio,
 )
 from nsqlite.aio.consumer import _lose
+from nsqlite.aio.waiting import TaskWaiter
 from nsqlite.clock import Semaphore
 from nsqlite.testing import ManualClock
 from nsqlite.waiting import ThreadWaiter
@@ -943,14 +943,15 @@ async def test_a_get_that_is_over_leaves_no_garbage() -> None:
     gc.disable()
     try:
         task = await begin(scene.consumer.get())
-        [first] = map(task_of, scene.channel._queue.waiters.able)
+        [first] = scene.channel._queue.waiters.able
+        assert isinstance(first, TaskWaiter)
         gone = weakref.ref(first._future)
         scene.topic.put(b"1")
         await task
         del task
         assert gone() is None
         task = await begin(scene.consumer.get())
-        assert [first] == [task_of(waiter) for waiter in scene.channel._queue.waiters.able]
+        assert [first] == list(scene.channel._queue.waiters.able)
         scene.topic.put(b"2")
         await task
     finally:

@@ -21,7 +21,6 @@ from aio.loops import (
     begin,
     in_loop,
     outcome,
-    task_of,
     traces,
     turns,
 )
@@ -370,7 +369,7 @@ async def test_what_is_over_leaves_no_garbage() -> None:
     try:
         tasks = [await begin(aio.put(scene.topic, 2)), await begin(aio.join(scene.topic))]
         waiters = [*scene.topic._monitor.putters, *scene.topic._monitor.joins]
-        gone = [weakref.ref(task_of(waiter)) for waiter in waiters]
+        gone = [weakref.ref(waiter) for waiter in waiters]
         waiters.clear()
         scene.take()
         await tasks[0]

@@ -15,7 +15,7 @@ How the scheduler sees that a thread blocks:
 
 - On a lock: while a scene is on, `threading.RLock` makes a `StagedLock`.  It is taken only when it
   is free; who finds it taken leaves the stage.
-- In a wait: `StagedClock.wait` leaves the stage until the semaphore was rung or its time is over.
+- In a wait: `StagedClock.wait` leaves the stage until it is woken or its time is over.
 
 When neither thread can go on, time passes up to the next end of a wait.  When there is none either,
 `Stuck` is raised in the thread that would sleep for ever.

@@ -233,8 +233,12 @@ def _cold(code: CodeType) -> CodeType:
 
 @lru_cache(1)
 def _functions(modules: int) -> list[FunctionType]:  # noqa: ARG001 - what is loaded later counts
-    """Return all functions of the package; to look for them takes 25 ms."""
-    return [it for it in gc.get_objects() if isinstance(it, FunctionType) and _ours(it.__code__)]
+    """Return the functions of the package, but closures; to look for them takes 25 ms."""
+    return [
+        it
+        for it in gc.get_objects()
+        if isinstance(it, FunctionType) and _ours(it.__code__) and it.__closure__ is None
+    ]
 
 
 def _forget(lost: Any, hook: Callable[[Any], object]) -> None:
