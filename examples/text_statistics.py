@@ -192,15 +192,15 @@ def plain_loop(lines: Iterable[Line], results: list[Statistic]) -> Iterator[Line
 
 def consume(
     topic: nsqlite.Topic[Line],
-    channel: nsqlite.Channel[Line],
+    consumer: nsqlite.Consumer[Line],
     part: Statistic,
     errors: list[BaseException],
 ) -> None:
     """Take in lines until the topic is closed; those that fail are requeued."""
     try:
-        for message in nsqlite.Consumer(channel):
+        for message in consumer:
             with contextlib.suppress(Glitch), message:
-                if channel.name == "index":
+                if consumer.channel.name == "index":
                     glitch(message)
                 part.add(*message.body)
     except BaseException as error:
@@ -217,7 +217,8 @@ def compute(topic: nsqlite.Topic[Line], lines: Iterable[Line]) -> list[Statistic
             for name, shares in parts.items():
                 channel = topic.channel(name)
                 for part in shares:
-                    pool.submit(consume, topic, channel, part, errors)
+                    consumer = nsqlite.Consumer(channel)  # here: a channel may be over very soon
+                    pool.submit(consume, topic, consumer, part, errors)
             with contextlib.suppress(nsqlite.Closed):
                 for line in lines:
                     topic.put(line)
