@@ -791,7 +791,7 @@ class Consumer(AnyConsumer[T]):
             As for `get`: the whole batch goes back to the head of the queue.
         """
         whole("n", n, 1)
-        patience = self._patience(linger) if linger else 0
+        patience = self._patience(linger) if linger != 0 else 0
         limit = timeout_ns(timeout)
         if limit == 0 and self._is_nothing():
             raise self._nothing()

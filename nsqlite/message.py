@@ -217,7 +217,7 @@ class Message(Uncopyable, Generic[T]):
         """Show id, attempts, state and the beginning of the body."""
         if not hasattr(self, "_page"):
             return "<Message never delivered>"
-        body = repr(self.body)
+        body = shown(self.body)
         if len(body) > _SHOWN:
             body = body[: _SHOWN - 3] + "..."
         return f"<Message {self.id} attempts={self.attempts} {self.state}: {body}>"

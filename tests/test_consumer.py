@@ -227,6 +227,14 @@ def lingering(topic: Topic[bytes], clock: TellingClock, **options: Any) -> tuple
     return consumer, call
 
 
+@pytest.mark.parametrize("linger", [None, "", [], {}])
+def test_a_linger_that_is_no_number_is_refused(linger: Any) -> None:
+    """What is given as linger is checked, also if it is empty."""
+    consumer = Consumer(Topic[Any]("orders").channel("billing"))
+    with pytest.raises(InvalidOption):
+        consumer.get_many(2, timeout=0, linger=linger)
+
+
 def test_linger_ends_with_the_consumer() -> None:
     """A batch that is not yet full is returned when its consumer leaves it in flight."""
     clock = TellingClock()

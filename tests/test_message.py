@@ -411,3 +411,16 @@ def test_snapshots_can_be_copied() -> None:
     topic.put(b"order 1")
     for snapshot in (topic.stats(), topic.channel("billing").peek()):
         assert snapshot == copy.deepcopy(snapshot) == pickle.loads(pickle.dumps(snapshot))  # noqa: S301  # our own
+
+
+def test_a_body_without_a_repr() -> None:
+    """A message shows itself though its body cannot."""
+
+    class Mute:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(Mute())
+    assert "attempts=1 in flight: <Mute>>" in repr(consumer.get())
