@@ -165,12 +165,8 @@ class FanOut(Generic[T]):
         """Return how many ready messages have room in each queue; none before a blocked put."""
         if self._monitor.putters:
             return 0
-        room = UNBOUNDED
-        for queue in self.bounded:
-            left = (queue.limit or 0) - len(queue.ready) - queue.backend_depth - queue.reserved
-            if left < room:  # noqa: PLR1730 - a third of what min() costs
-                room = left
-        return max(room, 0)
+        rooms = [(q.limit or 0) - q.depth() - q.reserved for q in self.bounded]
+        return max(min(rooms, default=UNBOUNDED), 0)
 
     def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Look whether there is room for so many more ready messages.

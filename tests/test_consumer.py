@@ -1978,3 +1978,19 @@ def test_a_fin_hides_no_error_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyError, match="of a handler"):
         message.fin()
     assert State.FINISHED == message.state
+
+
+def test_what_comes_in_as_a_finish_and_get_ends_is_seen_to() -> None:
+    """A worker's call, too, does what a destructor has left for after the lock."""
+    topic: Topic[Any] = Topic("orders")
+    consumer = Consumer(topic.channel("billing"))
+    topic.put_many(["first", "second"])
+    first = consumer.get()
+    told: list[str] = []
+    other = Consumer(topic.channel("waiting"))
+    other.when_ready(partial(told.append, "told"))
+    anyone: Any = consumer
+    anyone._lock = Leaving(topic._lock, lambda: topic.put("nested"))
+    second = consumer._finish_and_get(first)
+    assert second is not None
+    assert ("second", ["told"]) == (second.body, told)

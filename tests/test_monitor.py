@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -753,3 +754,37 @@ def test_who_is_not_on_the_list_is_not_woken() -> None:
 
     monitor._wake(Once(monitor))
     assert [] == woken
+
+
+def test_events_that_another_thread_is_telling_are_left_to_it() -> None:
+    """Who finds another one telling leaves its events to that one, which looks again at the end."""
+    monitor = Monitor()
+    told: list[Event] = []
+    monitor.observe((subscription(told.append),))
+    tell(monitor)
+    monitor._telling = True
+    monitor._tell()  # another thread has begun since this one looked
+    monitor.settle()
+    assert ([], True) == (told, monitor._telling)
+    monitor._telling = False
+    tell(monitor)
+    monitor.settle()
+    assert [EVENT, EVENT] == told
+
+
+def test_an_event_that_comes_as_the_telling_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who tells looks again when it has said that it does no more."""
+    monitor = Monitor()
+    told: list[Event] = []
+    monitor.observe((subscription(told.append),))
+    tell_all = Monitor._tell_all
+
+    def late(telling: Monitor, events: deque[Event]) -> None:
+        monkeypatch.undo()
+        tell_all(telling, events)
+        events.append(EVENT)  # of another thread, which has seen that somebody is telling
+
+    monkeypatch.setattr(Monitor, "_tell_all", late)
+    tell(monitor)
+    monitor.settle()
+    assert [EVENT, EVENT] == told

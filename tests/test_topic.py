@@ -1325,3 +1325,23 @@ def test_a_requeue_inside_of_a_put_takes_room(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Full):
         topic.put("outer")
     assert ["first"] == bodies(consumer.channel)
+
+
+def test_a_refused_put_that_is_struck_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a refused put leaves for after the lock is done though a signal strikes there."""
+    topic: Topic[Any] = Topic("orders")
+    topic.channel("billing", max_depth=1, when_full="raise")
+    topic.put("first")
+    refused: list[Event] = []
+    topic.observe(refused.append, kinds=["refused"])
+    call = Monitor.call
+
+    def struck(_monitor: Monitor, *_: Any) -> None:
+        monkeypatch.setattr(Monitor, "call", call)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Monitor, "call", struck)
+    with pytest.raises(KeyboardInterrupt):
+        topic.put("second")
+    assert 1 == len(refused)
+    topic._check()

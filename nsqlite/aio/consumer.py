@@ -231,8 +231,8 @@ class Consumer(AnyConsumer[T]):
         del timer.waiters[id(waiter)]
         if not timer.waiters:
             timer.end()
-        if len(timer.pool) < POOLED_WAITERS:
-            timer.pool.append(waiter)
+        timer.pool.append(waiter)
+        del timer.pool[POOLED_WAITERS:]
 
     def _forsake(self, message: Message[T], waiter: TaskWaiter[T] | None) -> None:
         """Leave no trace of a get that came to nothing; takes the lock.  Idempotent."""
