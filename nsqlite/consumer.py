@@ -33,16 +33,13 @@ from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
-from nsqlite.queue import Persistence, Queue
+from nsqlite.queue import NO_LIMIT, Persistence, Queue
 from nsqlite.timerwheel import Page
 from nsqlite.topic import Topic
 from nsqlite.waiting import LoopTimer, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
     from nsqlite.stats import ClientStats
-
-NO_LIMIT: Final = 1 << 62
-"""The window of a consumer without `max_in_flight`."""
 
 SAME: Final[Any] = object()
 """The body of a move that keeps the message's own."""
@@ -664,11 +661,7 @@ class _Callback(Waiter[T]):
             self._monitor.call(self.owner._decline)
         self.gone = True  # after the call: what a signal cuts short is called again
         self.owner = None  # it keeps nobody any more
-        self._callback = _nothing
-
-
-def _nothing() -> None:
-    """Stand for a function that was called."""
+        del self._callback
 
 
 def _several(ids: Iterable[str]) -> list[str]:
@@ -758,7 +751,7 @@ class Consumer(AnyConsumer[T]):
                             if not queue.followed:
                                 return message
                             taken = True
-                            queue.follow_delivery(message, self._due)
+                            queue.follow_deliveries((message,), self._due)
                 finally:
                     if monitor.after:
                         monitor.settle()

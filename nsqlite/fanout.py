@@ -24,13 +24,10 @@ from nsqlite.events import Kind
 from nsqlite.message import Record, T
 from nsqlite.monitor import Monitor
 from nsqlite.options import Options
-from nsqlite.queue import Moved, Queue
+from nsqlite.queue import NO_LIMIT, Moved, Queue
 from nsqlite.waiting import Waiter
 
 _looks: Final = count(1)
-
-UNBOUNDED: Final = 1 << 62
-"""How many messages there is room for where nothing is bounded."""
 
 
 class FanOut(Generic[T]):
@@ -165,8 +162,7 @@ class FanOut(Generic[T]):
         """Return how many ready messages have room in each queue; none before a blocked put."""
         if self._monitor.putters:
             return 0
-        rooms = [(q.limit or 0) - q.depth() - q.reserved for q in self.bounded]
-        return max(min(rooms, default=UNBOUNDED), 0)
+        return max(min((q.room_left() for q in self.bounded), default=NO_LIMIT), 0)
 
     def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Look whether there is room for so many more ready messages.

@@ -50,6 +50,9 @@ new_tuple: Final = tuple.__new__
 consume: Final = deque[object](maxlen=0).extend
 """Runs an iterator to its end, in C code: no signal comes in between."""
 
+NO_LIMIT: Final = 1 << 62
+"""How many messages a queue has room for, or a consumer may hold, where nothing limits it."""
+
 SPAN: Final = SECOND
 """How much time a page of the timer wheels has."""
 
@@ -346,8 +349,11 @@ class Queue(Generic[T]):
 
     def has_room(self, count: int) -> bool:
         """Return whether so many more fit in."""
-        limit = self.limit
-        return limit is None or self.depth() + self.reserved + count <= limit
+        return count <= self.room_left()
+
+    def room_left(self) -> int:
+        """Return how many more fit in; it is negative where there are too many."""
+        return NO_LIMIT if self.limit is None else self.limit - self.depth() - self.reserved
 
     def check_room(self, count: int) -> Full | None:
         """Look whether so many more fit in, or what is too much may be dropped.
@@ -584,17 +590,18 @@ class Queue(Generic[T]):
                 except RuntimeError:  # it was released already
                     pass
         if self.followed:
-            self.follow_delivery(message, owner._due)
+            self.follow_deliveries((message,), owner._due)
         if self._monitor.putters:
             self.room()
         return message
 
-    def follow_delivery(self, message: Message[T], due: int) -> None:
-        """Have a delivery noted and told; somebody may want to know."""
+    def follow_deliveries(self, messages: Sequence[Message[T]], due: int) -> None:
+        """Have deliveries noted and told; somebody may want to know."""
         if self.persistence is not None:
-            self.persistence.delivered((message,))
+            self.persistence.delivered(messages)
         if self._monitor.watched:
-            self.tell(DELIVERED, message, due)
+            for message in messages:
+                self.tell(DELIVERED, message, due)
 
     def tell(self, kind: Kind, message: Message[T], due: int | None = None) -> None:
         """Have something told of a delivery, if anybody wants to hear of it."""
@@ -647,11 +654,8 @@ class Queue(Generic[T]):
         page.update(filing)
         consume(leaving)
         self.taking = ()
-        if self.persistence is not None:
-            self.persistence.delivered(fresh)
-        if self._monitor.watched:
-            for message in fresh:
-                self.tell(DELIVERED, message, owner._due)
+        if self.followed:
+            self.follow_deliveries(fresh, owner._due)
         if self._monitor.putters:
             self.room()
 

@@ -99,7 +99,7 @@ class Consumer(AnyConsumer[T]):
                             if not queue.followed:
                                 return message
                             taken = True
-                            queue.follow_delivery(message, self._due)
+                            queue.follow_deliveries((message,), self._due)
                 finally:
                     if monitor.after:
                         monitor.settle()
@@ -229,8 +229,7 @@ class Consumer(AnyConsumer[T]):
         waiter.rest()
         waiter.message = waiter.owner = None
         del timer.waiters[id(waiter)]
-        if not timer.waiters:
-            timer.end()
+        timer.end()
         timer.pool.append(waiter)
         del timer.pool[POOLED_WAITERS:]
 

@@ -22,7 +22,7 @@ from nsqlite.fanout import FanOut
 from nsqlite.message import Message, Record, T
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import ChannelOptions, Options, TopicOptions
-from nsqlite.queue import Moved, OnDone
+from nsqlite.queue import NO_LIMIT, Moved, OnDone
 from nsqlite.stats import TopicStats
 from nsqlite.store.cabinet import Cabinet
 from nsqlite.store.channel import KeptChannel
@@ -33,8 +33,6 @@ from nsqlite.store.putting import Putting
 from nsqlite.store.shelf import Shelf
 from nsqlite.store.store import StoredTopic, name_of
 from nsqlite.topic import Home
-
-NO_LIMIT: Final = 1 << 62
 
 
 class KeptTopic(Putting[T]):
