@@ -32,6 +32,7 @@ from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.consumer import Consumer
 from nsqlite.errors import (
+    ClockOutOfRange,
     ClockStandsStill,
     Closed,
     Empty,
@@ -90,6 +91,7 @@ __all__ = [
     "ChannelStats",
     "ClientStats",
     "Clock",
+    "ClockOutOfRange",
     "ClockStandsStill",
     "Closed",
     "Consumer",

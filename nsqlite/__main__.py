@@ -16,6 +16,7 @@ from nsqlite import __version__
 from nsqlite.cli.commands import add_commands, run
 from nsqlite.cli.demo import tell
 from nsqlite.cli.failure import say, why
+from nsqlite.cli.signals import Ended, caught
 
 INTERRUPTED: Final = 130
 """The status of what SIGINT has ended, as shells have it."""
@@ -53,7 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_commands(parser)
     try:
         try:
-            return _perform(parser, parser.parse_args(arguments))
+            with caught():
+                return _perform(parser, parser.parse_args(arguments))
+        except Ended as ended:
+            ended.end()
+        except KeyboardInterrupt:
+            _discard(sys.stdout)  # who has interrupted it does not wait for a reader
+            return INTERRUPTED
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -61,8 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pass  # nobody reads any more
     except OSError as error:
         parser.exit(1, f"{parser.prog}: cannot write: {why(error)}\n")
-    except KeyboardInterrupt:
-        return INTERRUPTED
     finally:
         _discard_unwritable(sys.stdout)
         _discard_unwritable(sys.stderr)
@@ -98,10 +103,22 @@ def _discard_unwritable(stream: TextIO | None) -> None:
     try:
         stream.flush()
     except OSError:
-        with suppress(OSError):  # it is no file
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+        _discard(stream)
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Let what is written to a stream go nowhere from now on, and what it has not written yet.
+
+    Args:
+        stream: stdout or stderr; None if it is closed.
+    """
+    if stream is None:
+        return
+    with suppress(OSError):  # it is no file
+        number = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ The broker's lock guards its names alone and is never held while a topic does so
 Next: aio/__init__.py
 """
 
+import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
@@ -21,10 +22,14 @@ from nsqlite.lock import make_lock
 from nsqlite.message import Uncopyable
 from nsqlite.names import check_name
 from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
-from nsqlite.topic import Home, Topic
+from nsqlite.persistence import TopicPersistence
+from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
     from nsqlite.stats import BrokerStats
+
+
+R = TypeVar("R")
 
 
 class Persistence(Protocol):
@@ -47,19 +52,28 @@ class Persistence(Protocol):
     def topic(
         self,
         name: str,
-        home: Home,
-        add: Callable[[Topic[Any]], Topic[Any]],
-        **options: Unpack[TopicOptions],
-    ) -> Topic[Any]:
-        """Make a topic that is kept, and make it one of the broker's by `add`."""
+        home: object,
+        clock: Clock,
+        known: Callable[[], R | None],
+        make: Callable[[TopicPersistence | None], R],
+    ) -> R:
+        """Have a topic made, with what the store has of it; see `nsqlite.store.Database`."""
         ...
 
     def flush(self) -> None:
-        """Write all that it has not heard yet; blocks."""
+        """Write all that happened so far; blocks."""
         ...
 
-    def close(self) -> None:
-        """Write everything and close it; blocks."""
+    def backup(self, path: str) -> None:
+        """Write a copy of it to a new file; blocks."""
+        ...
+
+    def prepare_close(self) -> None:
+        """Write everything, so that it can be closed; blocks."""
+        ...
+
+    def close(self, *, force: bool = False, wait: bool = True) -> None:
+        """Write everything and close it."""
         ...
 
     def forsake(self) -> None:
@@ -137,21 +151,41 @@ class Broker(Uncopyable):
             StoreError: its store cannot be read or written.
         """
         topic = self._topics.get(name) if name.__class__ is str else None
-        if topic is None or options or self._closed or topic._over == "deleted":
+        is_gone = topic is None or topic._over == "deleted"
+        if topic is None or options or self._closed or is_gone or not topic._named:
             check_name("topic", name)
-            make_options(self.options, **options)
+            wanted = make_options(self.options, **options)
             if self._closed:
                 raise Closed("the broker")
-            if topic is None or topic._over == "deleted":
-                topic = self._make(name, options)
+            if topic is None or is_gone:
+                topic = self._make(name, options, named=True)
+            if not topic._named:
+                topic._monitor.run(topic._set_options, wanted)
+                topic._load()
             require_same(topic.options, options, f"topic {name!r}")
         return topic
 
-    def _make(self, name: str, options: TopicOptions) -> Topic[Any]:
+    def _make(self, name: str, options: TopicOptions, *, named: bool) -> Topic[Any]:
+        """Make a topic; what is only looked at takes its options later, when it is named."""
+
+        def make(kept: TopicPersistence | None) -> Topic[Any]:
+            topic: Topic[Any] = Topic(name, home=self, persistence=kept, **options)
+            topic._named = named
+            try:
+                return self._add(topic)
+            except BaseException:
+                self._disown(topic)
+                raise
+
+        def known() -> Topic[Any] | None:
+            topic = self._topics.get(name)
+            return None if topic is None or topic._over == "deleted" else topic
+
         if self._persistence is None:
-            topic = self._add(Topic(name, home=self, **options))
+            topic = make(None)
         else:
-            topic = self._persistence.topic(name, self, self._add, **options)
+            topic = self._persistence.topic(name, self, self.clock, known, make)
+        topic._load()
         self._tell_of(topic)
         return topic
 
@@ -169,6 +203,12 @@ class Broker(Uncopyable):
             raise Closed("the broker")
         return topic
 
+    def _disown(self, new: Topic[Any]) -> None:
+        """Let go of a topic that was not made to the end."""
+        name = new.name
+        if name in self._topics and self._topics[name] is new:
+            del self._topics[name]
+
     def _tell_of(self, new: Topic[Any]) -> None:
         """Tell that a topic was created."""
         new._monitor.settle()
@@ -180,12 +220,12 @@ class Broker(Uncopyable):
     def topics(self) -> Mapping[str, Topic[Any]]:
         """The topics by name: a read-only copy of the moment.
 
-        Those of the store that nobody has asked for get the broker's options.
+        Those of the store that nobody has asked for have the broker's options until somebody does.
         """
         self._forget_deleted()
         if self._persistence is not None and not self._closed:
             for name in self._persistence.names():
-                self.topic(name)
+                self._make(name, {}, named=False)
         return MappingProxyType(self._topics.copy())
 
     def _forget_deleted(self) -> None:
@@ -260,26 +300,53 @@ class Broker(Uncopyable):
                 return False
         return True
 
-    def close(self, *, drain: bool = False) -> int:
+    def close(self, *, drain: bool = False, force: bool = False) -> int:
         """Close every topic; see `Topic.close`.  No topic can be got or created any more.
 
         With a store nothing is thrown away: all is written, and the store is closed.  With `drain`
-        it stays open until the next `close`.
+        it stays open until the next `close`.  Inside another call of its thread it does not wait
+        until that is done.
+
+        Args:
+            drain: deliver first what is there.
+            force: close the store although something cannot be written, which is then lost and
+                logged.
 
         Returns:
             How many messages were thrown away; they are logged as a warning.
 
         Raises:
-            StoreError: something could not be written.
+            StoreError: something cannot be written.  Nothing is closed, and the broker can be used:
+                to finish messages makes room on a full disk.
         """
+        persistence = self._persistence
+        wait = not any(topic._lock.owned() for topic in self._topics.copy().values())
+        if persistence is not None and wait and not (drain or force or self._closed):
+            persistence.prepare_close()
         with self._lock:
             self._closed = True
             topics = list(self._topics.values())
-        try:
-            return sum(topic.close(drain=drain) for topic in topics)
-        finally:
-            if self._persistence is not None and not drain:
-                self._persistence.close()
+        thrown = sum(topic._end(drain=drain) for topic in topics)
+        if persistence is not None and not drain:
+            persistence.close(force=force, wait=wait)
+        return thrown
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write a copy of all that happened so far to a new file, while the broker goes on.
+
+        The copy is a store's file of its own: open it as any other.  To copy the file by other
+        means while it is open makes no backup.
+
+        Args:
+            path: where the copy is to be; there must be nothing yet.
+
+        Raises:
+            InvalidOption: the broker has no store.
+            StoreError: it cannot be written, or there is a file; no part of a copy is left.
+        """
+        if self._persistence is None:
+            raise InvalidOption("store", None, "a store: what is in memory alone has no backup")
+        self._persistence.backup(os.fspath(path))
 
     @property
     def health(self) -> str:

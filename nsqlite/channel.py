@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from sys import maxsize
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, TooManyConsumers
@@ -27,6 +27,9 @@ from nsqlite.waiting import Waiter, wait_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import ChannelStats, ClientStats, MessageInfo
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
 class Reader(Holder, Protocol):
@@ -59,8 +62,14 @@ class Parent(Protocol):
         """Take note that a channel has opened, closed or gone."""
         ...
 
-    def _make_record(self, body: Any) -> tuple[Record[Any], str]:
-        """Check a body, and return a record of it and its id; takes the lock."""
+    def _prepare_alone(
+        self, channel: Any, body: Any, moved: Moved
+    ) -> tuple[Callable[[], None], Callable[[], str]]:
+        """Return what puts a body into a single channel; see `Topic._prepare`."""
+        ...
+
+    def _change(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
+        """Make a change under the lock, and have it written if a store keeps the topic."""
         ...
 
 
@@ -85,6 +94,7 @@ class Channel(Uncopyable, Generic[T]):
         "_handed_at_end",
         "_handed_before",
         "_monitor",
+        "_named",
         "_over",
         "_parent",
         "_queue",
@@ -113,7 +123,7 @@ class Channel(Uncopyable, Generic[T]):
         """
         self.topic_name: Final = names[0]
         self.name: Final = names[1]
-        self.options: Final = options
+        self.options: Options = options
         self._monitor: Final = monitor
         self._clock: Final = clock
         self._parent: Final = parent
@@ -124,6 +134,7 @@ class Channel(Uncopyable, Generic[T]):
         self._handed_before = parent._handed()
         self._handed_at_end: int | None = None
         self._over: str | None = None
+        self._named = True  # its options are what was asked for, and stay
 
     # Looking
 
@@ -162,7 +173,16 @@ class Channel(Uncopyable, Generic[T]):
         return self._monitor.run(self._stats)
 
     def peek(self, n: int = 10) -> "list[MessageInfo]":
-        """Return a snapshot of the first `n` ready messages, the next one first."""
+        """Return a snapshot of the first `n` ready messages, the next one first.
+
+        Where a store keeps the channel it shows those that are in memory.
+
+        Raises:
+            StoreError: there are none in memory, and the store could not be read.
+        """
+        queue = self._queue
+        if queue.persistence is not None and queue.backend_depth and not queue.ready:
+            queue.persistence.fetch()
         return self._monitor.run(self._peek, _at_most(n))
 
     def in_flight(self, n: int = 10) -> "list[MessageInfo]":
@@ -191,16 +211,18 @@ class Channel(Uncopyable, Generic[T]):
 
         Raises:
             Closed: the channel is over.
+            StoreError: it could not be stored; it has taken effect, and is stored when it can be.
         """
-        self._monitor.call(self._pause, True)
+        self._parent._change(self._pause, True)
 
     def unpause(self) -> None:
         """Deliver again.
 
         Raises:
             Closed: the channel is over.
+            StoreError: as for `pause`.
         """
-        self._monitor.call(self._pause, False)
+        self._parent._change(self._pause, False)
 
     def empty(self) -> int:
         """Drop all messages, those in flight and deferred too (NSQ semantics §12).
@@ -210,8 +232,9 @@ class Channel(Uncopyable, Generic[T]):
 
         Raises:
             Closed: the channel is over.
+            StoreError: as for `pause`.
         """
-        return self._monitor.call(self._empty) or 0
+        return self._parent._change(self._empty) or 0
 
     def delete(self) -> int:
         """Drop all messages and free the name; whoever waits gets `Closed` (NSQ semantics §13).
@@ -220,8 +243,11 @@ class Channel(Uncopyable, Generic[T]):
 
         Returns:
             How many messages were dropped.
+
+        Raises:
+            StoreError: as for `pause`.
         """
-        return self._monitor.call(self._delete) or 0
+        return self._parent._change(self._delete) or 0
 
     def close(self, *, drain: bool = False) -> int:
         """End it: it takes no more messages and whoever waits gets `Closed`.
@@ -234,7 +260,8 @@ class Channel(Uncopyable, Generic[T]):
                 waits for that.
 
         Returns:
-            How many messages were thrown away; they are logged as a warning.
+            How many messages were thrown away; they are logged as a warning.  None where a store
+            keeps the channel: there they stay.
         """
         return self._monitor.call(self._close, drain) or 0
 
@@ -262,21 +289,32 @@ class Channel(Uncopyable, Generic[T]):
 
         It takes the lock; the function it returns expects it.
         """
-        record, name = self._parent._make_record(body)
-        return lambda: self._admit(record, moved), lambda: name
+        return self._parent._prepare_alone(self, body, moved)
 
-    def _admit(self, record: Record[T], moved: Moved) -> None:
+    def _admit(self, record: Record[T], entry: object | None, moved: Moved) -> None:
+        """Take a message that is moved here; `entry` is what a store notes of that."""
         if not self._is_open:
             raise self._monitor.refuse(Closed(self._title, self._over or "closed"))
+        queue = self._queue
+        back = queue.back
         left, messages = moved
         # One piece, up to the call that completes it:
         self._handed_before -= 1  # it counts as one more that was handed on
         messages[0]._consumer._allowed += 1
         left.leaving = messages
+        left.moving = entry is not None
         self._monitor.room_until = 0
-        self._queue.ready.append(record)
-        self._queue.emit(Kind.PUBLISHED, record)
-        self._queue.feed()
+        queue.entry = entry
+        back.append(record)
+        queue.note_entry()
+        queue.emit(Kind.PUBLISHED, record)
+        queue.feed()
+
+    def _set_options(self, options: Options) -> None:
+        """Take the options that this is first asked for with; a store had it without."""
+        self.options = options
+        self._queue.reconfigure(options)
+        self._named = True
 
     # Consumers come and go
 
@@ -288,6 +326,9 @@ class Channel(Uncopyable, Generic[T]):
 
     def _join(self, reader: Reader) -> None:
         self._require_open()
+        self._named = True
+        if self._queue.persistence is not None:
+            self._queue.persistence.look()
         limit = self.options.max_channel_consumers
         if limit and len(self._readers) >= limit:
             raise self._monitor.refuse(TooManyConsumers(self.topic_name, self.name, limit))
@@ -422,6 +463,8 @@ class Channel(Uncopyable, Generic[T]):
 
     def _recover(self) -> None:
         """Complete what a signal has interrupted.  Idempotent."""
+        if self._over is not None:
+            self._queue.end(self._over)
         self._queue.recover()
         if self._over is not None:
             self._queue.waiters.dismiss(self._queue.waiters.everybody())
@@ -473,8 +516,7 @@ class Channel(Uncopyable, Generic[T]):
     def _empty(self) -> int:
         self._require_open()
         queue = self._queue
-        count = queue.clear()
-        queue.emit(Kind.EMPTIED, count=count)
+        count = queue.empty()
         self._parent._room()
         self._answered()
         return count
@@ -507,8 +549,8 @@ class Channel(Uncopyable, Generic[T]):
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
         queue = self._queue
-        count = queue.end(how)
         self._over = how
+        count = queue.end(how)
         if self._handed_at_end is None:
             self._handed_at_end = self._parent._handed()
         queue.emit(Kind.CLOSED if how == "closed" else Kind.DELETED, count=count)

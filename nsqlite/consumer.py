@@ -33,7 +33,8 @@ from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
-from nsqlite.queue import NO_LIMIT, Persistence, Queue
+from nsqlite.persistence import QueuePersistence
+from nsqlite.queue import NO_LIMIT, Queue
 from nsqlite.timerwheel import Page
 from nsqlite.topic import Topic
 from nsqlite.waiting import LoopTimer, ThreadWaiter, Waiter
@@ -808,7 +809,7 @@ class Consumer(AnyConsumer[T]):
             self._count(persistence, batch)
         return batch
 
-    def _count(self, persistence: Persistence, batch: list[Message[T]]) -> None:
+    def _count(self, persistence: QueuePersistence, batch: list[Message[T]]) -> None:
         """Have deliveries counted in the store; if they are not, nobody has got them."""
         try:
             persistence.settle(batch)

@@ -22,6 +22,7 @@ catch, ours is one of those too.
     |   |-- StoreDamaged                  the disk: the file is damaged, get your backup
     |   `-- StoreInUse                    not here: another process has it, or you are its fork
     |-- Reentered                         not here: called inside another call of the same thread
+    |-- ClockOutOfRange                   the wall clock: set it right, and put again
     `-- ClockStandsStill                  a test waits on a clock that nobody moves
 
 Next: names.py
@@ -326,7 +327,8 @@ class StoreInUse(StoreError):
 
     Attributes:
         where: the store's file.
-        pid: the number of the owner's process, None if it is not known.
+        pid: the number of the owner's process; None if it is not known, or means nothing here, as
+            that of another container or machine.
         problem: what is wrong, in words.
     """
 
@@ -360,6 +362,23 @@ class Reentered(NSQLiteError):
             f"{self.call}() was called by a signal handler or destructor inside another call on the"
             " same topic, and cannot answer there: set a flag and call it later"
         )
+
+
+class ClockOutOfRange(NSQLiteError):
+    """The wall clock shows a time for which there are no message ids; nothing was put.
+
+    Attributes:
+        now: what it shows, in seconds since 1970.
+        problem: why that does not do, in words.
+    """
+
+    def __init__(self, now: float, problem: str) -> None:
+        super().__init__(now, problem)
+        self.now = now
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the wall clock shows {self.now:.0f} s since 1970, {self.problem}"
 
 
 class ClockStandsStill(NSQLiteError):

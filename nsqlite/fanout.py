@@ -7,6 +7,9 @@ What cannot be handed on (the topic is paused, or has no channel) goes into a qu
 own, which obeys the same rules as a channel's.  A blocked put waits in order, is notified when
 there is more room, and then looks again.
 
+A queue that a store keeps takes what is ready by way of its `persistence`, which leaves in the file
+what has no room in memory; everything else is the same.
+
 Everything here expects the topic's lock.  Lines that a comment calls one piece are never
 interrupted between them; monitor.py tells why.
 
@@ -24,6 +27,7 @@ from nsqlite.events import Kind
 from nsqlite.message import Record, T
 from nsqlite.monitor import Monitor
 from nsqlite.options import Options
+from nsqlite.persistence import QueuePersistence
 from nsqlite.queue import NO_LIMIT, Moved, Queue
 from nsqlite.waiting import Waiter
 
@@ -48,13 +52,14 @@ class FanOut(Generic[T]):
             to do for it, or the topic is over.
         append: the only one of these, if there is only one; else None.
         readies: where the queues have what is ready, but for those that a store keeps.
+        takers: of the put under way, what takes what is ready for the queues that a store keeps.
+        kept_by: what keeps the queues that a store keeps.
         bounded: those of these queues that have a limit.
-        stale: the four above are to be found anew; meanwhile there are no `appends`.
+        stale: the five above are to be found anew; meanwhile there are no `appends`.
         closing: the topic takes no more.
     """
 
     __slots__ = (
-        "_held_readies",
         "_monitor",
         "_name",
         "accepted",
@@ -65,6 +70,7 @@ class FanOut(Generic[T]):
         "excess",
         "held",
         "kept",
+        "kept_by",
         "later",
         "paused",
         "queues",
@@ -73,6 +79,7 @@ class FanOut(Generic[T]):
         "rest",
         "size",
         "stale",
+        "takers",
     )
 
     def __init__(self, name: str, options: Options, clock: Clock, monitor: Monitor) -> None:
@@ -86,7 +93,8 @@ class FanOut(Generic[T]):
         self.later: tuple[list[Record[T]], int, tuple[Queue[T], ...]] | None = None
         self.excess: Sequence[tuple[Queue[T], list[int]]] = ()
         self.readies: tuple[deque[Record[T]], ...] = ()
-        self._held_readies: tuple[deque[Record[T]], ...] = (self.held.ready,)
+        self.takers: Sequence[QueuePersistence] = ()
+        self.kept_by: tuple[QueuePersistence, ...] = ()
         self.paused: bool = False
         self.accepted: int = 0
         self.size: int = 0
@@ -134,9 +142,8 @@ class FanOut(Generic[T]):
         """Decide how a record is brought to the queues."""
         queues = self.queues
         self.bounded = tuple(queue for queue in queues if queue.limit is not None)
-        self.readies = tuple(queue.ready for queue in queues if queue.persistence is None)
-        plain = len(self.readies) == len(queues)
-        if plain and self.is_flowing() and not self.closing:
+        self.readies, self.kept_by = _ways(queues)
+        if not self.kept_by and self.is_flowing() and not self.closing:
             self.appends = tuple(ready.append for ready in self.readies)
             if len(self.appends) == 1:
                 self.append = self.appends[0]
@@ -222,7 +229,14 @@ class FanOut(Generic[T]):
     # Handing on
 
     def admit(
-        self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
+        self,
+        records: list[Record[T]],
+        size: int,
+        due: int | None,
+        moved: Moved | None = None,
+        entry: object | None = None,
+        *,
+        flowing: bool = False,
     ) -> None:
         """Take messages that there is room for, out of the list: made twice, it takes them once.
 
@@ -231,25 +245,29 @@ class FanOut(Generic[T]):
             size: the sum of the lengths of their bytes bodies.
             due: until when they wait; None if they are ready at once.
             moved: what is finished by being put here.
+            entry: what a store notes of it.
+            flowing: they are the channels', whatever has become of the topic since.
         """
         if self.stale:
             self.direct()
         if self._monitor.watched:
             for record in records:
                 self.held.emit(Kind.PUBLISHED, record, due=due)
-        flowing = self.is_flowing()
+        flowing = flowing or self.is_flowing()
         targets = self.queues if flowing else (self.held,)
         count = len(records)
         kept = 0 if flowing else count
         ready: Sequence[Record[T]] = ()
-        rest: Iterator[deque[Record[T]]] = iter(())
+        readies, takers = (self.readies, self.kept_by) if flowing else _ways(targets)
+        rest = iter(readies)
         excess: Sequence[tuple[Queue[T], list[int]]] = ()
         later = None
         if due is not None:
+            if takers:
+                targets = tuple(q for q in targets if _takes(q, records))
             later = records.copy(), due, targets
         else:
             ready = records.copy()
-            rest = iter(self.readies if flowing else self._held_readies)
             if self.bounded or self.held.limit is not None:
                 excess = [(q, [q.excess(count)]) for q in targets if q.limit is not None]
         # One piece, up to the call that follows: it is put, and `complete` brings it everywhere.
@@ -258,12 +276,15 @@ class FanOut(Generic[T]):
         self.kept += kept
         self.records = ready
         self.rest = rest
+        self.takers = takers
         self.later = later
         self.excess = excess
+        self.held.entry = entry
         if moved is not None:
             left, messages = moved
             messages[0]._consumer._allowed += 1
             left.leaving = messages
+            left.moving = entry is not None
         records.clear()
         self.complete()
 
@@ -272,9 +293,13 @@ class FanOut(Generic[T]):
 
         An interrupted one is completed by being made again.
         """
+        if self.held.entry is not None:
+            self.held.note_entry()
         if self.records:
             for ready in self.rest:
                 ready.extend(self.records)  # one piece with the line above
+            for taker in self.takers:
+                taker.take(self.records)
             self.records = ()
         later = self.later
         if later is not None:
@@ -297,23 +322,41 @@ class FanOut(Generic[T]):
 
     def hand_on(self) -> None:
         """Hand on what was held, if there is a channel to hand it to; none of it is refused."""
-        if self.is_flowing() and not self.held.is_idle():
-            self.held.sweep()
+        held = self.held
+        if self.is_flowing() and not held.is_idle():
+            held.sweep()
             self._hand_on_later()
-            records = list(self.held.ready)
-            self.rest = iter([queue.ready for queue in self.queues])
-            # One piece, up to the call that follows:
-            self.kept -= len(records)
-            self.records = records
-            self.held.ready.clear()
-            self.complete()
+            if held.back is not held.ready:
+                self._hand_on_ready(held.back, [queue.back for queue in self.queues], ())
+            readies, takers = _ways(self.queues)
+            self._hand_on_ready(held.ready, readies, takers)
+            if held.persistence is not None:
+                for taker in takers:
+                    taker.take_over(held.persistence)
+            self.kept -= held.backend_depth  # one piece with the next line
+            held.backend_depth = 0
+            self.feed()
         self.room()
 
-    def _hand_on_later(self) -> None:
-        """Hand on what is not due yet; `complete`, and then this, completes what is interrupted.
+    def _hand_on_ready(
+        self,
+        records: deque[Record[T]],
+        readies: Sequence[deque[Record[T]]],
+        takers: Sequence[QueuePersistence],
+    ) -> None:
+        """Hand on what is ready; `complete`, and then this, completes what is interrupted."""
+        ready = list(records)
+        rest = iter(readies)
+        # One piece, up to the call that follows:
+        self.kept -= len(ready)
+        self.records = ready
+        self.rest = rest
+        self.takers = takers
+        records.clear()
+        self.complete()
 
-        A store counts it where it counts all that a topic hands on, so here it is only brought.
-        """
+    def _hand_on_later(self) -> None:
+        """Hand on what is not due yet; `complete`, and then this, completes what is interrupted."""
         deferred = self.held.deferred
         for due, records in deferred.buckets():
             number = len(records)
@@ -322,4 +365,18 @@ class FanOut(Generic[T]):
             deferred.count -= number
             self.kept -= number
             self.later = records, due, self.queues
-            FanOut.complete(self)
+            self.complete()
+
+
+def _ways(
+    queues: Sequence[Queue[T]],
+) -> tuple[tuple[deque[Record[T]], ...], tuple[QueuePersistence, ...]]:
+    """Return where queues have what is ready: those in memory, and what keeps the others."""
+    readies = tuple(queue.ready for queue in queues if queue.persistence is None)
+    takers = tuple(queue.persistence for queue in queues if queue.persistence is not None)
+    return readies, takers
+
+
+def _takes(queue: Queue[T], records: Sequence[Record[T]]) -> bool:
+    """Return whether messages of one put are for a queue."""
+    return queue.persistence is None or queue.persistence.takes(records)

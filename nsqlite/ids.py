@@ -2,13 +2,15 @@
 
 The rule: a factory never gives an id twice, whatever the wall's clock does, and never waits.
 
-An id is 64 bits in 16 hex characters: 42 bits of time in ticks of 1.05 ms, 10 bits of node, 12 of
-sequence.  So the first 13 characters stay the same for a tick and the last 3 are the sequence: an
-id costs a list look-up, and a waiting message keeps two shared strings instead of one of its own.
+An id is 63 bits in 16 hex characters: 41 bits of time in ticks of 1.05 ms, 10 bits of node, 12 of
+sequence; so it is a positive number of 64 bits.  The first 13 characters stay the same for a tick
+and the last 3 are the sequence: an id costs a list look-up, and a waiting message keeps two shared
+strings instead of one of its own.
 
 A broker has one factory.  A topic takes its ids from it in blocks of 256, so that two topics
 never meet and seldom need the factory's lock.  Where nsqd would sleep (a tick is used up, the clock
-stands or went back) the factory takes the next tick.
+stands or went back) the factory takes the next tick.  A clock that shows a time without ids is an
+error, told when the next block is taken.
 
 Next: events.py
 """
@@ -17,19 +19,37 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
+from nsqlite.errors import ClockOutOfRange
 from nsqlite.lock import make_lock
+from nsqlite.options import SECOND
 
 EPOCH: Final = 1288834974288
 """Where NSQ's ticks begin, counted from 1970 in ticks of 2**20 ns."""
 
-TICKS: Final = (1 << 42) - 1
-"""The ticks that an id can tell apart: 146 years of them."""
+TICKS: Final = 1 << 41
+"""The ticks that an id can tell apart: 73 years of them."""
 
 BLOCK: Final = 256
 """How many ids a topic takes at a time."""
 
 BLOCKS: Final = 4096 // BLOCK
 """How many such blocks a tick has."""
+
+END: Final = TICKS * BLOCKS
+"""How many blocks there are since the epoch."""
+
+
+def _out_of_range(now: int) -> ClockOutOfRange:
+    """Return the error for a time without ids, or for which they are used up."""
+    end = (TICKS + EPOCH) << 20
+    limit = f"{end // SECOND} s (in November 2085)"
+    if now < 0:
+        problem = "but message ids begin at 0: set it right"
+    elif now >= end:
+        problem = f"but message ids end at {limit}: set it right"
+    else:
+        problem = f"but it has been beyond {limit} before, where message ids end: begin a new store"
+    return ClockOutOfRange(now / SECOND, problem)
 
 
 @cache
@@ -77,14 +97,20 @@ class GuidFactory:
         Returns:
             The 13 characters that its ids share, their endings, and the wall's time until which
             the block's tick lasts.
+
+        Raises:
+            ClockOutOfRange: `now` is before 1970, or there are no ids left; none was taken.
         """
         block = ((now >> 20) - EPOCH) * BLOCKS
         with self._lock:
             if block < self._next:  # noqa: PLR1730 - see the class: no call here
                 block = self._next
-            self._next = block + 1
+            if now >= 0 and block < END:
+                self._next = block + 1
+        if now < 0 or block >= END:
+            raise _out_of_range(now)
         tick = block // BLOCKS
-        prefix = "%013x" % ((tick & TICKS) << 10 | self._node_id)  # twice as fast as an f-string
+        prefix = "%013x" % (tick << 10 | self._node_id)  # twice as fast as an f-string
         return prefix, _suffixes(block % BLOCKS), (tick + 1 + EPOCH) << 20
 
 
@@ -121,6 +147,9 @@ class Ids:
 
         Returns:
             The two parts of its first id.
+
+        Raises:
+            ClockOutOfRange: see `GuidFactory.block`; the old block is kept.
         """
         prefix, suffixes, until = self._factory.block(now)
         self.prefix = prefix

@@ -30,7 +30,8 @@ from nsqlite.events import Event, Kind
 from nsqlite.latency import Latency
 from nsqlite.message import Message, Owner, Record, State, T, counted, was_delivered
 from nsqlite.monitor import Monitor
-from nsqlite.options import SECOND, Options, nanoseconds
+from nsqlite.options import SECOND, Options, WhenFull, nanoseconds
+from nsqlite.persistence import QueuePersistence
 from nsqlite.timerwheel import Page, TimerWheel
 from nsqlite.waiting import Waiter, WaitQueue, Windowed
 
@@ -58,9 +59,6 @@ SPAN: Final = SECOND
 
 KNOWN: Final = 64
 """How many messages that are no longer in flight may be known by id, beside as many as are."""
-
-OnDone: TypeAlias = Callable[[BaseException | None], object]
-"""Hears that something was done, or why it could not be."""
 
 
 class Holder(Owner, Windowed, Protocol):
@@ -102,75 +100,6 @@ class Holder(Owner, Windowed, Protocol):
         ...
 
 
-class Persistence(Protocol):
-    """What a queue needs of a store that keeps it; None for a queue in memory.
-
-    Attributes:
-        counted: the store counts each delivery before `get` returns; see `settle`.
-    """
-
-    counted: bool
-
-    def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
-        """Take note of what happened to the queue or to a message of it.
-
-        Takes no lock and runs no user code; the topic's lock is held.
-
-        Args:
-            kind: what happened.
-            record: the message as it is now, None where the queue is meant.
-            due: until when it waits, on the clock's monotonic scale; None if it does not.
-        """
-        ...
-
-    def delivered(self, messages: Iterable[Message[Any]]) -> None:
-        """Take note of deliveries; the topic's lock is held."""
-        ...
-
-    def finished(self, messages: Iterable[Message[Any]]) -> None:
-        """Take note that messages were finished; the topic's lock is held."""
-        ...
-
-    def put_away(self) -> None:
-        """Take back what is in memory: the queue ends, its messages stay in the store.
-
-        The topic's lock is held.
-        """
-        ...
-
-    def read_ahead(self) -> None:
-        """Bring what comes next into memory if little is left there; may block, and takes the lock.
-
-        It does nothing where the calling thread must not block, and raises nothing.
-        """
-        ...
-
-    def fetch(self) -> None:
-        """Bring what comes next from the store into memory; blocks, and takes the lock.
-
-        Raises:
-            StoreError: it cannot be read; nothing has changed.
-        """
-        ...
-
-    def send(self, task: Callable[[], object], on_done: OnDone) -> None:
-        """Have something that blocks, as `fetch`, done by the store's thread; takes no lock.
-
-        Args:
-            task: what is to be done.
-            on_done: called afterwards, by that thread.
-        """
-        ...
-
-    def settle(self, messages: list[Message[Any]]) -> None:
-        """Have deliveries counted in the store; blocks.
-
-        Raises:
-            StoreError: it cannot be written; the messages are back in the queue, as they were.
-        """
-        ...
-
-
 class Expired(NamedTuple, Generic[T]):
     """A page of messages that have all timed out, on its way to the ready ones."""
 
@@ -199,12 +128,17 @@ class Queue(Generic[T]):
         room: called when there is more room.
         answered: called when messages were answered, and there may be nothing left.
         latency: how long messages took from put to fin, None if nobody wants to know.
-        persistence: what a store keeps of this, None without one.
+        persistence: what keeps this in a store, None without one.
         followed: the store, an observer or `latency` wants to know what is delivered or finished.
             It stands for these three: to ask them one by one costs put, get and fin 2 %.
         backend_depth: how many more are ready, behind these, in a store's file alone.
+        back: where a message goes that comes back: `ready` itself, or, as long as there are any,
+            what is behind `backend_depth` others.
+        entry: what is still to be noted of the operation under way, for the store.
         reserved: for how many more, which are just being stored, there must be room.
+        emptying: all is being dropped.
         leaving: what is being finished, all of it one consumer's.
+        moving: what has moved it has noted that for the store.
         taking: what is being delivered in a batch, all of it to one consumer.
         returned: of those at the head that were given back the two parts of the id and the
             deliveries, the next one last; some may have left it.
@@ -224,16 +158,20 @@ class Queue(Generic[T]):
         "_tell_clock",
         "_wall",
         "answered",
+        "back",
         "backend_depth",
         "deferred",
         "draining",
         "dropped_count",
         "due",
+        "emptying",
+        "entry",
         "expired",
         "followed",
         "latency",
         "leaving",
         "limit",
+        "moving",
         "names",
         "parked",
         "paused",
@@ -276,31 +214,22 @@ class Queue(Generic[T]):
         self._wall: Final = clock.time_ns
         self.room: Final = room
         self.answered: Final = answered
-        self.limit: Final = options.max_depth
-        self.when_full: Final = options.when_full
-        self._longest: Final = nanoseconds("max_msg_timeout", options.max_msg_timeout)
-        self._longest_req: Final = nanoseconds("max_req_timeout", options.max_req_timeout)
-        resolution = clock.resolution
-        if options.resolution is not None:
-            resolution = nanoseconds("resolution", options.resolution)
         self.ready: Final[deque[Record[T]]] = deque()
-        self.timeouts: Final[TimerWheel[Message[T]]] = TimerWheel(resolution, SPAN)
-        self.deferred: Final[DelayQueue[Record[T]]] = DelayQueue(resolution)
+        self.back: deque[Record[T]] = self.ready
         self.due: int = NEVER
         self._tell_clock: Final = clock.attach(self)
         self.waiters: Final[WaitQueue[T]] = WaitQueue(monitor)
         self.parked: Final = self.waiters.parked
         self.paused: bool = False
         self.draining: bool = False
-        self.latency: Latency | None = None
-        if options.e2e_processing_latency_percentiles:
-            window = nanoseconds("window", options.e2e_processing_latency_window_time)
-            self.latency = Latency(window, self._now())
-        self.persistence: Persistence | None = None
-        self.followed: bool = monitor.watched or self.latency is not None
+        self.persistence: QueuePersistence | None = None
+        self.configure(options)
         self.backend_depth: int = 0
+        self.entry: object | None = None
         self.reserved: int = 0
+        self.emptying: bool = False
         self.leaving: Sequence[Message[T]] = ()
+        self.moving: bool = False
         self.taking: Sequence[Message[T]] = ()
         self.expired: Expired[T] | None = None
         self.returned: Final[list[tuple[Any, ...]]] = []
@@ -308,10 +237,38 @@ class Queue(Generic[T]):
         self.requeue_count: int = 0
         self.timeout_count: int = 0
 
-    def keep(self, persistence: Persistence) -> None:
-        """Have a store keep this queue, which is new and empty."""
+    def configure(self, options: Options) -> None:
+        """Do as the options say; for a new queue, or one of a store before its first message."""
+        self.limit: int | None = options.max_depth
+        self.when_full: WhenFull = options.when_full
+        self._longest = nanoseconds("max_msg_timeout", options.max_msg_timeout)
+        self._longest_req = nanoseconds("max_req_timeout", options.max_req_timeout)
+        resolution = self._clock.resolution
+        if options.resolution is not None:
+            resolution = nanoseconds("resolution", options.resolution)
+        self.timeouts: TimerWheel[Message[T]] = TimerWheel(resolution, SPAN)
+        self.deferred: DelayQueue[Record[T]] = DelayQueue(resolution)
+        self.latency: Latency | None = None
+        if options.e2e_processing_latency_percentiles:
+            window = nanoseconds("window", options.e2e_processing_latency_window_time)
+            self.latency = Latency(window, self._now())
+        self.follow()
+
+    def reconfigure(self, options: Options) -> None:
+        """Do from now on as the options say, in place of others; nothing was delivered yet."""
+        waiting = self.deferred.buckets()
+        self.configure(options)
+        for due, records in waiting:
+            self.defer(records, due)
+        self._set_due()
+        if self.persistence is not None:
+            self.persistence.fit()
+
+    def keep(self, persistence: QueuePersistence) -> None:
+        """Have a store keep this queue, which is new, and fill it with what is there of it."""
         self.persistence = persistence
         self.follow()
+        persistence.bind(self)
 
     def follow(self) -> None:
         """Find out whether anybody wants to know what is delivered or finished."""
@@ -322,7 +279,7 @@ class Queue(Generic[T]):
 
     def is_idle(self) -> bool:
         """Return whether nothing is ready, in flight or deferred."""
-        return not (self.ready or self.backend_depth or self.timeouts or self.deferred)
+        return not (self.ready or self.backend_depth or self.back or self.timeouts or self.deferred)
 
     def why_empty(self) -> str:
         """Return in words what there is instead of a ready message; takes the lock."""
@@ -341,7 +298,8 @@ class Queue(Generic[T]):
 
     def depth(self) -> int:
         """Return how many are ready."""
-        return len(self.ready) + self.backend_depth
+        behind = 0 if self.back is self.ready else len(self.back)
+        return len(self.ready) + self.backend_depth + behind
 
     def total(self) -> int:
         """Return how many messages there are."""
@@ -409,7 +367,7 @@ class Queue(Generic[T]):
         ready = self.ready
         is_oldest = self.when_full == "drop oldest"
         take = ready.popleft if is_oldest else ready.pop
-        while most[0] and ready and len(ready) + self.backend_depth > limit:
+        while most[0] and ready and self.depth() > limit:
             record = ready[0] if is_oldest else ready[-1]
             self._monitor.discard(record)
             # One piece, up to the call that follows:
@@ -447,6 +405,9 @@ class Queue(Generic[T]):
 
     def restore(self) -> None:
         """Have each message in one place again.  Idempotent."""
+        self.note_entry()
+        if self.emptying:
+            self.empty()
         if self.taking:
             self._undo_taking()
         if self.expired is not None:
@@ -479,7 +440,7 @@ class Queue(Generic[T]):
                 self.timeout_count += len(records)
                 self.expired = expired
                 self._take_expired()
-        ready = self.ready
+        back = self.back
         for message, due, page in self.timeouts.until(now):
             if self.waiters.handed.pop(message, None) is not None:
                 self.give_back([(message, message._record)])
@@ -494,7 +455,7 @@ class Queue(Generic[T]):
             self.timeout_count += 1
             self._monitor.room_until = 0
             del page[message]
-            ready.append(again)
+            back.append(again)
             if self.parked:
                 self.waiters.unpark(owner)
             if self._monitor.watched:
@@ -502,7 +463,7 @@ class Queue(Generic[T]):
 
     def _fall_due(self, now: int) -> None:
         self._monitor.room_until = 0
-        for due, records in self.deferred.expire(now, self.ready):
+        for due, records in self.deferred.expire(now, self.back):
             if self._monitor.watched:
                 for record in records:
                     self.emit(Kind.DUE, record, None, due)
@@ -516,8 +477,8 @@ class Queue(Generic[T]):
             owner._unfinished += count
         expired.page.clear()
         self._monitor.room_until = 0
-        if not (self.ready and self.ready[-1] is expired.records[-1]):
-            self.ready.extend(expired.records)
+        if not (self.back and self.back[-1] is expired.records[-1]):
+            self.back.extend(expired.records)
         self.timeouts.drop(expired.page)
         self.expired = None
 
@@ -821,7 +782,7 @@ class Queue(Generic[T]):
         """Forget messages that are leaving.  Idempotent."""
         for message in messages:
             message._page.pop(message, None)
-        if self.persistence is not None:
+        if self.persistence is not None and not self.moving:
             self.persistence.finished(messages)
         if self.latency is not None:
             for message in messages:
@@ -829,7 +790,8 @@ class Queue(Generic[T]):
         if self._monitor.watched:
             for message in messages:
                 self.tell(FINISHED, message)
-        self.leaving = ()
+        self.leaving = ()  # one piece with the next line
+        self.moving = False
 
     def measure(self, message: Message[T]) -> None:
         """Take note of how long a message took that was finished; somebody wants to know."""
@@ -844,20 +806,6 @@ class Queue(Generic[T]):
             self.feed()
         if (self.draining or self._monitor.joins) and self.is_idle():
             self.answered()
-
-    def take_back(self, message: Message[T]) -> None:
-        """Have a message in flight again that was finished by a move which has failed."""
-        now = self.sweep()
-        owner: Holder = message._consumer
-        due = self.timeouts.due(now + owner._timeout)
-        self.expect(due)
-        page = self.timeouts.page(due)
-        # One piece, up to the call that follows:
-        owner._allowed -= 1
-        message._page = page
-        page[message] = due
-        self.emit(Kind.RETURNED, message._record, owner)
-        self.emit(Kind.DELIVERED, counted(message), owner, due)
 
     def requeue(self, owner: Holder, message: Message[T], delay: int, now: int) -> None:
         """Make a message ready again, or deferred; the caller has swept."""
@@ -878,7 +826,7 @@ class Queue(Generic[T]):
         del old[message]
         if due is None:
             self._monitor.room_until = 0
-            self.ready.append(again)
+            self.back.append(again)
         else:
             self.deferred.count += 1
             bucket.append(again)
@@ -911,6 +859,14 @@ class Queue(Generic[T]):
 
     # Away with everything
 
+    def empty(self) -> int:
+        """Drop all messages, and tell that; return how many they were."""
+        self.emptying = True
+        count = self.clear()
+        self.emit(Kind.EMPTIED, count=count)
+        self.emptying = False
+        return count
+
     def clear(self) -> int:
         """Drop all messages; return how many they were."""
         self.sweep()
@@ -927,9 +883,10 @@ class Queue(Generic[T]):
                 owner._unfinished += 1
                 del page[message]
                 count += 1
-        monitor.discard(*self.ready)
+        monitor.discard(*self.ready, *self.back)
         self.backend_depth = 0
         self.ready.clear()
+        self.back.clear()
         self.returned.clear()
         deferred = self.deferred.clear()
         monitor.discard(*deferred)
@@ -950,6 +907,12 @@ class Queue(Generic[T]):
         return 0
 
     # Telling
+
+    def note_entry(self) -> None:
+        """Have noted what is still to be noted of the operation under way.  Idempotent."""
+        if self.entry is not None and self.persistence is not None:
+            self.persistence.note(self.entry)
+            self.entry = None  # after it: what is noted twice is noted once
 
     def emit(
         self,
@@ -991,6 +954,8 @@ class Queue(Generic[T]):
     def _ids(self) -> Counter[str]:
         """Count the ids of the messages."""
         ids = Counter(record[2] + record[3] for record in self.ready)
+        if self.back is not self.ready:
+            ids.update(record[2] + record[3] for record in self.back)
         ids.update(record[2] + record[3] for _, record in self.deferred.pairs())
         ids.update(message.id for message in self.timeouts)
         return ids

@@ -3,7 +3,7 @@
 The rule: a snapshot is taken in one piece under the topic's lock and never changes; `to_dict` has
 nsqd's keys in nsqd's order and nothing else.
 
-Next: queue.py
+Next: persistence.py
 """
 
 from collections import Counter

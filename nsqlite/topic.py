@@ -4,8 +4,9 @@ The rule: a message that `put` returned for is in every open channel there was, 
 itself while it is paused or has no channel; a put that raised has put nothing anywhere.
 
 A put for which nothing is unusual appends its record to the queues itself, by what `FanOut.direct`
-has prepared, and then hands it to who waits; a delay, a store, a full queue, a pause or an end goes
-by way of `_try` and fanout.py.
+has prepared, and then hands it to who waits; a delay, a full queue, a pause or an end goes by way
+of `_try` and fanout.py.  Where a store keeps the topic, `_try` reserves, and what was stored is
+shown by way of `_show_settled`; see persistence.py.
 
 Whoever calls a public method holds no lock; what begins with an underscore expects the topic's,
 unless it says otherwise.
@@ -19,7 +20,18 @@ from functools import partial
 from itertools import repeat
 from operator import call
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+)
 
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock, checked_clock
@@ -43,11 +55,15 @@ from nsqlite.options import (
     timeout_ns,
     unknown_option,
 )
-from nsqlite.queue import Moved, OnDone, consume
+from nsqlite.persistence import Draft, OnDone, PendingWrite, QueuePersistence, TopicPersistence
+from nsqlite.queue import Moved, Queue, consume
 from nsqlite.waiting import ThreadWaiter, Waiter, wait_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import TopicStats
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 PUBLISHED: Final = Kind.PUBLISHED
 
@@ -59,6 +75,10 @@ ELSEWHERE: Final = -1
 
 WAITS_ELSEWHERE: Final[Any] = object()
 """What that caller gives as timeout; the put then returns no id where it would wait."""
+
+
+Admitted: TypeAlias = list[Record[T]] | PendingWrite[T]
+"""What a put gives to `_try`: its messages, or, with a store, what becomes its messages."""
 
 
 class Home(Protocol):
@@ -104,8 +124,6 @@ class Topic(Uncopyable, Generic[T]):
         options: what holds for it.
     """
 
-    _kept: ClassVar = False  # whether a store keeps it
-
     __slots__ = (
         "__weakref__",
         "_channels",
@@ -117,8 +135,10 @@ class Topic(Uncopyable, Generic[T]):
         "_longest_delay",
         "_max_size",
         "_monitor",
+        "_named",
         "_now",
         "_over",
+        "_store",
         "_wall",
         "name",
         "options",
@@ -131,6 +151,7 @@ class Topic(Uncopyable, Generic[T]):
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
         home: Home | None = None,
+        persistence: TopicPersistence | None = None,
         **options: Unpack[TopicOptions],
     ) -> None:
         """Make a topic that stands alone; `Broker.topic` makes one that a broker owns.
@@ -140,6 +161,7 @@ class Topic(Uncopyable, Generic[T]):
             clock: what it takes the time from; the system's by default.
             observers: who hears of its events from the first on; see `observe`.
             home: the broker, for `Broker.topic`.
+            persistence: what keeps it in the broker's store.
             options: see `nsqlite.options.TopicOptions`.
 
         Raises:
@@ -152,33 +174,34 @@ class Topic(Uncopyable, Generic[T]):
         heard = all_observers(observers) if home is None else home._observers
         clock = checked_clock(clock if home is None else home.clock)
         self.name: Final = name
-        self.options: Final = chosen
+        self.options: Options = chosen
         self._clock: Final = clock
         self._wall: Final = clock.time_ns
         self._now: Final = clock.monotonic_ns
         self._ids: Final = Ids(GuidFactory(chosen.node_id) if home is None else home._factory)
         self._monitor: Final = Monitor()
         self._lock: Final[Lock] = self._monitor.lock
-        self._longest_delay: Final = chosen.max_req_timeout
-        self._max_size: Final = chosen.max_msg_size
-        self._fan: Final = self._make_fan()
+        self._longest_delay = chosen.max_req_timeout
+        self._max_size = chosen.max_msg_size
+        self._fan: Final[FanOut[T]] = FanOut(name, chosen, clock, self._monitor)
+        self._store: Final = persistence
         self._channels: Final[dict[str, Channel[T]]] = {}
         self._draining = False
         self._over: str | None = None
+        self._named = True  # its options are what was asked for, and stay
         self._lock.forked = self._forget_waiters
         self._monitor.recover = self._recover
         self._monitor.observe(heard)
+        if persistence is not None:
+            with self._lock:
+                self._restore(persistence)
         self._fan.held.emit(Kind.CREATED)
         if home is None:
             self._monitor.settle()
 
-    def _make_fan(self) -> FanOut[T]:
-        """Return what hands the messages on; called once."""
-        return FanOut(self.name, self.options, self._clock, self._monitor)
-
     # Publishing
 
-    def put(  # noqa: C901 - one path, on which each thing that is unusual is one test
+    def put(  # noqa: C901, PLR0912 - one path, on which what is unusual costs a test
         self, body: T, delay: float | None = None, timeout: float | None = None
     ) -> str:
         """Publish a message to every channel.
@@ -201,10 +224,14 @@ class Topic(Uncopyable, Generic[T]):
             InvalidOption: the delay or timeout is out of its range; nothing has changed.
             Full: a bounded channel has no room; nothing was put anywhere.
             Closed: the topic is closed or deleted; nothing has changed.
-            Reentered: called inside another call on a topic with a bounded channel.
+            StoreError: a store keeps the topic and could not store the message, or, where it
+                stores later, what was put before; nothing was put anywhere.
+            Reentered: called inside another call on a topic with a bounded channel or a store.
 
         Complexity: O(channels).
         """
+        if self._store is not None:
+            return self._put_one_stored(self._store, body, delay, timeout)
         size = len(body) if body.__class__ is bytes else 0  # type: ignore[arg-type]  # see left
         if not 0 < size <= self._max_size:
             size = self._size(body, None)
@@ -276,13 +303,16 @@ class Topic(Uncopyable, Generic[T]):
             InvalidOption: the delay or timeout is out of its range; nothing has changed.
             Full: a bounded channel has no room for all, or could never have; nothing was put.
             Closed: the topic is closed or deleted; nothing has changed.
-            Reentered: called inside another call on a topic with a bounded channel.
+            StoreError: as for `put`; all are stored in one transaction.
+            Reentered: called inside another call on a topic with a bounded channel or a store.
         """
         batch = batch_of(bodies, "put_many")
         if not batch:
             if not self._is_open:
                 raise self._closed()
             return []
+        if self._store is not None:
+            return self._put_stored(batch, delay, timeout)
         size = self._sizes(batch)
         limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
@@ -308,6 +338,9 @@ class Topic(Uncopyable, Generic[T]):
         """
         batch = batch_of(bodies, "publish")
         check_done(on_done)
+        if batch and self._store is not None:
+            self._publish_stored(self._store, batch, on_done)
+            return
         if batch:
             size = self._sizes(batch)
             records: list[Record[T]] = []
@@ -421,9 +454,7 @@ class Topic(Uncopyable, Generic[T]):
         [record], [name] = self._make_records([body])
         return record, name
 
-    def _send(
-        self, records: list[Record[T]], size: int, due: int | None, limit: int | None
-    ) -> bool:
+    def _send(self, records: Admitted[T], size: int, due: int | None, limit: int | None) -> bool:
         """Publish records, waiting for room if need be; takes the lock.
 
         Returns:
@@ -437,7 +468,7 @@ class Topic(Uncopyable, Generic[T]):
         return True
 
     def _publish_later(
-        self, records: list[Record[T]], size: int, due: int | None, limit: int | None
+        self, records: Admitted[T], size: int, due: int | None, limit: int | None
     ) -> bool:
         """Publish records after the call that this is inside of, or when there is room.
 
@@ -467,14 +498,14 @@ class Topic(Uncopyable, Generic[T]):
             raise
         return True
 
-    def _put_now(self, records: list[Record[T]], size: int, due: int | None) -> None:
+    def _put_now(self, records: Admitted[T], size: int, due: int | None) -> None:
         """Publish records whose ids were returned; made twice, it publishes them once."""
         self._require_open()
         if records:
             self._admit(records, size, due)
 
     def _try_until(
-        self, records: list[Record[T]], size: int, limit: int | None, waiter: Waiter[T]
+        self, records: Admitted[T], size: int, limit: int | None, waiter: Waiter[T]
     ) -> None:
         """Publish records when there is room, until a time-out; takes the lock."""
         monitor = self._monitor
@@ -489,7 +520,7 @@ class Topic(Uncopyable, Generic[T]):
         monitor.run(self._try_last, records, size, waiter)
 
     def _try(
-        self, records: list[Record[T]], size: int, due: int | None, waiter: Waiter[T] | None
+        self, records: Admitted[T], size: int, due: int | None, waiter: Waiter[T] | None
     ) -> bool:
         """Publish if there is room; else queue the waiter up and return False."""
         if waiter is not None:
@@ -520,7 +551,7 @@ class Topic(Uncopyable, Generic[T]):
 
     def _try_last(
         self,
-        records: list[Record[T]],
+        records: Admitted[T],
         size: int,
         waiter: Waiter[T] | None,
         moved: Moved | None = None,
@@ -540,10 +571,13 @@ class Topic(Uncopyable, Generic[T]):
         self._admit(records, size, None, moved)
 
     def _admit(
-        self, records: list[Record[T]], size: int, due: int | None, moved: Moved | None = None
+        self, records: Admitted[T], size: int, due: int | None, moved: Moved | None = None
     ) -> None:
         """Take messages that were judged; see `FanOut.admit`."""
-        self._fan.admit(records, size, due, moved)
+        if isinstance(records, PendingWrite):
+            self._reserve(records, due, moved)
+        else:
+            self._fan.admit(records, size, due, moved)
 
     def _prepare(self, body: T, moved: Moved) -> tuple[Callable[[], None], Callable[[], str]]:
         """Return what publishes a body under the lock, and what then returns its id; for a move.
@@ -552,46 +586,333 @@ class Topic(Uncopyable, Generic[T]):
 
         Raises:
             InvalidMessage: see `put`.
+            InvalidOption: another store keeps the message.
         """
+        if self._store is not None:
+            pending = self._draft_move(self._store, body, moved)
+            return lambda: self._try_last(pending, pending.size, None, moved), pending.first
         record, name = self._make_record(body)
         size = self._size(body, None)
         return lambda: self._try_last([record], size, None, moved), lambda: name
 
-    # For who must not block; a topic that a store keeps has more to do
+    def _prepare_alone(
+        self, channel: Channel[T], body: T, moved: Moved
+    ) -> tuple[Callable[[], None], Callable[[], str]]:
+        """Return the same for a body that goes to a single channel."""
+        store, kept = self._store, channel._queue.persistence
+        if store is None or kept is None:
+            record, name = self._make_record(body)
+            return lambda: channel._admit(record, None, moved), lambda: name
+        pending = self._draft_move(store, body, moved)
+
+        def publish() -> None:
+            self._name(pending)
+            entry = store.entry(pending, only=kept, moved=(moved[0].persistence, moved[1]))
+            channel._admit(pending.records[0], entry, moved)
+
+        return publish, pending.first
+
+    # With a store
+
+    def _restore(self, store: TopicPersistence) -> None:
+        """Begin with what the store has of it."""
+        fan = self._fan
+        store.attach(self._monitor, self._show)
+        fan.paused = store.paused
+        fan.held.keep(store.held)
+        for name, paused, kept in store.channels():
+            channel = self._make_channel(name, self.options, kept)
+            channel._named = False  # its options are still to come
+            channel._queue.paused = paused
+            channel._queue.emit(Kind.CREATED)
+            self._channels[name] = channel
+        fan.queues = tuple(channel._queue for channel in self._channels.values())
+        self._redirect()
+
+    def _set_options(self, options: Options) -> None:
+        """Take the options that this is first asked for with; a store had it without."""
+        if not self._named:
+            self.options = options
+            self._longest_delay = options.max_req_timeout
+            self._max_size = options.max_msg_size
+            self._fan.held.reconfigure(options)
+            for channel in self._channels.values():
+                if not channel._named:
+                    channel._set_options(options)
+                    channel._named = False
+            self._named = True
+            self._redirect()
+
+    def _load(self) -> None:
+        """Have in memory what bounded queues have in the file; blocks, and takes the lock.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        for queue in (self._fan.held, *self._fan.queues):
+            if queue.persistence is not None and queue.limit is not None:
+                queue.persistence.load()
+
+    def _put_stored(self, bodies: list[T], delay: float | None, timeout: float | None) -> list[str]:
+        """Reserve, store and show messages; takes the locks.
+
+        Returns:
+            Their ids; none if it was not to wait for room, and would have to.
+        """
+        store = self._store
+        assert store is not None
+        pending = self._draft(store, bodies)
+        limit = None if timeout is None else self._limit(timeout)
+        due = None if delay is None else self._due(delay)
+        if store.late and store.is_behind():
+            store.flush()
+        try:
+            if not self._send(pending, pending.size, due, limit):
+                return []
+            if pending.queued:
+                store.write(pending)
+        except BaseException:
+            store.adopt(pending)
+            raise
+        return pending.names
+
+    def _put_one_stored(
+        self, store: TopicPersistence, body: Any, delay: float | None, timeout: float | None
+    ) -> str:
+        """See `put`."""
+        if delay is None and body.__class__ is bytes:
+            shown = self._put_plain(store, body)
+            if shown is not None:
+                return shown
+        stored = self._put_stored([body], delay, timeout)
+        return stored[0] if stored else ""
+
+    def _put_plain(self, store: TopicPersistence, body: bytes) -> str | None:
+        """Put bytes with few steps if nothing is unusual; takes the locks.
+
+        Returns:
+            The id; None if it is to be put as anything else, and then nothing has changed.
+        """
+        if not 0 < len(body) <= self._max_size or self._lock.owned():
+            return None
+        store.require_free("put")
+        store.require_open()
+        if store.late:
+            return None if store.is_behind() else self._monitor.run(self._show_plain, store, body)
+        pending: PendingWrite[T] = PendingWrite(store, [(body, body, None)], len(body))
+        try:
+            if not self._monitor.run(self._reserve_plain, store, pending, body):
+                return None
+            store.write(pending)
+        except BaseException:
+            store.adopt(pending)
+            raise
+        return pending.names[0]
+
+    def _is_plain(self, store: TopicPersistence, body: bytes) -> bool:
+        """Return whether there is nothing unusual for a put of bytes."""
+        fan = self._fan
+        monitor = self._monitor
+        return not (
+            fan.stale
+            or fan.bounded
+            or fan.closing
+            or fan.paused
+            or not fan.kept_by
+            or monitor.watched
+            or monitor.putters
+            or len(body) > store.longest
+        )
+
+    def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T], body: Any) -> bool:
+        if not self._is_plain(store, body):
+            return False
+        now = self._wall()
+        prefix, suffix = self._ids.take(now)
+        pending.records.append((body, now, prefix, suffix, 0))
+        pending.names.append(prefix + suffix)
+        pending.flowing = True
+        store.enqueue(pending)
+        return True
+
+    def _show_plain(self, store: TopicPersistence, body: bytes) -> str | None:
+        if not self._is_plain(store, body):
+            return None
+        fan = self._fan
+        now = self._wall()
+        prefix, suffix = self._ids.take(now)
+        record: Record[Any] = (body, now, prefix, suffix, 0)
+        entry = store.plain_entry(record)
+        rest = iter(fan.readies)
+        # One piece, up to the call that completes it:
+        fan.accepted += 1
+        fan.size += len(body)
+        fan.records = (record,)
+        fan.rest = rest
+        fan.takers = fan.kept_by
+        fan.held.entry = entry
+        fan.complete()
+        return prefix + suffix
+
+    def _publish_stored(
+        self, store: TopicPersistence, batch: list[T], on_done: OnDone | None
+    ) -> None:
+        """See `publish`."""
+        if on_done is None:
+            self._put_stored(batch, None, AT_ONCE)
+            return
+        pending = self._draft(store, batch, lambda: report(on_done, pending.error))
+        self._monitor.run(self._try_last, pending, pending.size, None)
+        if pending.queued:
+            store.hurry()
+        else:
+            report(on_done, None)
 
     def _draft(
         self,
+        store: TopicPersistence,
         bodies: list[T],
-        on_done: Callable[[], object],  # noqa: ARG002 - see above
-    ) -> tuple[list[Record[T]], int, Callable[[], list[str]]]:
-        """Return what `_send` takes for bodies that were checked.
+        on_done: Callable[[], object] | None = None,
+    ) -> PendingWrite[T]:
+        """Check and encode bodies; needs no lock.
 
-        Args:
-            bodies: the bodies.
-            on_done: called when it is done, by any thread, if `_hurry` says that it will be.
-
-        Returns:
-            The records, the sum of their lengths, and what then returns their ids, or raises why
-            they were not put.
+        Raises:
+            InvalidMessage: one of them is refused.
+            Reentered: called inside another call.
+            Closed: the broker is.
         """
-        records, names = self._make_records(bodies)
-        size = sum(len(body) for body in bodies if isinstance(body, bytes))
-        return records, size, lambda: names
+        self._monitor.require_free("put")
+        store.require_free("put")
+        store.require_open()
+        size = 0
+        for body in bodies:
+            if isinstance(body, bytes):
+                size += len(body)
+        drafts = self._plain(store, bodies) or self._coded(store, bodies)
+        return PendingWrite(store, drafts, size, on_done)
 
-    def _waits(self) -> bool:
-        """Return whether a put has to wait for a store."""
-        return False
+    def _plain(self, store: TopicPersistence, bodies: list[Any]) -> list[Draft]:
+        """Return bodies as drafts if all are bytes of a right size, as nearly always; else none."""
+        most = min(self._max_size, store.longest)
+        for body in bodies:
+            if body.__class__ is not bytes or not 0 < len(body) <= most:
+                return []
+        return [(body, body, None) for body in bodies]
 
-    def _lags(self) -> bool:
-        """Return whether `_catch_up` is to be called before more is put."""
-        return False
+    def _coded(self, store: TopicPersistence, bodies: list[T]) -> list[Draft]:
+        """Return bodies as drafts, each checked and encoded.
 
-    def _catch_up(self) -> None:
-        """Have written and read, by the store's thread, what must be before more is put."""
+        Raises:
+            InvalidMessage: one of them is refused.
+        """
+        drafts: list[Draft] = []
+        for index, body in enumerate(bodies):
+            place = None if len(bodies) == 1 else index
+            self._size(body, place)
+            try:
+                draft = store.encode(body)
+            except InvalidMessage as error:
+                if place is None:
+                    raise
+                raise InvalidMessage(error.problem, place) from error
+            size = len(draft[1])
+            if size > self._max_size:
+                raise self._bad_size(size, place)
+            if size > store.longest:
+                problem = f"the body has {size} bytes, and the store keeps {store.longest} at most"
+                raise InvalidMessage(problem, place)
+            drafts.append(draft)
+        return drafts
 
-    def _hurry(self) -> bool:
-        """Have what was sent stored soon; return whether that will be told."""
-        return False
+    def _draft_move(self, store: TopicPersistence, body: T, moved: Moved) -> PendingWrite[T]:
+        """Check and encode the body of a move; needs no lock.
+
+        Raises:
+            InvalidMessage: it is refused.
+            InvalidOption: another store keeps the message.
+        """
+        if not store.keeps(moved[0].persistence):
+            expected = "a topic or channel of the same store: put there, then finish here"
+            raise InvalidOption("to", self, expected)
+        return self._draft(store, [body])
+
+    def _name(self, pending: PendingWrite[T]) -> None:
+        """Give the messages of a put their ids."""
+        self._add_records(pending.records, pending.names, [draft[0] for draft in pending.drafts])
+
+    def _reserve(self, pending: PendingWrite[T], due: int | None, moved: Moved | None) -> None:
+        """Give a put that was judged its ids, its room, and its place among those to be written.
+
+        What is written late, or not at all, is shown at once: with `late`, a move, and what only
+        ephemeral channels get.
+        """
+        store = self._store
+        fan = self._fan
+        assert store is not None
+        self._name(pending)
+        pending.due = due
+        pending.flowing = fan.is_flowing()
+        targets = fan.targets()
+        stored = [queue for queue in targets if queue.persistence is not None]
+        if stored and moved is None and not store.late:
+            if due is None and fan.is_bounded():
+                self._reserve_room(pending, targets)
+            store.enqueue(pending)
+            return
+        entry = None
+        if stored:
+            left = None if moved is None else (moved[0].persistence, moved[1])
+            entry = store.entry(pending, moved=left)
+        fan.admit(pending.records, pending.size, due, moved, entry)
+
+    def _reserve_room(self, pending: PendingWrite[T], targets: Iterable[Queue[T]]) -> None:
+        """Keep room for a put in the queues that are bounded."""
+        pending.bounded = tuple(queue for queue in targets if queue.limit is not None)
+        for queue in pending.bounded:
+            queue.reserved += len(pending)
+
+    def _recount_reserved(self, store: TopicPersistence) -> None:
+        """Count anew for how many messages room is reserved.  Idempotent."""
+        for queue in (self._fan.held, *self._fan.queues):
+            queue.reserved = 0
+        for pending in store.unshown():
+            for queue in pending.bounded:
+                queue.reserved += len(pending)
+
+    def _show(self) -> None:
+        """Show what is settled; takes the lock, or leaves it to who has it."""
+        self._monitor.call(self._show_settled)
+
+    def _show_settled(self) -> None:
+        """Show what is settled, in the order in which it was reserved.  May be made twice."""
+        store = self._store
+        assert store is not None
+        settled = store.settled()
+        while settled:
+            self._show_one(settled[0])
+            self._monitor.discard(settled.pop(0))  # its bodies are forgotten after the lock
+        if self._draining:
+            self._changed()
+
+    def _show_one(self, pending: PendingWrite[T]) -> None:
+        bounded, pending.bounded = pending.bounded, ()
+        for queue in bounded:
+            queue.reserved -= len(pending)
+        if pending.error is not None or self._over is not None:
+            pending.records.clear()  # of a closed topic it lies in the file
+            self._fan.room()
+        elif pending.records:
+            self._fan.admit(pending.records, pending.size, pending.due, flowing=pending.flowing)
+
+    def _change(self, operation: Callable[[*Ts], R], *args: *Ts) -> R | None:
+        """Make a change under the lock, and have it written if a store keeps the topic."""
+        store = self._store
+        if store is None:
+            return self._monitor.call(operation, *args)
+        store.require_owner()
+        result = self._monitor.call(operation, *args)
+        store.confirm()
+        return result
 
     # Channels
 
@@ -611,35 +932,64 @@ class Topic(Uncopyable, Generic[T]):
             InvalidOption: an option is out of its range, or the channel exists and has another
                 value; nothing has changed.
             Closed: the topic is closed or deleted.
+            StoreInUse: a store keeps the topic, and this is the child of a fork.
+            StoreError: a store keeps the topic and could not be read; or not be written, and then
+                the channel is there all the same, and is written before whatever is put next.
         """
         if self._monitor.after:
             self._monitor.settle()  # an ephemeral channel may be about to go
         channel = self._channels.get(name) if name.__class__ is str else None
-        if channel is None or self._over is not None or options:
+        if channel is None or self._over is not None or options or not channel._named:
             check_name("channel", name)
             for option in options:
                 if option not in ChannelOptions.__optional_keys__:
                     raise unknown_option("channel option", option, ChannelOptions.__optional_keys__)
             wanted = make_options(self.options, **options)
-            if channel is None or self._over is not None:
+            if channel is None or self._over is not None or not channel._named:
+                if self._store is not None:
+                    self._store.require_owner()
+                self._load_held(name)
                 channel = self._monitor.run(self._create, name, wanted)
+                self._load()
             require_same(channel.options, options, f"channel {name!r}")
+        if self._store is not None:
+            self._store.confirm()
         return channel
 
     def _create(self, name: str, options: Options) -> Channel[T]:
         self._require_open()
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._make_channel(name, options)
+            kept = None
+            if self._store is not None and not is_ephemeral(name):
+                kept = self._store.add_channel(name)
+            channel = self._make_channel(name, options, kept)
             self._channels[name] = channel
             channel._queue.emit(Kind.CREATED)
             self._fan.queues = (*self._fan.queues, channel._queue)
             self._redirect()
+        elif not channel._named:
+            channel._set_options(options)
+            self._redirect()
         return channel
 
-    def _make_channel(self, name: str, options: Options) -> Channel[T]:
-        """Return a new channel."""
-        return Channel((self.name, name), options, self._clock, self._monitor, self)
+    def _make_channel(
+        self, name: str, options: Options, kept: QueuePersistence | None
+    ) -> Channel[T]:
+        """Return a new channel, with what a store has of it."""
+        channel: Channel[T] = Channel((self.name, name), options, self._clock, self._monitor, self)
+        if kept is not None:
+            channel._queue.keep(kept)
+        return channel
+
+    def _load_held(self, name: str) -> None:
+        """Have in memory what an ephemeral channel of this name may get, now and after a pause.
+
+        Takes the lock.
+        """
+        held = self._fan.held
+        if is_ephemeral(name) and held.persistence is not None:
+            held.persistence.hold_all()
 
     @property
     def channels(self) -> Mapping[str, Channel[T]]:
@@ -661,6 +1011,8 @@ class Topic(Uncopyable, Generic[T]):
         fan = self._fan
         deleted = [name for name, channel in self._channels.items() if channel._over == "deleted"]
         for name in deleted:
+            if self._store is not None:
+                self._store.remove_channel(name)
             del self._channels[name]
         channels = self._channels.values()
         fan.queues = tuple(channel._queue for channel in channels if channel._is_open)
@@ -677,6 +1029,8 @@ class Topic(Uncopyable, Generic[T]):
         """Hand on what is held, and have the next put find its way anew."""
         if self._is_open:
             self._fan.hand_on()
+        if self._store is not None:
+            self._store.flow(flowing=self._fan.is_flowing())
         self._fan.redirect(closing=not self._is_open)
 
     # Steering
@@ -706,16 +1060,18 @@ class Topic(Uncopyable, Generic[T]):
 
         Raises:
             Closed: the topic is over.
+            StoreError: it could not be stored; it has taken effect, and is stored when it can be.
         """
-        self._monitor.call(self._pause, True)
+        self._change(self._pause, True)
 
     def unpause(self) -> None:
         """Hand on what was held, and what is put from now on.
 
         Raises:
             Closed: the topic is over.
+            StoreError: as for `pause`.
         """
-        self._monitor.call(self._pause, False)
+        self._change(self._pause, False)
 
     def _pause(self, paused: bool) -> None:
         self._require_alive()
@@ -733,13 +1089,13 @@ class Topic(Uncopyable, Generic[T]):
 
         Raises:
             Closed: the topic is over.
+            StoreError: as for `pause`.
         """
-        return self._monitor.call(self._empty) or 0
+        return self._change(self._empty) or 0
 
     def _empty(self) -> int:
         self._require_alive()
-        count = self._fan.held.clear()
-        self._fan.held.emit(Kind.EMPTIED, count=count)
+        count = self._fan.held.empty()
         self._changed()
         self._fan.room()
         if self._monitor.joins:
@@ -755,8 +1111,11 @@ class Topic(Uncopyable, Generic[T]):
 
         Returns:
             How many messages were dropped, counted in each channel.
+
+        Raises:
+            StoreError: as for `pause`.
         """
-        return self._monitor.call(self._delete) or 0
+        return self._change(self._delete) or 0
 
     def _delete(self) -> int:
         if self._over == "deleted":
@@ -775,8 +1134,15 @@ class Topic(Uncopyable, Generic[T]):
 
         Returns:
             How many messages were thrown away, counted in each channel; they are logged as a
-            warning.
+            warning.  None where a store keeps the topic: there they stay.
         """
+        thrown = self._end(drain=drain)
+        if self._store is not None:
+            self._store.confirm()
+        return thrown
+
+    def _end(self, *, drain: bool) -> int:
+        """See `close`; takes the lock."""
         return self._monitor.call(self._close, drain) or 0
 
     def _close(self, drain: bool) -> int:
@@ -813,7 +1179,7 @@ class Topic(Uncopyable, Generic[T]):
         self._fan.hand_on()
         if not self._fan.queues:
             self._throw_away()
-        if not self._fan.held.is_idle():
+        if not self._fan.held.is_idle() or (self._store is not None and self._store.unshown()):
             return
         for channel in list(self._channels.values()):
             if channel._is_open:
@@ -827,6 +1193,8 @@ class Topic(Uncopyable, Generic[T]):
     def _shut(self, how: str) -> int:
         """End it, wake everyone, and return how many messages were thrown away."""
         self._over = how
+        if self._store is not None:
+            self._store.end(how)
         count = self._fan.held.end(how) + self._shut_channels(how)
         if how == "deleted":
             self._channels.clear()
@@ -867,6 +1235,13 @@ class Topic(Uncopyable, Generic[T]):
             channel._queue.restore()  # before it is ended
         self._fan.complete()
         self._fan.held.recover()
+        if self._store is not None:
+            if self._over is not None:
+                self._store.end(self._over)
+            self._forget_unmade(self._store)
+            self._store.note_all(paused=self._fan.paused, channels=self._channels)
+            self._recount_reserved(self._store)
+            self._show_settled()
         if self._over is not None:
             self._fan.held.end(self._over)
             self._shut_channels(self._over)
@@ -875,6 +1250,13 @@ class Topic(Uncopyable, Generic[T]):
         self._changed()
         self._fan.notify_all()
         self._monitor.notify_joins()
+
+    def _forget_unmade(self, store: TopicPersistence) -> None:
+        """Have the store forget channels that a signal has kept from being made."""
+        if not store.deleted:
+            for name, _, _ in store.channels():
+                if name not in self._channels:
+                    store.remove_channel(name)
 
     def _forget_waiters(self) -> None:
         """In the child of a fork: the threads that waited are gone."""

@@ -3,13 +3,24 @@
 import gc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import Call, TellingClock
 
 import nsqlite
-from nsqlite import Broker, Closed, Consumer, Event, InvalidName, InvalidOption, Topic
+from nsqlite import (
+    Broker,
+    Closed,
+    Consumer,
+    Event,
+    InvalidName,
+    InvalidOption,
+    StoreError,
+    StoreFull,
+    Topic,
+)
 from nsqlite.clock import Timed
 from nsqlite.testing import ManualClock
 
@@ -261,12 +272,15 @@ def test_a_new_topic_is_not_forgotten_for_an_old_one() -> None:
 
 
 class Nowhere:
-    """A keeper that keeps nothing, and tells what a broker asks of it."""
+    """A store that keeps nothing, and tells what a broker asks of it."""
+
+    where = "nowhere"
+    health = "NOK - it is nowhere"
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.health = "NOK - it is nowhere"
         self.left = ["kept"]
+        self.refuses: StoreError | None = None
 
     def open(self, factory: object) -> Any:
         assert factory is not None
@@ -275,47 +289,102 @@ class Nowhere:
     def names(self) -> list[str]:
         return self.left
 
-    def topic(self, name: str, home: Any, add: Any, **options: Any) -> Topic[Any]:
+    def topic(
+        self, name: str, home: Any, clock: Any, known: Any, make: Callable[[None], Topic[Any]]
+    ) -> Any:
+        assert home.clock is clock
         self.asked.append(f"topic {name}")
         self.left = [one for one in self.left if one != name]
-        made: Topic[Any] = add(Topic(name, home=home, **options))
-        return made
+        return known() or make(None)
 
     def flush(self) -> None:
         self.asked.append("flush")
 
-    def close(self) -> None:
-        self.asked.append("close")
+    def backup(self, path: str) -> None:
+        self.asked.append(f"backup {path}")
+
+    def prepare_close(self) -> None:
+        self.asked.append("prepare")
+        if self.refuses is not None:
+            raise self.refuses
+
+    def close(self, *, force: bool = False, wait: bool = True) -> None:
+        self.asked.append(f"close {force} {wait}")
 
     def forsake(self) -> None:
         self.asked.append("forsake")
 
 
 def test_a_broker_asks_its_store() -> None:
-    """Topics are made by the keeper of the store, and those that it has belong to the broker."""
-    keeper = Nowhere()
-    broker = Broker(store=keeper)
-    broker.topic("orders", msg_timeout=5)
+    """Topics are made with what the store has, and those that it has belong to the broker."""
+    store = Nowhere()
+    broker = Broker(store=store)
+    assert 5 == broker.topic("orders", msg_timeout=5).options.msg_timeout
     assert ["kept", "orders"] == sorted(broker.topics)
-    assert ["topic orders", "topic kept"] == keeper.asked
+    assert 7 == broker.topic("kept", msg_timeout=7).options.msg_timeout
+    assert ["topic orders", "topic kept"] == store.asked
     assert "NOK - it is nowhere" == broker.health == broker.stats().health
+    assert "<Broker open topics=2 in nowhere>" == repr(broker)
     broker.flush()
+    broker.backup(Path("there.db"))
+    assert ["flush", "backup there.db"] == store.asked[-2:]
     broker.close(drain=True)
-    assert "flush" == keeper.asked[-1]
+    assert "backup there.db" == store.asked[-1]
     broker.close()
-    assert "close" == keeper.asked[-1]
-    keeper.left = ["another"]
+    assert "close False True" == store.asked[-1]
+    store.left = ["another"]
     assert ["kept", "orders"] == sorted(broker.topics)
+
+
+def test_a_broker_whose_store_cannot_be_written_stays_open() -> None:
+    """A close that the store refuses closes nothing; with `force` it is not asked before."""
+    store = Nowhere()
+    broker = Broker(store=store)
+    topic = broker.topic("orders")
+    store.refuses = StoreFull("nowhere", "no room")
+    with pytest.raises(StoreFull):
+        broker.close()
+    assert "prepare" == store.asked[-1]
+    topic.put(b"1")
+    assert topic is broker.topic("orders")
+    assert 1 == broker.close(force=True)
+    assert ["prepare", "close True True"] == store.asked[-2:]
+
+
+def test_a_broker_that_is_closed_inside_another_call_waits_for_no_store() -> None:
+    """What a signal handler closes is written later."""
+    store = Nowhere()
+    broker = Broker(store=store)
+    with broker.topic("orders")._monitor.lock:
+        broker.close()
+    assert ["topic orders", "close False False"] == store.asked
+
+
+def test_a_topic_that_is_not_made_to_the_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal strikes while it is being made, is made when it is asked for again."""
+    broker = Broker()
+    add = Broker._add
+
+    def struck(broker: Broker, new: Topic[Any]) -> Topic[Any]:
+        monkeypatch.setattr(Broker, "_add", add)
+        add(broker, new)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Broker, "_add", struck)
+    with pytest.raises(KeyboardInterrupt):
+        broker.topic("orders")
+    assert {} == broker.topics
+    assert broker.topic("orders") is broker.topics["orders"]
 
 
 def test_a_forgotten_broker_forsakes_its_store() -> None:
-    """The keeper of a broker that is forgotten is told."""
-    keeper = Nowhere()
-    broker = Broker(store=keeper)
-    assert [] == keeper.asked
+    """The store of a broker that is forgotten is told."""
+    store = Nowhere()
+    broker = Broker(store=store)
+    assert [] == store.asked
     del broker
     gc.collect()
-    assert ["forsake"] == keeper.asked
+    assert ["forsake"] == store.asked
 
 
 def test_a_broker_without_a_store() -> None:
@@ -326,3 +395,5 @@ def test_a_broker_without_a_store() -> None:
     for store in (3, "jobs.db", object()):
         with pytest.raises(InvalidOption, match=r"store must be a store, as nsqlite\.SQLite"):
             Broker(store=store)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(InvalidOption, match="what is in memory alone has no backup"):
+        broker.backup("there.db")

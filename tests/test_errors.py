@@ -164,6 +164,11 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         "join() would wait here for its own end: await join_async()",
     ),
     (
+        errors.ClockOutOfRange(-1.5, "but message ids begin at 0: set it right"),
+        {"now": -1.5, "problem": "but message ids begin at 0: set it right"},
+        ("the wall clock shows -2 s since 1970, but message ids begin at 0: set it right"),
+    ),
+    (
         errors.ClockStandsStill("get() on channel 'billing'", 2.5),
         {"waiter": "get() on channel 'billing'", "next_deadline": 2.5},
         (

@@ -2,15 +2,17 @@
 
 import re
 import threading
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
+import pytest
 from helpers import PATIENCE, Call
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqlite import Broker, Topic
-from nsqlite.ids import BLOCK, BLOCKS, EPOCH, GuidFactory, Ids
+from nsqlite import Broker, ClockOutOfRange, Consumer, Empty, Topic
+from nsqlite.ids import BLOCK, BLOCKS, EPOCH, TICKS, GuidFactory, Ids
 from nsqlite.testing import ManualClock
 
 NOW: Final = 1_700_000_000_000_000_000
@@ -18,6 +20,9 @@ NOW: Final = 1_700_000_000_000_000_000
 
 TICK: Final = 1 << 20
 """A tick in nanoseconds."""
+
+LAST: Final = ((EPOCH + TICKS) << 20) - 1
+"""The last moment that ids can tell, in November 2085."""
 
 PER_TICK: Final = 4096
 """How many ids a node makes in a tick."""
@@ -57,7 +62,7 @@ def test_a_topics_ids_are_the_examples() -> None:
     assert "135950b8448f8005" == topic.put_many([b"x"] * 5 + [b"sixth"])[5]
 
 
-@given(now=st.integers(EPOCH << 20, 1 << 62), node=st.integers(0, 1023))
+@given(now=st.integers(EPOCH << 20, LAST), node=st.integers(0, 1023))
 def test_an_id_is_tick_node_and_sequence(now: int, node: int) -> None:
     """An id has 16 lower-case hex characters: 41 bits of time, 10 of node, 12 of sequence."""
     guids = block_of(GuidFactory(node), now)
@@ -102,7 +107,7 @@ def test_ids_ascend_while_time_goes_back() -> None:
 def test_before_2010_ids_begin_with_the_epoch() -> None:
     """A clock that shows a time before NSQ's epoch gives ids of its first ticks."""
     ids = Ids(GuidFactory(5))
-    guids = [take(ids, now) for now in (0, 1, TICK, (EPOCH << 20) - 1, -(10**18))]
+    guids = [take(ids, now) for now in (0, 1, TICK, (EPOCH << 20) - 1)]
     assert [(0, 5, n) for n in range(BLOCK)][: len(guids)] == list(map(fields, guids))
     assert (1, 5, 0) == fields(take(ids, (EPOCH + 1) << 20))
 
@@ -157,9 +162,86 @@ def test_threads_share_no_id() -> None:
     assert [(tick, 1, sequence) for tick, sequence in expected] == sorted(map(fields, guids))
 
 
-def test_an_id_has_16_characters_at_any_time() -> None:
-    """The ids of a far future are as long as today's."""
-    assert 16 == len(Topic("orders", clock=ManualClock(9e9)).put(b"x"))
+# Clocks for which there are no ids
+
+
+def test_the_last_id_is_a_number_of_63_bits() -> None:
+    """The ids end with the highest positive number that a database and NSQ have."""
+    factory = GuidFactory(1023)
+    guids = [guid for _ in range(BLOCKS) for guid in block_of(factory, LAST)]
+    assert f"{(1 << 63) - 1:016x}" == guids[-1]
+    with pytest.raises(ClockOutOfRange) as info:
+        factory.block(LAST)
+    assert LAST / 10**9 == info.value.now
+    assert (
+        "the wall clock shows 3657284431 s since 1970, but it has been beyond 3657284431 s (in"
+        " November 2085) before, where message ids end: begin a new store"
+    ) == str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (
+            LAST + 1,
+            (
+                "the wall clock shows 3657284431 s since 1970, but message ids end at 3657284431 s"
+                " (in November 2085): set it right"
+            ),
+        ),
+        (
+            9 * 10**18,
+            (
+                "the wall clock shows 9000000000 s since 1970, but message ids end at 3657284431 s"
+                " (in November 2085): set it right"
+            ),
+        ),
+        (
+            -3 * 10**9,
+            "the wall clock shows -3 s since 1970, but message ids begin at 0: set it right",
+        ),
+    ],
+)
+def test_a_clock_that_shows_no_time_of_ids(now: int, expected: str) -> None:
+    """A clock beyond what ids can tell is an error that names it, and no id is taken."""
+    factory, untouched = GuidFactory(1), GuidFactory(1)
+    ids = Ids(factory)
+    for _ in "12":
+        with pytest.raises(ClockOutOfRange) as info:
+            ids.take(now)
+        assert expected == str(info.value)
+    assert take(Ids(untouched), NOW) == take(ids, NOW)
+
+
+def test_ids_that_are_used_up() -> None:
+    """After the last id of a file there is none, although the clock is right by now."""
+    factory = GuidFactory(0)
+    factory.start_after((1 << 63) - 1)
+    with pytest.raises(ClockOutOfRange, match="begin a new store"):
+        factory.block(NOW)
+
+
+@pytest.mark.parametrize("start", [4e9, 9e9])
+def test_nothing_is_put_while_the_clock_is_wrong(start: float) -> None:
+    """A put whose clock shows no time of ids raises, puts nothing, and others go on as before."""
+    clock = ManualClock(start)
+    broker = Broker(clock=clock)
+    topic = broker.topic("orders")
+    channel = topic.channel("billing")
+    puts: list[Callable[[], object]] = [
+        lambda: topic.put(b"x"),
+        lambda: topic.put(b"x", delay=1),
+        lambda: topic.put_many([b"x"] * 300),
+        lambda: topic.publish([b"x"], lambda _problem: None),
+    ]
+    for put in puts:
+        with pytest.raises(ClockOutOfRange):
+            put()
+    assert (0, 0) == (topic.stats().message_count, channel.depth)
+    clock.advance(1)
+    with Consumer(channel) as consumer, pytest.raises(Empty):
+        consumer.get(timeout=0)
+    topic._check()
 
 
 # After another factory

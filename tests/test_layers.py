@@ -25,7 +25,7 @@ LAYERS: Final = (
     ("ids", "monitor"),
     ("message",),
     ("waiting", "latency"),
-    ("stats",),
+    ("stats", "persistence"),
     ("queue",),
     ("channel", "fanout"),
     ("topic",),
@@ -44,25 +44,23 @@ LAYERS: Final = (
     ("worker.worker",),
     ("worker.app",),
     ("worker",),
-    ("store.store", "store.codec", "store.schema", "store.owner"),
-    ("store.terms", "store.statements", "store.shelf"),
-    ("store.writer",),
-    ("store.sqlitefile",),
-    ("store.cabinet",),
-    ("store.letter", "store.fanout"),
-    ("store.channel",),
-    ("store.office", "store.clerk"),
-    ("store.putting", "store.press"),
-    ("store.topic",),
-    ("store.keeper",),
+    ("store.storage", "store.codec", "store.schema", "store.paths", "store.filelocks"),
+    ("store.owner", "store.terms", "store.statements", "store.known", "store.wal"),
+    ("store.counts", "store.newfile"),
+    ("store.writer", "store.backup"),
+    ("store.sqlitefile", "store.journal"),
+    ("store.flusher", "store.backlog"),
+    ("store.record",),
+    ("store.database",),
     ("store.sqlite",),
     ("store",),
     ("testing.manualclock", "testing.memorystorage", "testing.storagecontract"),
     ("testing.memorystore", "testing.faultystorage"),
     ("testing",),
-    ("cli", "cli.demo", "cli.failure", "cli.lines"),
+    ("cli", "cli.demo", "cli.failure", "cli.lines", "cli.signals", "cli.merge"),
     ("cli.snapshot", "cli.progress"),
-    ("cli.overview", "cli.export", "cli.taken"),
+    ("cli.overview", "cli.pages", "cli.taken"),
+    ("cli.export", "cli.backup"),
     ("cli.load",),
     ("cli.commands",),
     ("__main__",),
@@ -86,7 +84,7 @@ ALLOWED: Final = {
 
 CORE_NEEDS: Final = {"sortedcontainers"}
 
-STARTERS: Final = {"worker.threads", "worker.tasks", "store.clerk"}
+STARTERS: Final = {"worker.threads", "worker.tasks", "store.flusher"}
 """The modules that may start threads."""
 
 LOOPS: Final = {"aio", "worker"}
@@ -203,6 +201,7 @@ def test_the_rest_needs_no_more() -> None:
         ("cli", "rich"),
         ("stats", "attrs"),
         ("store", "attrs"),
+        ("testing", "attrs"),
         ("worker", "attrs"),
     } == {f for f in foreign if f[1] not in sys.stdlib_module_names}
 
@@ -240,7 +239,7 @@ def named(name: str) -> set[str]:
 
 
 def test_no_thread_is_started() -> None:
-    """Only the workers' runners and the store's clerk name a thread; nothing a timer or a pool."""
+    """Only the workers' runners and the flusher name a thread; nothing a timer or a pool."""
     assert sorted(STARTERS) == sorted(name for name in MODULES if "Thread" in named(name))
     others_ = {"Timer", "start_new_thread", "ThreadPoolExecutor", "to_thread", "run_in_executor"}
     assert [] == [name for name in MODULES if named(name) & others_]

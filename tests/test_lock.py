@@ -1,5 +1,6 @@
 """The lock: who may come in, in which order several are taken, and what a fork does to it."""
 
+import ast
 import dis
 import gc
 import os
@@ -199,6 +200,62 @@ def test_a_forgotten_section_goes() -> None:
     del one
     gc.collect()
     assert gone() is None
+
+
+# Locks that are written in Python
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have locks that are written in Python, as they are where gevent has patched `threading`."""
+    monkeypatch.setattr(threading, "RLock", threading._PyRLock)  # type: ignore[attr-defined]  # hidden
+
+
+@pytest.mark.usefixtures("in_python")
+def test_a_lock_in_python() -> None:
+    """A lock that is written in Python is taken, tried, taken again and given back as any other."""
+    one = make_lock(1)
+    with one, one:
+        assert one.owned()
+        assert not Call(one.attempt).result()
+    assert not one.owned()
+    assert one.attempt()
+    one.__exit__(None, None, None)
+    assert others_see_free(one)
+    lock._before_fork()
+    assert one.owned()
+    lock._after_fork_in_parent()
+    assert others_see_free(one)
+
+
+@pytest.mark.usefixtures("in_python")
+def test_a_broker_with_locks_in_python() -> None:
+    """Messages go between threads, and into another topic, through locks written in Python."""
+    broker = nsqlite.Broker()
+    orders, done = broker.topic("orders"), broker.topic("done").channel("all")
+    consumer = nsqlite.Consumer(orders.channel("billing"))
+    call = Call(partial(consumer.get, PATIENCE))
+    orders.put(b"1")
+    consumer.move(call.result(), done)
+    with nsqlite.Consumer(done) as other:
+        message = other.get(timeout=0)
+        assert b"1" == message.body
+        message.fin()
+
+
+def test_each_lock_is_given_back_with_three_arguments() -> None:
+    """No code gives a lock back with fewer arguments than `with` does."""
+    package = Path(nsqlite.__file__).parent
+    short = [
+        f"{path.relative_to(package).as_posix()}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "__exit__"
+        and len(node.args) < 3
+    ]
+    assert [] == short
 
 
 # Fork, its three hooks called by hand

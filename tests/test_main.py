@@ -5,15 +5,18 @@ import io
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import nsqlite
 from nsqlite.__main__ import main
 from nsqlite.cli.demo import tell
+from nsqlite.cli.signals import Ended
 
 COMMAND = (sys.executable, "-W", "error", "-m", "nsqlite")
 STORY = "\n".join(tell()) + "\n"
@@ -76,7 +79,9 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([option]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
-    assert all(f"\n    {name}" in out for name in ("inspect", "export", "import", "semantics"))
+    assert all(
+        f"\n    {name}" in out for name in ("inspect", "export", "import", "backup", "semantics")
+    )
     assert re.search("--version +show the version", out)
     assert err == ""
 
@@ -91,7 +96,7 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     assert out == ""
     pattern = (
         f"python -m nsqlite: argument COMMAND: invalid choice: {name!r} \\(choose from"
-        " '?inspect'?, '?export'?, '?import'?, '?semantics'?\\); try --help\n"
+        " '?inspect'?, '?export'?, '?import'?, '?backup'?, '?semantics'?\\); try --help\n"
     )
     assert re.fullmatch(pattern, err)
 
@@ -181,6 +186,54 @@ def test_an_interrupt_is_no_traceback(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_does_not_wait_for_a_reader(tmp_path: Path, number: signal.Signals) -> None:
+    """An export that waits for a reader who is stuck ends by one signal, without a word."""
+    path = tmp_path / "jobs.db"
+    with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
+        broker.topic("orders").put_many([b"tea" * 100] * 10_000)
+    with subprocess.Popen(  # noqa: S603 - our own files
+        (*COMMAND, "export", str(path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b'{"nsqlite": 1}\n'
+        process.send_signal(number)
+        assert process.wait(60) in (130, -number)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_signal_ends_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that would kill the command ends it when what it began is taken back."""
+    ended = []
+
+    class Killed(io.StringIO):
+        def write(self, _text: str) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return 0
+
+    def end(self: Ended) -> NoReturn:
+        ended.append(self.number)
+        raise SystemExit(1)
+
+    monkeypatch.setattr(Ended, "end", end)
+    monkeypatch.setattr(sys, "stdout", Killed())
+    with pytest.raises(SystemExit):
+        main([])
+    assert [signal.SIGTERM] == ended
+
+
+def test_an_interrupt_without_stdout(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends it in the same way where it was started with a closed stdout."""
+
+    def interrupt(*_arguments: object, **_options: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(Path, "open", interrupt)
+    assert main(["export", str(path), "-o", str(path.with_name("out"))]) == 130
+
+
 def test_the_core_knows_nothing_of_it() -> None:
     """Importing nsqlite does not import the command line."""
     code = "import sys, nsqlite; print(*(name for name in sys.modules if 'nsqlite.cli' in name))"
@@ -222,6 +275,7 @@ def test_a_status_does_not_depend_on_stderr() -> None:
         ("inspect", "FILE", "--json"),
         ("export", "FILE"),
         ("import", "NEW"),
+        ("backup", "FILE", "NEW"),
         ("semantics",),
     ],
 )

@@ -16,7 +16,6 @@ ELSEWHERE: Final = {
     "aio/__init__.py": "aio/test_contract.py",  # nothing but names, those of the other face
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "store/__init__.py": "store/test_sqlite.py",  # nothing but names
-    "store/office.py": "store/test_topic.py",  # nothing but protocols
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
@@ -31,6 +30,7 @@ WITHOUT_A_MODULE: Final = {
     "test_reading_order.py": "the order of the source",
     "test_semantics.py": "the document of NSQ's semantics",
     "test_surface.py": "the public names of all modules",
+    "store/test_acknowledged.py": "what a store has promised, where its modules meet",
     "test_typing.py": "what type checkers say of programs that use it",
 }
 """Test files that belong to no module, with what they are about."""

@@ -12,8 +12,8 @@ from nsqlite.events import Kind, subscription
 from nsqlite.message import Record
 from nsqlite.monitor import Monitor
 from nsqlite.options import DEFAULTS, make_options
-from nsqlite.queue import OnDone, Queue
-from nsqlite.store.shelf import Shelf
+from nsqlite.persistence import OnDone
+from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.waiting import ThreadWaiter, Waiter
@@ -69,48 +69,6 @@ def test_an_observed_channel_tells_of_each() -> None:
         ("finished", 1),
         ("finished", 2),
     ] == told
-
-
-def test_what_is_taken_back_is_in_flight_again() -> None:
-    """A message that a failed move had finished can be answered, and has its whole time again."""
-    clock = ManualClock()
-    topic = Topic("orders", clock=clock)
-    channel = topic.channel("billing")
-    consumer = Consumer(channel, max_in_flight=1)
-    told: list[Any] = []
-    topic.put(1)
-    message = consumer.get(timeout=0)
-    clock.advance(10)
-    queue = channel._queue
-    with topic._monitor.lock:
-        topic._monitor.perform(queue.finish, consumer, [message])
-    topic.observe(lambda event: told.append(event.kind.value))
-    topic._monitor.call(queue.take_back, message)
-    topic._check()
-    assert ["returned", "delivered"] == told
-    assert [60.0] == [info.due for info in channel.in_flight()]
-    assert consumer._is_full()
-    message.touch()
-    message.fin()
-    assert [0, 0] == [channel.in_flight_count, channel.depth]
-
-
-def test_what_is_taken_back_late_has_its_time_again() -> None:
-    """One whose time has gone by meanwhile can still be answered."""
-    clock = ManualClock()
-    topic = Topic("orders", clock=clock)
-    channel = topic.channel("billing")
-    consumer = Consumer(channel)
-    topic.put(1)
-    message = consumer.get(timeout=0)
-    with topic._monitor.lock:
-        topic._monitor.perform(channel._queue.finish, consumer, [message])
-    clock.advance(100)
-    topic._monitor.call(channel._queue.take_back, message)
-    assert [0, 1] == [channel.depth, channel.in_flight_count]
-    clock.advance(60)
-    assert 2 == consumer.get(timeout=0).attempts
-    topic._check()
 
 
 def record(number: int) -> Record[int]:
@@ -349,6 +307,12 @@ class Listening:
         self.pages: list[Callable[[], None]] = []
         self.problem: Exception | None = None
 
+    def bind(self, queue: Queue[Any]) -> None:
+        assert queue.persistence is not None
+
+    def look(self) -> None:
+        pass
+
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
         what = "" if record is None else f" {record[0]!r} {record[4]}"
         self.heard.append(f"{kind.value}{what}{'' if due is None else ' due'}")
@@ -358,6 +322,9 @@ class Listening:
 
     def finished(self, messages: Iterable[Message[Any]]) -> None:
         self.heard.extend(f"finished {message.body!r}" for message in messages)
+
+    def note(self, entry: object) -> None:
+        self.heard.append(f"note {entry}")
 
     def put_away(self) -> None:
         self.heard.append("put away")
@@ -386,7 +353,8 @@ class Kept:
         self.channel = self.topic.channel("billing")
         self.store = Listening()
         self.queue = self.channel._queue
-        self.queue.keep(self.store)
+        kept: Any = self.store  # which has what is asked for here
+        self.queue.keep(kept)
         self.consumer = Consumer(self.channel)
 
     def put(self, *bodies: Any) -> None:
@@ -489,11 +457,50 @@ def test_a_counted_delivery_is_settled() -> None:
         scene.consumer.get_many(2)
 
 
-def test_the_stores_shelf_is_one() -> None:
-    """The shelf of the store has all that the core asks for."""
-    asked = {name for name in vars(Shelf) if not name.startswith("_")}
-    assert asked == {name for name in asked if hasattr(Shelf, name)}
-    assert {"hear", "settle", "fetch", "put_away"} <= asked
+def test_what_is_still_to_be_noted_is_noted_once() -> None:
+    """What an operation has to note is noted by it, or by the next one if a signal strikes."""
+    scene = Kept()
+    scene.queue.entry = "moved"
+    scene.queue.restore()
+    scene.queue.restore()
+    assert ["note moved"] == scene.heard()
+
+
+def test_an_emptying_that_is_struck_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a signal keeps from being told is told, so that the store has what memory has."""
+    scene = Kept()
+    scene.put(1, 2)
+    hear = Listening.hear
+
+    def struck(*_: object) -> None:
+        monkeypatch.setattr(Listening, "hear", hear)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Listening, "hear", struck)
+    with pytest.raises(KeyboardInterrupt):
+        scene.channel.empty()
+    assert 0 == scene.channel.depth
+    assert ["emptied"] == scene.heard()
+    scene.put(3)
+    assert 3 == scene.consumer.get(timeout=0).body
+
+
+def test_an_end_that_is_struck_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A channel whose end a signal strikes has ended, and its store has what it had."""
+    scene = Kept()
+    scene.put(1, 2)
+    clear = Queue.clear
+
+    def struck(*_: object) -> None:
+        monkeypatch.setattr(Queue, "clear", clear)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Queue, "clear", struck)
+    with pytest.raises(KeyboardInterrupt):
+        scene.channel.close()
+    assert scene.channel.closed
+    assert "put away" == scene.heard()[0]
+    scene.channel._check()
 
 
 def test_a_page_that_is_due_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:

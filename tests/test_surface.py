@@ -27,12 +27,12 @@ MODULES: Final = ("nsqlite", "nsqlite.aio", "nsqlite.worker", "nsqlite.store", "
 MADE_ELSEWHERE: Final = {
     nsqlite.Channel: "by Topic.channel",
     nsqlite.Message: "by a consumer's get",
-    nsqlite.store.Keeper: "by opening a store",
+    nsqlite.store.Database: "by opening a store",
 }
 """Classes that no user calls, with who makes them."""
 
 OPAQUE: Final = {
-    nsqlite.store.Keeper: "it is only passed on",
+    nsqlite.store.Database: "it is only passed on",
 }
 """Classes of which a user needs no attribute, with the reason."""
 

@@ -852,13 +852,6 @@ def test_a_put_without_time_is_none() -> None:
     assert 0 == topic.depth
 
 
-def test_a_topic_in_memory_waits_for_no_store() -> None:
-    """There is nothing to catch up with, to hurry or to wait for."""
-    topic = Topic[bytes]("orders")
-    topic._catch_up()
-    assert [False] * 4 == [topic._kept, topic._lags(), topic._waits(), topic._hurry()]
-
-
 # Publishing without ids
 
 

@@ -20,7 +20,7 @@ from nsqlite.errors import Closed, Empty
 from nsqlite.lock import ensure
 from nsqlite.message import Message, T
 from nsqlite.options import timeout_ns, whole
-from nsqlite.queue import Persistence
+from nsqlite.persistence import QueuePersistence
 from nsqlite.waiting import Waiter
 
 
@@ -156,7 +156,7 @@ class Consumer(AnyConsumer[T]):
             await self._count(persistence, batch)
         return batch
 
-    async def _count(self, persistence: Persistence, batch: list[Message[T]]) -> None:
+    async def _count(self, persistence: QueuePersistence, batch: list[Message[T]]) -> None:
         """Have deliveries counted in the store."""
         try:
             await by_store(persistence, partial(persistence.settle, batch))

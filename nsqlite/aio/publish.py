@@ -15,10 +15,10 @@ from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.errors import InvalidOption
-from nsqlite.message import Record, T
+from nsqlite.message import T
 from nsqlite.monitor import Monitor
 from nsqlite.options import timeout_ns
-from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Topic, batch_of
+from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of
 from nsqlite.waiting import Waiter, leave, look
 
 
@@ -40,7 +40,7 @@ async def put(
     """
     limit = None if timeout is None else timeout_ns(timeout)
     try:
-        if not (topic._kept and topic._waits()):
+        if not _waits(topic):
             name = topic.put(body, delay, AT_ONCE if limit == 0 else WAITS_ELSEWHERE)
             if name:
                 return name
@@ -69,7 +69,7 @@ async def put_many(
     limit = None if timeout is None else timeout_ns(timeout)
     batch = batch_of(bodies, "put_many")
     _require_topic(topic)
-    if not (topic._kept and topic._waits() and batch):
+    if not (batch and _waits(topic)):
         patience = AT_ONCE if limit == 0 else WAITS_ELSEWHERE
         names = topic.put_many(batch, delay=delay, timeout=patience)
         if names or not batch:
@@ -87,28 +87,47 @@ def _require_topic(topic: Any) -> None:
         raise InvalidOption("topic", topic, "a Topic")
 
 
+def _waits(topic: Topic[Any]) -> bool:
+    """Return whether a put has to wait for a store."""
+    store = topic._store
+    return store is not None and (not store.late or store.is_behind())
+
+
 async def _put_patiently(
     topic: Topic[T], batch: list[T], delay: float | None, limit: int | None
 ) -> list[str]:
     """Publish bodies when there is room, and wait until they are stored; takes the lock."""
-    persistence = topic._fan.held.persistence
-    if persistence is not None and topic._lags():
-        await by_store(persistence, topic._catch_up)
-    done = Done("put")
     due = None if delay is None else topic._due(delay)
-    records, size, conclude = topic._draft(batch, done.tell)
+    store = topic._store
+    if store is None:
+        records, names = topic._make_records(batch)
+        size = sum(len(body) for body in batch if isinstance(body, bytes))
+        await _admit(topic, records, size, due, limit)
+        return names
+    if store.late and store.is_behind():
+        await by_store(store.held, store.flush)
+    done = Done("put")
+    pending = topic._draft(store, batch, done.tell)
+    await _admit(topic, pending, pending.size, due, limit)
+    if pending.queued:
+        store.hurry()
+        await done.future
+    return pending.conclude()
+
+
+async def _admit(
+    topic: Topic[T], records: Admitted[T], size: int, due: int | None, limit: int | None
+) -> None:
+    """Publish or reserve messages when there is room; takes the lock."""
     if not topic._monitor.run(topic._try, records, size, due, None):
         if limit == 0:
             topic._monitor.run(topic._try_last, records, size, None)
         else:
             await _wait_for_room(topic, records, size, limit)
-    if topic._hurry():
-        await done.future
-    return conclude()
 
 
 async def _wait_for_room(
-    topic: Topic[T], records: list[Record[T]], size: int, limit: int | None
+    topic: Topic[T], records: Admitted[T], size: int, limit: int | None
 ) -> None:
     """Publish records when there is room; takes the lock."""
     monitor = topic._monitor

@@ -20,7 +20,8 @@ from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
 from nsqlite.errors import NotAsyncio
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
-from nsqlite.queue import Persistence, Queue
+from nsqlite.persistence import QueuePersistence
+from nsqlite.queue import Queue
 from nsqlite.waiting import Waiter
 
 
@@ -306,7 +307,7 @@ class Done:
             self.future.set_exception(problem)
 
 
-async def by_store(persistence: Persistence, task: Callable[[], object]) -> None:
+async def by_store(persistence: QueuePersistence, task: Callable[[], object]) -> None:
     """Have something done by the store's thread, and wait for it.
 
     Cancellation:

@@ -1,4 +1,4 @@
-"""The commands of `python -m nsqlite`: three for a store's file, and one that shows a document.
+"""The commands of `python -m nsqlite`: four for a store's file, and one that shows a document.
 
 The rule: a command that cannot do what it was asked for says so in one line, and has status 1.
 
@@ -9,6 +9,7 @@ import argparse
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
+from nsqlite.cli.backup import backup
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, say
 from nsqlite.cli.load import load
@@ -27,6 +28,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_inspect(commands)
     _add_export(commands)
     _add_import(commands)
+    _add_backup(commands)
     _add_semantics(commands)
 
 
@@ -98,6 +100,19 @@ def _import(options: argparse.Namespace) -> None:
     opened_stdout()  # nothing is imported of which nothing could be said
     loaded = load(options.file, options.source, wanted=options.progress)
     say(f"{loaded.topics} topics, {loaded.channels} channels, {loaded.messages} messages")
+
+
+def _add_backup(commands: "Commands") -> None:
+    command = _add(commands, "backup", "Copy a file, also while it is in use")
+    command.add_argument("file", metavar="FILE", help=FILE)
+    command.add_argument("copy", metavar="COPY", help="a new file")
+    _add_progress(command)
+    command.set_defaults(run=_backup)
+
+
+def _backup(options: argparse.Namespace) -> None:
+    size = backup(options.file, options.copy, wanted=options.progress)
+    say(f"{size} bytes")
 
 
 def _add_semantics(commands: "Commands") -> None:

@@ -1,9 +1,12 @@
 """`python -m nsqlite export`: a store's file as lines of JSON.
 
-The rule: what is written is the file of one moment, whole or without its last line; and it is never
-all in memory.
+The rule: what is written is whole or without its last line; it is never all in memory, and a reader
+who takes long disturbs nobody who has the file.
 
-Next: cli/taken.py
+What was finished while it was exported may be missing, and what was put meanwhile is; see
+`nsqlite.cli.pages`.
+
+Next: cli/backup.py
 """
 
 from collections.abc import Iterator
@@ -13,8 +16,8 @@ from typing import Final, TextIO
 
 from nsqlite.cli.failure import CommandFailed, opened_stdout, why
 from nsqlite.cli.lines import ChannelLine, EndLine, HeaderLine, Line, TopicLine, to_text
+from nsqlite.cli.pages import Pages
 from nsqlite.cli.progress import Tell, progress
-from nsqlite.cli.snapshot import Snapshot
 
 STEP: Final = 1000
 """After so many lines the bar moves."""
@@ -33,13 +36,13 @@ def export(path: str, out: str | None, *, wanted: bool | None) -> None:
         StoreError: the file cannot be read; the same.
         OSError: stdout cannot be written.
     """
-    with Snapshot(path) as snapshot, _opened(out) as file:
+    with Pages(path) as pages, _opened(out) as file:
         about = sum(
-            topic.held + max((channel.held for channel in topic.channels), default=0)
-            for topic in snapshot.topics
+            topic.stored.held + max((channel.held for channel in topic.channels), default=0)
+            for topic in pages.topics
         )
         with progress("export", "lines", about, wanted) as tell:
-            _write(lines(snapshot), file, tell)
+            _write(lines(pages), file, tell)
 
 
 def _write(all_lines: Iterator[Line], file: TextIO, tell: Tell) -> None:
@@ -52,14 +55,14 @@ def _write(all_lines: Iterator[Line], file: TextIO, tell: Tell) -> None:
     tell(count % STEP)
 
 
-def lines(snapshot: Snapshot) -> Iterator[Line]:
+def lines(pages: Pages) -> Iterator[Line]:
     """Go through the lines of an export."""
     yield HeaderLine()
-    for topic in snapshot.topics:
-        yield TopicLine(topic.name, topic.paused)
+    for topic in pages.topics:
+        yield TopicLine(topic.stored.name, topic.stored.paused)
         for channel in topic.channels:
-            yield ChannelLine(topic.name, channel.name, channel.paused)
-        yield from snapshot.messages(topic)
+            yield ChannelLine(topic.stored.name, channel.name, channel.paused)
+        yield from pages.messages(topic)
     yield EndLine()
 
 

@@ -2,7 +2,7 @@
 
 The rule: what a user can mend is told in a line that says how, and never with a traceback.
 
-Next: cli/lines.py
+Next: cli/signals.py
 """
 
 import errno

@@ -34,7 +34,7 @@ import attrs
 
 from nsqlite.errors import InvalidName, shown
 from nsqlite.names import check_name, is_ephemeral
-from nsqlite.store.store import name_of
+from nsqlite.store.storage import name_of
 
 FORMAT: Final = 1
 """The number of the format told above."""

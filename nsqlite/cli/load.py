@@ -1,10 +1,11 @@
 """`python -m nsqlite import`: lines of JSON into a store's file.
 
-The rule: all of them or none.  Where a line is wrong, or anything fails, the topics that were
-imported are taken back; a file that was not there before is removed.
+The rule: all of them or none, whatever ends it, a kill at any instruction too.
 
-Nothing is kept of the input but a batch of messages, and of each topic its account.  Only who kills
-the process while it imports finds a part of the input in the file.
+The lines go into a file of their own beside the one that they are meant for.  When the last one is
+there, that file gets the name of the other one, or, where that was there before, what is in it is
+taken over in one transaction.  Nothing is kept of the input in memory but a batch of messages, and
+of each topic its account.
 
 Next: cli/commands.py
 """
@@ -13,7 +14,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -32,12 +33,12 @@ from nsqlite.cli.lines import (
     TopicLine,
     from_text,
 )
+from nsqlite.cli.merge import merge
 from nsqlite.cli.progress import Tell, progress
-from nsqlite.cli.snapshot import is_flowing, is_there
 from nsqlite.cli.taken import Taken
-from nsqlite.errors import StoreError
+from nsqlite.store.newfile import appearing, partial
 from nsqlite.store.sqlitefile import SQLiteFile
-from nsqlite.store.store import (
+from nsqlite.store.storage import (
     GONE,
     Batch,
     Copy,
@@ -67,43 +68,60 @@ class Arrival:
 
     Attributes:
         topic: as it is so far.
+        last: the highest id of its messages.
         channels: its channels by name.
-        span: the lowest and the highest id of its messages that are in the file.
-        rows: messages that are not in it.
+        rows: messages that are not in the file.
         copies: what is to be written of them, by the channel's number.
     """
 
     topic: StoredTopic
+    last: int = 0
     channels: dict[str, StoredChannel] = attrs.Factory(dict)
-    span: tuple[int, int] = (0, 0)
     rows: list[Row] = attrs.Factory(list)
     copies: dict[int, dict[int, Copy]] = attrs.Factory(dict)
 
+    @property
+    def flows(self) -> bool:
+        """Whether what is put is the channels' at once."""
+        return bool(self.channels) and not self.topic.paused
 
-class Loader:
-    """Takes the lines of an export, one after the other, into an open file.
 
-    Every method raises `CommandFailed` where a line is wrong, and `StoreError` where the file
-    fails; `take_back` is then to be called.
+@attrs.frozen
+class Present:
+    """What is in the file already to which all is added in the end.
+
+    Attributes:
+        taken: looks at the file.
+        names: its topics.
+        highest: the highest numbers that a topic and a channel of it ever had.
     """
 
-    def __init__(self, storage: Storage, taken: Taken) -> None:
-        """Begin with a file.
+    taken: Taken
+    names: frozenset[str] = frozenset()
+    highest: tuple[int, int] = (0, 0)
+
+
+class Loader:
+    """Takes the lines of an export, one after the other, into a file of their own.
+
+    Every method raises `CommandFailed` where a line is wrong, and `StoreError` where the file
+    fails.
+    """
+
+    def __init__(self, storage: Storage, taken: Taken, present: Present) -> None:
+        """Begin with an empty file.
 
         Args:
             storage: the file, open and not loaded.
             taken: looks at the same.
+            present: what is in the file to which all is added in the end.
         """
+        storage.load()
         self._storage: Final = storage
-        self._taken: Final = taken
-        there = storage.load()
-        self.forget()  # what is being forgotten still has its ids
-        self._there: Final = {topic.name for topic in there}
-        self._spans: Final = [(topic.number, taken.span(topic.number)) for topic in there]
-        topics, channels, _ = storage.highest()
-        self._first: Final = topics + 1
-        self._topic_numbers: Final = count(self._first)
-        self._channel_numbers: Final = count(channels + 1)
+        self._taken: Final = {present.taken, taken}
+        self._there: Final = present.names
+        self._topic_numbers: Final = count(present.highest[0] + 1)
+        self._channel_numbers: Final = count(present.highest[1] + 1)
         self._arrivals: Final[dict[str, Arrival]] = {}
         self._changed: Final[dict[str, Arrival]] = {}
         self._batch: Final[dict[int, int]] = {}  # the line of each id that is not written
@@ -129,17 +147,6 @@ class Loader:
         self._write()
         channels = sum(len(arrival.channels) for arrival in self._arrivals.values())
         return Loaded(len(self._arrivals), channels, self._messages)
-
-    def take_back(self) -> None:
-        """Take back what was written; nobody finds it from this moment on."""
-        numbers = self._taken.topics_from(self._first)
-        if numbers:
-            self._storage.write(Batch(gone_topics=numbers))
-
-    def forget(self) -> None:
-        """Have all messages of topics that are gone removed from the file."""
-        while self._taken.has_gone_topics():
-            self._storage.tidy()
 
     # Lines
 
@@ -174,20 +181,20 @@ class Loader:
         arrival = self._arrival(line.topic)
         if line.name in arrival.channels:
             raise BrokenLine(f"channel {line.name} of topic {line.topic} was told of before")
-        if arrival.topic.last:
+        if arrival.last:
             raise BrokenLine(f"the channels of topic {line.topic} must come before its messages")
-        channel = StoredChannel(
-            number=next(self._channel_numbers), name=line.name, paused=line.paused
+        arrival.channels[line.name] = StoredChannel(
+            number=next(self._channel_numbers),
+            topic=arrival.topic.number,
+            name=line.name,
+            paused=line.paused,
         )
-        arrival.channels[line.name] = channel
-        arrival.topic.channels.append(channel)
 
     def _take_message(self, line: MessageLine) -> None:
         arrival = self._arrival(line.topic)
-        topic = arrival.topic
-        if line.id <= topic.last:
+        if line.id <= arrival.last:
             raise BrokenLine(
-                f"message {name_of(line.id)} must come before {name_of(topic.last)}: those of a"
+                f"message {name_of(line.id)} must come before {name_of(arrival.last)}: those of a"
                 " topic are in the order of their ids, and none is there twice"
             )
         if line.id in self._batch:
@@ -196,9 +203,9 @@ class Loader:
                 f" {self._batch[line.id]}"
             )
         due, only = self._place(arrival, line)
-        topic.last = line.id
-        if is_flowing(topic):
-            topic.handed = line.id
+        arrival.last = line.id
+        if arrival.flows:
+            arrival.topic.handed = line.id
         arrival.rows.append((line.id, line.timestamp, due, only, line.codec, line.data))
         self._changed[line.topic] = arrival
         self._batch[line.id] = self._line
@@ -214,8 +221,8 @@ class Loader:
         """
         topic = arrival.topic
         if line.channels is None:
-            if is_flowing(topic):
-                for channel in topic.channels:
+            if arrival.flows:
+                for channel in arrival.channels.values():
                     channel.held += 1
             else:
                 topic.held += 1
@@ -271,20 +278,17 @@ class Loader:
 
     def _write(self) -> None:
         """Write what has changed."""
+        self._require_new()
         batch = Batch()
         for arrival in self._changed.values():
-            self._require_new(arrival)
-            topic = arrival.topic
-            batch.topics.append(topic)
-            if arrival.rows:
-                batch.rows.append((topic.number, arrival.rows))
-            for number, copies in arrival.copies.items():
-                batch.copies.append((topic.number, number, copies))
+            number = arrival.topic.number
+            batch.topics[number] = arrival.topic
+            batch.channels |= {channel.number: channel for channel in arrival.channels.values()}
+            batch.rows[number] = arrival.rows
+            for channel, copies in arrival.copies.items():
+                batch.copies[number, channel] = copies
         self._storage.write(batch)
         for arrival in self._changed.values():
-            if arrival.rows:
-                first = arrival.span[0] or arrival.rows[0][0]
-                arrival.span = first, arrival.rows[-1][0]
             arrival.rows = []
             arrival.copies = {}
         self._changed.clear()
@@ -292,22 +296,31 @@ class Loader:
         self._storage.copy_log()
         self._storage.tidy()
 
-    def _require_new(self, arrival: Arrival) -> None:
-        """Check that no other topic of the file has the ids that are to be written of a topic."""
-        ids = [row[0] for row in arrival.rows]
-        arrived = [(one.topic.number, one.span) for one in self._arrivals.values()]
-        for number, (first, last) in [*self._spans, *arrived] if ids else []:
-            if number != arrival.topic.number and first <= ids[-1] and ids[0] <= last:
-                common = self._taken.find_common(number, ids)
-                if common is not None:
-                    raise CommandFailed(
-                        f"line {self._batch[common]}: message {name_of(common)} is in another topic"
-                        " of the file already: import into another file"
-                    )
+    def _require_new(self) -> None:
+        """Check that no other topic has the ids that are to be written."""
+        ids = list(self._batch)
+        for taken in self._taken:
+            common = taken.find_common(ids)
+            if common is not None:
+                raise CommandFailed(
+                    f"line {self._batch[common]}: message {name_of(common)} is in another topic"
+                    " of the file already: import into another file"
+                )
+
+
+@attrs.frozen
+class _Input:
+    """What is read: the lines, what they are called, and whether to show how far it is."""
+
+    lines: BinaryIO
+    name: str
+    wanted: bool | None
 
 
 def load(path: str, source: str | None, *, wanted: bool | None) -> Loaded:
     """Read lines into a file, which must not be in use.
+
+    When this returns all is on the disk; if it raises, nothing has changed.
 
     Args:
         path: the file; made if it is not there.
@@ -315,24 +328,52 @@ def load(path: str, source: str | None, *, wanted: bool | None) -> Loaded:
         wanted: whether to show how far it is; None leaves it to the terminal.
 
     Raises:
-        CommandFailed: a line is wrong, or the lines cannot be read; nothing has changed.
-        StoreError: the file cannot be used; the same.
+        CommandFailed: a line is wrong, or the lines cannot be read.
+        StoreError: the file cannot be used.
     """
     with _opened(source) as lines:
-        is_new = not is_there(path)
-        storage = SQLiteFile(path, full=False)
-        try:
-            with Taken(path) as taken:
-                loader = Loader(storage, taken)
-                try:
-                    with progress("import", "bytes", _size(lines), wanted) as tell:
-                        loaded = _load(loader, _read(lines, source or "stdin"), tell)
-                except BaseException as error:
-                    _undo(path, loader, error, is_new=is_new)
-                    raise
-        finally:
-            storage.close()
+        read = _Input(lines, source or "stdin", wanted)
+        if _is_there(path):
+            return _add(os.path.realpath(path), read)
+        with appearing(path) as name:
+            return _fill(name, read, None)
+
+
+def _is_there(path: str) -> bool:
+    """Return whether there is a file or directory, as far as one may look."""
+    try:
+        Path(path).stat()
+    except OSError:
+        return False
+    return True
+
+
+def _forget_gone(storage: SQLiteFile, taken: Taken) -> None:
+    """Forget the topics that were deleted, which still have their ids."""
+    while taken.has_gone_topics():
+        storage.copy_log()
+        storage.tidy()
+
+
+def _add(path: str, read: _Input) -> Loaded:
+    """Read lines into a file that is there."""
+    with closing(SQLiteFile(path, full=True)) as storage, Taken(path) as taken:
+        topics, _ = storage.load()
+        _forget_gone(storage, taken)
+        names = frozenset(topic.name for topic in topics)
+        topic, channel, _ = storage.highest()
+        with partial(path) as name:
+            loaded = _fill(name, read, Present(taken, names, (topic, channel)))
+            merge(path, name)
     return loaded
+
+
+def _fill(name: str, read: _Input, present: Present | None) -> Loaded:
+    """Read lines into a new file."""
+    with closing(SQLiteFile(name, full=False)) as storage, Taken(name) as taken:
+        loader = Loader(storage, taken, present or Present(taken))
+        with progress("import", "bytes", _size(read.lines), read.wanted) as tell:
+            return _load(loader, _read(read.lines, read.name), tell)
 
 
 def _load(loader: Loader, lines: Iterator[bytes], tell: Tell) -> Loaded:
@@ -345,41 +386,6 @@ def _load(loader: Loader, lines: Iterator[bytes], tell: Tell) -> Loaded:
             size = 0
     tell(size)
     return loader.finish()
-
-
-def _undo(path: str, loader: Loader, error: BaseException, *, is_new: bool) -> None:
-    """Take back what was imported.
-
-    Args:
-        path: the file.
-        loader: what has imported into it.
-        error: why it is taken back.
-        is_new: the file was not there before.
-
-    Raises:
-        CommandFailed: it cannot be taken back.
-    """
-    if is_new and _is_removed(path):
-        return
-    try:
-        loader.take_back()
-        loader.forget()
-    except StoreError as problem:
-        raise CommandFailed(
-            f"{error}; and what was imported so far could not be taken back ({problem}): delete"
-            " its topics"
-        ) from problem
-
-
-def _is_removed(path: str) -> bool:
-    """Remove a file while its lock is held, so nobody else has it; return whether that worked."""
-    try:
-        Path(path).unlink()
-        for ending in ("-wal", "-shm"):
-            Path(f"{path}{ending}").unlink(missing_ok=True)
-    except OSError:  # some systems remove nothing that is open
-        return False
-    return True
 
 
 @contextmanager

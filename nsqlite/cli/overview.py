@@ -2,6 +2,9 @@
 
 The rule: it tells what a broker that opened the file now would find, in nsqd's words.
 
+To count a long queue of a file that is in use, or was not closed, takes time; see
+`nsqlite.cli.snapshot`.
+
 Next: cli/export.py
 """
 
@@ -10,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from nsqlite.cli.snapshot import Snapshot
+from nsqlite.cli.snapshot import Snapshot, TopicThen
 from nsqlite.clock import SYSTEM
 from nsqlite.options import SECOND
 from nsqlite.store.schema import VERSION
-from nsqlite.store.store import StoredChannel, StoredTopic
+from nsqlite.store.storage import StoredChannel
 
 HEAD: Final = ("topic", "channel", "ready", "deferred", "oldest", "paused")
 
@@ -70,11 +73,11 @@ def _size(path: str) -> int:
         return 0
 
 
-def _topic(snapshot: Snapshot, topic: StoredTopic, now: int) -> dict[str, Any]:
+def _topic(snapshot: Snapshot, topic: TopicThen, now: int) -> dict[str, Any]:
     return {
-        "topic_name": topic.name,
-        "paused": topic.paused,
-        "depth": topic.held,
+        "topic_name": topic.stored.name,
+        "paused": topic.stored.paused,
+        "depth": topic.stored.held,
         "deferred_count": snapshot.count_deferred(topic, None, now),
         "oldest_age": _age(snapshot.find_oldest(topic, None), now),
         "codecs": snapshot.codecs(topic),
@@ -83,7 +86,7 @@ def _topic(snapshot: Snapshot, topic: StoredTopic, now: int) -> dict[str, Any]:
 
 
 def _channel(
-    snapshot: Snapshot, topic: StoredTopic, channel: StoredChannel, now: int
+    snapshot: Snapshot, topic: TopicThen, channel: StoredChannel, now: int
 ) -> dict[str, Any]:
     deferred = snapshot.count_deferred(topic, channel, now)
     return {

@@ -4,7 +4,7 @@ The rule: it writes to stderr alone, and what is on stdout never depends on it.
 
 It needs `rich`, which nothing else does; without it, or where stderr is no terminal, it is silent.
 
-Next: cli/overview.py
+Next: cli/pages.py
 """
 
 import sys

@@ -1,8 +1,8 @@
 """What a file has already, for whoever adds to it.
 
-The rule: no id is in two topics of a file.
+The rule: no id is in a file twice, in whatever topics.
 
-Next: cli/load.py
+Next: cli/merge.py
 """
 
 import json
@@ -12,11 +12,13 @@ from typing import Final, Self
 from nsqlite.cli.snapshot import connect
 from nsqlite.store.statements import telling
 
-COMMON: Final = "SELECT id FROM message_{0} WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1"
+PARTITIONS: Final = "SELECT DISTINCT partition FROM topic"
+
+COMMON: Final = "SELECT id FROM messages_{0} WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1"
 
 
 class Taken:
-    """The topics and ids of a file; a context manager.
+    """The deleted topics and the ids of a file; a context manager.
 
     Every method raises `StoreError` where the file cannot be read.
     """
@@ -39,29 +41,20 @@ class Taken:
         """Let go of the file."""
         self._connection.close()
 
-    def _number(self, query: str) -> int:
-        with telling(self._path):
-            [number] = self._connection.execute(query).fetchone()
-        return number or 0
-
-    def topics_from(self, first: int) -> list[int]:
-        """Return the numbers of the topics from a number on."""
-        query = "SELECT number FROM topic WHERE number >= ? AND NOT gone ORDER BY number"
-        with telling(self._path):
-            return [number for (number,) in self._connection.execute(query, (first,))]
-
     def has_gone_topics(self) -> bool:
         """Return whether there are topics that were deleted and are not forgotten yet."""
-        return self._number("SELECT count(*) FROM topic WHERE gone") > 0
-
-    def find_common(self, topic: int, ids: list[int]) -> int | None:
-        """Return one of these ids that a topic's messages have, None if they have none of them."""
         with telling(self._path):
-            row = self._connection.execute(COMMON.format(topic), (json.dumps(ids),)).fetchone()
-        return None if row is None else int(row[0])
+            query = "SELECT 1 FROM topic WHERE gone LIMIT 1"
+            return self._connection.execute(query).fetchone() is not None
 
-    def span(self, topic: int) -> tuple[int, int]:
-        """Return the lowest and the highest id of a topic's messages; 0 and 0 if it has none."""
-        lowest = f"SELECT min(id) FROM message_{int(topic)}"  # noqa: S608 - a number names the table
-        highest = f"SELECT max(id) FROM message_{int(topic)}"  # noqa: S608 - the same
-        return self._number(lowest), self._number(highest)
+    def find_common(self, ids: list[int]) -> int | None:
+        """Return one of these ids that a message has, None if there is none."""
+        with telling(self._path):
+            return self._find_common((json.dumps(ids),))
+
+    def _find_common(self, listed: tuple[str]) -> int | None:
+        for (partition,) in self._connection.execute(PARTITIONS).fetchall():
+            row = self._connection.execute(COMMON.format(partition), listed).fetchone()
+            if row is not None:
+                return int(row[0])
+        return None

@@ -7,12 +7,12 @@
     ...         broker.health
     'OK'
 
-Next: store/store.py
+Next: store/storage.py
 """
 
 from nsqlite.store.codec import Codec, Undecodable
-from nsqlite.store.keeper import Keeper
-from nsqlite.store.store import (
+from nsqlite.store.database import Database
+from nsqlite.store.storage import (
     GONE,
     Batch,
     Copy,
@@ -29,8 +29,8 @@ __all__ = [
     "Batch",
     "Codec",
     "Copy",
+    "Database",
     "Found",
-    "Keeper",
     "Row",
     "Storage",
     "StoreOptions",

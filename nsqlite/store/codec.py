@@ -140,8 +140,16 @@ class Coder:
             raise InvalidMessage(problem)
         return back, data, codec.name
 
-    def decode(self, name: str | None, data: bytes) -> Any:
-        """Return the body that these bytes are; an `Undecodable` if that cannot be."""
+    def decode(self, name: str | None, data: bytes, *, intact: bool = True) -> Any:
+        """Return the body that these bytes are; an `Undecodable` if that cannot be.
+
+        Args:
+            name: of what made the bytes; None if they are the body.
+            data: the bytes.
+            intact: they are as they were written, as far as anybody can tell.
+        """
+        if not intact:
+            return Undecodable(name or "bytes", data, "its checksum is wrong: the file is damaged")
         if name is None:
             return data
         codec = self._codec

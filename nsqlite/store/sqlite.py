@@ -6,16 +6,30 @@ Next: testing/__init__.py
 """
 
 import os
-from typing import Final, Unpack
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar, Unpack
 
-from nsqlite.errors import InvalidOption
+from nsqlite.clock import SYSTEM, Clock
+from nsqlite.errors import StoreInUse
 from nsqlite.ids import GuidFactory
-from nsqlite.store.keeper import Keeper
+from nsqlite.options import SECOND, nanoseconds
+from nsqlite.store.database import Database
+from nsqlite.store.paths import checked_path, full_path, require_descriptors
 from nsqlite.store.sqlitefile import SQLiteFile
-from nsqlite.store.store import Storage
+from nsqlite.store.storage import Storage
 from nsqlite.store.terms import StoreOptions, agree
 
 __all__ = ["SQLite"]
+
+T = TypeVar("T")
+
+SHORTEST: Final = SECOND // 1000
+"""The first pause between two looks at a file that is in use; each is twice as long as the last."""
+
+LONGEST: Final = SECOND // 20
+"""The longest such pause."""
 
 
 class SQLite:
@@ -35,25 +49,30 @@ class SQLite:
         path: where the file is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, wait: float = 0, **options: Unpack[StoreOptions]
+    ) -> None:
         """Say where, and how; nothing is opened yet.
 
         Args:
             path: the file, which is made if it is not there.  While it is open there lie beside it
                 `-wal` and `-shm`, which are SQLite's, and `-owner`.
+            wait: seconds to wait for another owner to close the file, as where a new process takes
+                over from an old one.  The thread that makes the broker waits.
             options: see `nsqlite.store.StoreOptions`.
 
         Raises:
             InvalidOption: an option is unknown or out of its range, or the path no path of a file.
         """
-        self.path: Final = _checked(path)
+        self.path: Final = checked_path(path)
+        self._patience: Final = nanoseconds("wait", wait)
         self._terms: Final = agree(options)
 
-    def open(self, factory: GuidFactory) -> Keeper:
+    def open(self, factory: GuidFactory) -> Database:
         """Open the file; for `Broker`.
 
         Raises:
-            StoreInUse: it has an owner already.
+            StoreInUse: it has an owner, and still has when `wait` is over.
             StoreForeign: it is none of nsqlite's, or a later version's.
             StoreDamaged: it is damaged.
             StoreError: it cannot be opened or written.
@@ -62,17 +81,24 @@ class SQLite:
 
     @property
     def _where(self) -> str:
-        """Where the file is, wherever the process goes."""
-        return os.path.realpath(self.path)
+        """Where the file is, wherever the process goes.
+
+        Raises:
+            StoreError: that cannot be told.
+        """
+        return full_path(self.path)
 
     def _storage(self) -> Storage:
         """Open the file alone; a seam for tests, which have a storage of theirs around it."""
-        return SQLiteFile(self._where, full=self._terms.sync == "full")
+        where = self._where
+        require_descriptors(where)
+        full = self._terms.sync == "full"
+        return in_turn(self._patience, partial(SQLiteFile, where, full=full))
 
-    def _keep(self, storage: Storage, factory: GuidFactory) -> Keeper:
+    def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in an open file."""
         try:
-            return Keeper(self._where, storage, self._terms, factory)
+            return Database(self._where, storage, self._terms, factory)
         except BaseException:
             storage.close()
             raise
@@ -82,13 +108,34 @@ class SQLite:
         return f"<SQLite {self.path!r}>"
 
 
-def _checked(path: object) -> str:
-    """Return the path of a file as text.
+def in_turn(patience: int, take: Callable[[], T], clock: Clock = SYSTEM) -> T:
+    """Take what has one owner at a time, when the one before has given it back.
+
+    It looks again after growing pauses: a lock that can be waited for has no limit of time but by
+    an alarm signal, which may be the program's, or a thread that nobody can end.  What a signal
+    throws ends it, with nothing taken.
+
+    Args:
+        patience: how long to wait, in nanoseconds; with 0 it looks once.
+        take: takes it, or raises `StoreInUse`.
+        clock: on which to wait; what other processes do goes by the system's.
 
     Raises:
-        InvalidOption: it is none.
+        StoreInUse: somebody has it still.
     """
-    given = os.fspath(path) if isinstance(path, str | os.PathLike) else None
-    if not isinstance(given, str) or given in ("", ":memory:") or "\0" in given:
-        raise InvalidOption("path", path, "the path of a file, as text or a Path")
-    return given
+    end = clock.monotonic_ns() + patience
+    pause = SHORTEST
+    while True:
+        try:
+            return take()
+        except StoreInUse as error:
+            now = clock.monotonic_ns()
+            if now >= end:
+                if patience:
+                    problem = f"after {patience / SECOND:g} s {error.problem}"
+                    raise StoreInUse(error.where, error.pid, problem) from None
+                raise
+        semaphore = threading.Lock()
+        semaphore.acquire()  # which nobody releases
+        clock.wait(semaphore, min(now + pause, end), "who opens a store")
+        pause = min(2 * pause, LONGEST)

@@ -5,10 +5,11 @@ The rule: SQLite's transactions are the only way in which the file changes.
 Three connections: one writes (writer.py), one reads pages, one copies the write-ahead log into the
 file; so none waits for another.
 
-Next: store/shelf.py
+Next: store/journal.py
 """
 
 import ctypes
+import os
 import sqlite3
 from contextlib import ExitStack
 from functools import partial
@@ -16,71 +17,71 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
-from nsqlite.errors import StoreError, StoreForeign
+from nsqlite.errors import StoreDamaged, StoreError, StoreForeign
 from nsqlite.lock import make_lock
+from nsqlite.store.backup import copy_file, require_log
 from nsqlite.store.owner import Owner
 from nsqlite.store.schema import MARK, VERSION, create, upgrade
-from nsqlite.store.statements import APART, READY, REQUEUED, STATEMENTS, telling
-from nsqlite.store.store import Found
+from nsqlite.store.statements import APART, READY, REQUEUED, Statements, found, is_full, telling
+from nsqlite.store.storage import Batch, Found
+from nsqlite.store.wal import Wal
 from nsqlite.store.writer import Writer
 
 PAGE: Final = 2048
 """Bytes in a page of a new file: a commit of a small message writes one page."""
 
-LOG_LIMIT: Final = 4 << 20
-"""Bytes of the write-ahead log from which on it is copied into the file."""
+STATEMENTS: Final = 500
+"""How many statements SQLite keeps prepared; each partition has some of its own."""
 
 PATIENCE: Final = 5.0
 """Seconds to wait for another program, which locks the file for a moment while it opens it."""
 
-
-def _stat(path: str) -> tuple[int, int]:
-    """Return a file's number and its size; 0 and 0 if there is none."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return 0, 0
-    return found.st_ino, found.st_size
+ENDINGS: Final = ("", "-wal", "-shm")
+"""What the names of a store's files end in, while it is open."""
 
 
 class SQLiteFile:
     """An open file; see `Storage`."""
 
-    def __init__(self, path: str, *, full: bool) -> None:
+    def __init__(self, path: str, *, full: bool, checksums: bool = True) -> None:
         """Open a file, or make it.
 
         Args:
             path: where it is.
             full: whether what is written is to survive a loss of power.
+            checksums: whether what is written gets a checksum, which costs 0.5 us a message.
 
         Raises:
             StoreInUse: it has an owner already.
             StoreForeign: it is none of nsqlite's, or a later version's.
-            StoreDamaged: it is damaged.
+            StoreDamaged: it is damaged, or its log is missing.
             StoreError: it cannot be opened or written.
         """
+        require_log(path)
         self._path: Final = path
-        self._restart = False
         self._reading: Final = make_lock(rank=3)
         self._connections: Final[list[sqlite3.Connection]] = []
         self._owner: Final = Owner(path)
         try:
             with telling(path):
-                self._writer: Final = Writer(path, self._connect())
+                self._writer: Final = Writer(path, self._connect(), checksums=checksums)
                 self._prepare(self._connections[0], full=full)
+                self._owner.check()  # before the log was kept, SQLite gave the lock back
                 self._reader: Final = self._connect()
                 self._reader.execute("PRAGMA query_only = 1")
-                self._copier: Final = self._connect(patience=0)
-                self._inode: Final = Path(path).stat().st_ino
+                self._reader.text_factory = partial(str, encoding="utf-8", errors="replace")
+                self._wal: Final = Wal(path, self._connect(patience=0))
+                self._inodes: Final = self._find_inodes()
         except BaseException:
             self._let_go()
             raise
         self.load: Final = self._writer.load
+        self.count: Final = self._writer.count
         self.highest: Final = self._writer.highest
+        self.last: Final = self._writer.last
         self.write_row: Final = self._writer.write_row
         self.write_rows: Final = self._writer.write_rows
         self.write_attempts: Final = self._writer.write_attempts
-        self.write: Final = self._writer.write
 
     def _connect(self, patience: float = PATIENCE) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -126,54 +127,97 @@ class SQLiteFile:
             self._writer.in_one(partial(upgrade, writer, version))
         writer.execute(f"PRAGMA user_version = {VERSION}")  # if this cannot be written, no put can
 
+    # Whether it is still there
+
+    def _find_inodes(self) -> list[int]:
+        """Return the numbers of the files that have the names now; 0 where there is none."""
+        return [_inode(f"{self._path}{ending}") for ending in ENDINGS]
+
+    def _require_there(self) -> None:
+        """Check that the files are those that were opened; else nothing is written any more.
+
+        Raises:
+            StoreDamaged: they are not, now or at an earlier time.
+        """
+        if self._writer.refused is None and self._find_inodes() != self._inodes:
+            found = zip(ENDINGS, self._find_inodes(), self._inodes, strict=True)
+            names = [f"{Path(self._path).name}{end}" for end, now, then in found if now != then]
+            problem = (
+                f"{' and '.join(names)} was removed or replaced while it was open, and what was"
+                " written since may be lost: end this process, put the file in its place again, or"
+                " a backup, and open it anew"
+            )
+            self._writer.refused = StoreDamaged(self._path, problem)
+        if self._writer.refused is not None:
+            raise self._writer.refused
+
+    def write(self, batch: Batch) -> None:
+        """See `Storage`."""
+        self._require_there()
+        self._writer.write(batch)
+
     # Reading
 
     def read(
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
     ) -> list[Found]:
         """See `Storage`."""
-        with telling(self._path):
-            values = {"channel": channel, "after": after, "upto": upto, "limit": limit}
-            with self._reading:
-                return self._reader.execute(READY.format(topic), values).fetchall()
+        values = {"topic": topic, "channel": channel, "after": after, "upto": upto, "limit": limit}
+        return self._read(topic, values, READY)
 
     def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
         """See `Storage`."""
-        with telling(self._path):
-            values = {"channel": channel, "after": after, "upto": upto}
-            with self._reading:
-                found = self._reader.execute(APART.format(topic), values).fetchall()
-                if channel is not None:
-                    found += self._reader.execute(REQUEUED.format(topic), values).fetchall()
-            return sorted(found, key=itemgetter(0))
+        values = {"topic": topic, "channel": channel, "after": after, "upto": upto}
+        kinds = (APART,) if channel is None else (APART, REQUEUED)
+        return sorted(self._read(topic, values, *kinds), key=itemgetter(0))
+
+    def _read(self, topic: int, values: dict[str, int | None], *kinds: Statements) -> list[Found]:
+        known = self._writer.topics.get(topic)
+        if known is None:
+            return []
+        rows = []
+        with telling(self._path), self._reading:
+            for kind in kinds:
+                rows += self._reader.execute(kind[known.partition], values).fetchall()
+        return found(topic, rows)
 
     # Upkeep
 
     def copy_log(self) -> None:
         """See `Storage`."""
-        inode, _ = _stat(self._path)
-        _, size = _stat(f"{self._path}-wal")
-        if inode != self._inode:
-            problem = "it was removed or replaced while it was open: what is put now is lost"
-            raise StoreError(self._path, problem)
-        if size >= LOG_LIMIT:
-            with telling(self._path):
-                self._copier.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._restart = True
+        self._require_there()
+        self._owner.check()
+        if is_full(self._path):
+            self._wal.want()  # what is begun anew has room for what makes more
+        with telling(self._path):
+            self._wal.copy()
 
     def tidy(self) -> bool:
         """See `Storage`."""
         with telling(self._path):
             self._writer.end_read()
-            if self._restart:
-                self._restart = False
-                self._copier.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            return self._writer.tidy()
+            self._wal.restart()
+            if self._writer.tidy():
+                return True
+            if self._writer.has_vacuumed:
+                self._writer.has_vacuumed = False
+                self._wal.want()
+                return True
+            return False
+
+    def backup(self, path: str) -> None:
+        """See `Storage`.
+
+        Raises:
+            StoreError: see `copy_file`; no copy is there then, nor a part of one.
+        """
+        copy_file(self._path, path)
 
     # The end
 
     def close(self) -> None:
         """See `Storage`."""
+        self._writer.refused = StoreError(self._path, "it is closed")
         with telling(self._path):
             self._writer.end_read()  # else it would not copy the log
             self._let_go()
@@ -184,3 +228,11 @@ class SQLiteFile:
         for one in (self._writer.open_read, *self._connections):
             # To close it would copy the log and remove it; so it must outlive the interpreter.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def _inode(path: str) -> int:
+    """Return a file's number, 0 if there is none."""
+    try:
+        return os.stat(path).st_ino  # noqa: PTH116 - each commit asks for three
+    except OSError:
+        return 0

@@ -1,121 +1,165 @@
-"""What a file is told in SQL, and what its errors mean.
+"""What a file is told in SQL, what its rows mean, and what its errors do.
 
 The rule: each statement that the interpreter makes SQLite step through gives the interpreter's lock
 away; so what is much is told by one, with many rows or a list of ids.
 
-Next: store/writer.py
+Next: store/newfile.py
 """
 
+import os
 import sqlite3
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from operator import itemgetter
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from zlib import crc32
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
-from nsqlite.store.store import Row, StoredChannel
+from nsqlite.store.schema import SHARED
+from nsqlite.store.storage import Found, Row, StoredChannel, StoredTopic
 
-PUT: Final = "INSERT OR IGNORE INTO message_{} VALUES (?, ?, ?, ?, ?, ?)"
 
-PUT_PLAIN: Final = "INSERT OR IGNORE INTO message_{} VALUES "
-PLAIN_ROW: Final = "(?, ?, NULL, NULL, NULL, ?)"
-"""For bytes that are due at once and meant for all channels."""
+class Statements(dict[int, str]):
+    """A statement for each partition of the messages, by its number.
+
+    In its text `{0}` is the number, and `{mine}` what leaves out other topics' messages, where
+    there are such; where not, a message is found whatever its row says.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Take the text."""
+        super().__init__()
+        self._text: Final = text
+
+    def __missing__(self, partition: int) -> str:
+        """Make it."""
+        mine = "m.topic = :topic AND" if partition == SHARED else ""
+        statement = self[partition] = self._text.format(partition, mine=mine)
+        return statement
+
+
+PUT: Final = Statements(
+    "INSERT OR IGNORE INTO messages_{0} (id, timestamp, due, only, codec, data, topic, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 
 TOGETHER: Final = 20
 """Up to so many plain messages are put by one statement, in half the time of as many."""
 
-BULK: Final = 200
+BULK: Final = 100
 """So many plain messages are put by one statement where there are more."""
 
-EMPTY: Final = "DELETE FROM message_{} WHERE id > ? AND id <= ? AND only IS NULL"
+PUT_PLAIN: Final = {
+    count: Statements(
+        "INSERT OR IGNORE INTO messages_{0} (id, timestamp, data, topic, crc) VALUES "
+        + ", ".join(["(?, ?, ?, ?, ?)"] * count)
+    )
+    for count in (*range(1, TOGETHER + 1), BULK)
+}
+"""By the number of rows; for bytes that are due at once and meant for all channels."""
 
-IN_LIST: Final = "id IN (SELECT value FROM json_each(?))"
-"""Of a list of ids; one statement for all of them, since each gives the interpreter's lock away."""
+_LISTED: Final = "FROM json_each(:ids) CROSS JOIN messages_{0} m ON m.id = value"
+"""Messages of a list of ids; one statement for all of them, as that gives the lock away once."""
 
-_COUNTED: Final = " ON CONFLICT (id, channel) DO UPDATE SET attempts = excluded.attempts"
+_COUNTED: Final = " ON CONFLICT (channel, id) DO UPDATE SET attempts = excluded.attempts"
 
-COUNT: Final = "INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{} WHERE id = ?" + _COUNTED
-COUNT_LIST: Final = (
-    f"INSERT INTO copy SELECT id, ?, ?, NULL, 0 FROM message_{{}} WHERE {IN_LIST}{_COUNTED}"
+COUNT: Final = Statements(
+    f"INSERT INTO copy SELECT ?, id, ?, NULL, 0 FROM messages_{{0}} WHERE id = ?{_COUNTED}"
 )
-COPY_LIST: Final = (
-    "INSERT INTO copy SELECT value, ?, ?, ?, 0 FROM json_each(?) WHERE true"
-    f"{_COUNTED}, due = coalesce(excluded.due, due)"
+COPY_LIST: Final = Statements(
+    f"INSERT INTO copy SELECT :channel, m.id, :attempts, :due, 0 {_LISTED} WHERE true{_COUNTED},"
+    " due = coalesce(excluded.due, due)"
 )
-DONE_LIST: Final = (
-    "INSERT INTO copy SELECT value, ?, 0, NULL, 1 FROM json_each(?) WHERE true"
-    " ON CONFLICT (id, channel) DO UPDATE SET due = NULL, gone = 1"
+DONE_LIST: Final = Statements(
+    f"INSERT INTO copy SELECT :channel, m.id, 0, NULL, 1 {_LISTED} WHERE true"
+    " ON CONFLICT (channel, id) DO UPDATE SET due = NULL, gone = 1"
 )
 
-_FOUND: Final = """
-SELECT m.id, m.timestamp, coalesce(c.due, m.due), m.codec, m.data, coalesce(c.attempts, 0)
-FROM message_{0} m LEFT JOIN copy c ON c.id = m.id AND c.channel = :channel
-"""
+_FOUND: Final = (
+    "SELECT m.id, m.timestamp, m.due, m.only, m.codec, m.data, m.crc,"
+    " c.due, coalesce(c.attempts, 0)"
+)
 
-READY: Final = _FOUND + (
-    "WHERE m.id > :after AND m.id <= :upto AND m.due IS NULL AND m.only IS NULL"
+READY: Final = Statements(
+    f"{_FOUND} FROM messages_{{0}} m LEFT JOIN copy c ON c.channel = :channel AND c.id = m.id"
+    " WHERE {mine} m.id > :after AND m.id <= :upto AND m.due IS NULL AND m.only IS NULL"
     " AND coalesce(c.gone, 0) = 0 AND c.due IS NULL ORDER BY m.id LIMIT :limit"
 )
-APART: Final = _FOUND + (
-    "WHERE m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
+APART: Final = Statements(
+    f"{_FOUND} FROM messages_{{0}} m INDEXED BY apart_{{0}}"
+    " LEFT JOIN copy c ON c.channel = :channel AND c.id = m.id"
+    " WHERE m.topic = :topic AND m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
     " AND (m.only = :channel OR (m.only IS NULL AND m.id <= :upto)) AND coalesce(c.gone, 0) = 0"
 )
-REQUEUED: Final = _FOUND.replace("LEFT JOIN", "JOIN") + (
-    "WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after"
+REQUEUED: Final = Statements(
+    f"{_FOUND} FROM copy c INDEXED BY copy_due CROSS JOIN messages_{{0}} m ON m.id = c.id"
+    " WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after"
     " AND c.id <= :upto AND m.due IS NULL AND m.only IS NULL AND c.gone = 0"
 )
 
-UNHELD: Final = """
-NOT EXISTS (
-    SELECT 1 FROM channel h WHERE h.topic = {0} AND h.since < message_{0}.id
-    AND (message_{0}.only IS NULL OR message_{0}.only = h.number)
-    AND NOT EXISTS (
-        SELECT 1 FROM copy g WHERE g.id = message_{0}.id AND g.channel = h.number AND g.gone
-    )
+_UNHELD: Final = """
+(m.id <= :upto OR m.only IS NOT NULL) AND NOT EXISTS (
+    SELECT 1 FROM channel h WHERE h.topic = :topic AND NOT h.gone AND h.since < m.id
+    AND (m.only IS NULL OR m.only = h.number)
+    AND NOT EXISTS (SELECT 1 FROM copy g WHERE g.channel = h.number AND g.id = m.id AND g.gone)
 )
 """
+UNHELD_LIST: Final = Statements(f"SELECT m.id {_LISTED} WHERE {_UNHELD}")
+UNHELD: Final = Statements(
+    f"SELECT m.id FROM messages_{{0}} m WHERE {{mine}} m.id > :after AND m.id <= :last AND{_UNHELD}"
+)
 
-PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
-    sqlite3.SQLITE_FULL: (StoreFull, "the disk is full: make room, and it goes on by itself"),
-    sqlite3.SQLITE_CORRUPT: (StoreDamaged, "it is damaged: restore it from a backup"),
-    sqlite3.SQLITE_NOTADB: (StoreForeign, "it is no SQLite file"),
-    sqlite3.SQLITE_CANTOPEN: (StoreError, "it cannot be opened: look at its directory"),
-    sqlite3.SQLITE_READONLY: (
-        StoreError,
-        "it cannot be written: look at the permissions, its own and its directory's",
-    ),
-    sqlite3.SQLITE_BUSY: (StoreError, "another program has locked it"),
-}
-"""What SQLite's errors mean to users."""
+EMPTY: Final = Statements(
+    "DELETE FROM messages_{0} AS m WHERE {mine} m.id > :after AND m.id <= :upto AND m.only IS NULL"
+)
+NEXT: Final = Statements(
+    "SELECT m.id, length(m.data) FROM messages_{0} m"
+    " WHERE {mine} m.id > :after ORDER BY m.id LIMIT :limit"
+)
+LAST: Final = Statements("SELECT max(m.id) FROM messages_{0} m WHERE {mine} true")
 
+SIZE: Final = Statements(
+    "SELECT {{what}} FROM messages_{0} m WHERE {mine} m.id > :after AND m.id <= :upto"
+)
+ALONE: Final = Statements(
+    "SELECT m.only, count(*) FROM messages_{0} m INDEXED BY apart_{0}"
+    " CROSS JOIN channel h ON h.number = m.only AND h.since < m.id"
+    " WHERE m.topic = :topic AND (m.due IS NOT NULL OR m.only IS NOT NULL) GROUP BY m.only"
+)
 
-PLAIN: Final = (None, None, None)
+HAS_APART: Final = Statements(
+    "SELECT 1 FROM messages_{0} INDEXED BY apart_{0}"
+    " WHERE topic = :topic AND (due IS NOT NULL OR only IS NOT NULL) LIMIT 1"
+)
 
-KIND: Final = itemgetter(2, 3, 4)
-"""What is `PLAIN` of a plain row: due, only, codec."""
+WRITE_TOPIC: Final = (
+    "INSERT INTO topic (number, partition, name, paused, handed, held, counted)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET paused = excluded.paused,"
+    " handed = excluded.handed, held = excluded.held, counted = excluded.counted"
+)
+WRITE_CHANNEL: Final = (
+    "INSERT INTO channel (number, topic, name, paused, since, held) VALUES (?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (number) DO UPDATE SET paused = excluded.paused, since = excluded.since,"
+    " held = excluded.held"
+)
+RAISE_HIGHEST: Final = (
+    "UPDATE highest SET topic = max(topic, :topic), channel = max(channel, :channel),"
+    " id = max(id, :id) WHERE topic < :topic OR channel < :channel OR id < :id"
+)
 
-REST: Final = itemgetter(0, 1, 5)
-"""What a plain row has besides: id, timestamp, bytes."""
+GONE_COPIES: Final = Statements(
+    "SELECT count(*) FROM copy c CROSS JOIN messages_{0} m ON m.id = c.id"
+    " WHERE c.channel = :channel AND c.id > :since AND c.gone"
+    " AND (m.only = :channel OR (m.only IS NULL AND m.id <= :upto))"
+)
 
-STATEMENTS: Final = 500
-"""How many statements SQLite keeps prepared; each topic has some of its own."""
-
+COPIED: Final = (
+    "SELECT number FROM channel WHERE topic = :topic AND NOT gone AND EXISTS"
+    " (SELECT 1 FROM copy WHERE channel = number AND id BETWEEN :first AND :last)"
+)
 
 K = TypeVar("K")
-
-
-class Statements(dict[int, str]):
-    """A statement for each topic, by its number."""
-
-    def __init__(self, text: str) -> None:
-        """Take the statement with a place for the number."""
-        super().__init__()
-        self._text: Final = text
-
-    def __missing__(self, number: int) -> str:
-        """Make it."""
-        statement = self[number] = self._text.format(number)
-        return statement
 
 
 def runs(identities: list[int]) -> list[tuple[int, int]]:
@@ -146,27 +190,178 @@ def grouped(pairs: Iterable[tuple[int, K]]) -> Iterable[tuple[K, list[int]]]:
     return groups.items()
 
 
-def read_channels(connection: sqlite3.Connection, topic: int) -> list[StoredChannel]:
-    """Return the channels of a topic as they were written last, by their numbers."""
-    rows = connection.execute(
-        "SELECT number, name, paused, since, held FROM channel WHERE topic = ? ORDER BY number",
-        (topic,),
-    )
+# Rows
+
+
+def read_topics(connection: sqlite3.Connection) -> list[StoredTopic]:
+    """Return the topics as they were written last, by their numbers."""
+    query = "SELECT number, name, paused, handed, held, counted FROM topic WHERE NOT gone"
     return [
-        StoredChannel(number=number, name=name, paused=bool(paused), since=since, held=held)
-        for number, name, paused, since, held in rows
+        StoredTopic(
+            number=number,
+            name=name,
+            paused=bool(paused),
+            handed=handed,
+            held=held,
+            counted=bool(counted),
+        )
+        for number, name, paused, handed, held, counted in _read(
+            connection, f"{query} ORDER BY number", (int, str, int, int, int, int)
+        )
     ]
 
 
-REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError)
-"""What `sqlite3` raises where it cannot do what it is told."""
+def read_channels(connection: sqlite3.Connection) -> list[StoredChannel]:
+    """Return the channels as they were written last, by their numbers."""
+    query = "SELECT number, topic, name, paused, since, held FROM channel WHERE NOT gone"
+    return [
+        StoredChannel(
+            number=number, topic=topic, name=name, paused=bool(paused), since=since, held=held
+        )
+        for number, topic, name, paused, since, held in _read(
+            connection, f"{query} ORDER BY number", (int, int, str, int, int, int)
+        )
+    ]
+
+
+def _read(
+    connection: sqlite3.Connection, query: str, types: tuple[type, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """Go through rows of values that must have these types."""
+    for row in connection.execute(query):
+        if not all(map(isinstance, row, types)):
+            error = sqlite3.DatabaseError(f"what was {row!r} before?")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+        yield row
+
+
+PLAIN: Final = (None, None, None)
+"""What a plain row has for due, only and codec."""
+
+WRONG: Final = (TypeError, struct.error)
+"""What is raised where a value has not the type that it was written with."""
+
+_HEAD: Final = struct.Struct("<qqq").pack
+
+
+def checksum(topic: int, row: Row) -> int:
+    """Return what is kept with a message, to find out whether it is still what was put."""
+    identity, timestamp, _, _, _, data = row
+    head = _HEAD(topic, identity, timestamp)
+    if row[2:5] != PLAIN:
+        head += repr(row[2:5]).encode()
+    return crc32(data, crc32(head))
+
+
+def no_checksum(_topic: int, _row: Row) -> None:
+    """Make none."""
+
+
+def plain_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
+    """Return what `PUT_PLAIN` is told of plain rows; the checksum costs 0.3 us where it stands."""
+    return tuple(
+        [
+            value
+            for identity, timestamp, _, _, _, data in rows
+            for value in (
+                identity,
+                timestamp,
+                data,
+                topic,
+                crc32(data, crc32(_HEAD(topic, identity, timestamp))),
+            )
+        ]
+    )
+
+
+def unchecked_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
+    """Return the same without checksums."""
+    return tuple([value for row in rows for value in (row[0], row[1], row[5], topic, None)])
+
+
+def found(topic: int, rows: list[Any]) -> list[Found]:
+    """Return messages that were selected with `_FOUND`, of whatever types their values are."""
+    try:
+        return [
+            (row[0], row[1], None, None, row[5], row[8], True)
+            if row[2] is row[3] is row[4] is row[7] is None
+            and row[6] == crc32(row[5], crc32(_HEAD(topic, row[0], row[1])))
+            and row[8].__class__ is int
+            else _found(topic, row)
+            for row in rows
+        ]
+    except WRONG:
+        return [_found(topic, row) for row in rows]
+
+
+def _found(topic: int, row: Any) -> Found:
+    identity, timestamp, due, _, codec, data, _, again, attempts = row
+    if _is_intact(topic, row):
+        return identity, timestamp, due if again is None else again, codec, data, attempts, True
+    return (
+        identity,
+        timestamp if isinstance(timestamp, int) else 0,
+        next((time for time in (again, due) if isinstance(time, int)), None),
+        codec if isinstance(codec, str) else None,
+        data if isinstance(data, bytes) else str(data).encode(errors="replace"),
+        attempts if isinstance(attempts, int) else 0,
+        False,
+    )
+
+
+def _is_intact(topic: int, row: Any) -> bool:
+    _, timestamp, due, _, codec, data, crc, again, attempts = row
+    if not (isinstance(attempts, int) and isinstance(again, int | None)):
+        return False
+    if crc is None:  # none was made: only the types can tell
+        types = (int, int | None, str | None, bytes)
+        return all(map(isinstance, (timestamp, due, codec, data), types))
+    try:
+        return bool(crc == checksum(topic, row[:6]))
+    except WRONG:
+        return False
+
+
+# Errors
+
+PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
+    sqlite3.SQLITE_FULL: (StoreFull, "the disk is full: make room, and it goes on by itself"),
+    sqlite3.SQLITE_CORRUPT: (StoreDamaged, "it is damaged: restore it from a backup"),
+    sqlite3.SQLITE_NOTADB: (StoreForeign, "it is no SQLite file"),
+    sqlite3.SQLITE_CANTOPEN: (StoreError, "it cannot be opened: look at its directory"),
+    sqlite3.SQLITE_READONLY: (
+        StoreError,
+        "it cannot be written: look at the permissions, its own and its directory's",
+    ),
+    sqlite3.SQLITE_BUSY: (StoreError, "another program has locked it"),
+    sqlite3.SQLITE_TOOBIG: (StoreError, "SQLite keeps no body of this length: put a shorter one"),
+}
+"""What SQLite's errors mean to users."""
+
+NEEDED: Final = 1 << 16
+"""With fewer bytes free on the disk, what SQLite says of the disk means that it is full."""
+
+REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError, struct.error)
+"""What is raised where SQLite cannot do what it is told, or keep a number."""
 
 
 def told(where: str, error: Exception) -> StoreError:
     """Return SQLite's error as one of ours."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and is_full(where):
+        code = sqlite3.SQLITE_FULL
     kind, text = PROBLEMS.get(code, (StoreError, "it cannot be used"))
     return kind(where, f"{text} ({error})")
+
+
+def is_full(path: str) -> bool:
+    """Return whether there is no room for a file to grow."""
+    try:
+        disk = os.statvfs(Path(path).parent)
+    except (OSError, AttributeError):  # it cannot be known, or not on this system
+        return False
+    return disk.f_bavail * disk.f_frsize < NEEDED
 
 
 @contextmanager

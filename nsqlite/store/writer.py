@@ -1,51 +1,58 @@
 """What writes to a file: one connection, and what it knows of what is there.
 
-The rule: it is used by one thread at a time, whoever holds the lock of the press.
+The rule: it is used by one thread at a time; what it knows is what was committed last, and a batch
+changes it when it is.
 
-Next: store/sqlitefile.py
+Next: store/wal.py
 """
 
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
-from itertools import chain
 from json import dumps
-from typing import Final
+from typing import Final, TypeVar
 
+from nsqlite.errors import StoreError
 from nsqlite.lock import ensure
-from nsqlite.store.schema import create_topic
+from nsqlite.store.counts import count_rows
+from nsqlite.store.known import Known, Messages, changed, known_as, messages
+from nsqlite.store.schema import OWN, SHARED, create_partition
 from nsqlite.store.statements import (
-    BULK,
+    COPIED,
     COPY_LIST,
     COUNT,
-    COUNT_LIST,
     DONE_LIST,
     EMPTY,
-    IN_LIST,
-    KIND,
+    LAST,
+    NEXT,
     PLAIN,
-    PLAIN_ROW,
     PUT,
     PUT_PLAIN,
+    RAISE_HIGHEST,
     REFUSED,
-    REST,
-    TOGETHER,
     UNHELD,
+    UNHELD_LIST,
+    WRITE_CHANNEL,
+    WRITE_TOPIC,
     Statements,
+    checksum,
     grouped,
+    no_checksum,
     pieces,
+    plain_values,
     read_channels,
+    read_topics,
     runs,
     telling,
+    unchecked_values,
 )
-from nsqlite.store.store import GONE, Batch, Copy, Row, StoredTopic
+from nsqlite.store.storage import GONE, Batch, Copy, Row, StoredChannel, StoredTopic
 
-SWEPT: Final = 1000
-"""How many messages are looked at in one step of forgetting those that nobody holds."""
+SWEPT: Final = 100
+"""How many messages are looked at in one step of forgetting; fewer where each takes longer."""
 
-COPIED: Final = 100_000
-"""How many messages are known to have copies; beyond it every one is looked for."""
+EACH: Final = 500
+"""So many bytes take as long to forget as a message."""
 
 FEW: Final = 20
 """Fewer runs of ids than this are deleted run by run."""
@@ -53,8 +60,10 @@ FEW: Final = 20
 SPARE: Final = 1000
 """How many free pages are kept for messages to come."""
 
-VACUUMED: Final = 500
+VACUUMED: Final = 50
 """How many free pages are given back in one step."""
+
+T = TypeVar("T")
 
 
 class Writer:
@@ -62,45 +71,66 @@ class Writer:
 
     Attributes:
         open_read: a cursor that is not at its end, and so keeps SQLite's lock for reading.
+        topics: what is known of each topic, by its number.
+        refused: why nothing can be written any more, None if it can.
+        has_vacuumed: pages were given back, which shortens the file when the log is copied.
     """
 
-    def __init__(self, where: str, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, where: str, connection: sqlite3.Connection, *, checksums: bool = True
+    ) -> None:
         """Take a connection to a file that has its tables.
 
         Args:
             where: the file.
             connection: in autocommit mode.
+            checksums: whether new messages get one.
         """
         self._where: Final = where
         self._connection: Final = connection
-        self._holders: dict[int, dict[int, int]] = {}  # by topic: its channels, with their `since`
+        self._checksum: Final = checksum if checksums else no_checksum
+        self._values: Final = plain_values if checksums else unchecked_values
         self._unheld: dict[int, int] = {}  # topics to be swept, with the id from which on
-        self._gone: list[int] = []  # topics that were deleted and are not swept yet
-        self._copied: set[int] | None = set()  # ids that have copies; None if they may be any
-        self._uncopied: set[int] = set()  # those of them that the batch deletes
-        self._swept: int | None = None  # how far the last step of forgetting came, None to the end
-        self.open_read: sqlite3.Cursor | None = None
-        self._puts: Final = Statements(PUT)
-        self._plain_puts: Final = {
-            number: Statements(PUT_PLAIN + ", ".join([PLAIN_ROW] * number))
-            for number in (*range(1, TOGETHER + 1), BULK)
-        }  # by the number of rows
-        self._counts: Final = Statements(COUNT)
+        self._gone: dict[int, int] = {}  # deleted topics to be swept, with their partitions
+        self._gone_channels: dict[int, None] = {}  # deleted channels to be swept
+        self._free: Final = set(range(1, OWN + 1))  # partitions that no topic has
         self._quick: Final = connection.cursor()  # to make one each time costs 0.4 us
+        self.topics: Final[dict[int, Known]] = {}
+        self.open_read: sqlite3.Cursor | None = None
+        self.refused: StoreError | None = None
+        self.has_vacuumed: bool = False
 
     # One transaction
 
-    def in_one(self, write: Callable[[], None]) -> None:
+    def in_one(self, write: Callable[[], T]) -> T:
         """Write in one transaction, whatever is thrown in between."""
+        self._require_allowed()
         connection = self._connection
         self.end_read()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            write()
+            result = write()
             connection.execute("COMMIT")
         except BaseException:
             ensure(self._roll_back)
             raise
+        return result
+
+    def _commit(self, write: Callable[[], object], learn: Callable[[], object]) -> None:
+        """Write in one transaction, and know then what is there."""
+        with telling(self._where):
+            try:
+                self.in_one(write)
+                learn()
+            except (StoreError, *REFUSED):
+                raise
+            except BaseException:  # a signal's, perhaps when all was committed
+                ensure(self._read_topics)
+                raise
+
+    def _require_allowed(self) -> None:
+        if self.refused is not None:
+            raise self.refused
 
     def _begin_read(self) -> None:
         """Keep SQLite's lock for reading from one small commit to the next.
@@ -123,310 +153,384 @@ class Writer:
 
     # Loading
 
-    def load(self) -> list[StoredTopic]:
+    def load(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
         """See `Storage`."""
         with telling(self._where):
-            rows = self._connection.execute(
-                "SELECT number, name, paused, handed, last, held, unheld, gone FROM topic"
-                " ORDER BY number"
-            ).fetchall()
-            topics = []
-            if self._connection.execute("SELECT EXISTS (SELECT 1 FROM copy)").fetchone()[0]:
-                self._copied = None
-            for number, name, paused, handed, last, held, unheld, gone in rows:
-                if gone:
-                    self._gone.append(number)
-                    continue
-                if unheld:
-                    self._unheld[number] = 0
-                topic = StoredTopic(
-                    number=number,
-                    name=name,
-                    paused=bool(paused),
-                    handed=handed,
-                    last=last,
-                    held=held,
-                )
-                self._load_channels(topic)
-                topics.append(topic)
-            return topics
+            return self._read_topics()
+
+    def _read_topics(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
+        execute = self._connection.execute
+        topics, channels = read_topics(self._connection), read_channels(self._connection)
+        places = execute("SELECT number, partition, unheld, gone FROM topic").fetchall()
+        partitions = {number: partition for number, partition, _, _ in places}
+        gone = execute("SELECT number FROM channel WHERE gone").fetchall()
+        self._free.difference_update(partitions.values())
+        self._unheld = {number: 0 for number, _, unheld, gone in places if unheld and not gone}
+        self._gone = {number: partition for number, partition, _, gone in places if gone}
+        self._gone_channels = {number: None for (number,) in gone}
+        known = {one.number: known_as(one, partitions[one.number], {}) for one in topics}
+        for channel in channels:
+            known[channel.topic].channels[channel.number] = channel.since
+        self.topics.update(known)
+        for number in self.topics.keys() - known.keys():
+            del self.topics[number]
+        return topics, channels
 
     def highest(self) -> tuple[int, int, int]:
         """See `Storage`."""
         with telling(self._where):
-            [found] = self._connection.execute("SELECT topic, channel, id FROM highest")
-        topic, channel, identity = found
-        return topic, channel, identity
+            execute = self._connection.execute
+            topic, channel, identity = execute("SELECT topic, channel, id FROM highest").fetchone()
+            own = (known.partition for known in self.topics.values())
+            partitions = {SHARED, *own, *self._gone.values()}
+            lasts = [
+                execute(f"SELECT max(id) FROM messages_{one}").fetchone() for one in partitions
+            ]
+        return topic, channel, max([identity, *(last or 0 for (last,) in lasts)])
 
-    def _load_channels(self, topic: StoredTopic) -> None:
-        """Fill in the channels, and count what was put after the last account."""
-        number = topic.number
-        topic.channels = read_channels(self._connection, number)
-        self._holders[number] = {channel.number: channel.since for channel in topic.channels}
-        late: Counter[int | None] = Counter()
-        for identity, only in self._connection.execute(
-            f"SELECT id, only FROM message_{number} WHERE id > ? ORDER BY id", (topic.last,)
-        ):
-            topic.last = identity
-            late[only] += 1
-        flowing = bool(topic.channels) and not topic.paused
-        for channel in topic.channels:
-            channel.held += late[channel.number] + (late[None] if flowing else 0)
-        if flowing:
-            topic.handed = topic.last
-            topic.held = 0
-        else:
-            topic.held += late[None]
+    def last(self, topic: int) -> int:
+        """See `Storage`."""
+        known = self.topics.get(topic)
+        if known is None:
+            return 0
+        with telling(self._where):
+            [last] = self._connection.execute(LAST[known.partition], {"topic": topic}).fetchone()
+        return last or 0
 
-    # Writing
+    # Counting
+
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        """See `Storage`."""
+        known = self.topics.get(topic)
+        if known is None:
+            return 0, {}
+        with telling(self._where):
+            if not known.counted:
+                return count_rows(self._connection, topic, known)
+            execute = self._connection.execute
+            [held] = execute("SELECT held FROM topic WHERE number = ?", (topic,)).fetchone()
+            query = "SELECT number, held FROM channel WHERE topic = ? AND NOT gone"
+            return held, dict(execute(query, (topic,)))
+
+    # Writing of one topic
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
-        if row[2:5] == PLAIN:
-            done = self._quickly(self._plain_puts[1][number], (row[0], row[1], row[5]))
-        else:
-            done = self._quickly(self._puts[number], row)
+        try:
+            crc = self._checksum(number, row)
+            if row[2:5] == PLAIN:
+                done = self._quickly(number, PUT_PLAIN[1], (row[0], row[1], row[5], number, crc))
+            else:
+                done = self._quickly(number, PUT, (*row, number, crc))
+        except REFUSED:  # the slow way does without the open read, and tells why
+            done = False
         if not done:
             self._put_slowly(number, [row])
 
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """See `Storage`."""
-        count = len(rows)
-        if count > TOGETHER or set(map(KIND, rows)) != {PLAIN}:
-            self._put_slowly(number, rows)
-            return
-        values = tuple(chain.from_iterable(map(REST, rows)))
-        if not self._quickly(self._plain_puts[count][number], values):
+        done = False
+        if len(rows) in PUT_PLAIN and _are_plain(rows):
+            try:
+                done = self._quickly(number, PUT_PLAIN[len(rows)], self._values(number, rows))
+            except REFUSED:  # the same
+                done = False
+        if not done:
             self._put_slowly(number, rows)
 
-    def _quickly(self, statement: str, values: tuple[object, ...]) -> bool:
-        """Make one statement a commit; return False if it is refused, and nothing has changed."""
-        try:
-            if self.open_read is None:
-                self._begin_read()
-            self._quick.execute(statement, values)
-        except REFUSED:  # the slow way does without the open read, and tells why
+    def _quickly(self, number: int, statements: Statements, values: tuple[object, ...]) -> bool:
+        """Make one statement a commit, if it can be one; else nothing has changed."""
+        known = self.topics.get(number)
+        if known is None or known.counted or self.refused is not None:
             return False
+        if self.open_read is None:
+            self._begin_read()
+        self._quick.execute(statements[known.partition], values)
         return True
 
     def _put_slowly(self, number: int, rows: list[Row]) -> None:
-        with telling(self._where):
-            self.in_one(partial(self._put, number, rows))
+        self._change(number, lambda known: self._put(number, known.partition, rows))
 
-    def _put(self, number: int, rows: list[Row]) -> None:
-        writer = self._connection
-        if set(map(KIND, rows)) != {PLAIN}:
-            writer.executemany(self._puts[number], rows)
-            return
-        for some in pieces(rows):
-            values = tuple(chain.from_iterable(map(REST, some)))
-            writer.execute(self._plain_puts[len(some)][number], values)
+    def _change(self, number: int, write: Callable[[Known], object]) -> None:
+        """Write something of a topic, which is then not counted, in one transaction."""
+        known = self._require(number)
+        learned = {number: known.uncounted()}
+        self._commit(
+            partial(self._write_uncounted, number, partial(write, known)),
+            partial(self.topics.update, learned),
+        )
+
+    def _write_uncounted(self, number: int, write: Callable[[], object]) -> None:
+        self._uncount(number)
+        write()
+
+    def _require(self, number: int) -> Known:
+        """Return what is known of a topic."""
+        if number not in self.topics:
+            raise self._no_topic(number)
+        return self.topics[number]
+
+    def _no_topic(self, number: int) -> StoreError:
+        return StoreError(self._where, f"it has no topic {number}")
+
+    def _uncount(self, number: int) -> None:
+        if self.topics[number].counted:
+            self._connection.execute("UPDATE topic SET counted = 0 WHERE number = ?", (number,))
+
+    def _put(self, number: int, partition: int, rows: list[Row]) -> None:
+        rows = list(rows)
+        execute = self._connection.execute
+        if _are_plain(rows):
+            for some in pieces(rows):
+                execute(PUT_PLAIN[len(some)][partition], self._values(number, some))
+        else:
+            values = [(*row, number, self._checksum(number, row)) for row in rows]
+            self._connection.executemany(PUT[partition], values)
 
     def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
+        if number not in self.topics or channel not in self.topics[number].channels:
+            return  # all that it held has gone
+        done = False
         if len(copies) == 1:
             [(identity, attempts)] = copies
-            self._remember((identity,))
-            if self._quickly(self._counts[number], (channel, attempts, identity)):
-                return
-        with telling(self._where):
-            self.in_one(partial(self._count, number, channel, copies))
-        self._remember([identity for identity, _ in copies])
+            try:
+                done = self._quickly(number, COUNT, (channel, attempts, identity))
+            except REFUSED:  # the same
+                done = False
+        if not done:
+            noted: dict[int, Copy] = {identity: (attempts, None) for identity, attempts in copies}
+            self._change(number, lambda known: self._keep_copies(known.partition, channel, noted))
 
-    def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
-        statement = COUNT_LIST.format(number)
-        for attempts, identities in grouped(copies):
-            self._connection.execute(statement, (channel, attempts, dumps(identities)))
+    # Writing a batch
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
-        self._uncopied = set()
-        with telling(self._where):
-            self.in_one(partial(self._write, batch))
-        if self._copied is not None:
-            self._copied -= self._uncopied
-        for topic in batch.topics:
-            self._holders[topic.number] = {one.number: one.since for one in topic.channels}
-        for number in batch.unheld:
-            self._unheld[number] = 0
+        try:
+            changes = changed(batch, self.topics, self._free)
+        except KeyError as error:
+            raise self._no_topic(error.args[0]) from None
+        self._commit(partial(self._write, batch, changes), partial(self._learn, batch, changes))
+
+    def _learn(self, batch: Batch, changes: dict[int, Known]) -> None:
+        """Know what is there after a batch."""
+        self.topics.update(changes)
+        self._free.difference_update(known.partition for known in changes.values())
+        self._unheld.update(dict.fromkeys(_unheld(batch, changes), 0))
+        self._gone_channels.update(dict.fromkeys(batch.gone_channels))
         for number in batch.gone_topics:
             self._unheld.pop(number, None)
-            if self._holders.pop(number, None) is not None:  # else it was known before
-                self._gone.append(number)
+            known = self.topics.pop(number, None)
+            if known is not None:  # else it was gone before
+                self._gone[number] = known.partition
+                self._gone_channels.update(dict.fromkeys(known.channels))
 
-    def _write(self, batch: Batch) -> None:
-        writer = self._connection
-        holders = self._holders.copy()
-        for number in holders.keys() & set(batch.gone_topics):  # else it was known before
-            writer.execute(
-                "UPDATE highest SET id = max(id, (SELECT last FROM topic WHERE number = ?),"
-                f" (SELECT coalesce(max(id), 0) FROM message_{number}))",
-                (number,),
-            )
-            writer.execute("UPDATE topic SET gone = 1 WHERE number = ?", (number,))
-            writer.execute("DELETE FROM channel WHERE topic = ?", (number,))
-        for _, number in batch.gone_channels:
-            writer.execute("DELETE FROM channel WHERE number = ?", (number,))
-        for topic in batch.topics:
-            self._write_topic(topic)
-            holders[topic.number] = {one.number: one.since for one in topic.channels}
-        for number in batch.unheld:
-            writer.execute("UPDATE topic SET unheld = 1 WHERE number = ?", (number,))
-        for number, rows in batch.rows:
-            self._put(number, rows)
-        for number, after, upto in batch.emptied:
-            writer.execute(EMPTY.format(number), (after, upto))
-        gone: dict[int, Counter[int]] = {}
-        for number, channel, copies in batch.copies:
-            done = [identity for identity, copy in copies.items() if copy is GONE]
-            if channel is None:
-                self._forget(number, Counter(done), 1)
-                continue
-            gone.setdefault(number, Counter()).update(done)
-            self._write_copies(channel, copies, [] if len(holders[number]) == 1 else done)
-        for number, counts in gone.items():
-            self._forget(number, counts, len(holders[number]))
+    def _write(self, batch: Batch, changes: dict[int, Known]) -> None:
+        self._write_gone(batch)
+        self._write_topics(batch, changes)
+        self._write_channels(batch, changes)
+        for number, told in messages(batch, changes).items():
+            self._write_messages(number, changes[number], told)
 
-    def _write_topic(self, topic: StoredTopic) -> None:
-        writer = self._connection
-        known = writer.execute(
-            "UPDATE topic SET paused = ?, handed = ?, last = ?, held = ? WHERE number = ?",
-            (topic.paused, topic.handed, topic.last, topic.held, topic.number),
-        )
-        if not known.rowcount:
-            writer.execute(
-                "INSERT INTO topic (number, name, paused, handed, last, held)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (
-                    topic.number,
-                    topic.name,
-                    topic.paused,
-                    topic.handed,
-                    topic.last,
-                    topic.held,
-                ),
-            )
-            create_topic(writer, topic.number)
-        numbers = [one.number for one in topic.channels]
-        if not numbers or not self._holders.get(topic.number, {}).keys() >= set(numbers):
-            writer.execute(
-                "UPDATE highest SET topic = max(topic, ?), channel = max(channel, ?)",
-                (topic.number, max(numbers, default=0)),
-            )
-        writer.executemany(
-            "INSERT INTO channel VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET"
-            " paused = excluded.paused, since = excluded.since, held = excluded.held",
-            [
-                (one.number, topic.number, one.name, one.paused, one.since, one.held)
-                for one in topic.channels
-            ],
-        )
+    def _write_messages(self, number: int, known: Known, told: Messages) -> None:
+        """Write new messages and what has become of old ones; what is finished is deleted."""
+        self._put(number, known.partition, told.rows)
+        for after, upto in told.emptied:
+            self._empty(number, known, after, upto)
+        for channel in told.copies.keys() - {None}:
+            self._write_copies(known, channel, told)
+        self._delete(number, known.partition, told.finished)
+        self._delete_unheld(number, known, set().union(*told.gone.values()) - told.finished)
 
-    def _write_copies(self, channel: int, copies: dict[int, Copy], done: list[int]) -> None:
-        kept = [(identity, copy) for identity, copy in copies.items() if copy is not GONE]
-        for (attempts, due), identities in grouped(kept):
-            self._connection.execute(COPY_LIST, (channel, attempts, due, dumps(identities)))
-        if done:
-            self._connection.execute(DONE_LIST, (channel, dumps(done)))
-        self._remember([identity for identity, _ in kept])
-        self._remember(done)
+    def _write_gone(self, batch: Batch) -> None:
+        topics = [(number,) for number in batch.gone_topics]
+        self._many("UPDATE topic SET gone = 1 WHERE number = ?", topics)
+        self._many("UPDATE channel SET gone = 1 WHERE topic = ?", topics)
+        channels = [(number,) for number in batch.gone_channels]
+        self._many("UPDATE channel SET gone = 1 WHERE number = ?", channels)
 
-    def _remember(self, identities: Iterable[int]) -> None:
-        """Take note of which messages have copies, as long as they are not too many."""
-        copied = self._copied
-        if copied is not None:
-            copied.update(identities)
-            if len(copied) > COPIED:
-                self._copied = None
+    def _write_topics(self, batch: Batch, changes: dict[int, Known]) -> None:
+        for number in [one for one in changes if one not in self.topics]:
+            create_partition(self._connection, changes[number].partition)
+        values = [
+            (number, changes[number].partition, *_told(topic))
+            for number, topic in batch.topics.items()
+            if number in changes
+        ]
+        self._many(WRITE_TOPIC, values)
+        for number in changes.keys() - batch.topics.keys():
+            self._uncount(number)
+        unheld = [(number,) for number in _unheld(batch, changes)]
+        self._many("UPDATE topic SET unheld = 1 WHERE number = ?", unheld)
 
-    def _forget(self, number: int, counts: Counter[int], holders: int) -> None:
-        """Delete the messages that nobody holds any more, of those that somebody had done with."""
-        all_done = sorted(identity for identity, count in counts.items() if count >= holders)
-        ranges = runs(all_done)
-        self._delete_runs(f"DELETE FROM message_{number} WHERE ", all_done, ranges)
-        if self._copied is not None:
-            known = self._copied.intersection(all_done)
-            self._uncopied |= known
-            if len(known) < len(all_done):
-                all_done = sorted(known)
-                ranges = runs(all_done)
-        self._delete_runs("DELETE FROM copy WHERE ", all_done, ranges)
-        some_done = [identity for identity, count in counts.items() if count < holders]
-        if some_done:
-            self._delete(number, some_done, f" AND {UNHELD.format(number)}")
+    def _write_channels(self, batch: Batch, changes: dict[int, Known]) -> None:
+        """Write the channels, and the highest numbers."""
+        values = [
+            (number, one.topic, one.name, one.paused, one.since, one.held)
+            for number, one in batch.channels.items()
+            if one.topic in changes and number not in batch.gone_channels
+        ]
+        self._many(WRITE_CHANNEL, values)
+        topic, channel = max(batch.topics, default=0), max(batch.channels, default=0)
+        if topic or channel or batch.highest:
+            highest = {"topic": topic, "channel": channel, "id": batch.highest}
+            self._connection.execute(RAISE_HIGHEST, highest)
 
-    def _delete_runs(
-        self, delete: str, identities: list[int], ranges: list[tuple[int, int]]
-    ) -> None:
-        """Delete what has one of some ids, which are sorted, and are these runs."""
+    def _many(self, statement: str, values: Collection[tuple[object, ...]]) -> None:
+        if values:
+            self._connection.executemany(statement, values)
+
+    def _empty(self, number: int, known: Known, after: int, upto: int) -> None:
+        """Delete what a topic held, unless it is found by whoever sweeps: no channel gets it."""
+        if known.channels or known.handed < upto:
+            values = {"topic": number, "after": after, "upto": upto}
+            self._connection.execute(EMPTY[known.partition], values)
+
+    def _write_copies(self, known: Known, channel: int | None, told: Messages) -> None:
+        """Write what has become of messages in a channel, but for those that nobody holds."""
+        copies, gone, finished = told.copies[channel], told.gone[channel], told.finished
+        if len(gone) < len(copies):
+            kept = copies.keys() - gone - finished
+            self._keep_copies(known.partition, channel, {one: copies[one] for one in kept})
+        if not finished.issuperset(gone):
+            values = {"channel": channel, "ids": dumps(list(gone - finished))}
+            self._connection.execute(DONE_LIST[known.partition], values)
+
+    def _keep_copies(self, partition: int, channel: int | None, copies: dict[int, Copy]) -> None:
+        """Write copies that are not gone."""
+        for copy, identities in grouped(copies.items()):
+            assert copy is not GONE
+            attempts, due = copy
+            values = {"channel": channel, "attempts": attempts, "due": due}
+            self._connection.execute(COPY_LIST[partition], {**values, "ids": dumps(identities)})
+
+    def _delete_unheld(self, number: int, known: Known, identities: set[int]) -> None:
+        """Delete those messages that nobody holds, of some that somebody has done with."""
+        if identities:
+            values = {"topic": number, "upto": known.upto, "ids": dumps(list(identities))}
+            unheld = self._connection.execute(UNHELD_LIST[known.partition], values).fetchall()
+            self._delete(number, known.partition, [identity for (identity,) in unheld])
+
+    def _delete(self, number: int, partition: int, identities: Collection[int]) -> None:
+        """Delete messages, and what has become of them in channels; many are often not there."""
+        if not identities:
+            return
+        execute = self._connection.execute
+        span = {"topic": number, "first": min(identities), "last": max(identities)}
+        there = f"SELECT 1 FROM messages_{partition} WHERE id BETWEEN :first AND :last LIMIT 1"
+        if execute(there, span).fetchone():
+            self._delete_from(f"messages_{partition} WHERE", identities)
+        for (channel,) in execute(COPIED, span).fetchall():
+            self._delete_from("copy WHERE channel = ? AND", identities, channel)
+
+    def _delete_from(self, what: str, identities: Collection[int], *channel: int) -> None:
+        """Delete what has one of some ids."""
+        ordered = sorted(identities)
+        ranges = runs(ordered)
         if len(ranges) < FEW:
-            self._connection.executemany(f"{delete} id BETWEEN ? AND ?", ranges)
+            values = [(*channel, first, last) for first, last in ranges]
+            self._connection.executemany(f"DELETE FROM {what} id BETWEEN ? AND ?", values)
         else:
-            self._connection.execute(f"{delete} {IN_LIST}", (dumps(identities),))
-
-    def _delete(self, number: int, identities: list[int], condition: str = "") -> None:
-        """Delete those messages of some that meet a condition, and their copies."""
-        values = (dumps(identities),)
-        self._connection.execute(f"DELETE FROM message_{number} WHERE {IN_LIST}{condition}", values)
-        self._connection.execute(
-            f"DELETE FROM copy WHERE {IN_LIST} AND NOT EXISTS"
-            f" (SELECT 1 FROM message_{number} m WHERE m.id = copy.id)",
-            values,
-        )
+            listed = f"DELETE FROM {what} id IN (SELECT value FROM json_each(?))"
+            self._connection.execute(listed, (*channel, dumps(ordered)))
 
     # Upkeep
 
     def tidy(self) -> bool:
         """Forget, or give back, a little; return whether there is more to do."""
+        self._require_allowed()
         if self._unheld:
-            number = next(iter(self._unheld))
-            self.in_one(partial(self._sweep, number, self._unheld[number]))
-            if self._swept is None:
+            number, after = next(iter(self._unheld.items()))
+            last = self.in_one(partial(self._sweep_unheld, number, after))
+            if last is None:
                 del self._unheld[number]
             else:
-                self._unheld[number] = self._swept
+                self._unheld[number] = last
         elif self._gone:
-            self.in_one(partial(self._sweep_gone, self._gone[0]))
-            if self._swept is None:
-                del self._gone[0]
+            number, partition = next(iter(self._gone.items()))
+            if self.in_one(partial(self._sweep_topic, number, partition)):
+                del self._gone[number]
+                self._free.update({partition} - {SHARED})
+        elif self._gone_channels:
+            number = next(iter(self._gone_channels))
+            if self.in_one(partial(self._sweep_channel, number)):
+                del self._gone_channels[number]
         else:
             return self._vacuum()
         return True
 
-    def _sweep(self, number: int, start: int) -> None:
-        """Forget some messages that nobody holds, of those above an id."""
-        writer = self._connection
-        [handed] = writer.execute("SELECT handed FROM topic WHERE number = ?", (number,)).fetchone()
-        rows = writer.execute(
-            f"SELECT id FROM message_{number} WHERE id > ? AND (id <= ? OR only IS NOT NULL)"
-            " ORDER BY id LIMIT ?",
-            (start, handed, SWEPT),
-        ).fetchall()
-        self._delete(number, [one for (one,) in rows], f" AND {UNHELD.format(number)}")
-        if len(rows) < SWEPT:
-            writer.execute("UPDATE topic SET unheld = 0 WHERE number = ?", (number,))
-        self._swept = rows[-1][0] if len(rows) == SWEPT else None
+    def _next(self, number: int, partition: int, after: int, limit: int) -> list[int]:
+        """Return the ids of the next messages of a topic, so many as can be forgotten in a step."""
+        values = {"topic": number, "after": after, "limit": limit}
+        identities = []
+        for identity, size in self._connection.execute(NEXT[partition], values).fetchall():
+            identities.append(identity)
+            limit -= 1 + size // EACH
+            if limit <= 0:
+                break
+        return identities
 
-    def _sweep_gone(self, number: int) -> None:
-        """Forget some messages of a topic that was deleted, or at last the topic."""
-        writer = self._connection
-        rows = writer.execute(f"SELECT id FROM message_{number} LIMIT ?", (SWEPT,)).fetchall()
-        if rows:
-            self._delete(number, [one for (one,) in rows])
-        else:
-            writer.execute(f"DROP TABLE message_{number}")
-            writer.execute("DELETE FROM topic WHERE number = ?", (number,))
-        self._swept = rows[-1][0] if rows else None
+    def _sweep_unheld(self, number: int, after: int) -> int | None:
+        """Forget some messages that nobody holds, of those above an id.
+
+        Returns:
+            How far it came; None if it came to the end.
+        """
+        known = self.topics[number]
+        limit = SWEPT // (1 + len(known.channels)) + 1  # each of which is asked for each message
+        identities = self._next(number, known.partition, after, limit)
+        if not identities:
+            self._connection.execute("UPDATE topic SET unheld = 0 WHERE number = ?", (number,))
+            return None
+        last = identities[-1]
+        values = {"topic": number, "after": after, "last": last, "upto": known.upto}
+        unheld = self._connection.execute(UNHELD[known.partition], values).fetchall()
+        self._delete(number, known.partition, [identity for (identity,) in unheld])
+        return last
+
+    def _sweep_topic(self, number: int, partition: int) -> bool:
+        """Forget some messages of a topic that was deleted, or at last the topic; then say so."""
+        identities = self._next(number, partition, 0, SWEPT)
+        self._delete(number, partition, identities)
+        if not identities:
+            self._connection.execute("DELETE FROM topic WHERE number = ?", (number,))
+        return not identities
+
+    def _sweep_channel(self, number: int) -> bool:
+        """Forget some copies of a channel that was deleted, or at last it; then say so."""
+        deleted = self._connection.execute(
+            "DELETE FROM copy WHERE channel = :channel AND id <= (SELECT max(id) FROM"
+            " (SELECT id FROM copy WHERE channel = :channel ORDER BY id LIMIT :limit))",
+            {"channel": number, "limit": SWEPT},
+        )
+        if not deleted.rowcount:
+            self._connection.execute("DELETE FROM channel WHERE number = ?", (number,))
+        return not deleted.rowcount
 
     def _vacuum(self) -> bool:
         """Give some of the free pages back if they are many."""
-        free = self._free()
+        free = self._free_pages()
         [pages] = self._connection.execute("PRAGMA page_count").fetchone()
         if free <= max(SPARE, pages // 4):
             return False
         self._connection.executescript(f"PRAGMA incremental_vacuum({VACUUMED})")  # to its last step
-        return self._free() < free  # a file that another program has rebuilt may give none back
+        self.has_vacuumed = True
+        return self._free_pages() < free  # a file that others have rebuilt may give none back
 
-    def _free(self) -> int:
+    def _free_pages(self) -> int:
         count: int = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
         return count
+
+
+def _unheld(batch: Batch, changes: dict[int, Known]) -> set[int]:
+    """Return the topics in which there may be messages, after a batch, that nobody holds."""
+    return changes.keys() & {*batch.unheld, *(number for number, _, _ in batch.emptied)}
+
+
+def _told(topic: StoredTopic) -> tuple[object, ...]:
+    """Return what is written of a topic besides its number and partition."""
+    return topic.name, topic.paused, topic.handed, topic.held, topic.counted
+
+
+def _are_plain(rows: list[Row]) -> bool:
+    return {row[2:5] for row in rows} <= {PLAIN}

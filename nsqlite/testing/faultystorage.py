@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 from nsqlite.ids import GuidFactory
-from nsqlite.store.keeper import Keeper
-from nsqlite.store.store import Batch, Found, Row, Storage, StoredTopic
+from nsqlite.store.database import Database
+from nsqlite.store.storage import Batch, Found, Row, Storage, StoredChannel, StoredTopic
 
 Fault: TypeAlias = Callable[[str], object]
 """Called at each point with its name, as ``"before write_row"``; the call raises what it raises."""
@@ -44,15 +44,25 @@ class FaultyStorage:
         self._fault(f"after {name}")
         return result
 
-    def load(self) -> list[StoredTopic]:
+    def load(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
         """See `Storage`."""
-        topics: list[StoredTopic] = self._between("load")
-        return topics
+        loaded: tuple[list[StoredTopic], list[StoredChannel]] = self._between("load")
+        return loaded
+
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        """See `Storage`."""
+        counts: tuple[int, dict[int, int]] = self._between("count", topic)
+        return counts
 
     def highest(self) -> tuple[int, int, int]:
         """See `Storage`."""
         numbers: tuple[int, int, int] = self._between("highest")
         return numbers
+
+    def last(self, topic: int) -> int:
+        """See `Storage`."""
+        identity: int = self._between("last", topic)
+        return identity
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
@@ -91,6 +101,10 @@ class FaultyStorage:
         more: bool = self._between("tidy")
         return more
 
+    def backup(self, path: str) -> None:
+        """See `Storage`."""
+        self._between("backup", path)
+
     def close(self) -> None:
         """See `Storage`."""
         self._between("close")
@@ -107,7 +121,7 @@ class Openable(Protocol):
         """Open the storage alone."""
         ...
 
-    def _keep(self, storage: Storage, factory: GuidFactory) -> Keeper:
+    def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in a storage."""
         ...
 
@@ -144,7 +158,7 @@ class FaultyStore:
         self._store: Final = store
         self._fault: Final = fault
 
-    def open(self, factory: GuidFactory) -> Keeper:
+    def open(self, factory: GuidFactory) -> Database:
         """Open it; for `Broker`.
 
         Raises:
@@ -156,7 +170,7 @@ class FaultyStore:
         """Open the storage alone."""
         return FaultyStorage(self._store._storage(), self._fault)
 
-    def _keep(self, storage: Storage, factory: GuidFactory) -> Keeper:
+    def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in a storage."""
         return self._store._keep(storage, factory)
 

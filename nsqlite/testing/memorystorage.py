@@ -11,9 +11,11 @@ Next: testing/memorystore.py
 import os
 from typing import Final, Self
 
+import attrs
+
 from nsqlite.errors import StoreError, StoreInUse
 from nsqlite.lock import make_lock
-from nsqlite.store.store import GONE, Batch, Copy, Found, Row, StoredChannel, StoredTopic
+from nsqlite.store.storage import GONE, Batch, Copy, Found, Row, StoredChannel, StoredTopic
 
 WHERE: Final = "in memory"
 """Where errors say that it is."""
@@ -22,19 +24,21 @@ _FRESH: Final[Copy] = (0, None)
 
 
 class Tables:
-    """All rows of a storage; see `nsqlite.store.store`.
+    """All rows of a storage; see `nsqlite.store.storage`.
 
     Attributes:
-        topics: topics with their channels, by number.
+        topics: topics, by number.
+        channels: channels, by number.
         rows: messages, by the topic's number and by id.
         copies: what has become of messages, by the channel's number and by id.
-        highest: the highest numbers that a topic and a channel ever had, and the highest id of what
-            was in topics that are no more.
+        highest: the highest numbers that a topic and a channel ever had, and the highest id that a
+            batch told of.
     """
 
     def __init__(self) -> None:
         """Begin empty."""
         self.topics: dict[int, StoredTopic] = {}
+        self.channels: dict[int, StoredChannel] = {}
         self.rows: dict[int, dict[int, Row]] = {}
         self.copies: dict[int, dict[int, Copy]] = {}
         self.highest: tuple[int, int, int] = (0, 0, 0)
@@ -42,7 +46,8 @@ class Tables:
     def copy(self) -> Self:
         """Return tables that can change for themselves."""
         new = type(self)()
-        new.topics = self.topics.copy()
+        new.topics = {number: attrs.evolve(topic) for number, topic in self.topics.items()}
+        new.channels = self.channels.copy()
         new.rows = {number: rows.copy() for number, rows in self.rows.items()}
         new.copies = {number: copies.copy() for number, copies in self.copies.items()}
         new.highest = self.highest
@@ -50,9 +55,24 @@ class Tables:
 
     # What is there
 
+    def topic(self, number: int) -> StoredTopic:
+        """Return a topic.
+
+        Raises:
+            StoreError: there is none of this number.
+        """
+        if number not in self.topics:
+            raise StoreError(WHERE, f"it has no topic {number}")
+        return self.topics[number]
+
+    def channels_of(self, number: int) -> list[StoredChannel]:
+        """Return the channels of a topic."""
+        return [channel for channel in self.channels.values() if channel.topic == number]
+
     def keeps_back(self, topic: StoredTopic, identity: int) -> bool:
         """Return whether a topic has not handed on the messages with this id."""
-        return identity > topic.handed and (topic.paused or not topic.channels)
+        flows = self.channels_of(topic.number) and not topic.paused
+        return identity > topic.handed and not flows
 
     def holds(self, topic: StoredTopic, channel: StoredChannel | None, row: Row) -> bool:
         """Return whether a channel holds a message, or for None the topic itself."""
@@ -67,11 +87,10 @@ class Tables:
         """Return what has become of a message in a channel."""
         return _FRESH if channel is None else self.copies.get(channel, {}).get(identity, _FRESH)
 
-    def held(self, topic: StoredTopic, channel: StoredChannel | None, upto: int) -> list[Row]:
-        """Return the messages up to an id that a channel or topic holds, in the order of ids."""
+    def held(self, topic: StoredTopic, channel: StoredChannel | None) -> list[Row]:
+        """Return the messages that a channel or topic holds, in the order of their ids."""
         rows = self.rows[topic.number]
-        ordered = [rows[identity] for identity in sorted(rows) if identity <= upto]
-        return [row for row in ordered if self.holds(topic, channel, row)]
+        return [rows[one] for one in sorted(rows) if self.holds(topic, channel, rows[one])]
 
     def found(self, channel: int | None, row: Row) -> Found:
         """Return a message as a channel has it."""
@@ -79,7 +98,7 @@ class Tables:
         copy = self.copy_of(channel, identity)
         assert copy is not GONE
         attempts, again = copy
-        return identity, timestamp, due if again is None else again, codec, data, attempts
+        return identity, timestamp, due if again is None else again, codec, data, attempts, True
 
     def is_apart(self, channel: int | None, row: Row) -> bool:
         """Return whether a message does not come in the order of the ids."""
@@ -87,23 +106,14 @@ class Tables:
         waits = copy is not GONE and copy[1] is not None
         return waits or row[2] is not None or row[3] is not None
 
-    def last(self, topic: StoredTopic) -> int:
-        """Return the highest id that a topic ever had."""
-        return max([topic.last, *self.rows[topic.number]])
-
     def select(
         self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
     ) -> list[Found]:
         """Return what a channel or the topic itself has between two ids, in order or apart.
 
         What was written of the topic itself says nothing here: the ids tell what is held.
-
-        Raises:
-            StoreError: there is no such topic.
         """
-        if number not in self.rows:
-            raise StoreError(WHERE, f"it has no topic {number}")
-        rows = self.rows[number]
+        rows = self.rows.get(number, {})
         return [
             self.found(channel, rows[identity])
             for identity in sorted(rows)
@@ -122,33 +132,71 @@ class Tables:
 
     def apply(self, batch: Batch) -> None:
         """Write a batch."""
+        self.note_highest(batch)
         for number in batch.gone_topics:
-            if number in self.topics:
-                self.remove(self.topics[number])
-        for _, deleted in batch.gone_channels:
-            self.copies.pop(deleted, None)
-        for topic in batch.topics:
-            self.topics[topic.number] = _copied(topic)
-            self.rows.setdefault(topic.number, {})
-            channels = max((one.number for one in topic.channels), default=0)
-            numbers, before, identity = self.highest
-            self.highest = max(numbers, topic.number), max(before, channels), identity
-        for number, rows in batch.rows:
-            self.put(number, rows)
+            self.remove(number)
+        for number in batch.gone_channels:
+            self.remove_channel(number)
+        self.change(batch)
+        for number, rows in batch.rows.items():
+            if number not in batch.gone_topics:
+                self.put(number, rows)
         for number, after, upto in batch.emptied:
             self.empty(number, after, upto)
-        for number, holder, copies in batch.copies:
+        for (number, holder), copies in batch.copies.items():
             self.note(number, holder, copies)
-        for number in self.topics:
+        for number in self.touched(batch):
+            self.topics[number].counted = number in batch.topics and batch.topics[number].counted
             self.forget(number)
 
-    def remove(self, topic: StoredTopic) -> None:
+    def touched(self, batch: Batch) -> set[int]:
+        """Return the topics that are there of which a batch has told anything."""
+        told = {
+            *batch.topics,
+            *(channel.topic for channel in batch.channels.values()),
+            *batch.gone_channels.values(),
+            *batch.rows,
+            *(number for number, _ in batch.copies),
+            *(number for number, _, _ in batch.emptied),
+            *batch.unheld,
+        }
+        return told & set(self.topics)
+
+    def note_highest(self, batch: Batch) -> None:
+        """Take note of the numbers that a batch has used up."""
+        topic, channel, identity = self.highest
+        self.highest = (
+            max([topic, *batch.topics]),
+            max([channel, *batch.channels]),
+            max(identity, batch.highest),
+        )
+
+    def remove(self, number: int) -> None:
         """Forget a topic and all that is in it."""
-        numbers, channels, identity = self.highest
-        self.highest = numbers, channels, max(identity, self.last(topic))
-        del self.topics[topic.number], self.rows[topic.number]
-        for channel in topic.channels:
-            self.copies.pop(channel.number, None)
+        self.topics.pop(number, None)
+        self.rows.pop(number, None)
+        for channel in self.channels_of(number):
+            self.remove_channel(channel.number)
+
+    def remove_channel(self, number: int) -> None:
+        """Forget a channel and what has become of messages in it."""
+        self.channels.pop(number, None)
+        self.copies.pop(number, None)
+
+    def change(self, batch: Batch) -> None:
+        """Write the topics and channels of a batch that are not gone in it.
+
+        Raises:
+            StoreError: there is no such topic.
+        """
+        for topic in batch.topics.values():
+            if topic.number not in batch.gone_topics:
+                self.topics[topic.number] = attrs.evolve(topic)
+                self.rows.setdefault(topic.number, {})
+        for channel in batch.channels.values():
+            if channel.number not in batch.gone_channels and channel.topic not in batch.gone_topics:
+                self.topic(channel.topic)
+                self.channels[channel.number] = attrs.evolve(channel)
 
     def put(self, number: int, rows: list[Row]) -> None:
         """Write messages of a topic.
@@ -156,34 +204,36 @@ class Tables:
         Raises:
             StoreError: there is no such topic.
         """
-        if number not in self.rows:
-            raise StoreError(WHERE, f"it has no topic {number}")
+        self.topic(number)
         for row in rows:
             self.rows[number].setdefault(row[0], row)
 
     def empty(self, number: int, after: int, upto: int) -> None:
         """Throw away what a topic itself held."""
-        for row in list(self.rows[number].values()):
+        rows = self.rows.get(number, {})
+        for row in list(rows.values()):
             if after < row[0] <= upto and row[3] is None:
-                del self.rows[number][row[0]]
+                del rows[row[0]]
 
     def note(self, number: int, channel: int | None, copies: dict[int, Copy]) -> None:
         """Write what has become of messages in a channel, or of what the topic itself held."""
+        rows = self.rows.get(number, {})
         for identity, copy in copies.items():
-            if channel is not None:
+            if channel is None:
+                if copy is GONE:
+                    rows.pop(identity, None)
+            elif channel in self.channels and identity in rows:
                 known = self.copy_of(channel, identity)
                 self.copies.setdefault(channel, {})[identity] = _later(known, copy)
-            elif copy is GONE:
-                self.rows[number].pop(identity, None)
 
     def forget(self, number: int) -> None:
         """Forget the messages of a topic that nobody holds."""
-        topic = self.topics[number]
-        holders = (None, *topic.channels)
-        rows = self.rows[number]
+        topic, rows = self.topics[number], self.rows[number]
+        channels = self.channels_of(number)
+        holders = (None, *channels)
         kept = [row for row in rows.values() if any(self.holds(topic, one, row) for one in holders)]
         self.rows[number] = {row[0]: row for row in kept}
-        for channel in topic.channels:
+        for channel in channels:
             copies = self.copies.get(channel.number, {})
             left = {
                 identity: copy for identity, copy in copies.items() if identity in self.rows[number]
@@ -197,12 +247,14 @@ class Contents:
     Attributes:
         tables: what was written.
         owner: the storage that has it open.
+        backups: copies of the tables, by the paths that `backup` was told.
     """
 
-    def __init__(self) -> None:
-        """Begin empty."""
-        self.tables: Tables = Tables()
+    def __init__(self, tables: Tables | None = None) -> None:
+        """Begin with tables; empty by default."""
+        self.tables: Tables = Tables() if tables is None else tables
         self.owner: MemoryStorage | None = None
+        self.backups: Final[dict[str, Tables]] = {}
 
 
 class MemoryStorage:
@@ -211,9 +263,10 @@ class MemoryStorage:
         >>> from nsqlite.store import StoredTopic, Batch
         >>> contents = Contents()
         >>> storage = MemoryStorage(contents)
-        >>> storage.write(Batch(topics=[StoredTopic(number=1, name="orders")]))
+        >>> storage.write(Batch(topics={1: StoredTopic(number=1, name="orders")}))
         >>> storage.crash()
-        >>> [topic.name for topic in MemoryStorage(contents).load()]
+        >>> topics, channels = MemoryStorage(contents).load()
+        >>> [topic.name for topic in topics]
         ['orders']
 
     Threads: any.
@@ -237,22 +290,44 @@ class MemoryStorage:
             raise StoreInUse(WHERE, os.getpid(), "it is in use: close or crash that first")
         self.contents.owner = self
 
-    def _require_open(self) -> None:
+    def _tables(self) -> Tables:
+        """Return the tables, while it is open."""
         if self.contents.owner is not self:
             raise StoreError(WHERE, "it is closed")
+        return self.contents.tables
 
-    def load(self) -> list[StoredTopic]:
+    def load(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
         """See `Storage`; here it may be called at any time."""
         with self._lock:
-            self._require_open()
-            tables = self.contents.tables
-            return [_counted(tables, topic) for topic in tables.topics.values()]
+            tables = self._tables().copy()
+        channels = sorted(tables.channels.items())
+        return (
+            [topic for _, topic in sorted(tables.topics.items())],
+            [attrs.evolve(channel) for _, channel in channels],
+        )
+
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        """See `Storage`; here they are always counted."""
+        with self._lock:
+            tables = self._tables()
+            if topic not in tables.topics:
+                return 0, {}
+            one = tables.topic(topic)
+            channels = tables.channels_of(topic)
+            held = {channel.number: len(tables.held(one, channel)) for channel in channels}
+            return len(tables.held(one, None)), held
 
     def highest(self) -> tuple[int, int, int]:
         """See `Storage`."""
         with self._lock:
-            self._require_open()
-            return self.contents.tables.highest
+            tables = self._tables()
+            topic, channel, identity = tables.highest
+            return topic, channel, max([identity, *map(_last, tables.rows.values())])
+
+    def last(self, topic: int) -> int:
+        """See `Storage`."""
+        with self._lock:
+            return _last(self._tables().rows.get(topic, {}))
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
@@ -261,21 +336,23 @@ class MemoryStorage:
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """See `Storage`."""
         with self._lock:
-            self._require_open()
-            self.contents.tables.put(number, list(rows))
+            tables = self._tables()
+            tables.put(number, list(rows))
+            tables.topic(number).counted = False
 
     def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """See `Storage`."""
         with self._lock:
-            self._require_open()
+            tables = self._tables()
             noted: dict[int, Copy] = {identity: (attempts, None) for identity, attempts in copies}
-            self.contents.tables.note(number, channel, noted)
+            tables.note(number, channel, noted)
+            if number in tables.topics:
+                tables.topic(number).counted = False
 
     def write(self, batch: Batch) -> None:
         """See `Storage`."""
         with self._lock:
-            self._require_open()
-            tables = self.contents.tables.copy()
+            tables = self._tables().copy()
             tables.apply(batch)
             self.contents.tables = tables  # all at once, or nothing
 
@@ -294,17 +371,24 @@ class MemoryStorage:
         self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
     ) -> list[Found]:
         with self._lock:
-            self._require_open()
-            return self.contents.tables.select(number, channel, after, upto, apart=apart)
+            return self._tables().select(number, channel, after, upto, apart=apart)
 
     def copy_log(self) -> None:
         """See `Storage`; there is no log."""
-        self._require_open()
+        self._tables()
 
     def tidy(self) -> bool:
         """See `Storage`; all is tidy."""
-        self._require_open()
+        self._tables()
         return False
+
+    def backup(self, path: str) -> None:
+        """Keep a copy in `Contents.backups`, under a path at which no file is made."""
+        with self._lock:
+            tables = self._tables()
+            if path in self.contents.backups:
+                raise StoreError(WHERE, f"there is a copy at {path} already")
+            self.contents.backups[path] = tables.copy()
 
     def close(self) -> None:
         """See `Storage`; a second call does nothing."""
@@ -322,11 +406,11 @@ class MemoryStorage:
     def _check(self) -> None:
         """Check that the counts that were written are those of what is there."""
         tables = self.contents.tables
-        for topic in tables.topics.values():
-            for holder in (None, *topic.channels):
+        for topic in [topic for topic in tables.topics.values() if topic.counted]:
+            for holder in (None, *tables.channels_of(topic.number)):
                 told = topic.held if holder is None else holder.held
                 title = topic.name if holder is None else f"{topic.name}:{holder.name}"
-                count = len(tables.held(topic, holder, topic.last))
+                count = len(tables.held(topic, holder))
                 assert told == count, f"{title} holds {count} and was said to hold {told}"
 
 
@@ -338,32 +422,6 @@ def _later(known: Copy, new: Copy) -> Copy:
     return attempts, known[1] if due is None else due
 
 
-def _copied(topic: StoredTopic) -> StoredTopic:
-    """Return a topic that is nobody else's."""
-    channels = [
-        StoredChannel(
-            number=one.number, name=one.name, paused=one.paused, since=one.since, held=one.held
-        )
-        for one in topic.channels
-    ]
-    return StoredTopic(
-        number=topic.number,
-        name=topic.name,
-        paused=topic.paused,
-        handed=topic.handed,
-        last=topic.last,
-        held=topic.held,
-        channels=channels,
-    )
-
-
-def _counted(tables: Tables, topic: StoredTopic) -> StoredTopic:
-    """Return a topic with exact counts."""
-    new = _copied(topic)
-    new.last = tables.last(topic)
-    new.held = len(tables.held(topic, None, new.last))
-    for channel in new.channels:
-        channel.held = len(tables.held(topic, channel, new.last))
-    if not tables.keeps_back(topic, topic.handed + 1):
-        new.handed = new.last
-    return new
+def _last(rows: dict[int, Row]) -> int:
+    """Return the highest id of messages."""
+    return max(rows, default=0)

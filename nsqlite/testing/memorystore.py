@@ -5,11 +5,13 @@ The rule: it keeps for as long as it lives, whatever becomes of the brokers that
 Next: testing/faultystorage.py
 """
 
+import weakref
+from collections.abc import Callable
 from typing import Final, Unpack
 
 from nsqlite.ids import GuidFactory
-from nsqlite.store.keeper import Keeper
-from nsqlite.store.store import Storage
+from nsqlite.store.database import Database
+from nsqlite.store.storage import Storage
 from nsqlite.store.terms import StoreOptions, agree
 from nsqlite.testing.memorystorage import WHERE, Contents, MemoryStorage
 
@@ -40,8 +42,9 @@ class MemoryStore:
         """
         self.contents: Final = Contents()
         self._terms: Final = agree(options)
+        self._database: Callable[[], Database | None] = lambda: None  # of the last that opened it
 
-    def open(self, factory: GuidFactory) -> Keeper:
+    def open(self, factory: GuidFactory) -> Database:
         """Open it; for `Broker`.
 
         Raises:
@@ -53,13 +56,15 @@ class MemoryStore:
         """Open the storage alone."""
         return MemoryStorage(self.contents)
 
-    def _keep(self, storage: Storage, factory: GuidFactory) -> Keeper:
+    def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in a storage."""
         try:
-            return Keeper(WHERE, storage, self._terms, factory)
+            database = Database(WHERE, storage, self._terms, factory)
         except BaseException:
             storage.close()
             raise
+        self._database = weakref.ref(database)
+        return database
 
     def crash(self) -> None:
         """Leave the broker that has it open without it, as if its process had died.
@@ -68,6 +73,9 @@ class MemoryStore:
         """
         if self.contents.owner is not None:
             self.contents.owner.crash()
+        database = self._database()
+        if database is not None:
+            database.crash()
 
     def __repr__(self) -> str:
         """Show whether it is open."""

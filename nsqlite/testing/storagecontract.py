@@ -6,6 +6,9 @@ The rule: a test says what `nsqlite.store.Storage` promises, and looks only thro
         def make(self):
             return MyStorage(self.path)  # the same contents each time, empty at first
 
+        def restored(self, path):
+            return MyStorage(path)
+
 pytest collects the tests of such a class.  Each test begins with empty contents, so `self.path`
 comes from a fixture or `setup_method` of the class.
 
@@ -15,9 +18,15 @@ Next: __main__.py
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias
 
-from nsqlite.store.store import (
+import attrs
+
+from nsqlite.errors import StoreError
+from nsqlite.store.storage import (
     GONE,
     Batch,
     Copy,
@@ -40,7 +49,7 @@ ENOUGH: Final = 100_000
 LARGE: Final = 10 << 20
 """Bytes of a large body."""
 
-Topics: TypeAlias = dict[int, StoredTopic]
+Told: TypeAlias = tuple[StoredTopic, list[StoredChannel]]
 
 
 class _Interrupted(Exception):
@@ -78,14 +87,32 @@ def _row(
     return identity, identity // 2, due, only, codec, data
 
 
-def _topic(*channels: StoredChannel, number: int = 1, **fields: Any) -> StoredTopic:
-    """Return a topic of a name of its own."""
-    return StoredTopic(number=number, name=f"topic{number}", channels=list(channels), **fields)
+def _topic(*channels: StoredChannel, number: int = 1, **fields: Any) -> Told:
+    """Return a topic of a name of its own, and its channels."""
+    topic = StoredTopic(number=number, name=f"topic{number}", **fields)
+    return topic, [attrs.evolve(channel, topic=number) for channel in channels]
 
 
 def _channel(number: int, **fields: Any) -> StoredChannel:
-    """Return a channel of a name of its own."""
-    return StoredChannel(number=number, name=f"channel{number}", **fields)
+    """Return a channel of a name of its own, of any topic."""
+    return StoredChannel(number=number, topic=0, name=f"channel{number}", **fields)
+
+
+def _batch(*told: Told, **fields: Any) -> Batch:
+    """Return a batch with topics and their channels."""
+    topics = {topic.number: topic for topic, _ in told}
+    channels = {channel.number: channel for _, some in told for channel in some}
+    return Batch(topics=topics, channels=channels, **fields)
+
+
+def _told(topic: int, channel: StoredChannel) -> dict[int, StoredChannel]:
+    """Return a channel of a topic as a batch tells of it."""
+    return {channel.number: attrs.evolve(channel, topic=topic)}
+
+
+def _rows(first: int, last: int) -> list[Row]:
+    """Return messages with all ids from one up to another, but for that."""
+    return [_row(identity) for identity in range(first, last)]
 
 
 def _ids(found: list[Found]) -> list[int]:
@@ -108,11 +135,6 @@ def _apart(storage: Storage, channel: int | None, topic: int = 1, after: int = 0
     return sorted(_ids(storage.read_apart(topic, channel, after, HIGHEST)))
 
 
-def _counts(topic: StoredTopic) -> tuple[int, dict[int, int]]:
-    """Return how many messages the topic and its channels hold."""
-    return topic.held, {channel.number: channel.held for channel in topic.channels}
-
-
 def _tidied(storage: Storage) -> None:
     """Have a storage do all that keeps it small."""
     storage.copy_log()
@@ -122,10 +144,83 @@ def _tidied(storage: Storage) -> None:
     raise AssertionError("tidy() has always more to do")
 
 
-def _replace(topic: StoredTopic, new: StoredChannel) -> None:
-    """Give a topic a channel in the place of the one of its number, if there is one."""
-    rest = [channel for channel in topic.channels if channel.number != new.number]
-    topic.channels = [*rest, new]
+class _Scene:
+    """A topic of one kind, with messages of every kind, and who holds which of them.
+
+    Attributes:
+        number: its number, of which the ids and the numbers of its channels are made.
+        topic: makes it.
+        copies: what its channels have done with.
+        held: the ids that each channel holds, and None, the topic itself.
+    """
+
+    def __init__(self, number: int, paused: bool, channels: int, handed: int) -> None:
+        self.number: Final = number
+        base = number * 100
+        plain = [(base + n, None) for n in range(1, 10)]
+        alone = [(base + n, base + 1 + n % 2) for n in range(10, 14)]
+        rows = [
+            _row(one, only=only, due=9 if one % 3 == 0 else None) for one, only in plain + alone
+        ]
+        since = {base + 1 + n: base + n * 2 for n in range(channels)}
+        self._handed: Final = base + handed
+        flows = bool(channels) and not paused
+        self._upto: Final = HIGHEST if flows else self._handed
+        told = [_channel(channel, since=first) for channel, first in since.items()]
+        topic = _topic(*told, number=number, paused=paused, handed=self._handed)
+        self.topic: Final = _batch(topic, rows={number: rows})
+        own = [] if flows else [one for one, _ in plain if one > self._handed]
+        self.held: Final[dict[int | None, list[int]]] = {None: own}
+        self.copies: Final = Batch()
+        for channel, first in since.items():
+            all_held = [one for one, _ in plain if first < one <= self._upto]
+            all_held += [one for one, only in alone if only == channel and one > first]
+            gone: dict[int, Copy] = {one: GONE for one in all_held if (one + channel) % 3 == 1}
+            self.copies.copies[number, channel] = gone
+            self.held[channel] = [one for one in all_held if one not in gone]
+        self._since: Final = since
+
+    def found(self, storage: Storage) -> dict[int | None, list[int]]:
+        """Return what a storage has for each channel and the topic itself."""
+        places: list[tuple[int | None, int, int]] = [
+            (channel, since, self._upto) for channel, since in self._since.items()
+        ]
+        if self._upto == self._handed:
+            places.append((None, self._handed, HIGHEST))
+        found: dict[int | None, list[int]] = {None: []}
+        for channel, after, upto in places:
+            page = storage.read(self.number, channel, after, upto, -1)
+            apart = storage.read_apart(self.number, channel, after, upto)
+            assert all(one[6] for one in page + apart), "all are intact"
+            found[channel] = sorted(_ids(page + apart))
+        return found
+
+
+_CHANGES: Final[list[tuple[Callable[[Storage, int, int], object], int]]] = [
+    (lambda one, number, first: one.write_row(number, _row(first + 3)), 3),
+    (lambda one, number, first: one.write_row(number, _row(first + 3, due=5)), 3),
+    (lambda one, number, first: one.write_rows(number, [_row(first + 3), _row(first + 4)]), 4),
+    (lambda one, number, first: one.write_rows(number, _rows(first + 3, first + 203)), 202),
+    (lambda one, number, first: one.write_attempts(number, number, [(first + 1, 1)]), 2),
+    (
+        lambda one, number, first: one.write_attempts(
+            number, number, [(first + 1, 1), (first + 2, 1)]
+        ),
+        2,
+    ),
+    (lambda one, number, _: one.write(_batch(_topic(number=number))), 2),
+    (lambda one, number, _: one.write(Batch(channels=_told(number, _channel(number)))), 2),
+    (lambda one, number, _: one.write(Batch(channels=_told(number, _channel(99)))), 4),
+    (lambda one, number, _: one.write(Batch(gone_channels={number: number})), 0),
+    (lambda one, number, first: one.write(Batch(rows={number: [_row(first + 3)]})), 3),
+    (
+        lambda one, number, first: one.write(Batch(copies={(number, number): {first + 1: GONE}})),
+        1,
+    ),
+    (lambda one, number, _: one.write(Batch(unheld={number})), 2),
+    (lambda one, number, first: one.write(Batch(emptied=[(number, first + 1, first + 9)])), 1),
+]
+"""What makes a topic with one channel and two messages uncounted; and how many are held then."""
 
 
 class StorageContract:
@@ -138,29 +233,48 @@ class StorageContract:
         """
         raise NotImplementedError
 
+    def restored(self, path: str) -> Storage:
+        """Open the copy that `backup` has written to a path."""
+        raise NotImplementedError
+
     @contextmanager
-    def opened(self) -> Iterator[tuple[Storage, Topics]]:
-        """Open it and load what it has, by number; close it at the end."""
+    def opened(self) -> Iterator[Storage]:
+        """Open it and load what it has; close it at the end."""
         storage = self.make()
         try:
-            yield storage, {topic.number: topic for topic in storage.load()}
+            storage.load()
+            yield storage
         finally:
             storage.close()
 
+    def loaded(self) -> tuple[dict[int, StoredTopic], dict[int, StoredChannel]]:
+        """Return the topics and channels that it has when it is opened, by number."""
+        storage = self.make()
+        try:
+            topics, channels = storage.load()
+        finally:
+            storage.close()
+        return {one.number: one for one in topics}, {one.number: one for one in channels}
+
+    def numbers(self) -> tuple[set[int], set[int]]:
+        """Return the numbers of the topics and channels that it has when it is opened."""
+        topics, channels = self.loaded()
+        return set(topics), set(channels)
+
     def given(self, *batches: Batch) -> None:
         """Open it, write and close it."""
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             for batch in batches:
                 storage.write(batch)
 
     def after(self, write: Callable[[Storage], object]) -> Iterator[Storage]:
         """Write; go through the storage as it is at once, tidied, and opened again."""
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             write(storage)
             yield storage
             _tidied(storage)
             yield storage
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             yield storage
 
     # Topics and channels
@@ -168,63 +282,73 @@ class StorageContract:
     def test_a_new_storage_is_empty(self) -> None:
         """There is no topic in the beginning, also when it is opened again."""
         for _ in range(2):
-            with self.opened() as (_storage, topics):
-                assert topics == {}
+            assert self.loaded() == ({}, {})
 
     def test_topics_and_channels_come_back(self) -> None:
         """What is kept of topics and channels is the same when it is loaded."""
-        first = _topic(_channel(4, paused=True, since=7), _channel(9), handed=12, last=12)
-        second = _topic(number=6, paused=True, handed=3, last=HIGHEST)
-        self.given(Batch(topics=[first, second]))
-        with self.opened() as (_, topics):
-            for topic in topics.values():
-                topic.channels.sort(key=lambda channel: channel.number)
-            assert {1: first, 6: second} == topics
+        first = _topic(_channel(4, paused=True, since=7), _channel(9), handed=12)
+        second = _topic(number=6, paused=True, handed=3)
+        batch = _batch(first, second)
+        self.given(batch)
+        assert self.loaded() == (batch.topics, batch.channels)
 
-    def test_an_account_replaces_the_one_before(self) -> None:
-        """A topic is as the last batch says; a channel is added to those that it had."""
-        later = _topic(_channel(4, since=5), _channel(5, paused=True), handed=9, last=9)
-        self.given(Batch(topics=[_topic(_channel(4), paused=True)]), Batch(topics=[later]))
-        with self.opened() as (_, topics):
-            topics[1].channels.sort(key=lambda channel: channel.number)
-            assert {1: later} == topics
+    def test_a_batch_replaces_what_was_written_before(self) -> None:
+        """A topic or channel is as the last batch says; others stay as they were."""
+        later = _batch(_topic(_channel(4, since=5), _channel(5, paused=True), handed=9))
+        self.given(_batch(_topic(_channel(4), _channel(3), paused=True)), later)
+        other = attrs.evolve(_channel(3), topic=1)
+        assert self.loaded() == (later.topics, {**later.channels, 3: other})
+
+    def test_a_channel_can_be_told_of_without_its_topic(self) -> None:
+        """Each of them changes for itself."""
+        self.given(_batch(_topic(_channel(4), handed=2)))
+        channel = attrs.evolve(_channel(4, since=3), topic=1)
+        self.given(Batch(channels={4: channel}))
+        topics, channels = self.loaded()
+        assert (topics[1].handed, channels) == (2, {4: channel})
 
     def test_the_highest_numbers_are_kept(self) -> None:
         """They are those of all topics and channels that ever were, deleted or not."""
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(9), _channel(3), number=4)]))
-            last = HIGHEST // 2  # higher than the messages that are left
-            new = _topic(number=5, handed=last, last=last)
-            storage.write(Batch(topics=[_topic(_channel(8), number=2), new]))
-            storage.write(Batch(topics=[_topic(_channel(3), number=4)], gone_channels=[(4, 9)]))
-            storage.write(Batch(rows=[(5, [_row(70)]), (4, [_row(60)])]))
-            storage.write(Batch(gone_topics=[5, 4]))
+            storage.write(_batch(_topic(_channel(9), _channel(3), number=4)))
+            storage.write(_batch(_topic(_channel(8), number=2), _topic(number=5), highest=300))
+            storage.write(Batch(gone_channels={9: 4}, highest=200))
+            storage.write(Batch(rows={5: [_row(70)], 4: [_row(60)]}))
+            storage.write(Batch(gone_topics={5: None, 4: None}))
 
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             assert storage.highest() == (0, 0, 0)
         for storage in self.after(write):
-            assert storage.highest()[:2] == (5, 9)
-            assert storage.highest()[2] >= HIGHEST // 2
+            assert storage.highest() == (5, 9, 300)
+
+    def test_the_highest_id_is_that_of_the_messages_too(self) -> None:
+        """Also where no batch told of it."""
+
+        def write(storage: Storage) -> None:
+            storage.write(_batch(_topic(), _topic(number=2), highest=5))
+            storage.write_row(2, _row(HIGHEST - 1))
+            storage.write_row(1, _row(7))
+
+        for storage in self.after(write):
+            assert storage.highest() == (2, 0, HIGHEST - 1)
+            assert (storage.last(1), storage.last(2), storage.last(3)) == (7, HIGHEST - 1, 0)
 
     def test_names_are_the_topics(self) -> None:
         """Channels of two topics may have the same name."""
-        topics = [
-            StoredTopic(number=n, name=f"t{n}", channels=[StoredChannel(number=n, name="same")])
-            for n in (1, 2)
-        ]
-        self.given(Batch(topics=topics))
-        with self.opened() as (_, found):
-            assert {1: topics[0], 2: topics[1]} == found
+        batch = _batch(*(_topic(_channel(n), number=n) for n in (1, 2)))
+        for channel in batch.channels.values():
+            channel.name = "same"
+        self.given(batch)
+        assert self.loaded() == (batch.topics, batch.channels)
 
     def test_many_topics(self) -> None:
         """Two hundred topics keep their messages apart."""
         numbers = range(1, 201)
         topics = [_topic(_channel(number), number=number) for number in numbers]
-        rows = [(number, [_row(number)]) for number in numbers]
-        self.given(Batch(topics=topics, rows=rows))
-        with self.opened() as (storage, found):
-            assert set(numbers) == set(found)
+        self.given(_batch(*topics, rows={number: [_row(number)] for number in numbers}))
+        with self.opened() as storage:
+            assert {storage.count(number) == (0, {number: 1}) for number in numbers} == {True}
             ready = [_ready(storage, number, number) for number in numbers]
         assert [[number] for number in numbers] == ready
 
@@ -235,32 +359,32 @@ class StorageContract:
         rows = [_row(3, b"plain"), _row(5, b"{}", codec="json"), _row(9, b"\x00\xff")]
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(7))]))
+            storage.write(_batch(_topic(_channel(7))))
             for row in rows:
                 storage.write_row(1, row)
 
         for storage in self.after(write):
             assert storage.read(1, 7, 0, HIGHEST, -1) == [
-                (3, 1, None, None, b"plain", 0),
-                (5, 2, None, "json", b"{}", 0),
-                (9, 4, None, None, b"\x00\xff", 0),
+                (3, 1, None, None, b"plain", 0, True),
+                (5, 2, None, "json", b"{}", 0, True),
+                (9, 4, None, None, b"\x00\xff", 0, True),
             ]
 
     def test_the_three_ways_to_write_messages_are_one(self) -> None:
         """One row, several rows, and a batch with rows leave the same."""
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(7)), _topic(_channel(8), number=2)]))
+            storage.write(_batch(_topic(_channel(7)), _topic(_channel(8), number=2)))
             storage.write_row(1, _row(1))
             storage.write_rows(1, [_row(2), _row(3)])
-            storage.write(Batch(rows=[(1, [_row(4)]), (2, [_row(5)])]))
+            storage.write(Batch(rows={1: [_row(4)], 2: [_row(5)]}))
 
         for storage in self.after(write):
             assert (_ready(storage, 7), _ready(storage, 8, 2)) == ([1, 2, 3, 4], [5])
 
     def test_a_new_topic_and_its_messages_go_in_one_batch(self) -> None:
         """A batch that makes a topic and a channel may hold their messages."""
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2, due=5)])])
+        batch = _batch(_topic(_channel(7)), rows={1: [_row(1), _row(2, due=5)]})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert (_ready(storage, 7), _apart(storage, 7)) == ([1], [2])
 
@@ -268,28 +392,27 @@ class StorageContract:
         """A message whose id is known changes nothing."""
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(7))]))
+            storage.write(_batch(_topic(_channel(7))))
             for _ in range(2):
                 storage.write_row(1, _row(1))
                 storage.write_rows(1, [_row(1), _row(2)])
-                storage.write(Batch(rows=[(1, [_row(2), _row(3)])]))
+                storage.write(Batch(rows={1: [_row(2), _row(3)]}))
 
         for storage in self.after(write):
             assert _ready(storage, 7) == [1, 2, 3]
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (0, {7: 3})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 3})
 
     def test_the_highest_ids(self) -> None:
         """Ids go up to the highest number of 63 bits, and times too."""
         rows = [_row(HIGHEST - 1), _row(HIGHEST, due=HIGHEST)]
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, rows)])
+        batch = _batch(_topic(_channel(7)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ready(storage, 7) == [HIGHEST - 1]
             assert storage.read_apart(1, 7, 0, HIGHEST) == [
-                (HIGHEST, HIGHEST // 2, HIGHEST, None, b"x", 0)
+                (HIGHEST, HIGHEST // 2, HIGHEST, None, b"x", 0, True)
             ]
-        with self.opened() as (_, topics):
-            assert (topics[1].handed, topics[1].last) == (HIGHEST, HIGHEST)
+            assert storage.last(1) == HIGHEST
 
     def test_bodies_of_every_size(self) -> None:
         """Bodies of 1 byte up to 10 MB come back byte for byte."""
@@ -297,7 +420,7 @@ class StorageContract:
         bodies = {n: (b"%d," % n) * (size // 2) + b"!" for n, size in enumerate(sizes, 1)}
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(7))]))
+            storage.write(_batch(_topic(_channel(7))))
             storage.write_rows(1, [_row(identity, data) for identity, data in bodies.items()])
 
         for storage in self.after(write):
@@ -307,13 +430,13 @@ class StorageContract:
 
     def test_messages_are_read_in_the_order_of_their_ids(self) -> None:
         """The order in which they were written does not count."""
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(n) for n in (5, 1, 9, 3)])])
+        batch = _batch(_topic(_channel(7)), rows={1: [_row(n) for n in (5, 1, 9, 3)]})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ready(storage, 7) == [1, 3, 5, 9]
 
     def test_a_page_is_what_was_asked_for(self) -> None:
         """It begins after an id, ends with another, and has no more messages than its limit."""
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(n) for n in range(1, 10)])])
+        batch = _batch(_topic(_channel(7)), rows={1: [_row(n) for n in range(1, 10)]})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ids(storage.read(1, 7, 2, 6, 10)) == [3, 4, 5, 6]
             assert _ids(storage.read(1, 7, 2, 6, 2)) == [3, 4]
@@ -323,40 +446,40 @@ class StorageContract:
     def test_a_limit_below_zero_is_none(self) -> None:
         """A page without a limit has all messages."""
         rows = [_row(n) for n in range(1, MANY + 1)]
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, rows)])
+        batch = _batch(_topic(_channel(7)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert len(_ready(storage, 7)) == MANY
 
     def test_what_waits_is_read_apart(self) -> None:
         """A message that is due at a time is not among those in order, whenever that is."""
         rows = [_row(1), _row(2, due=1), _row(3, due=HIGHEST), _row(4)]
-        batch = Batch(topics=[_topic(_channel(7))], rows=[(1, rows)])
+        batch = _batch(_topic(_channel(7)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ready(storage, 7) == [1, 4]
             found = sorted(storage.read_apart(1, 7, 0, HIGHEST))
-            assert found == [(2, 1, 1, None, b"x", 0), (3, 1, HIGHEST, None, b"x", 0)]
+            assert found == [(2, 1, 1, None, b"x", 0, True), (3, 1, HIGHEST, None, b"x", 0, True)]
             assert _apart(storage, 7, after=2) == [3]
             assert _ids(storage.read_apart(1, 7, 0, 2)) == [2]
 
     def test_what_is_meant_for_one_channel_is_read_apart_there_alone(self) -> None:
         """No other channel, and not the topic, has a message that is meant for one only."""
         rows = [_row(1), _row(2, only=7), _row(3, only=8, due=5)]
-        batch = Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)])
+        batch = _batch(_topic(_channel(7), _channel(8)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([1], [1])
             assert (_apart(storage, 7), _apart(storage, 8)) == ([2], [3])
             assert _ids(storage.read_apart(1, 7, 0, 1)) == [2], "above upto, but its own"
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (0, {7: 2, 8: 2})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 2, 8: 2})
 
     def test_a_channel_holds_nothing_up_to_where_it_begins(self) -> None:
         """Messages with ids up to its `since` are not those of a channel."""
-        old = Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2, due=9)])])
-        new = _topic(_channel(7, held=2), _channel(8, since=2), handed=2, last=2)
-        later = Batch(topics=[new], rows=[(1, [_row(3), _row(4, due=9)])])
+        old = _batch(_topic(_channel(7)), rows={1: [_row(1), _row(2, due=9)]})
+        new = _topic(_channel(7), _channel(8, since=2), handed=2)
+        later = _batch(new, rows={1: [_row(3), _row(4, due=9)]})
         self.given(old, later)
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (0, {7: 4, 8: 2})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 4, 8: 2})
             assert (_ready(storage, 7), _ready(storage, 8, after=2)) == ([1, 3], [3])
             assert (_apart(storage, 7), _apart(storage, 8, after=2)) == ([2, 4], [4])
 
@@ -367,10 +490,10 @@ class StorageContract:
 
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2), _row(3)]
-            storage.write(Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)]))
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
             storage.write_attempts(1, 7, [(1, 1)])
             storage.write_attempts(1, 7, [(1, 2), (2, 1), (3, 5)])
-            storage.write(Batch(copies=[(1, 8, {2: (65_535, None)})]))
+            storage.write(Batch(copies={(1, 8): {2: (65_535, None)}}))
 
         for storage in self.after(write):
             for channel, attempts in ((7, [2, 1, 5]), (8, [0, 65_535, 0])):
@@ -381,12 +504,12 @@ class StorageContract:
 
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2)]
-            storage.write(Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)]))
-            storage.write(Batch(copies=[(1, 7, {1: (3, 99)})]))
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {1: (3, 99)}}))
 
         for storage in self.after(write):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([2], [1, 2])
-            assert storage.read_apart(1, 7, 0, HIGHEST) == [(1, 0, 99, None, b"x", 3)]
+            assert storage.read_apart(1, 7, 0, HIGHEST) == [(1, 0, 99, None, b"x", 3, True)]
             assert storage.read_apart(1, 8, 0, HIGHEST) == []
 
     def test_what_was_requeued_stays_apart(self) -> None:
@@ -394,9 +517,9 @@ class StorageContract:
 
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2)]
-            storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, rows)]))
-            storage.write(Batch(copies=[(1, 7, {1: (3, 99), 2: (3, 99)})]))
-            storage.write(Batch(copies=[(1, 7, {1: (4, None)})]))
+            storage.write(_batch(_topic(_channel(7)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {1: (3, 99), 2: (3, 99)}}))
+            storage.write(Batch(copies={(1, 7): {1: (4, None)}}))
             storage.write_attempts(1, 7, [(2, 4)])
 
         for storage in self.after(write):
@@ -410,8 +533,8 @@ class StorageContract:
 
         def write(storage: Storage) -> None:
             rows = [_row(1, due=50), _row(2, due=50)]
-            storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, rows)]))
-            storage.write(Batch(copies=[(1, 7, {1: (1, None), 2: (1, 80)})]))
+            storage.write(_batch(_topic(_channel(7)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {1: (1, None), 2: (1, 80)}}))
 
         for storage in self.after(write):
             assert sorted(
@@ -424,23 +547,23 @@ class StorageContract:
 
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2), _row(3, due=9), _row(4, only=7), _row(5)]
-            storage.write(Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)]))
-            storage.write(Batch(copies=[(1, 7, {2: (1, 77)})]))
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {2: (1, 77)}}))
             done: dict[int, Copy] = dict.fromkeys([1, 2, 3, 4], GONE)
-            topic = _topic(_channel(7, held=1), _channel(8, held=4), handed=5, last=5)
-            storage.write(Batch(topics=[topic], copies=[(1, 7, done)]))
+            topic = _topic(_channel(7), _channel(8), handed=5)
+            storage.write(_batch(topic, copies={(1, 7): done}))
 
         for storage in self.after(write):
             assert (_ready(storage, 7), _apart(storage, 7)) == ([5], [])
             assert (_ready(storage, 8), _apart(storage, 8)) == ([1, 2, 5], [3])
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (0, {7: 1, 8: 4})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 1, 8: 4})
 
     def test_a_page_is_what_lies_between_two_ids(self) -> None:
         """What was written of the topic and its channels does not say what is read."""
         topic = _topic(_channel(7), paused=True)
-        self.given(Batch(topics=[topic], rows=[(1, [_row(1), _row(2), _row(3, only=7)])]))
-        with self.opened() as (storage, _):
+        self.given(_batch(topic, rows={1: [_row(1), _row(2), _row(3, only=7)]}))
+        with self.opened() as storage:
             pages = list(map(partial(_pages, storage), (None, 7, 8)))
             apart = [_ids(storage.read_apart(1, 7, 0, 0)), storage.read_apart(1, 8, 0, 9)]
         assert pages == [[[1, 2], [2], [1]]] * 3
@@ -448,47 +571,40 @@ class StorageContract:
 
     def test_a_message_is_forgotten_when_the_last_has_done_with_it(self) -> None:
         """Until then it is there for those who have not, in whatever order they finish."""
-        channels = [_channel(number, held=2) for number in (7, 8, 9)]
-        self.given(
-            Batch(topics=[_topic(*channels, handed=2, last=2)], rows=[(1, [_row(1), _row(2)])])
-        )
+        channels = [_channel(number) for number in (7, 8, 9)]
+        self.given(_batch(_topic(*channels, handed=2), rows={1: [_row(1), _row(2)]}))
         left = [7, 8, 9]
         for number in (8, 9, 7):
             left.remove(number)
-            channels = [_channel(n, held=1 + (n in left)) for n in (7, 8, 9)]
-            topic = _topic(*channels, handed=2, last=2)
-            self.given(Batch(topics=[topic], copies=[(1, number, {1: GONE})]))
+            self.given(Batch(copies={(1, number): {1: GONE}}))
             expected = [[1, 2] if n in left else [2] for n in (7, 8, 9)]
-            with self.opened() as (storage, _):
+            with self.opened() as storage:
                 assert expected == [_ready(storage, 7), _ready(storage, 8), _ready(storage, 9)]
         assert self.left() == [2]
 
     def test_a_message_of_one_batch_can_be_done_with_by_all(self) -> None:
         """Copies of several channels in one batch count together."""
         self.given(
-            Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, [_row(1), _row(2)])]),
-            Batch(
-                topics=[_topic(_channel(7, held=1), _channel(8), handed=2, last=2)],
-                copies=[(1, 7, {1: GONE}), (1, 8, {1: GONE, 2: GONE})],
-            ),
+            _batch(_topic(_channel(7), _channel(8)), rows={1: [_row(1), _row(2)]}),
+            Batch(copies={(1, 7): {1: GONE}, (1, 8): {1: GONE, 2: GONE}}),
         )
         assert self.left() == [2]
 
     def test_what_is_meant_for_one_channel_is_forgotten_when_that_has_done(self) -> None:
         """The other channels need not have done with it."""
-        topic = _topic(_channel(7), _channel(8), handed=1, last=1)
+        topic = _topic(_channel(7), _channel(8), handed=1)
         self.given(
-            Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, [_row(1, only=7)])]),
-            Batch(topics=[topic], copies=[(1, 7, {1: GONE})]),
+            _batch(_topic(_channel(7), _channel(8)), rows={1: [_row(1, only=7)]}),
+            _batch(topic, copies={(1, 7): {1: GONE}}),
         )
         assert self.left(only=7) == []
 
     def test_only_those_that_hold_a_message_keep_it(self) -> None:
         """A channel that began after a message does not keep it from being forgotten."""
-        topic = _topic(_channel(7), _channel(8, since=2, held=1), handed=3, last=3)
+        topic = _topic(_channel(7), _channel(8, since=2), handed=3)
         self.given(
-            Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2)])]),
-            Batch(topics=[topic], rows=[(1, [_row(3)])], copies=[(1, 7, {1: GONE, 3: GONE})]),
+            _batch(_topic(_channel(7)), rows={1: [_row(1), _row(2)]}),
+            _batch(topic, rows={1: [_row(3)]}, copies={(1, 7): {1: GONE, 3: GONE}}),
         )
         assert self.left() == [2, 3]
 
@@ -499,21 +615,21 @@ class StorageContract:
         messages are meant.
         """
         number = only or 1000
-        with self.opened() as (storage, topics):
+        with self.opened() as storage:
             _tidied(storage)
-            _replace(topics[topic], _channel(number))
-            storage.write(Batch(topics=[topics[topic]]))
+            channel = attrs.evolve(_channel(number), topic=topic)
+            storage.write(Batch(channels={number: channel}))
             return sorted(_ready(storage, number, topic) + _apart(storage, number, topic))
 
     def test_sixty_four_channels(self) -> None:
         """A message stays until the last of 64 channels has done with it."""
         *numbers, last = range(1, 65)
         channels = [_channel(number) for number in (*numbers, last)]
-        self.given(Batch(topics=[_topic(*channels)], rows=[(1, [_row(1), _row(2)])]))
+        self.given(_batch(_topic(*channels), rows={1: [_row(1), _row(2)]}))
         for number in numbers:
-            self.given(Batch(copies=[(1, number, {1: GONE, 2: GONE})]))
-        self.given(Batch(copies=[(1, last, {1: GONE})]))
-        with self.opened() as (storage, _):
+            self.given(Batch(copies={(1, number): {1: GONE, 2: GONE}}))
+        self.given(Batch(copies={(1, last): {1: GONE}}))
+        with self.opened() as storage:
             assert [[]] * len(numbers) == [_ready(storage, number) for number in numbers]
             assert _ready(storage, last) == [2]
         assert self.left() == [2]
@@ -524,114 +640,287 @@ class StorageContract:
         """Those with an id above the one up to which it handed them on."""
 
         def write(storage: Storage) -> None:
-            topic = _topic(handed=2, last=4, held=2)
-            storage.write(Batch(topics=[topic], rows=[(1, [_row(3), _row(4, due=9)])]))
+            topic = _topic(handed=2)
+            storage.write(_batch(topic, rows={1: [_row(3), _row(4, due=9)]}))
             storage.write_rows(1, [_row(5), _row(6, due=9)])
 
         for storage in self.after(write):
             assert _ready(storage, None, after=2) == [3, 5]
             assert _apart(storage, None, after=2) == [4, 6]
-        with self.opened() as (_, topics):
-            assert (topics[1].held, topics[1].handed, topics[1].last) == (4, 2, 6)
+        with self.opened() as storage:
+            assert storage.count(1) == (4, {})
 
     def test_a_topic_that_is_paused_holds_what_is_put(self) -> None:
         """Its channels hold what they had before, and nothing that is not handed on."""
 
         def write(storage: Storage) -> None:
             rows = [_row(1), _row(2, due=9)]
-            storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, rows)]))
-            topic = _topic(_channel(7, held=2), paused=True, handed=2, last=2)
-            storage.write(Batch(topics=[topic]))
+            storage.write(_batch(_topic(_channel(7)), rows={1: rows}))
+            topic = _topic(_channel(7), paused=True, handed=2)
+            storage.write(_batch(topic))
             storage.write_rows(1, [_row(3), _row(4), _row(5, due=9)])
 
         for storage in self.after(write):
             assert (_ready(storage, None, after=2), _apart(storage, None, after=2)) == ([3, 4], [5])
             assert _ids(storage.read(1, 7, 0, 2, -1)) == [1]
             assert _ids(storage.read_apart(1, 7, 0, 2)) == [2]
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (3, {7: 2})
-            assert (topics[1].handed, topics[1].last) == (2, 5)
+        with self.opened() as storage:
+            assert storage.count(1) == (3, {7: 2})
 
     def test_a_paused_topic_lets_pass_what_is_meant_for_one_channel(self) -> None:
         """Such a message is the channel's at once, and never the topic's."""
         topic = _topic(_channel(7), paused=True)
         for storage in self.after(
-            lambda storage: storage.write(Batch(topics=[topic], rows=[(1, [_row(1, only=7)])]))
+            lambda storage: storage.write(_batch(topic, rows={1: [_row(1, only=7)]}))
         ):
             assert (_apart(storage, 7), _apart(storage, None)) == ([1], [])
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (0, {7: 1})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 1})
 
     def test_what_the_topic_held_goes_to_its_channels(self) -> None:
         """When `handed` rises the channels hold it, and it stays until they have done with it."""
         self.given(
-            Batch(topics=[_topic()], rows=[(1, [_row(1), _row(2), _row(3, due=9)])]),
-            Batch(topics=[_topic(_channel(7, held=3), handed=3, last=3)]),
+            _batch(_topic(), rows={1: [_row(1), _row(2), _row(3, due=9)]}),
+            _batch(_topic(_channel(7), handed=3)),
         )
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (0, {7: 3})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 3})
             assert (_ready(storage, 7), _apart(storage, 7)) == ([1, 2], [3])
-        self.given(Batch(topics=[_topic(_channel(7, held=2), handed=3, last=3)]))
+        self.given(_batch(_topic(_channel(7), handed=3)))
         assert self.left() == [1, 2, 3]
 
     def test_what_the_topic_itself_has_done_with_is_gone(self) -> None:
         """A topic that held a message and dropped it has no channel to finish it."""
         self.given(
-            Batch(topics=[_topic()], rows=[(1, [_row(1), _row(2), _row(3)])]),
-            Batch(topics=[_topic(last=3, held=2)], copies=[(1, None, {1: GONE})]),
+            _batch(_topic(), rows={1: [_row(1), _row(2), _row(3)]}),
+            _batch(_topic(), copies={(1, None): {1: GONE}}),
         )
-        with self.opened() as (storage, topics):
-            assert (topics[1].held, _ready(storage, None)) == (2, [2, 3])
+        with self.opened() as storage:
+            assert (storage.count(1), _ready(storage, None)) == ((2, {}), [2, 3])
 
     def test_a_topic_can_be_emptied(self) -> None:
         """What it does not hold any more, and nobody else, is forgotten."""
         rows = [_row(n) for n in range(1, MANY + 1)]
         self.given(
-            Batch(topics=[_topic()], rows=[(1, rows)]),
-            Batch(topics=[_topic(handed=MANY, last=MANY)], emptied=[(1, 0, MANY)], unheld={1}),
+            _batch(_topic(), rows={1: rows}),
+            _batch(_topic(handed=MANY), emptied=[(1, 0, MANY)], unheld={1}),
         )
-        with self.opened() as (_, topics):
-            assert _counts(topics[1]) == (0, {})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {})
         assert self.left() == []
 
     def test_a_paused_topic_can_be_emptied(self) -> None:
         """Its channels keep what they had, and what is theirs alone; they get none of the rest."""
-        old = _topic(_channel(7), handed=1, last=1, paused=True)
-        new = _topic(_channel(7, held=2), handed=4, last=4, paused=True)
+        old = _topic(_channel(7), handed=1, paused=True)
+        new = _topic(_channel(7), handed=4, paused=True)
         rows = [_row(1), _row(2), _row(3, only=7), _row(4, due=9)]
-        batch = Batch(topics=[new], emptied=[(1, 1, 4)], unheld={1})
-        self.given(Batch(topics=[_topic(_channel(7))], rows=[(1, rows[:1])]))
-        self.given(Batch(topics=[old], rows=[(1, rows[1:])]), batch, batch)
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (0, {7: 2})
+        batch = _batch(new, emptied=[(1, 1, 4)], unheld={1})
+        self.given(_batch(_topic(_channel(7)), rows={1: rows[:1]}))
+        self.given(_batch(old, rows={1: rows[1:]}), batch, batch)
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 2})
             assert (_ready(storage, 7), _apart(storage, 7)) == ([1], [3])
-            storage.write(Batch(topics=[_topic(_channel(7, held=2), handed=4, last=4)]))
+            storage.write(_batch(_topic(_channel(7), handed=4)))
             assert (_ready(storage, 7), _apart(storage, 7)) == ([1], [3])
         assert self.left() == [1]
 
     # Counts
 
-    def test_counts_are_those_of_the_account_and_what_came_later(self) -> None:
-        """Messages above the account's `last` are counted, those up to it are not again."""
-        topic = _topic(_channel(7, held=2), _channel(8, held=1), handed=2, last=2)
+    def test_who_holds_a_message_follows_from_the_rows(self) -> None:
+        """Whether a topic is paused, where a channel begins, for whom it is meant, what is gone."""
+        kinds = enumerate(product((False, True), (0, 1, 2), (0, 3, 20)), 1)
+        scenes = [_Scene(number, *kind) for number, kind in kinds]
+
+        def write(storage: Storage) -> None:
+            for scene in scenes:
+                storage.write(scene.topic)
+                storage.write(scene.copies)
+
+        for storage in self.after(write):
+            for scene in scenes:
+                assert scene.found(storage) == scene.held
+                own, held = storage.count(scene.number)
+                assert (own, *held.values()) == tuple(map(len, scene.held.values()))
+
+    def test_counts_that_were_told_are_loaded(self) -> None:
+        """Nothing is counted then, and what was told is also what is counted."""
+        topic = _topic(_channel(7, held=2), _channel(8, held=1), counted=True)
+        batch = _batch(topic, rows={1: [_row(1), _row(2)]}, copies={(1, 8): {2: GONE}})
+        self.given(batch)
+        for _ in range(2):
+            assert self.loaded() == (batch.topics, batch.channels)
+            with self.opened() as storage:
+                assert storage.count(1) == (0, {7: 2, 8: 1})
+
+    def test_any_write_makes_a_topic_uncounted(self) -> None:
+        """One row, several rows, attempts, or anything of it in a batch that does not count it."""
+        for number, (write, count) in enumerate(_CHANGES, 1):
+            topic = _topic(_channel(number, held=2), number=number, counted=True)
+            first = number * MANY
+            self.given(_batch(topic, rows={number: [_row(first + 1), _row(first + 2)]}))
+            for _ in range(2):
+                with self.opened() as storage:
+                    write(storage, number, first)
+                    assert sum(storage.count(number)[1].values()) == count
+            assert not self.loaded()[0][number].counted
+            with self.opened() as storage:
+                assert sum(storage.count(number)[1].values()) == count
+
+    def test_other_topics_stay_counted(self) -> None:
+        """And so does one of which a batch says so."""
+        topics = [_topic(number=number, held=1, counted=True) for number in (1, 2)]
         self.given(
-            Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, [_row(1), _row(2)])]),
-            Batch(topics=[topic], rows=[(1, [_row(3)])], copies=[(1, 8, {1: GONE})]),
-            Batch(rows=[(1, [_row(4), _row(5, due=9), _row(6, only=8)])]),
+            _batch(*topics, rows={1: [_row(1)], 2: [_row(2)]}),
+            _batch(_topic(held=2, counted=True), rows={1: [_row(3)]}),
+        )
+        topics_now, _ = self.loaded()
+        assert [(one.held, one.counted) for one in topics_now.values()] == [(2, True), (1, True)]
+
+    # Written and done with in one batch
+
+    def test_what_is_gone_in_every_channel_need_not_be_written(self) -> None:
+        """A batch may hold a message and that all have done with it, for any number of channels."""
+        for number, count in enumerate((1, 2, 3, 64), 1):
+            channels = range(number * 100, number * 100 + count)
+            ids = range(number * MANY, number * MANY + 50)
+            rows = [_row(identity, due=5 if identity % 5 else None) for identity in ids]
+            gone: dict[int, Copy] = dict.fromkeys(ids[:-1], GONE)
+            copies = {(number, channel): gone for channel in channels}
+            copies[number, channels[-1]] = {**gone, ids[7]: (3, None), ids[8]: (4, 77)}
+            topic = _topic(*map(_channel, channels), number=number)
+            for _ in range(2):
+                self.given(_batch(topic, rows={number: rows}, copies=copies))
+                with self.opened() as storage:
+                    held = dict.fromkeys(channels, 1) | {channels[-1]: 3}
+                    assert storage.count(number) == (0, held)
+            assert self.left(number) == [ids[7], ids[8], ids[-1]]
+
+    def test_what_is_meant_for_one_channel_needs_only_that(self) -> None:
+        """It is not written if that one has done with it, and is if only others have."""
+        copies: dict[tuple[int, int | None], dict[int, Copy]] = {
+            (1, 7): {1: GONE},
+            (1, 8): {2: GONE},
+        }
+        self.given(
+            _batch(
+                _topic(_channel(7), _channel(8)),
+                rows={1: [_row(1, only=7), _row(2, only=7), _row(3, only=8)]},
+                copies=copies,
+            )
+        )
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 1, 8: 1})
+            assert (_apart(storage, 7), _apart(storage, 8)) == ([2], [3])
+
+    def test_a_topic_may_have_done_with_what_it_was_given(self) -> None:
+        """What the topic itself held and dropped in one batch is not there."""
+        self.given(_batch(_topic(), rows={1: [_row(1), _row(2)]}, copies={(1, None): {1: GONE}}))
+        with self.opened() as storage:
+            assert (storage.count(1), _ready(storage, None)) == ((1, {}), [2])
+
+    def test_a_row_that_is_known_is_gone_too(self) -> None:
+        """A batch may tell of a message that was written before, and that all have done with it."""
+        self.given(_batch(_topic(_channel(7))))
+        with self.opened() as storage:
+            storage.write_row(1, _row(1))
+            storage.write(Batch(rows={1: [_row(1), _row(2)]}, copies={(1, 7): {1: GONE}}))
+            assert (storage.count(1), _ready(storage, 7)) == ((0, {7: 1}), [2])
+
+    # What is not there
+
+    def test_a_batch_may_tell_of_what_is_gone_in_it(self) -> None:
+        """Topics and channels that are gone in the same batch are left out, with all of theirs."""
+        batch = _batch(
+            _topic(_channel(7), _channel(8)),
+            _topic(_channel(9), number=2),
+            rows={1: [_row(1)], 2: [_row(2)]},
+            copies={(1, 7): {1: (1, 5)}, (2, 9): {2: (1, 5)}},
+            gone_channels={7: 1},
+            gone_topics={2: None},
+            unheld={1, 2},
+            emptied=[(2, 0, 9)],
         )
         for _ in range(2):
-            with self.opened() as (_, topics):
-                assert _counts(topics[1]) == (0, {7: 5, 8: 5})
-                assert (topics[1].handed, topics[1].last) == (6, 6)
+            self.given(batch)
+            assert ({1}, {8}) == self.numbers()
+            with self.opened() as storage:
+                _tidied(storage)
+                assert storage.count(1) == (0, {8: 1})
+                assert storage.highest() == (2, 9, 1)
 
-    def test_the_highest_id_stays_when_its_message_has_gone(self) -> None:
-        """`last` never falls, so that no id is given twice."""
-        self.given(
-            Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(8)])]),
-            Batch(topics=[_topic(_channel(7), handed=8, last=8)], copies=[(1, 7, {8: GONE})]),
-        )
-        with self.opened() as (_, topics):
-            assert (topics[1].handed, topics[1].last) == (8, 8)
+    def test_there_is_no_place_for_messages_of_no_topic(self) -> None:
+        """Nothing is written then; nor is anything read, or counted."""
+        writes: list[Callable[[Storage], object]] = [
+            lambda storage: storage.write_row(5, _row(1)),
+            lambda storage: storage.write_rows(5, [_row(1), _row(2)]),
+            lambda storage: storage.write(_batch(_topic(), rows={5: [_row(1)]})),
+            lambda storage: storage.write(
+                Batch(channels=_batch(_topic(_channel(7), number=5)).channels)
+            ),
+        ]
+        with self.opened() as storage:
+            for write in writes:
+                _refused(partial(write, storage))
+            assert storage.read(5, 7, 0, HIGHEST, -1) == storage.read_apart(5, 7, 0, HIGHEST) == []
+            assert storage.count(5) == (0, {})
+        assert self.loaded() == ({}, {})
+
+    def test_what_became_of_messages_that_are_gone_is_nothing(self) -> None:
+        """Attempts and copies of no message, no channel or no topic leave nothing."""
+
+        def write(storage: Storage) -> None:
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: [_row(1)]}))
+            storage.write(Batch(copies={(1, 7): {1: GONE, 2: GONE, 3: (1, 9)}, (1, 6): {1: GONE}}))
+            storage.write(Batch(copies={(4, 6): {1: GONE}}, gone_channels={5: 4}, unheld={4}))
+            for number, channel in ((1, 7), (1, 6), (4, 7)):
+                storage.write_attempts(number, channel, [(1, 5), (2, 1)])
+                storage.write_attempts(number, channel, [(3, 1)])
+            storage.write_rows(1, [_row(2), _row(3)])
+
+        for storage in self.after(write):
+            assert storage.count(1) == (0, {7: 2, 8: 3})
+            assert _ready(storage, 7) == [2, 3]
+            assert [one[5] for one in storage.read(1, 8, 0, HIGHEST, -1)] == [0, 0, 0]
+
+    # Backup
+
+    def test_a_backup_is_another_storage(self) -> None:
+        """It has what was written until then, and neither knows what the other writes later."""
+        batch = _batch(_topic(_channel(7)), rows={1: [_row(1), _row(2, due=5)]}, highest=9)
+        with TemporaryDirectory() as directory, self.opened() as storage:
+            path = str(Path(directory, "copy"))
+            storage.write(batch)
+            storage.write_row(1, _row(3))
+            storage.backup(path)
+            storage.write_row(1, _row(4))
+            copy = self.restored(path)
+            try:
+                topics, channels = copy.load()
+                assert topics == [*batch.topics.values()]
+                assert channels == [*batch.channels.values()]
+                assert copy.highest() == (1, 7, 9)
+                assert (_ready(copy, 7), _apart(copy, 7)) == ([1, 3], [2])
+                copy.write_row(1, _row(5))
+                assert _ready(copy, 7) == [1, 3, 5]
+            finally:
+                copy.close()
+            assert _ready(storage, 7) == [1, 3, 4]
+
+    def test_a_backup_replaces_nothing(self) -> None:
+        """Where there is something already it is refused, and that stays as it is."""
+        with TemporaryDirectory() as directory, self.opened() as storage:
+            path = str(Path(directory, "copy"))
+            storage.write(_batch(_topic(_channel(7)), rows={1: [_row(1)]}))
+            storage.backup(path)
+            storage.write_row(1, _row(2))
+            _refused(partial(storage.backup, path))
+            assert _ready(storage, 7) == [1, 2]
+            copy = self.restored(path)
+            try:
+                copy.load()
+                assert _ready(copy, 7) == [1]
+            finally:
+                copy.close()
 
     # What is deleted
 
@@ -640,35 +929,34 @@ class StorageContract:
         rows = [_row(n) for n in range(1, MANY + 1)]
         kept: dict[int, Copy] = {n: GONE for n in range(1, MANY + 1) if n % 3}
         count = MANY - len(kept)
-        both = _topic(_channel(7, held=MANY), _channel(8, held=count), handed=MANY, last=MANY)
-        one = _topic(_channel(8, held=count), handed=MANY, last=MANY)
+        both = _topic(_channel(7), _channel(8), handed=MANY)
+        one = _topic(_channel(8), handed=MANY)
         self.given(
-            Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, rows)]),
-            Batch(topics=[both], copies=[(1, 8, kept)]),
-            Batch(topics=[one], gone_channels=[(1, 7)], unheld={1}),
+            _batch(_topic(_channel(7), _channel(8)), rows={1: rows}),
+            _batch(both, copies={(1, 8): kept}),
+            _batch(one, gone_channels={7: 1}, unheld={1}),
         )
-        with self.opened() as (_, topics):
-            assert (0, {8: count}) == _counts(topics[1])
+        with self.opened() as storage:
+            assert (0, {8: count}) == storage.count(1)
         assert [n for n in range(1, MANY + 1) if n not in kept] == self.left()
 
     def test_what_was_meant_for_a_deleted_channel_is_forgotten(self) -> None:
         """Also if its id is above all that the topic has handed on."""
         self.given(
-            Batch(topics=[_topic(_channel(7), _channel(8))], rows=[(1, [_row(1, only=7)])]),
-            Batch(topics=[_topic(_channel(8))], gone_channels=[(1, 7)], unheld={1}),
+            _batch(_topic(_channel(7), _channel(8)), rows={1: [_row(1, only=7)]}),
+            _batch(_topic(_channel(8)), gone_channels={7: 1}, unheld={1}),
         )
         assert self.left(only=7) == []
 
     def test_a_channel_can_be_made_again_in_the_batch_that_deletes_it(self) -> None:
         """It has its old name, a new number, and none of the old messages."""
-        again = StoredChannel(number=9, name="channel7", since=1)
-        topic = _topic(again, handed=1, last=1)
+        topic = _topic(attrs.evolve(_channel(9, since=1), name="channel7"))
         self.given(
-            Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1)])]),
-            Batch(topics=[topic], gone_channels=[(1, 7)], rows=[(1, [_row(2)])], unheld={1}),
+            _batch(_topic(_channel(7)), rows={1: [_row(1)]}),
+            _batch(topic, gone_channels={7: 1}, rows={1: [_row(2)]}, unheld={1}),
         )
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (0, {9: 1})
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {9: 1})
             assert _ready(storage, 9, after=1) == [2]
         assert self.left() == [2]
 
@@ -677,96 +965,96 @@ class StorageContract:
         rows = [_row(n) for n in range(1, MANY + 1)]
         topics = [_topic(_channel(7)), _topic(_channel(8), number=2)]
         self.given(
-            Batch(topics=topics, rows=[(1, rows), (2, [_row(MANY + 1)])]), Batch(gone_topics=[1])
+            _batch(*topics, rows={1: rows, 2: [_row(MANY + 1)]}), Batch(gone_topics={1: None})
         )
-        with self.opened() as (storage, found):
-            assert {2} == set(found)
+        assert {2} == set(self.loaded()[0])
+        with self.opened() as storage:
             _tidied(storage)
-        with self.opened() as (storage, found):
-            assert {2} == set(found)
+        assert ({2}, {8}) == self.numbers()
+        with self.opened() as storage:
             assert _ready(storage, 8, 2) == [MANY + 1]
 
     def test_a_topic_can_be_made_again_in_the_batch_that_deletes_it(self) -> None:
         """It has its old name, a new number, and none of the old messages."""
-        again = StoredTopic(number=2, name="topic1", channels=[_channel(8)])
+        again = _topic(_channel(8), number=2)
+        again[0].name = "topic1"
         self.given(
-            Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1)])]),
-            Batch(topics=[again], gone_topics=[1], rows=[(2, [_row(2)])]),
+            _batch(_topic(_channel(7)), rows={1: [_row(1)]}),
+            _batch(again, gone_topics={1: None}, rows={2: [_row(2)]}),
         )
         for _ in range(2):
-            with self.opened() as (storage, topics):
-                assert {2} == set(topics)
+            assert {2} == set(self.loaded()[0])
+            with self.opened() as storage:
                 assert _ready(storage, 8, 2) == [2]
                 _tidied(storage)
 
     # Writing
 
     def test_a_batch_that_is_written_twice_is_written_once(self) -> None:
-        """Whatever it holds: accounts, rows, copies, what is deleted."""
+        """Whatever it holds: topics, rows, copies, what is deleted."""
         batches = [
-            Batch(
-                topics=[
-                    _topic(_channel(7), _channel(8)),
-                    _topic(_channel(9), number=2),
-                ],
-                rows=[(1, [_row(1), _row(2), _row(3, due=4)]), (2, [_row(4)])],
+            _batch(
+                _topic(_channel(7), _channel(8)),
+                _topic(_channel(9), number=2),
+                rows={1: [_row(1), _row(2), _row(3, due=4)], 2: [_row(4)]},
             ),
-            Batch(
-                topics=[_topic(_channel(7, held=1), _channel(8, held=2), handed=3, last=3)],
-                copies=[(1, 7, {1: GONE, 2: (2, 8), 3: GONE}), (1, 8, {3: GONE})],
+            _batch(
+                _topic(_channel(7), _channel(8), handed=3),
+                copies={(1, 7): {1: GONE, 2: (2, 8), 3: GONE}, (1, 8): {3: GONE}},
             ),
-            Batch(
-                topics=[_topic(_channel(8, held=2), handed=3, last=3)],
-                gone_channels=[(1, 7)],
-                gone_topics=[2],
+            _batch(
+                _topic(_channel(8), handed=3),
+                gone_channels={7: 1},
+                gone_topics={2: None},
                 unheld={1},
             ),
         ]
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             for batch in batches:
                 storage.write(batch)
                 storage.write(batch)
             _tidied(storage)
             storage.write(batches[-1])
             _tidied(storage)
-        with self.opened() as (storage, topics):
-            assert {1} == set(topics)
-            assert _counts(topics[1]) == (0, {8: 2})
+        assert ({1}, {8}) == self.numbers()
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {8: 2})
             assert (_ready(storage, 8), _apart(storage, 8)) == ([1, 2], [])
         assert self.left() == [1, 2]
 
     def test_a_batch_that_is_interrupted_has_changed_nothing(self) -> None:
         """What is thrown into the middle of a write leaves all as it was; it can be made again."""
-        old = _topic(_channel(7, held=2), _channel(8, held=2), handed=2, last=2)
-        new = _topic(_channel(8, held=1), _channel(9, since=2), handed=2, last=2, paused=True)
+        old = _topic(_channel(7), _channel(8), handed=2)
+        new = _topic(_channel(8), _channel(9, since=2), handed=2, paused=True)
 
         def batch() -> Batch:
-            return Batch(
-                topics=[new, _topic(number=2)],
-                gone_channels=[(1, 7)],
-                rows=[(2, [_row(5)]), (1, [_row(3)])],
-                copies=[(1, 8, {1: GONE})],
+            return _batch(
+                new,
+                _topic(number=2),
+                gone_channels={7: 1},
+                rows={2: [_row(5)], 1: [_row(3)]},
+                copies={(1, 8): {1: GONE}},
                 unheld={1},
             )
 
         def write(storage: Storage) -> None:
             first, second = batch(), batch()
-            first.rows.append((1, _Interrupting()))
-            second.copies.append((1, 8, _InterruptingCopies()))
+            first.rows[1] = _Interrupting()
+            second.copies[1, 9] = _InterruptingCopies({3: GONE})
             _interrupt(lambda: storage.write(first))
             _interrupt(lambda: storage.write(second))
 
-        self.given(Batch(topics=[old], rows=[(1, [_row(1), _row(2)])]))
+        self.given(_batch(old, rows={1: [_row(1), _row(2)]}))
         for storage in self.after(write):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([1, 2], [1, 2])
             assert storage.highest()[:2] == (1, 8)
-        with self.opened() as (storage, topics):
-            topics[1].channels.sort(key=lambda channel: channel.number)
-            assert topics == {1: old}
+        first = _batch(old)
+        assert self.loaded() == (first.topics, first.channels)
+        with self.opened() as storage:
             write(storage)
             storage.write(batch())
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (1, {8: 1, 9: 0})
+        with self.opened() as storage:
+            assert storage.count(1) == (1, {8: 1, 9: 0})
             assert _ids(storage.read(1, 8, 0, 2, -1)) == [2]
             assert (_ready(storage, None, 1, 2), _ready(storage, None, 2)) == ([3], [5])
 
@@ -774,7 +1062,7 @@ class StorageContract:
         """Several rows are written all or none."""
 
         def write(storage: Storage) -> None:
-            storage.write(Batch(topics=[_topic(_channel(7))]))
+            storage.write(_batch(_topic(_channel(7))))
             storage.write_row(1, _row(1))
             _interrupt(lambda: storage.write_rows(1, _Interrupting([_row(2), _row(3)])))
             storage.write_row(1, _row(4))
@@ -784,22 +1072,21 @@ class StorageContract:
 
     def test_an_empty_batch_changes_nothing(self) -> None:
         """It can be written at any time."""
-        self.given(Batch(), Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1)])]), Batch())
-        with self.opened() as (storage, topics):
-            assert _counts(topics[1]) == (0, {7: 1})
+        self.given(Batch(), _batch(_topic(_channel(7)), rows={1: [_row(1)]}), Batch())
+        with self.opened() as storage:
+            assert storage.count(1) == (0, {7: 1})
             assert _ready(storage, 7) == [1]
 
     def test_what_was_written_survives_who_wrote_it(self) -> None:
         """A storage that was left without being closed has lost nothing."""
         storage = self.make()
-        assert storage.load() == []
-        storage.write(Batch(topics=[_topic(_channel(7))], rows=[(1, [_row(1), _row(2)])]))
+        assert storage.load() == ([], [])
+        storage.write(_batch(_topic(_channel(7)), rows={1: [_row(1), _row(2)]}))
         storage.write_row(1, _row(3))
         storage.write_attempts(1, 7, [(1, 4)])
-        storage.write(Batch(copies=[(1, 7, {2: GONE})]))
+        storage.write(Batch(copies={(1, 7): {2: GONE}}))
         storage.abandon()
-        with self.opened() as (storage, topics):
-            assert {1} == set(topics)
+        with self.opened() as storage:
             assert [(one[0], one[5]) for one in storage.read(1, 7, 0, HIGHEST, -1)] == [
                 (1, 4),
                 (3, 0),
@@ -807,15 +1094,15 @@ class StorageContract:
 
     def test_upkeep_changes_nothing_that_can_be_read(self) -> None:
         """Also when it comes between the writes, and more often than needed."""
-        with self.opened() as (storage, _):
-            storage.write(Batch(topics=[_topic(_channel(7), _channel(8))]))
+        with self.opened() as storage:
+            storage.write(_batch(_topic(_channel(7), _channel(8))))
             for identity in range(1, 200):
                 storage.write_row(1, _row(identity, b"x" * 1000))
-                storage.write(Batch(copies=[(1, 7, {identity: GONE})]))
+                storage.write(Batch(copies={(1, 7): {identity: GONE}}))
                 storage.copy_log()
                 storage.tidy()
             assert ([], list(range(1, 200))) == (_ready(storage, 7), _ready(storage, 8))
-        with self.opened() as (storage, _):
+        with self.opened() as storage:
             assert ([], list(range(1, 200))) == (_ready(storage, 7), _ready(storage, 8))
 
 
@@ -826,3 +1113,12 @@ def _interrupt(call: Callable[[], object]) -> None:
     except Exception:
         return
     raise AssertionError("a write was interrupted and did not say so")
+
+
+def _refused(call: Callable[[], object]) -> None:
+    """Make a call that the storage refuses."""
+    try:
+        call()
+    except StoreError:
+        return
+    raise AssertionError("what cannot be done was not refused")

@@ -8,6 +8,7 @@ Next: worker/middleware.py
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -16,6 +17,7 @@ from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.consumer import Consumer
 from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFlight
+from nsqlite.lock import ensure
 from nsqlite.message import Message
 from nsqlite.options import SECOND, nanoseconds
 from nsqlite.topic import Topic
@@ -107,6 +109,21 @@ def _redrive_each(
     pause: int,
 ) -> int:
     """Put back what is ready, with so many nanoseconds between two; return how many they were."""
+    looked_at: list[Message[Any]] = []
+    try:
+        return _send_each_home(consumer, home, where, pause, looked_at)
+    finally:  # what stays was never delivered to anybody
+        ensure(partial(consumer._monitor.call, consumer._return, looked_at))
+
+
+def _send_each_home(
+    consumer: Consumer[Any],
+    home: Broker | Topic[Any],
+    where: Callable[[DeadLetter], bool],
+    pause: int,
+    looked_at: list[Message[Any]],
+) -> int:
+    """See `_redrive_each`; adds what it has looked at to a list."""
     count = 0
     rest = 0
     for _ in range(consumer.channel.depth):
@@ -117,6 +134,7 @@ def _redrive_each(
             message = consumer.get(timeout=0)
         except Empty:
             break
+        looked_at.append(message)
         letter = message.body
         if not isinstance(letter, DeadLetter):
             kind = type(letter).__name__

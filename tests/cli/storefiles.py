@@ -9,7 +9,7 @@ from typing import Any
 import nsqlite
 from nsqlite.cli.export import lines
 from nsqlite.cli.lines import Line
-from nsqlite.cli.snapshot import Snapshot
+from nsqlite.cli.pages import Pages
 
 
 def fill(path: Path) -> None:
@@ -46,8 +46,8 @@ def fill(path: Path) -> None:
 
 def told_of(path: Path) -> list[Line]:
     """Return the lines of a file's export."""
-    with Snapshot(str(path)) as snapshot:
-        return list(lines(snapshot))
+    with Pages(str(path)) as pages:
+        return list(lines(pages))
 
 
 def counts(path: Path) -> dict[str, Any]:

@@ -45,6 +45,18 @@ def test_export_and_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert Path(out).read_text("ascii") == capsys.readouterr().out
 
 
+def test_backup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`backup` copies a file and says how large the copy is; it replaces nothing."""
+    path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
+    fill(path)
+    assert 0 == main(["backup", str(path), str(copy)])
+    assert (f"{copy.stat().st_size} bytes\n", "") == capsys.readouterr()
+    assert told_of(path) == told_of(copy)
+    text = f"store {copy}: {copy} is there already: remove it, or name another file"
+    expected = f"python -m nsqlite backup: {text}"
+    assert expected == failed("backup", str(path), str(copy), capsys=capsys)
+
+
 def test_failures_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What a command cannot do is one line on stderr that names the command, and status 1."""
     path = tmp_path / "jobs.db"
@@ -58,7 +70,7 @@ def test_failures_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     fill(path)
     change(path, "PRAGMA user_version = 99")
     for name in ("inspect", "export", "import"):
-        text = "a later nsqlite wrote it (version 99; this one knows 1)"
+        text = "a later nsqlite wrote it (version 99; this one knows 2)"
         assert f"{prefix} {name}: store {path}: {text}" == failed(
             name, str(path), *(["-i", str(source)] if name == "import" else []), capsys=capsys
         )
@@ -113,7 +125,7 @@ def test_semantics(capsys: pytest.CaptureFixture[str]) -> None:
     assert (document, "") == capsys.readouterr()
 
 
-@pytest.mark.parametrize("name", ["inspect", "export", "import"])
+@pytest.mark.parametrize("name", ["inspect", "export", "import", "backup"])
 def test_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command has a help of its own."""
     with pytest.raises(SystemExit) as ending:

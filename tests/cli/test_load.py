@@ -1,9 +1,12 @@
 """`import`: what comes back as it was, and what is refused without a trace."""
 
+import contextlib
 import io
 import itertools
 import os
+import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -377,37 +380,33 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     assert before == told_of(old)
 
 
-def test_what_cannot_be_taken_back_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be removed and nothing written, what is left is told."""
-    unlink = Path.unlink
-
-    def refuse(self: Path, *, missing_ok: bool = False) -> None:
-        if self == path:
-            raise PermissionError(13, "it is open")
-        unlink(self, missing_ok=missing_ok)
-
+def test_only_the_right_input_is_taken_over(tmp_path: Path) -> None:
+    """What is taken over changes nothing that others have in the file, and keeps its numbers."""
     path = tmp_path / "jobs.db"
-    lines = [HEADER, TOPIC, *(message(number) for number in range(1, BATCH + 5)), {}]
-    monkeypatch.setattr(Path, "unlink", refuse)
-    text = refusal_of_open_file(path, lines)
-    assert f"line {BATCH + 7}: kind is missing" == text
-    assert 2 == len(told_of(path))
-    trigger = (
-        "CREATE TRIGGER stuck BEFORE UPDATE OF gone ON topic BEGIN SELECT RAISE(FAIL, 'no'); END"
-    )
-    change(path, trigger)
-    assert (
-        f"line {BATCH + 7}: kind is missing; and what was imported so far could not be taken back"
-        f" (store {path}: it cannot be used (no)): delete its topics"
-    ) == refusal_of_open_file(path, lines)
+    fill(path)
+    change(path, "CREATE TABLE mine (x)", "INSERT INTO mine VALUES (7)")
+    change(path, "UPDATE topic SET name = 'old' WHERE name = 'orders'")
+    inode = path.stat().st_ino
+    source = write(tmp_path / "in", HEADER, TOPIC, BILLING, message(1, "billing"), END)
+    load(str(path), str(source), wanted=False)
+    assert inode == path.stat().st_ino
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert [(7,)] == connection.execute("SELECT x FROM mine").fetchall()
+        for table in ("topic", "channel"):
+            [numbers] = connection.execute(f"SELECT max({table}) FROM highest")  # noqa: S608 - ours
+            assert numbers == connection.execute(f"SELECT max(number) FROM {table}").fetchone()  # noqa: S608 - ours
 
 
-def refusal_of_open_file(path: Path, lines: list[dict[str, Any]]) -> str:
-    """Return why lines are refused, where no file can be removed."""
-    source = write(path.with_name("in"), *lines)
-    with pytest.raises(CommandFailed) as caught:
-        load(str(path), str(source), wanted=None)
-    return str(caught.value)
+def test_a_file_behind_a_symlink_is_locked(tmp_path: Path) -> None:
+    """A symlink leads to the file itself: one in use is refused, another one added to."""
+    path, link = tmp_path / "jobs.db", tmp_path / "link.db"
+    link.symlink_to(path.name)
+    source = write(tmp_path / "in", HEADER, TOPIC, message(1), END)
+    with nsqlite.Broker(store=nsqlite.SQLite(path)), pytest.raises(StoreInUse):
+        load(str(link), str(source), wanted=False)
+    load(str(link), str(source), wanted=False)
+    assert {"orders": (1, False)} == counts(path)
+    assert link.is_symlink()
 
 
 def test_an_interrupt_takes_all_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +434,7 @@ def test_an_interrupt_takes_all_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     """A directory that is not there is told."""
     source = write(tmp_path / "in", HEADER, END)
-    with pytest.raises(StoreError, match="cannot write beside it: No such file or directory"):
+    with pytest.raises(StoreError, match="cannot write beside it: its directory is not there"):
         load(str(tmp_path / "none" / "jobs.db"), str(source), wanted=None)
 
 
@@ -453,4 +452,143 @@ def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
     long = str(tmp_path / ("a" * 300))
     with pytest.raises(StoreError) as caught:
         load(long, str(source), wanted=False)
-    assert f"store {long}: cannot write beside it: File name too long" == str(caught.value)
+    reason = "the name is too long, with what is appended to it: shorten it"
+    assert f"store {long}: cannot write beside it: {reason}" == str(caught.value)
+
+
+COMMAND = (sys.executable, "-W", "error", "-m", "nsqlite", "import")
+
+STOPPING = """
+import sqlite3, sys
+from nsqlite.__main__ import main
+
+connect = sqlite3.connect
+point, count, *arguments = sys.argv[1:]
+left = int(count)
+
+def reach(what):
+    global left
+    if what.startswith(point):
+        left -= 1
+        if not left:
+            print("there", flush=True)
+            sys.stdin.read()
+
+def traced(*arguments, **options):
+    connection = connect(*arguments, **options)
+    connection.set_trace_callback(reach)
+    return connection
+
+sqlite3.connect = traced
+sys.addaudithook(lambda event, _details: reach(event))
+sys.exit(main(arguments))
+"""
+"""Runs a command and, where it has come to a statement of SQL or a call of the system, waits."""
+
+
+def killed_at(point: str, count: int, path: Path, source: Path) -> bool:
+    """Kill an import where it comes to something for so manieth a time; return whether it did."""
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", STOPPING, point, str(count), "import", str(path), "-i", str(source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        is_there = process.stdout.readline() == "there\n"
+        process.kill()
+    return is_there
+
+
+def many(topic: str = "orders") -> list[dict[str, Any]]:
+    """Return lines of more than two batches."""
+    told = {"kind": "topic", "name": topic}
+    messages = [message(number, topic=topic) for number in range(1, 2 * BATCH + 10)]
+    return [HEADER, told, *messages, END]
+
+
+@pytest.mark.parametrize(
+    ("point", "count"),
+    [
+        ("COMMIT", 1),
+        ("COMMIT", 2),
+        ("COMMIT", 3),
+        ("PRAGMA journal_mode = DELETE", 1),
+        ("os.link", 1),
+        ("os.remove", 7),
+    ],
+)
+def test_a_kill_leaves_no_new_file_or_all_of_it(tmp_path: Path, point: str, count: int) -> None:
+    """An import into a new file that is killed leaves none, or a whole one; and can be repeated."""
+    path = tmp_path / "jobs.db"
+    source = write(tmp_path / "in", *many())
+    assert killed_at(point, count, path, source)
+    if path.exists():
+        assert "os.remove" == point
+    else:
+        assert {"in", "jobs.db-partial"} <= {one.name for one in tmp_path.iterdir()}
+        load(str(path), str(source), wanted=False)
+        assert {"in", "jobs.db"} == {one.name for one in tmp_path.iterdir()}
+    assert {"orders": (2 * BATCH + 9, False)} == counts(path)
+
+
+@pytest.mark.parametrize(
+    ("point", "count"),
+    [
+        ("COMMIT", 3),
+        ("ATTACH", 1),
+        ("INSERT INTO main.", 1),
+        ("INSERT INTO main.", 3),
+        ("UPDATE main.highest", 1),
+    ],
+)
+def test_a_kill_leaves_a_file_as_it_was(tmp_path: Path, point: str, count: int) -> None:
+    """An import that is killed before the last commit has changed nothing; and can be repeated."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    before = told_of(path)
+    source = write(tmp_path / "in", *many("new"))
+    assert killed_at(point, count, path, source)
+    assert before == told_of(path)
+    assert Loaded(1, 0, 2 * BATCH + 9) == load(str(path), str(source), wanted=False)
+    assert {"in", "jobs.db"} == {one.name for one in tmp_path.iterdir()}
+    assert (2 * BATCH + 9, False) == counts(path)["new"]
+
+
+def test_a_kill_after_the_commit_leaves_all(tmp_path: Path) -> None:
+    """An import that is killed as it puts things away has added all."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    source = write(tmp_path / "in", *many("new"))
+    assert killed_at("os.remove", 7, path, source)
+    assert (2 * BATCH + 9, False) == counts(path)["new"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)],
+)
+def test_a_signal_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, status: int, *, is_new: bool
+) -> None:
+    """A signal in the middle of the input leaves all as it was, and nothing beside it."""
+    path = tmp_path / "jobs.db"
+    if not is_new:
+        fill(path)
+    before = None if is_new else told_of(path)
+    lines = write(tmp_path / "in", *many("new")[:-1]).read_bytes()
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        [*COMMAND, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(lines)  # more than a pipe takes, so it has read much of it
+        process.stdin.flush()
+        assert (tmp_path / "jobs.db-partial").exists()
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert b"" == process.stderr.read()
+    assert status == process.returncode
+    assert [] == [one for one in tmp_path.iterdir() if one.name not in ("in", "jobs.db")]
+    assert path.exists() is not is_new
+    assert is_new or before == told_of(path)

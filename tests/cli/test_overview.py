@@ -9,6 +9,7 @@ from storefiles import change, fill
 
 import nsqlite
 from nsqlite.cli.overview import inspect, overview
+from nsqlite.store.schema import VERSION
 
 QUEUE = {"paused", "depth", "deferred_count", "oldest_age"}
 
@@ -20,7 +21,7 @@ def test_json_has_these_keys(tmp_path: Path) -> None:
     [text] = inspect(str(path), as_json=True)
     found = json.loads(text)
     assert {"file", "version", "bytes", "log_bytes", "topics"} == set(found)
-    assert (str(path), 1, path.stat().st_size, 0) == tuple(found.values())[:4]
+    assert (str(path), VERSION, path.stat().st_size, 0) == tuple(found.values())[:4]
     assert ["empty", "held", "orders", "paused"] == [t["topic_name"] for t in found["topics"]]
     for topic in found["topics"]:
         assert {"topic_name", "codecs", "channels", *QUEUE} == set(topic)

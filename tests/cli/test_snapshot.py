@@ -1,5 +1,6 @@
 """Looking at a file without a trace, while others use it or nobody does."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from storefiles import change, counts, fill, told_of
 
 import nsqlite
 from nsqlite import StoreDamaged, StoreError, StoreForeign
-from nsqlite.cli.lines import Held, MessageLine
+from nsqlite.cli.lines import MessageLine
 from nsqlite.cli.snapshot import Snapshot
 from nsqlite.clock import SYSTEM
+from nsqlite.store.schema import OWN
+
+VERSION_1 = Path(__file__).parents[1] / "store" / "version_1.db"
 
 OWNER = """
 import sys, nsqlite
@@ -31,10 +35,10 @@ def seen(path: Path) -> dict[str, object]:
     now = SYSTEM.time_ns()
     with Snapshot(str(path)) as snapshot:
         for topic in snapshot.topics:
-            found[topic.name] = (topic.held, topic.paused)
+            found[topic.stored.name] = (topic.stored.held, topic.stored.paused)
             for channel in topic.channels:
                 deferred = snapshot.count_deferred(topic, channel, now)
-                found[f"{topic.name}:{channel.name}"] = (
+                found[f"{topic.stored.name}:{channel.name}"] = (
                     channel.held - deferred,
                     deferred,
                     channel.paused,
@@ -42,19 +46,9 @@ def seen(path: Path) -> dict[str, object]:
     return found
 
 
-def put_by_force(path: Path, body: bytes) -> None:
-    """Make a file whose last messages came after the last account, as after a crash."""
-    with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
-        broker.topic("orders").channel("billing")
-        broker.topic("orders").channel("audit")
-        broker.topic("orders").put(body)
-        broker.topic("held").put(body)
-    change(
-        path,
-        "UPDATE topic SET last = 0, held = 0",
-        "UPDATE channel SET held = 0",
-        "INSERT INTO message_1 SELECT id + 1, timestamp, NULL, 1, NULL, data FROM message_1",
-    )
+def as_after_a_kill(path: Path) -> None:
+    """Change a file so that it says of nothing how much there is, as after a crash."""
+    change(path, "UPDATE topic SET counted = 0, held = 99", "UPDATE channel SET held = 99")
 
 
 def test_it_counts_what_a_broker_finds(tmp_path: Path) -> None:
@@ -68,18 +62,53 @@ def test_it_counts_what_a_broker_finds(tmp_path: Path) -> None:
     assert {"empty", "held", "orders", "paused"} == {name for name in before if ":" not in name}
 
 
-def test_it_counts_what_came_after_the_last_account(tmp_path: Path) -> None:
-    """What the owner put and has not accounted for is counted, also what is for one channel."""
+def test_it_counts_what_was_not_counted(tmp_path: Path) -> None:
+    """What the owner has not counted is counted, also what is for one channel alone."""
     path = tmp_path / "jobs.db"
-    put_by_force(path, b"tea")
-    expected = {
-        "orders": (0, False),
-        "orders:billing": (2, 0, False),
-        "orders:audit": (1, 0, False),
-        "held": (1, False),
-    }
+    fill(path)
+    expected = seen(path)
+    as_after_a_kill(path)
     assert expected == seen(path)
     assert expected == counts(path)
+
+
+def test_it_believes_the_file_that_was_counted(tmp_path: Path) -> None:
+    """What the file itself tells is not counted again, since that takes long."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    change(path, "UPDATE topic SET held = 99")
+    assert (99, False) == seen(path)["orders"]
+
+
+def test_topics_that_share_a_partition_are_told_apart(tmp_path: Path) -> None:
+    """Of messages that lie among those of others each topic has its own."""
+    path = tmp_path / "jobs.db"
+    with nsqlite.Broker(store=nsqlite.SQLite(path, codec="json")) as broker:
+        for number in range(OWN + 3):
+            topic = broker.topic(f"topic{number:02}")
+            consumer = nsqlite.Consumer(topic.channel("c"))
+            topic.put_many([{"n": i} if number == OWN else b"tea" for i in range(number)])
+            topic.put(b"later", delay=1000 + number)
+            if number:
+                consumer.get(timeout=0).req(delay=500)
+            consumer.close()
+    now = SYSTEM.time_ns()
+    with Snapshot(str(path)) as snapshot:
+        partitions = [topic.known.partition for topic in snapshot.topics]
+        assert [*range(1, OWN + 1), 0, 0, 0] == partitions
+        for number, one in enumerate(snapshot.topics):
+            [channel] = one.channels
+            assert number + 1 == channel.held
+            assert 1 + bool(number) == snapshot.count_deferred(one, channel, now)
+            assert (["json"] if number == OWN else []) == snapshot.codecs(one)
+        oldest = [snapshot.find_oldest(topic, topic.channels[0]) for topic in snapshot.topics]
+        lasts = [snapshot.last(topic) for topic in snapshot.topics]
+    assert None not in oldest
+    assert sorted(set(oldest)) == oldest  # type: ignore[type-var]  # none is None
+    assert sorted(set(lasts)) == lasts
+    before = seen(path)
+    as_after_a_kill(path)
+    assert before == seen(path)
 
 
 def test_it_leaves_no_trace(tmp_path: Path) -> None:
@@ -129,9 +158,9 @@ def test_it_sees_one_moment_while_the_owner_writes(tmp_path: Path) -> None:
             nsqlite.Consumer(billing).get(timeout=0).fin()
             billing.empty()
             [topic] = snapshot.topics
-            [message] = snapshot.messages(topic)
-            assert (first, b"tea") == (f"{message.id:016x}", message.data)
-            assert message.timestamp == snapshot.find_oldest(topic, topic.channels[0])
+            assert ["billing"] == [channel.name for channel in topic.channels]
+            assert int(first, 16) == snapshot.last(topic)
+            assert snapshot.find_oldest(topic, topic.channels[0]) is not None
         assert {"orders", "orders:billing", "later"} == set(seen(path))
     assert (0, 0, False) == seen(path)["orders:billing"]
 
@@ -156,42 +185,6 @@ def test_it_needs_no_lock_of_another_process(tmp_path: Path) -> None:
     assert (3, 0, False) == seen(path)["orders:billing"]
 
 
-def test_messages_name_who_holds_them(tmp_path: Path) -> None:
-    """A message has the channels that still hold it, with their attempts and dues."""
-    path = tmp_path / "jobs.db"
-    fill(path)
-    with Snapshot(str(path)) as snapshot:
-        topics = {topic.name: topic for topic in snapshot.topics}
-        orders = list(snapshot.messages(topics["orders"]))
-        assert [b"tea", b"jam", b"eggs", b"\xff\0", b'{"cake":1}', b"later"] == [
-            one.data for one in orders
-        ]
-        assert (Held("audit", 0, None),) == orders[0].channels
-        assert orders[1].channels is not None
-        assert ("billing", 1) == (orders[1].channels[1].name, orders[1].channels[1].attempts)
-        assert orders[1].channels[1].due is not None
-        assert [None, None, None, None, "json", None] == [one.codec for one in orders]
-        assert [None] * 6 == [one.due for one in orders]
-        held = list(snapshot.messages(topics["held"]))
-        assert [None, None] == [one.channels for one in held]
-        assert [False, True] == [one.due is not None for one in held]
-        paused = list(snapshot.messages(topics["paused"]))
-        assert [2, 0, 0, 1] == [len(one.channels or ()) for one in paused]
-        assert 1 == snapshot.count_deferred(topics["paused"], None, SYSTEM.time_ns())
-        assert ["json"] == snapshot.codecs(topics["orders"])
-        assert [] == snapshot.codecs(topics["empty"])
-
-
-def test_what_nobody_holds_is_left_out(tmp_path: Path) -> None:
-    """What lies in the file and is only to be forgotten is not told."""
-    path = tmp_path / "jobs.db"
-    fill(path)
-    change(path, "UPDATE channel SET since = (SELECT max(last) FROM topic), held = 0")
-    with Snapshot(str(path)) as snapshot:
-        topics = {topic.name: topic for topic in snapshot.topics}
-        assert [] == list(snapshot.messages(topics["orders"]))
-
-
 def test_the_oldest_is_found_from_both_ends(tmp_path: Path) -> None:
     """The oldest is that of the queue itself, whether it lies at the one end or the other."""
     path = tmp_path / "jobs.db"
@@ -205,9 +198,9 @@ def test_the_oldest_is_found_from_both_ends(tmp_path: Path) -> None:
             consumer = nsqlite.Consumer(channels[name])
             consumer.fin_many([one for one in consumer.get_many(9, timeout=0) if one.body != kept])
             consumer.close()
+    times = [line.timestamp for line in told_of(path) if isinstance(line, MessageLine)]
     with Snapshot(str(path)) as snapshot:
         [topic] = snapshot.topics
-        times = [message.timestamp for message in snapshot.messages(topic)]
         found = {one.name: snapshot.find_oldest(topic, one) for one in topic.channels}
         assert {"all": times[0], "first": times[0], "last": times[8], "none": None} == found
         topic.channels[-1].held = 1  # as a file could say that was changed by others
@@ -236,14 +229,25 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     path.unlink()
     fill(path)
     change(path, "PRAGMA user_version = 99")
-    assert "a later nsqlite wrote it (version 99; this one knows 1)" == told(StoreForeign)
-    change(path, "PRAGMA user_version = 0")
-    text = "an earlier nsqlite wrote it (version 0): open it once with a broker"
+    assert "a later nsqlite wrote it (version 99; this one knows 2)" == told(StoreForeign)
+    change(path, "PRAGMA user_version = 1")
+    text = "an earlier nsqlite wrote it (version 1): open it once with a broker"
     assert text == told(StoreForeign)
-    change(path, "PRAGMA user_version = 1", "DROP TABLE message_1")
-    assert "it cannot be used (no such table: message_1)" == told(StoreError)
+    change(path, "PRAGMA user_version = 2", "UPDATE topic SET counted = 0", "DROP TABLE messages_1")
+    assert "it cannot be used (no such table: messages_1)" == told(StoreError)
     path.write_bytes(path.read_bytes()[:512])
     assert told(StoreDamaged).startswith("it is damaged: restore it from a backup (")
+
+
+def test_a_file_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+    """A file of version 1 is to be opened by a broker; then it can be looked at."""
+    path = tmp_path / "jobs.db"
+    shutil.copy(VERSION_1, path)
+    with pytest.raises(StoreForeign) as caught:
+        Snapshot(str(path))
+    assert caught.value.problem.endswith("(version 1): open it once with a broker")
+    expected = counts(path)
+    assert expected == seen(path)
 
 
 def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
@@ -271,7 +275,9 @@ def test_a_path_that_cannot_be_looked_at_is_told(tmp_path: Path) -> None:
     [
         "UPDATE topic SET handed = 'x'",
         "UPDATE topic SET held = 'x'",
-        "UPDATE message_1 SET data = 'x'",
+        "UPDATE channel SET since = 'x'",
+        "UPDATE channel SET topic = 99",
+        "UPDATE messages_1 SET data = 'x'",
     ],
 )
 def test_a_value_of_the_wrong_type_is_damage(tmp_path: Path, statement: str) -> None:
@@ -283,3 +289,13 @@ def test_a_value_of_the_wrong_type_is_damage(tmp_path: Path, statement: str) -> 
         told_of(path)
     text = f"store {path}: it is damaged: restore it from a backup ("
     assert str(caught.value).startswith(text)
+
+
+def test_a_number_that_is_none_is_told(tmp_path: Path) -> None:
+    """A damaged number is told as what it is."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    change(path, "UPDATE topic SET handed = 'x'")
+    with pytest.raises(StoreDamaged) as caught:
+        Snapshot(str(path))
+    assert caught.value.problem.startswith("it is damaged: restore it from a backup")

@@ -94,6 +94,7 @@ class KeptModel:
         self.now = now
         self.topics: dict[str, Stream] = {}
         self.images: list[Image] = [{}]
+        self.moved = False  # something was moved that may not be written yet
 
     # The file
 
@@ -117,6 +118,7 @@ class KeptModel:
     def written(self) -> None:
         """Take note that all is written."""
         self.images = [self.image()]
+        self.moved = False
 
     def find(self, seen: dict[str, SeenTopic]) -> Image | None:
         """Return the image that was seen, if any was; None if the file holds anything else."""
@@ -146,6 +148,7 @@ class KeptModel:
         """Go on with what was in the file."""
         self.topics = deepcopy(image)
         self.images = [image]
+        self.moved = False
 
     # Puts
 
@@ -172,9 +175,10 @@ class KeptModel:
         copy.due = None
         copy.deadline = self.now + timeout
         copy.longest = self.now + MAX_MSG_TIMEOUT
-        if self.durable and self.interval and is_kept(stream.name) and is_kept(queue.name):
+        kept = is_kept(stream.name) and is_kept(queue.name)
+        if self.durable and (self.interval or self.moved) and kept:
             self.written()
-        elif self.durable and is_kept(stream.name) and is_kept(queue.name):
+        elif self.durable and kept:
             for image in self.images:
                 image[stream.name].channels[queue.name].copies[copy.id].attempts = copy.attempts
         self.passed()
@@ -194,20 +198,15 @@ class KeptModel:
 
     def move_to_topic(self, queue: Queue, copy: Copy, to: Stream, new: str) -> None:
         del queue.copies[copy.id]
-        if is_kept(to.name) and not self.interval:
-            self.written()  # with the rest as it was before the put, which is written along with it
-            self.put(to, [new], [copy.body], None)
-        else:
-            self.receive(to, [Copy(new, copy.body)])
-            self.passed()
+        self.receive(to, [Copy(new, copy.body)])
+        self.moved = self.moved or is_kept(to.name)
+        self.passed()
 
     def move_to_channel(self, queue: Queue, copy: Copy, to: Stream, place: Queue, new: str) -> None:
         del queue.copies[copy.id]
         place.copies[new] = Copy(new, copy.body, plain=False)
-        if is_kept(to.name) and is_kept(place.name) and not self.interval:
-            self.written()
-        else:
-            self.passed()
+        self.moved = self.moved or (is_kept(to.name) and is_kept(place.name))
+        self.passed()
 
     # Time
 

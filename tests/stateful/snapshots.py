@@ -95,7 +95,7 @@ def take_snapshot(path: Path, now: int, mem_queue_size: int = 7) -> dict[str, Se
     with nsqlite.Broker(clock=clock, store=store) as broker:
         topics = broker.topics
         assert [] == [name for name in topics if name.endswith("#ephemeral")]
-        seen = {name: _look_at(topic, now) for name, topic in topics.items()}
+        seen = {name: look_at(topic, now) for name, topic in topics.items()}
         broker._check()
         broker.flush()
         assert broker._persistence is not None
@@ -110,7 +110,8 @@ def take_snapshot(path: Path, now: int, mem_queue_size: int = 7) -> dict[str, Se
     return seen
 
 
-def _look_at(topic: nsqlite.Topic[Any], now: int) -> SeenTopic:
+def look_at(topic: nsqlite.Topic[Any], now: int) -> SeenTopic:
+    """Return what is in a topic that was just opened, which is used up by that."""
     names = list(topic.channels)
     assert [] == [name for name in names if name.endswith("#ephemeral")]
     seen = SeenTopic(topic.paused, topic.depth)
@@ -162,8 +163,9 @@ def rows_of(path: Path) -> dict[str, set[int]]:
     """Return the ids that are in a file's tables of messages, and of copies, without the empty."""
     with closing(sqlite3.connect(path)) as file:
         rows = {}
-        for number, name in file.execute("SELECT number, name FROM topic").fetchall():
-            ids = file.execute(f"SELECT id FROM message_{number}")  # noqa: S608 - a number
-            rows[name] = {identity for (identity,) in ids}
+        topics = file.execute("SELECT number, name, partition FROM topic").fetchall()
+        for number, name, partition in topics:
+            query = f"SELECT id FROM messages_{partition} WHERE topic = ?"  # noqa: S608 - a number
+            rows[name] = {identity for (identity,) in file.execute(query, (number,))}
         rows["copies"] = {identity for (identity,) in file.execute("SELECT id FROM copy")}
         return {name: identities for name, identities in rows.items() if identities}

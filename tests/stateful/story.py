@@ -113,22 +113,26 @@ class Story:
             if act.what in ("flush", "close") and act.end < NEVER and not torn
         ]
         self.by_what: Final[dict[str, list[Act]]] = defaultdict(list)
+        self.by_place: Final[dict[tuple[str, str, str], list[Act]]] = defaultdict(list)
         for act in self.acts:
             self.by_what[act.what].append(act)
+            self.by_place[act.what, act.topic, act.channel].append(act)
         self.start: Final = Act(-1, "put", "", "", [], None, "", 0, end=-1, ended=0)
         self.wrong: list[str] = []
 
     def find(self, what: str, topic: str, channel: str = "") -> list[Act]:
-        return [a for a in self.by_what[what] if (a.topic, a.channel) == (topic, channel)]
+        return self.by_place[what, topic, channel]
 
     def is_flushed(self, act: Act) -> bool:
         """Return whether an act that may be written late is written for sure."""
         return any(act.is_before(flush) for flush in self.flushes)
 
     def is_written(self, act: Act) -> bool:
-        """Return whether an act that is written at once is written for sure."""
+        """Return whether an act is written for sure: a put at once, but a move late, as a fin."""
         if act is self.start:
             return True
+        if act.what == "move":
+            return self.is_flushed(act)
         return self.is_flushed(act) if self.interval or self.torn else act.end < NEVER
 
     # Whether there may have been a pause
@@ -170,15 +174,19 @@ class Story:
 
     def birth(self, topic: str, channel: str) -> Act:
         """Return by which act a channel came last."""
+        return self.births(topic, channel)[-1]
+
+    def births(self, topic: str, channel: str) -> list[Act]:
+        """Return by which acts a channel came, with deletions in between."""
         if channel == HELD:
-            return self.start
+            return [self.start]
         deletions = self.find("delete", topic, channel)
         stored = self.base.get(topic, SeenTopic()).channels
         births = [] if channel not in stored else [self.start]
         for act in self.find("channel", topic, channel):
             if not births or any(births[-1].end < gone.begin < act.begin for gone in deletions):
                 births.append(act)
-        return births[-1]
+        return births
 
     def removals(self, topic: str, channel: str, key: str, came: Act) -> list[Act]:
         """Return the acts that may have taken a message away from a channel."""
@@ -210,8 +218,11 @@ class Story:
         ) and not self.removals(topic, channel, key, came)
 
     def is_too_early(self, topic: str, channel: str, came: Act) -> bool:
-        """Return whether a message came before the channel, and was not held for it."""
-        birth = self.birth(topic, channel)
+        """Return whether a message came before the channel, and was not held for it.
+
+        What is torn may hold the first of several channels that had the name.
+        """
+        birth = self.births(topic, channel)[0 if self.torn else -1]
         return came.is_before(birth) and not self.may_be_held(topic, came.begin, birth.end)
 
     # Comparing

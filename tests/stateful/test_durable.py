@@ -77,7 +77,6 @@ actions: list[Action] = [
     *do("flush"),
     *do("put_in_vain", name=topic_names, count=some, delay=st.one_of(st.none(), delays)),
     *do("get_in_vain", pick=picks, n=some),
-    *do("move_in_vain", pick=picks, to=picks, alone=st.booleans()),
     *do("crash", 2, pause=st.integers(1, 20), look=st.booleans()),
     *do("reopen", 2, pause=st.integers(0, 20), look=st.booleans()),
 ]
@@ -334,20 +333,25 @@ class DurableMachine(RuleBasedStateMachine):
     def steer_topic(self, name: str, how: str) -> None:
         topic, stream = self.topic(name)
         getattr(topic, how)()
+        changes = stream.paused is not (how == "pause")
         stream.paused = how == "pause"
         stream.hand_on()
-        if is_kept(name):
-            self.model.written()
+        self.decided(kept=is_kept(name), changes=changes)
 
     def steer_channel(self, pick: int, how: str) -> None:
         if self.places():
             stream, queue = any_of(self.places(), pick)
             getattr(self.real(stream, queue), how)()
+            changes = queue.paused is not (how == "pause")
             queue.paused = how == "pause"
-            self.steered(stream, queue)
+            self.steered(stream, queue, changes=changes)
 
-    def steered(self, stream: Stream, queue: Queue) -> None:
-        if is_kept(stream.name) and is_kept(queue.name):
+    def steered(self, stream: Stream, queue: Queue, *, changes: bool = True) -> None:
+        self.decided(kept=is_kept(stream.name) and is_kept(queue.name), changes=changes)
+
+    def decided(self, *, kept: bool, changes: bool) -> None:
+        """Take note of a call that returns when what it changes is written, if it does."""
+        if kept and changes:
             self.model.written()
         else:
             self.model.passed()
@@ -366,9 +370,9 @@ class DurableMachine(RuleBasedStateMachine):
     def empty_topic(self, name: str) -> None:
         topic, stream = self.topic(name)
         assert len(stream.held) == topic.empty()
+        changes = bool(stream.held)
         stream.held.clear()
-        if is_kept(name):
-            self.model.written()
+        self.decided(kept=is_kept(name), changes=changes)
 
     def empty_channel(self, pick: int) -> None:
         if self.places():
@@ -458,17 +462,6 @@ class DurableMachine(RuleBasedStateMachine):
             else:
                 self.in_vain(lambda: consumer.get_many(n, timeout=0))
 
-    def move_in_vain(self, pick: int, to: int, *, alone: bool) -> None:
-        found = self.flying(pick)
-        if found is None or self.model.interval:
-            return
-        source, queue, _, message = found
-        stream, place = any_of(self.places(), to)
-        if is_kept(stream.name) and (is_kept(place.name) or not alone):
-            topic = self.broker.topic(stream.name)
-            target: Any = topic.channel(place.name) if alone else topic
-            self.in_vain(lambda: self.consumer(source, queue).move(message, target))
-
     # The file
 
     def flush(self) -> None:
@@ -481,7 +474,7 @@ class DurableMachine(RuleBasedStateMachine):
         old = self.path
         self.generation += 1
         self.path = self.directory / str(self.generation)
-        with keeper.lock:
+        with keeper.journal.lock:
             copy_store(old, self.path)
             copy_store(old, self.directory / "looked-at")
         self.abandon()

@@ -236,21 +236,22 @@ def test_uncounted_delivery_is_none(tmp_path: Path, *, many: bool) -> None:
 
 @problems
 @pytest.mark.parametrize("to", ["topic", "channel"])
-def test_failed_move_leaves_the_message_in_flight(
+def test_a_move_that_cannot_be_written_is_written_later(
     scene: Scene, problem: StoreError, to: Literal["topic", "channel"]
 ) -> None:
-    """A move that the disk refuses leaves the message where it was, and it can be answered."""
+    """A move is made whatever the disk says; until it is written the file has it as before."""
     scene.topic.put(b"1")
     consumer = Consumer(scene.billing, max_in_flight=1)
     message = consumer.get()
     target = scene.dead if to == "topic" else scene.letters
-    with scene.disk.failing(problem), pytest.raises(type(problem)):
+    with scene.disk.failing(problem):
         consumer.move(message, target)
-    assert [(0, 1, 0), (1, 0, 0), (0, 0, 0)] == scene.counts()
-    assert ("in flight", 1) == (message.state, consumer.in_flight_count)
+        with pytest.raises(type(problem)):
+            scene.broker.flush()
+        assert {"billing": [b"1"], "audit": [b"1"], "letters": []} == scene.stored()
+    assert ("finished", 0) == (message.state, consumer.in_flight_count)
     scene.broker._check()
-    assert {"billing": [b"1"], "audit": [b"1"], "letters": []} == scene.stored()
-    consumer.move(message, target)
+    scene.broker.flush()
     assert [(0, 0, 0), (1, 0, 0), (1, 0, 0)] == scene.counts()
     assert {"billing": [], "audit": [b"1"], "letters": [b"1"]} == scene.stored()
 
@@ -285,15 +286,17 @@ def test_what_was_steered_meanwhile_is_written_later(scene: Scene) -> None:
 
 
 def test_close_tells_that_something_is_not_written(tmp_path: Path) -> None:
-    """A close that cannot write raises, gives the file back, and what was put is in it."""
+    """A close that cannot write raises, and leaves all open until it can."""
     scene = Scene(tmp_path / "jobs.db")
     scene.topic.put(b"1")
     Consumer(scene.billing).get().fin()
     with scene.disk.failing(StoreFull("jobs.db", "the disk is full")), pytest.raises(StoreFull):
         scene.broker.close()
     assert {"billing": [b"1"], "audit": [b"1"], "letters": []} == scene.stored()
+    scene.topic.put(b"2")
+    scene.broker.close()
     with Broker(store=nsqlite.SQLite(scene.path)) as broker:
-        assert [b"1"] == bodies(broker.topic("orders").channel("billing"))
+        assert [b"2"] == bodies(broker.topic("orders").channel("billing"))
 
 
 # Many at a time
@@ -336,7 +339,10 @@ def test_each_put_of_many_threads_fails_for_itself(
 
 
 def test_failing_moves_of_many_threads_lose_nothing(tmp_path: Path) -> None:
-    """On a disk that fails now and then, each message is in exactly one place after its move."""
+    """On a disk that fails now and then, each message is in exactly one place after its move.
+
+    What fails is to read what comes next, which stands on what is to be written before it.
+    """
     scene = Scene(tmp_path / "jobs.db", mem_queue_size=10)
     scene.disk.chance = 0.3
     expected = [b"%03d" % number for number in range(200)]
@@ -350,17 +356,17 @@ def test_failing_moves_of_many_threads_lose_nothing(tmp_path: Path) -> None:
                 message = consumer.get(timeout=0)
             except Empty:
                 return
-            try:
-                consumer.move(message, scene.dead if part else scene.letters)
             except StoreError:
                 failed[part] += 1
-                message.req()
+                continue
+            consumer.move(message, scene.dead if part else scene.letters)
 
     with scene.disk.failing(StoreError("jobs.db", "disk I/O error")):
         calls = [Call(partial(work, part)) for part in range(3)]
         assert [None] * 3 == [call.result() for call in calls]
-    assert min(failed) > 0
+    assert sum(failed) > 0
     scene.broker._check()
+    scene.broker.flush()
     assert [(0, 0, 0), (200, 0, 0), (200, 0, 0)] == scene.counts()
     assert {"billing": [], "audit": expected, "letters": expected} == scene.stored()
     scene.broker.close()
@@ -384,9 +390,10 @@ def test_full_file_is_told_and_goes_on(tmp_path: Path) -> None:
     assert len(stored) == channel.depth
     consumer = Consumer(channel)
     batch = consumer.get_many(len(stored))
+    consumer.move(batch[0], broker.topic("orders"), b"x" * 100_000)
     with pytest.raises(StoreFull):
-        consumer.move(batch[0], broker.topic("orders"), b"x" * 100_000)
-    assert len(batch) == channel.in_flight_count
+        broker.flush()
+    assert len(batch) - 1 == channel.in_flight_count
     writer.execute("PRAGMA max_page_count = 1000000")
     consumer.fin_many(batch[1:])
     broker.flush()
@@ -394,7 +401,7 @@ def test_full_file_is_told_and_goes_on(tmp_path: Path) -> None:
     topic.put(b"last")
     broker.close()
     with Broker(store=nsqlite.SQLite(path)) as again:
-        assert [batch[0].body, b"last"] == bodies(again.topic("orders").channel("billing"))
+        assert [b"x" * 100_000, b"last"] == bodies(again.topic("orders").channel("billing"))
 
 
 def fill(topic: nsqlite.Topic[bytes]) -> list[bytes]:

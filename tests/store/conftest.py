@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from nsqlite import StoreError
-from nsqlite.store import Batch
 from nsqlite.store.sqlitefile import SQLiteFile
-from store.files import topic
+from store.files import made
 
 
 @pytest.fixture
@@ -22,7 +21,7 @@ def file(path: Path) -> Iterator[SQLiteFile]:
     """Open a new file with a topic and two channels."""
     file = SQLiteFile(str(path), full=False)
     file.load()
-    file.write(Batch(topics=[topic()]))
+    file.write(made())
     yield file
     with suppress(StoreError):
         file.close()

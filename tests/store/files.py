@@ -6,16 +6,19 @@ from nsqlite.store.sqlitefile import SQLiteFile
 HIGHEST = (1 << 63) - 1
 
 
-def topic(held: int = 0, last: int = 0, since: int = 0) -> StoredTopic:
-    return StoredTopic(
-        number=1,
-        name="orders",
-        handed=last,
-        last=last,
-        channels=[
-            StoredChannel(number=1, name="billing", held=held, since=since),
-            StoredChannel(number=2, name="audit", held=held, since=since),
-        ],
+def made(*, counted: bool = False) -> Batch:
+    """Return a batch that makes the topic, or tells of it again."""
+    topic = StoredTopic(number=1, name="orders", counted=counted)
+    names = {1: "billing", 2: "audit"}
+    channels = {n: StoredChannel(number=n, topic=1, name=name) for n, name in names.items()}
+    return Batch(topics={1: topic}, channels=channels)
+
+
+def new_topic(number: int, *channels: int) -> Batch:
+    """Return a batch that makes another topic, with channels of these numbers."""
+    return Batch(
+        topics={number: StoredTopic(number=number, name=f"t{number}")},
+        channels={n: StoredChannel(number=n, topic=number, name=f"c{n}") for n in channels},
     )
 
 
@@ -30,8 +33,7 @@ def ready(file: SQLiteFile, channel: int = 1) -> list[int]:
 def finish(file: SQLiteFile, identities: list[int]) -> None:
     """Have both channels be done with messages."""
     done: dict[int, Copy] = dict.fromkeys(identities, GONE)
-    last = topic(last=max(identities))
-    file.write(Batch(topics=[last], copies=[(1, 1, done), (1, 2, done)]))
+    file.write(Batch(copies={(1, 1): done, (1, 2): done}))
 
 
 def tidy(file: SQLiteFile) -> None:

@@ -3,9 +3,11 @@
 import contextlib
 import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Self
 
 import pytest
@@ -14,7 +16,7 @@ from helpers import PATIENCE
 import nsqlite
 from nsqlite import Broker, Consumer, Empty, StoreFull
 from nsqlite.clock import Clock
-from nsqlite.store import Batch, Found, Keeper, Row, Storage, StoredTopic
+from nsqlite.store import Batch, Database, Found, Row, Storage, StoredChannel, StoredTopic
 
 WRITES: Final = ("write_row", "write_rows", "write_attempts", "write")
 """The calls that write."""
@@ -51,9 +53,20 @@ class Spy:
         self.after(name)
         return result
 
-    def load(self) -> list[StoredTopic]:
-        found: list[StoredTopic] = self._make("load")
+    def load(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
+        found: tuple[list[StoredTopic], list[StoredChannel]] = self._make("load")
         return found
+
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        found: tuple[int, dict[int, int]] = self._make("count", topic)
+        return found
+
+    def last(self, topic: int) -> int:
+        found: int = self._make("last", topic)
+        return found
+
+    def backup(self, path: str) -> None:
+        self._make("backup", path)
 
     def highest(self) -> tuple[int, int, int]:
         found: tuple[int, int, int] = self._make("highest")
@@ -172,16 +185,24 @@ class Spy:
 
 
 class Held:
-    """A call that does not go on."""
+    """A call that does not go on.
+
+    Attributes:
+        thread: who makes it.
+        strike: what it raises when it goes on.
+    """
 
     def __init__(self) -> None:
         self._begun, self._over = threading.Event(), threading.Event()
         self.thread = 0
+        self.strike: BaseException | None = None
 
     def hold(self) -> None:
         self.thread = threading.get_ident()
         self._begun.set()
         assert self._over.wait(PATIENCE), "nobody lets it go on"
+        if self.strike is not None:
+            raise self.strike
 
     def until_begun(self) -> None:
         """Return when somebody has made the call."""
@@ -204,6 +225,20 @@ def until(condition: Callable[[], object]) -> None:
             return
         threading.Event().wait(0.001)
     pytest.fail("it never comes true")
+
+
+def threads_in(function: str, file: str) -> int:
+    """Return how many threads are in a function, or in what it calls."""
+    count = 0
+    for top in sys._current_frames().values():
+        frame: FrameType | None = top
+        while frame is not None:
+            code = frame.f_code
+            if (code.co_name, Path(code.co_filename).name) == (function, file):
+                count += 1
+                break
+            frame = frame.f_back
+    return count
 
 
 def full() -> StoreFull:
@@ -239,7 +274,7 @@ class Scene:
         path: the file.
         broker: the broker.
         spy: what stands before its file.
-        keeper: what keeps its topics.
+        database: what keeps its topics.
     """
 
     def __init__(
@@ -261,9 +296,9 @@ class Scene:
         store = SpiedStore(self.path, **self._options)
         self.broker = Broker(store=store, clock=self._clock, **self._topics)
         self.spy = store.spy
-        keeper = self.broker._persistence
-        assert isinstance(keeper, Keeper)
-        self.keeper = keeper
+        database = self.broker._persistence
+        assert isinstance(database, Database)
+        self.database = database
 
     def reopen(self) -> None:
         """Close the file and open it again."""
@@ -294,7 +329,7 @@ class Scene:
     def busy(self) -> Iterator[None]:
         """Have the store's thread do nothing for the time of the block."""
         held = Held()
-        self.keeper.send(held.hold, lambda _: None)
+        self.database.send(held.hold, lambda _: None)
         held.until_begun()
         try:
             yield
@@ -327,25 +362,21 @@ class Scene:
 
     def rows(self) -> list[bytes]:
         """Return the bytes of the messages in the file, by another connection."""
-        with reading(self.path) as connection:
-            numbers = [one for (one,) in connection.execute("SELECT number FROM topic ORDER BY 1")]
-            return [
-                data
-                for number in numbers
-                for (data,) in connection.execute(f"SELECT data FROM message_{number} ORDER BY id")  # noqa: S608 - a number
-            ]
+        return [data for _, _, data in self._messages()]
 
     def ids(self) -> list[str]:
         """Return the ids of the messages in the file, by another connection."""
+        return [f"{identity:016x}" for _, identity, _ in self._messages()]
+
+    def _messages(self) -> list[tuple[int, int, bytes]]:
+        """Return topic, id and bytes of the messages in the file, topic by topic."""
         with reading(self.path) as connection:
-            numbers = [one for (one,) in connection.execute("SELECT number FROM topic ORDER BY 1")]
-            return [
-                f"{identity:016x}"
-                for number in numbers
-                for (identity,) in connection.execute(
-                    f"SELECT id FROM message_{number} ORDER BY id"  # noqa: S608 - a number
-                )
-            ]
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            tables = [name for (name,) in names if name.startswith("messages_")]
+            found: list[tuple[int, int, bytes]] = []
+            for table in tables:
+                found += connection.execute(f"SELECT topic, id, data FROM {table}")  # noqa: S608 - ours
+            return sorted(found)
 
     def names(self) -> list[str]:
         """Return the topics of the file, and their channels."""
@@ -355,7 +386,7 @@ class Scene:
                 for (name,) in connection.execute(
                     "SELECT name FROM topic WHERE NOT gone UNION ALL"
                     " SELECT t.name || ':' || c.name FROM channel c JOIN topic t"
-                    " ON t.number = c.topic ORDER BY 1"
+                    " ON t.number = c.topic WHERE NOT t.gone AND NOT c.gone ORDER BY 1"
                 )
             ]
 

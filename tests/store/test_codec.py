@@ -228,6 +228,13 @@ def test_what_its_codec_cannot_read() -> None:
     assert body.problem.startswith("JSONDecodeError(")
 
 
+@pytest.mark.parametrize("name", [None, "json", LETTER])
+def test_what_is_damaged(name: str | None) -> None:
+    """What is not as it was written is not read, but kept as it is."""
+    body = Coder(None).decode(name, b"1", intact=False)
+    assert body == Undecodable(name or "bytes", b"1", "its checksum is wrong: the file is damaged")
+
+
 def test_it_is_delivered_like_any_other() -> None:
     """A store that is opened without its codec delivers all the same, and loses nothing."""
     store = MemoryStore(codec="json")

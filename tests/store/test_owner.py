@@ -1,25 +1,28 @@
 """Who owns a store's file."""
 
+import errno
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import platform
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import bodies
 
-from nsqlite import Broker, SQLite, StoreError, StoreInUse
-from nsqlite.store import owner
+from nsqlite import Broker, SQLite, StoreError, StoreFull, StoreInUse
+from nsqlite.store import filelocks, owner
 from nsqlite.store.owner import Owner
+from store.processes import another_process, descriptors, in_child, needs_fork
 
 HOLD = """
 import sys
 from nsqlite.store.owner import Owner
 
-Owner(sys.argv[1])
+mine = Owner(sys.argv[1])
 print("mine", flush=True)
 sys.stdin.read()
 """
@@ -30,49 +33,53 @@ def where(tmp_path: Path) -> str:
     return str(tmp_path / "jobs.db")
 
 
-@contextmanager
-def another_process(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a process of its own until the end of the block; it says something first."""
-    with subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert "mine" == process.stdout.readline().strip()
-            yield process
-        finally:
-            process.kill()
-
-
-def in_child(call: Callable[[], object]) -> None:
-    """Make a call in a fork, which must come to its end."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            call()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    assert 0 == os.waitstatus_to_exitcode(status)
-
-
 def lock_of(where: str) -> Path:
     return Path(f"{where}-owner")
 
 
+def pid_in(where: str) -> int:
+    """Return whose number lies beside a file."""
+    return int(lock_of(where).read_text().split("\n")[0])
+
+
+def names(where: str) -> list[str]:
+    """Return what lies where a file lies."""
+    return sorted(one.name for one in Path(where).parent.iterdir())
+
+
+def refusal(where: str) -> StoreInUse:
+    with pytest.raises(StoreInUse) as info:
+        Owner(where)
+    return info.value
+
+
+def is_refused(where: str) -> bool:
+    """Say whether another process is refused a file; leave everything as it is."""
+
+    def is_in_use() -> bool:
+        before = names(where), descriptors()
+        try:
+            Owner(where).release()
+        except StoreInUse:
+            assert before == (names(where), descriptors())
+            return True
+        return False
+
+    return in_child(is_in_use)
+
+
 def test_the_owner_leaves_its_number(where: str) -> None:
     """Beside the file lies another with the number of the process, as long as it owns it."""
+    before = descriptors()
     mine = Owner(where)
-    assert f"{os.getpid()}\n" == lock_of(where).read_text()
+    assert os.getpid() == pid_in(where)
+    assert platform.node() == lock_of(where).read_text().split("\n")[1]
     mine.release()
-    assert not lock_of(where).exists()
+    assert ["jobs.db"] == names(where)
+    assert before == descriptors()
     mine.release()
     mine.abandon()
+    mine.check()
     Owner(where).release()
 
 
@@ -83,7 +90,7 @@ def test_the_owner_in_the_same_process(where: str) -> None:
         Owner(where)
     assert (where, os.getpid()) == (info.value.where, info.value.pid)
     assert "it is in use by another broker of this process: close that first" == info.value.problem
-    assert f"{os.getpid()}\n" == lock_of(where).read_text()
+    assert os.getpid() == pid_in(where)
     mine.release()
 
 
@@ -97,36 +104,75 @@ def test_the_owner_is_another_process(where: str) -> None:
         assert problem == info.value.problem
     assert lock_of(where).exists()
     mine = Owner(where)
-    assert f"{os.getpid()}\n" == lock_of(where).read_text()
+    assert os.getpid() == pid_in(where)
     mine.release()
 
 
 def test_an_owner_that_left_no_number(where: str) -> None:
     """Whoever has the lock and said nothing is unknown."""
-    mine = Owner(where)
-    for text in ("", "nonsense"):
-        lock_of(where).write_text(text)
-        with pytest.raises(StoreInUse) as info:
-            Owner(where)
-        assert None is info.value.pid
-        assert "it is in use by process unknown: close that first" == info.value.problem
-    mine.release()
+    with another_process(HOLD, where):
+        for text in ("", "nonsense"):
+            lock_of(where).write_text(text)
+            error = refusal(where)
+            assert (None, "process unknown") == (error.pid, owner_of(where))
 
 
 def test_a_disk_that_is_too_full_for_a_number(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file can be owned, and given back, without a word about by whom."""
 
     def fail(*_arguments: Any) -> int:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fail)
         mine = Owner(where)
-    with pytest.raises(StoreInUse) as info:
-        Owner(where)
-    assert None is info.value.pid
+    assert "" == lock_of(where).read_text()
+    assert "another broker of this process" == owner_of(where)
     mine.release()
     Owner(where).release()
+
+
+def test_a_process_of_another_container(where: str) -> None:
+    """A number that means no process here is told with its host, and not taken for one here."""
+    mine = Owner(where)
+    pid, host, space = lock_of(where).read_text().splitlines()
+    number, lock = os.getpid(), lock_of(where)
+    with another_process(HOLD, f"{where}2") as process:
+        theirs = Path(f"{where}2-owner")
+        for text, words in (
+            (f"{pid}\nweb-2\n{space}x\n", f"process {pid} of another container or machine (web-2)"),
+            (f"{pid}\n", f"process {pid} of another container or machine (unknown)"),
+        ):
+            theirs.write_text(text)
+            error = refusal(f"{where}2")
+            assert f"it is in use by {words}: close that first" == error.problem
+            assert None is error.pid
+        theirs.write_text(f"{process.pid}\n{host}\n{space}\n")
+        assert process.pid == refusal(f"{where}2").pid
+    lock.write_text(f"{number}\nweb-2\nanother\n")  # ours is known without its text
+    assert (number, "another broker of this process") == (refusal(where).pid, owner_of(where))
+    mine.release()
+
+
+def owner_of(where: str) -> str:
+    """Return who has a file, in the words of the refusal."""
+    return (
+        refusal(where).problem.removeprefix("it is in use by ").removesuffix(": close that first")
+    )
+
+
+def test_a_system_that_does_not_tell_its_namespaces(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no /proc, the processes of a machine are told apart from other machines'."""
+
+    def fail(_path: Path) -> Path:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "readlink", fail)
+    mine = Owner(where)
+    assert [platform.node()] * 2 == lock_of(where).read_text().splitlines()[1:]
+    mine.release()
 
 
 def test_a_broker_of_another_process(where: str) -> None:
@@ -156,7 +202,7 @@ def test_a_broker_of_the_same_process(where: str) -> None:
     Broker(store=SQLite(where)).close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@needs_fork
 def test_a_child_lets_go_of_it(where: str) -> None:
     """The child of a fork lets go of it, and its parent has it still."""
     mine = Owner(where)
@@ -175,7 +221,7 @@ def test_a_child_lets_go_of_it(where: str) -> None:
     mine.release()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@needs_fork
 def test_a_broker_in_a_child(tmp_path: Path) -> None:
     """In the child of a fork a broker's store is not there; the parent's goes on."""
     path = tmp_path / "jobs.db"
@@ -204,7 +250,7 @@ def test_a_broker_in_a_child(tmp_path: Path) -> None:
 def test_a_lock_that_was_removed_meanwhile(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who locks a file that its owner has just removed begins anew, and owns the one that is."""
     mine = Owner(where)
-    lock = owner._lock
+    lock = filelocks.lock_file
     tries = []
 
     def late(handle: int) -> None:
@@ -213,10 +259,10 @@ def test_a_lock_that_was_removed_meanwhile(where: str, monkeypatch: pytest.Monke
             mine.release()
         lock(handle)
 
-    monkeypatch.setattr(owner, "_lock", late)
+    monkeypatch.setattr(owner, "lock_file", late)
     second = Owner(where)
     assert 2 == len(tries)
-    assert f"{os.getpid()}\n" == lock_of(where).read_text()
+    assert os.getpid() == pid_in(where)
     with pytest.raises(StoreInUse):
         Owner(where)
     second.release()
@@ -224,7 +270,7 @@ def test_a_lock_that_was_removed_meanwhile(where: str, monkeypatch: pytest.Monke
 
 def test_a_lock_that_is_another_file_by_now(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who locks a file in whose place there is another takes that one."""
-    lock = owner._lock
+    lock = filelocks.lock_file
     tries = []
 
     def late(handle: int) -> None:
@@ -234,42 +280,203 @@ def test_a_lock_that_is_another_file_by_now(where: str, monkeypatch: pytest.Monk
             lock_of(where).touch()
         lock(handle)
 
-    monkeypatch.setattr(owner, "_lock", late)
+    monkeypatch.setattr(owner, "lock_file", late)
     Owner(where).release()
     assert 2 == len(tries)
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    """A file cannot be owned where there is no directory, and none is made."""
-    where = str(tmp_path / "none" / "jobs.db")
-    with pytest.raises(StoreError) as info:
-        Owner(where)
-    assert f"store {where}: cannot write beside it: No such file or directory" == str(info.value)
-    assert [] == list(tmp_path.iterdir())
+# The lock of the file itself
 
 
-def test_a_directory_that_cannot_be_written(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file cannot be owned in a directory that is read-only."""
-
-    def refuse(*_arguments: Any) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(StoreError) as info:
-        Owner(where)
-    assert "cannot write beside it: Permission denied" == info.value.problem
+@contextmanager
+def opened(path: str | Path) -> Iterator[sqlite3.Connection]:
+    """Have SQLite open a file, as a store does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE IF NOT EXISTS t(x)")
+        yield connection
 
 
-def test_a_directory_without_locks(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+UNKNOWN = "process unknown, whose {}-owner is gone"
+
+
+@needs_fork
+def test_the_lock_beside_is_removed(where: str) -> None:
+    """Who removes the file beside lets nobody in, and a refused one leaves none behind."""
+    mine = Owner(where)
+    with opened(where):
+        mine.check()
+        lock_of(where).unlink()
+        assert is_refused(where)
+        assert ["jobs.db", "jobs.db-shm", "jobs.db-wal"] == names(where)
+    mine.release()
+    assert not is_refused(where)
+
+
+def test_the_lock_beside_is_removed_from_another_process(where: str) -> None:
+    """Of an owner whose name was removed nothing is known."""
+    with another_process(HOLD, where):
+        lock_of(where).unlink()
+        error = refusal(where)
+        problem = f"it is in use by {UNKNOWN.format('jobs.db')}: close that first"
+        assert (None, problem) == (error.pid, error.problem)
+    Owner(where).release()
+
+
+@needs_fork
+@pytest.mark.parametrize("move", [os.rename, os.link])
+def test_the_file_has_another_name(where: str, move: Any) -> None:
+    """A file that was renamed, or has a second name, has the owner that it had."""
+    mine = Owner(where)
+    with opened(where):
+        mine.check()
+        moved = f"{where}2"
+        move(where, moved)
+        assert is_refused(moved)
+        assert is_refused(where)  # the lock beside it holds
+        assert "another broker of this process" == owner_of(moved)
+    mine.release()
+    assert not is_refused(moved)
+
+
+@needs_fork
+def test_a_second_broker_drops_no_lock(where: str) -> None:
+    """A process that is refused its own file leaves its locks, and SQLite's, as they were."""
+    mine = Owner(where)
+    with opened(where) as connection:
+        mine.check()
+        lock_of(where).unlink()
+        connection.execute("BEGIN IMMEDIATE")
+        error = refusal(where)
+        assert os.getpid() == error.pid
+        assert is_refused(where)
+        assert not in_child(lambda: is_last(where))
+        connection.execute("ROLLBACK")
+    mine.release()
+
+
+def is_last(where: str) -> bool:
+    """Say whether SQLite in another process believes that nobody else has a file open."""
+    with closing(sqlite3.connect(where, timeout=0)) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            connection.execute("SELECT * FROM t").fetchall()
+            connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError:
+            return False
+        return True
+
+
+@needs_fork
+def test_a_lock_that_this_process_has_dropped(where: str) -> None:
+    """A lock that was dropped as the file was copied is taken again by a check."""
+    mine = Owner(where)
+    with opened(where):
+        mine.check()
+        lock_of(where).unlink()
+        shutil.copy(where, f"{where}2")
+        mine.check()
+        assert is_refused(where)
+    mine.release()
+
+
+def test_a_lock_that_another_process_has_taken(where: str) -> None:
+    """A check tells that there is a second owner, whenever it is made."""
+    mine = Owner(where)
+    lock_of(where).unlink()
+    Path(where).read_bytes()  # which drops the lock
+    with another_process(HOLD, where) as process:
+        for _ in "12":
+            with pytest.raises(StoreInUse) as info:
+                mine.check()
+            assert f"it is in use by {UNKNOWN.format('jobs.db')}: close that first" == (
+                info.value.problem
+            )
+        mine.release()
+        assert process.pid == pid_in(where)  # and not removed by the first
+        assert process.pid == refusal(where).pid
+
+
+@needs_fork
+def test_a_child_has_no_lock_of_the_file(where: str) -> None:
+    """The child of a fork that lets go of it drops no lock of its parent."""
+    mine = Owner(where)
+    with opened(where):
+        mine.check()
+        lock_of(where).unlink()
+        in_child(mine.abandon)
+        assert is_refused(where)
+    mine.release()
+
+
+@needs_fork
+def test_a_child_that_has_not_let_go(where: str) -> None:
+    """In a child that knows nothing of it the file is its parent's."""
+    mine = Owner(where)
+    assert in_child(lambda: refusal(where).pid == os.getppid())
+    mine.release()
+
+
+def test_an_owner_that_is_lost(where: str) -> None:
+    """What nobody keeps, as when a signal has struck, is locked no more."""
+    before = descriptors()
+    Owner(where)
+    assert before == descriptors()
+    Owner(where).release()
+
+
+@pytest.mark.parametrize("name", ["_sign", "_take_file", "_is_same", "_key"])
+def test_a_signal_while_it_is_taken(where: str, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A signal that strikes while a file is taken leaves nothing locked, and nothing open."""
+    place: Any = Owner if hasattr(Owner, name) else owner
+    call, strikes = getattr(place, name), [KeyboardInterrupt]
+
+    def strike(*arguments: Any) -> Any:
+        if strikes:
+            raise strikes.pop()
+        return call(*arguments)
+
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, strike)
+        with pytest.raises(KeyboardInterrupt):
+            Owner(where)
+    Owner(where).release()
+    assert before == descriptors()
+
+
+# What the system refuses
+
+
+@pytest.mark.parametrize("lock", ["lock_file", "lock_byte"])
+def test_a_directory_without_locks(where: str, monkeypatch: pytest.MonkeyPatch, lock: str) -> None:
     """What cannot be locked is not said to be in use."""
 
     def fail(_handle: int) -> None:
-        raise OSError(37, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
+    before = descriptors()
     with monkeypatch.context() as patch:
-        patch.setattr(owner, "_lock", fail)
+        patch.setattr(owner, lock, fail)
         with pytest.raises(StoreError) as info:
             Owner(where)
-    assert not isinstance(info.value, StoreInUse)
-    assert "its directory takes no locks: No locks available" == info.value.problem
+    assert StoreError is type(info.value)
+    reason = "its file system has no locks: put it on a local disk"
+    assert f"it cannot be locked: {reason}" == info.value.problem
+    assert before == descriptors()
     Owner(where).release()
+
+
+def test_a_disk_without_room_for_the_lock(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is too full for a file is told as that, and there will be none."""
+
+    def fail(*_arguments: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(StoreFull) as info:
+            Owner(where)
+    expected = "cannot write beside it: the disk is full"
+    assert expected == info.value.problem
+    assert [] == names(where)

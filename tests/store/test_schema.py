@@ -10,12 +10,27 @@ from unittest.mock import patch
 import pytest
 
 from nsqlite import StoreError, StoreForeign
-from nsqlite.store import GONE, Batch, StoredChannel, StoredTopic, schema, sqlitefile
+from nsqlite.store import (
+    GONE,
+    Batch,
+    Found,
+    Row,
+    StoredChannel,
+    StoredTopic,
+    schema,
+    sqlitefile,
+)
 from nsqlite.store.sqlitefile import SQLiteFile
 from store.files import HIGHEST
 
-FIXTURE: Final = Path(__file__).with_name("version_1.db")
-"""A file that the first version wrote; see `write_fixture`."""
+FIRST: Final = Path(__file__).with_name("version_1.db")
+"""A file that the first version wrote, with the contents of `write_fixture`."""
+
+USED: Final = Path(__file__).with_name("version_1_used.db")
+"""Another one of the first version, in which topics and channels were being swept."""
+
+FIXTURE: Final = Path(__file__).with_name("version_2.db")
+"""A file that the second version wrote; see `write_fixture`."""
 
 
 def write_fixture(path: Path) -> None:
@@ -30,83 +45,77 @@ def write_fixture(path: Path) -> None:
     path.unlink(missing_ok=True)
     with patch.object(sqlitefile, "PAGE", 1024):  # to have a small file
         file = SQLiteFile(str(path), full=True)
-    assert [] == file.load()
-    channels = [
-        StoredChannel(number=1, name="billing", since=100, held=4),
-        StoredChannel(number=2, name="audit", paused=True, held=6),
-    ]
-    orders = StoredTopic(number=1, name="orders", handed=107, last=107, channels=channels)
-    held = StoredTopic(number=2, name="held", handed=0, last=201, held=2)
-    paused = StoredTopic(
-        number=3,
-        name="paused",
-        paused=True,
-        handed=300,
-        last=301,
-        held=1,
-        channels=[StoredChannel(number=3, name="c", held=1)],
-    )
+    assert ([], []) == file.load()
     file.write(
         Batch(
-            topics=[orders, held, paused, StoredTopic(number=4, name="deleted")],
-            rows=[
-                (
-                    1,
-                    [
-                        (99, 9, None, None, None, b"before billing began"),
-                        (101, 11, None, None, None, b"plain"),
-                        (102, 12, None, None, "json", b'{"a":1}'),
-                        (103, 13, 9000, None, None, b"deferred"),
-                        (104, 14, None, None, None, b"done by billing"),
-                        (105, 15, None, None, None, b"done by audit"),
-                        (106, 16, None, 2, None, b"for audit alone"),
-                    ],
-                ),
-                (2, [(200, 20, None, None, None, b"held"), (201, 21, 8000, None, None, b"later")]),
-                (3, [(300, 30, None, None, None, b"handed"), (301, 31, None, None, None, b"not")]),
-                (4, [(400, 40, None, None, None, b"gone")]),
-            ],
+            topics={
+                1: StoredTopic(number=1, name="orders"),
+                2: StoredTopic(number=2, name="held", held=2, counted=True),
+                3: StoredTopic(number=3, name="paused", paused=True, handed=300),
+                4: StoredTopic(number=4, name="deleted"),
+            },
+            channels={
+                1: StoredChannel(number=1, topic=1, name="billing", since=100),
+                2: StoredChannel(number=2, topic=1, name="audit", paused=True),
+                3: StoredChannel(number=3, topic=3, name="c"),
+            },
+            rows={
+                1: [
+                    (99, 9, None, None, None, b"before billing began"),
+                    (101, 11, None, None, None, b"plain"),
+                    (102, 12, None, None, "json", b'{"a":1}'),
+                    (103, 13, 9000, None, None, b"deferred"),
+                    (104, 14, None, None, None, b"done by billing"),
+                    (105, 15, None, None, None, b"done by audit"),
+                    (106, 16, None, 2, None, b"for audit alone"),
+                ],
+                2: [(200, 20, None, None, None, b"held"), (201, 21, 8000, None, None, b"later")],
+                3: [(300, 30, None, None, None, b"handed"), (301, 31, None, None, None, b"not")],
+                4: [(400, 40, None, None, None, b"gone")],
+            },
+            highest=400,
         )
     )
     file.write(
         Batch(
-            copies=[
-                (1, 1, {101: (2, None), 102: (3, 7000), 104: GONE}),
-                (1, 2, {105: GONE, 101: (1, None)}),
-            ],
-            gone_topics=[4],
+            copies={
+                (1, 1): {101: (2, None), 102: (3, 7000), 104: GONE},
+                (1, 2): {105: GONE, 101: (1, None)},
+            },
+            gone_topics={4: None},
         )
     )
-    file.write_row(1, (107, 17, None, None, None, b"after the account"))
-    file.write_row(1, (108, 18, None, None, None, b"after the account too"))
+    file.write_row(1, (107, 17, None, None, None, b"one more"))
+    file.write_row(1, (108, 18, None, None, None, b"another one"))
     file.close()
 
 
 def exact_contents(file: SQLiteFile) -> None:
     """Check that a file has what `write_fixture` wrote."""
-    topics = {topic.name: topic for topic in file.load()}
-    assert {"orders", "held", "paused"} == set(topics)
-    billing, audit = topics["orders"].channels
-    assert ("billing", False, 100, 5) == (billing.name, billing.paused, billing.since, billing.held)
-    assert ("audit", True, 0, 7) == (audit.name, audit.paused, audit.since, audit.held)
-    orders, held, paused = (topics[name] for name in ("orders", "held", "paused"))
-    assert (108, 108, 0) == (orders.handed, orders.last, orders.held)
-    assert (0, 201, 2, []) == (held.handed, held.last, held.held, held.channels)
-    assert (True, 300, 301, 1) == (paused.paused, paused.handed, paused.last, paused.held)
+    topics, channels = file.load()
+    assert [(1, "orders", False), (2, "held", False), (3, "paused", True)] == [
+        (topic.number, topic.name, topic.paused) for topic in topics
+    ]
+    assert [(1, 1, "billing", False, 100), (2, 1, "audit", True, 0), (3, 3, "c", False, 0)] == [
+        (one.number, one.topic, one.name, one.paused, one.since) for one in channels
+    ]
+    assert [0, 300] == [topic.handed for topic in topics[1:]]
+    assert [(0, {1: 6, 2: 8}), (2, {}), (1, {3: 1})] == [file.count(n) for n in (1, 2, 3)]
+    assert [108, 201, 301] == [file.last(number) for number in (1, 2, 3)]
+    assert (4, 3, 400) == file.highest()
+    found = file.read(1, 1, 100, HIGHEST, -1)
+    assert [(101, 11, 2), (105, 15, 0), (107, 17, 0), (108, 18, 0)] == [
+        (one[0], one[1], one[5]) for one in found
+    ]
+    assert [b"plain", b"done by audit"] == [one[4] for one in found[:2]]
     assert [
-        (101, 11, None, None, b"plain", 2),
-        (105, 15, None, None, b"done by audit", 0),
-        (107, 17, None, None, b"after the account", 0),
-        (108, 18, None, None, b"after the account too", 0),
-    ] == file.read(1, 1, 100, HIGHEST, -1)
-    assert [
-        (102, 12, 7000, "json", b'{"a":1}', 3),
-        (103, 13, 9000, None, b"deferred", 0),
+        (102, 12, 7000, "json", b'{"a":1}', 3, True),
+        (103, 13, 9000, None, b"deferred", 0, True),
     ] == file.read_apart(1, 1, 100, HIGHEST)
     assert [99, 101, 102, 104, 107, 108] == [one[0] for one in file.read(1, 2, 0, HIGHEST, -1)]
     assert [
-        (103, 13, 9000, None, b"deferred", 0),
-        (106, 16, None, None, b"for audit alone", 0),
+        (103, 13, 9000, None, b"deferred", 0, True),
+        (106, 16, None, None, b"for audit alone", 0, True),
     ] == file.read_apart(1, 2, 0, HIGHEST)
     assert [b"held"] == [one[4] for one in file.read(2, None, 0, HIGHEST, -1)]
     assert [(b"later", 8000)] == [(one[4], one[2]) for one in file.read_apart(2, None, 0, HIGHEST)]
@@ -132,7 +141,7 @@ def change(path: Path, statement: str) -> None:
 def new_file(path: Path) -> None:
     file = SQLiteFile(str(path), full=False)
     file.load()
-    file.write(Batch(topics=[StoredTopic(number=1, name="orders")]))
+    file.write(Batch(topics={1: StoredTopic(number=1, name="orders")}))
     file.close()
 
 
@@ -145,26 +154,53 @@ def test_a_file_says_what_it_is(path: Path) -> None:
     assert "wal" == pragma(path, "journal_mode")
 
 
-def test_the_tables_of_a_topic_are_its_own() -> None:
-    """Each topic has a table, by its number, and each name is there once among those not gone."""
+def test_the_first_topics_have_partitions_of_their_own(path: Path) -> None:
+    """The others share one; a partition is free again when all of its topic was forgotten."""
+    file = SQLiteFile(str(path), full=False)
+    file.load()
+    for number in range(1, schema.OWN + 4):
+        rows: list[Row] = [(number, 1, None, None, None, b"x")]
+        new = {number: StoredTopic(number=number, name=f"t{number}")}
+        file.write(Batch(topics=new, rows={number: rows}))
+    assert [*range(1, schema.OWN + 1), 0, 0, 0] == partitions(file)
+    file.write(Batch(gone_topics={3: None}))
+    file.write(Batch(topics={50: StoredTopic(number=50, name="t3")}))
+    while file.tidy():
+        pass
+    file.write(Batch(topics={51: StoredTopic(number=51, name="t51")}))
+    assert [0, 3] == partitions(file)[-2:]
+    assert [number for number in range(1, schema.OWN + 4) if number != 3] == [
+        one[0] for number in range(1, 60) for one in file.read(number, None, 0, HIGHEST, -1)
+    ]
+    file.close()
+
+
+def partitions(file: SQLiteFile) -> list[int]:
+    query = "SELECT partition FROM topic WHERE NOT gone ORDER BY number"
+    return [partition for (partition,) in file._writer._connection.execute(query)]
+
+
+def test_names_are_there_once() -> None:
+    """Each name is there once among the topics, or a topic's channels, that are not gone."""
     connection = sqlite3.connect(":memory:")
     schema.create(connection)
-    schema.create_topic(connection, 3)
-    schema.create_topic(connection, 4)
-    tables = {name for [name] in connection.execute("SELECT name FROM sqlite_master")}
-    assert {"topic", "channel", "copy", "message_3", "message_4"} <= tables
-    values = "(number, name, paused, handed, last, held, gone) VALUES (?, 'same', 0, 0, 0, 0, ?)"
-    for number, gone in ((1, 1), (2, 1), (3, 0)):
-        connection.execute(f"INSERT INTO topic {values}", (number, gone))
-    with pytest.raises(sqlite3.IntegrityError):
-        connection.execute(f"INSERT INTO topic {values}", (4, 0))
+    topic = "INSERT INTO topic (number, name, partition, paused, handed, held, counted, gone)"
+    topic += " VALUES (?, 'same', 0, 0, 0, 0, 0, ?)"
+    channel = "INSERT INTO channel (number, topic, name, paused, since, held, gone)"
+    channel += " VALUES (?, 1, 'same', 0, 0, 0, ?)"
+    for statement in (topic, channel):
+        for values in ((1, 1), (2, 1), (3, 0)):
+            connection.execute(statement, values)
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute(statement, (4, 0))
     connection.close()
 
 
-def test_a_file_of_the_first_version(path: Path) -> None:
-    """A file that the first version wrote is read with all that is in it, now and once more."""
-    assert FIXTURE.stat().st_size < 40_000
-    shutil.copy(FIXTURE, path)
+@pytest.mark.parametrize("fixture", [FIRST, FIXTURE], ids=["first", "second"])
+def test_a_file_of_each_version(path: Path, fixture: Path) -> None:
+    """A file that a version wrote is read with all that is in it, now and once more."""
+    assert fixture.stat().st_size < 40_000
+    shutil.copy(fixture, path)
     for _ in range(2):
         file = SQLiteFile(str(path), full=False)
         exact_contents(file)
@@ -172,15 +208,63 @@ def test_a_file_of_the_first_version(path: Path) -> None:
             pass
         file.close()
     assert schema.VERSION == pragma(path, "user_version")
+    assert "ok" == pragma(path, "integrity_check")
 
 
-def test_what_is_written_now_is_as_the_first_version_wrote_it(path: Path) -> None:
+@pytest.mark.parametrize("own", [0, 2, 16])
+def test_a_used_file_of_the_first_version(
+    path: Path, own: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting, requeued, for one alone, held back, gone, half swept: all is as it was."""
+    monkeypatch.setattr(schema, "OWN", own)
+    assert USED.stat().st_size < 40_000
+    shutil.copy(USED, path)
+    file = SQLiteFile(str(path), full=False)
+    topics, channels = file.load()
+    assert [1, 2, 3, 4, 5, 7] == [topic.number for topic in topics]
+    assert not any(topic.counted for topic in topics)
+    assert [(1, 1), (1, 3), (2, 4), (5, 5), (7, 8)] == [(one.topic, one.number) for one in channels]
+    for _ in range(2):
+        assert {
+            1: (0, {1: 9, 3: 9}),
+            2: (3, {4: 3}),
+            3: (2, {}),
+            4: (0, {}),
+            5: (0, {5: 3}),
+            7: (0, {8: 0}),
+        } == {topic.number: file.count(topic.number) for topic in topics}
+        assert (7, 8, 1029) == file.highest()
+        assert [(11, 3), (15, 0), (17, 0), (20, 0), (21, 1)] == briefly(file.read(1, 1, 0, 99, -1))
+        assert [(12, 1), (13, 2), (18, 0), (19, 0)] == briefly(file.read_apart(1, 1, 0, 99))
+        assert [99_000, 9000, 8000, 50] == [one[2] for one in file.read_apart(1, 1, 0, 99)]
+        assert [12, 16, 17, 19, 20, 21] == [one[0] for one in file.read(1, 3, 0, 99, -1)]
+        assert [(13, 4), (14, 5), (15, 2)] == briefly(file.read_apart(1, 3, 0, 99))
+        assert [(31, 1)] == briefly(file.read(2, 4, 0, 32, -1))
+        assert [(32, 0), (35, 0)] == briefly(file.read_apart(2, 4, 0, 32))
+        assert [33, 36] == [one[0] for one in file.read(2, None, 32, 99, -1)]
+        assert [34] == [one[0] for one in file.read_apart(2, None, 32, 99)]
+        while file.tidy():
+            pass
+    [tables] = file._writer._connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name LIKE 'message!_%' ESCAPE '!'"
+        " OR name LIKE '%!_1' ESCAPE '!' AND name LIKE 't%'"
+    ).fetchone()
+    assert 0 == tables
+    file.close()
+
+
+def briefly(found: list[Found]) -> list[tuple[int, int]]:
+    """Return ids, and how often they were delivered."""
+    return [(one[0], one[5]) for one in found]
+
+
+def test_what_is_written_now_is_as_it_was(path: Path) -> None:
     """The helper that wrote the file still writes one with the same contents and tables."""
     write_fixture(path)
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)
     file.close()
-    if schema.VERSION == 1:
+    if schema.VERSION == 2:
         texts = []
         for one in (path, FIXTURE):
             connection = sqlite3.connect(f"file:{one}?mode=ro&immutable=1", uri=True)
@@ -217,9 +301,9 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             connection.execute("UPDATE missing SET colour = 'red'")
 
     repaired: list[bool] = []
-    monkeypatch.setattr(schema, "STEPS", {1: first, 2: second})
+    monkeypatch.setattr(schema, "STEPS", {2: first, 3: second})
     for module in (schema, sqlitefile):
-        monkeypatch.setattr(module, "VERSION", 3)
+        monkeypatch.setattr(module, "VERSION", 4)
     return lambda: repaired.append(True)
 
 
@@ -231,7 +315,7 @@ def test_an_upgrade_goes_step_by_step(path: Path, two_steps: Callable[[], None])
         file = SQLiteFile(str(path), full=False)
         exact_contents(file)
         file.close()
-        assert 3 == pragma(path, "user_version")
+        assert 4 == pragma(path, "user_version")
     connection = sqlite3.connect(path)
     assert {"red"} == {colour for [colour] in connection.execute("SELECT colour FROM topic")}
     connection.close()
@@ -243,7 +327,7 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, two_steps: Callable[[
     with pytest.raises(StoreError) as info:
         SQLiteFile(str(path), full=False)
     assert "it cannot be used (no such table: missing)" == info.value.problem
-    assert 1 == pragma(path, "user_version")
+    assert 2 == pragma(path, "user_version")
     two_steps()
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)

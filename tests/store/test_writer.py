@@ -9,10 +9,10 @@ import pytest
 from helpers import bodies
 
 from nsqlite import Broker, Consumer, SQLite
-from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic
+from nsqlite.store import GONE, Batch, Copy, Row
 from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.statements import TOGETHER
-from store.files import HIGHEST, count, finish, ready, row, topic
+from store.files import HIGHEST, count, finish, made, new_topic, ready, row, tidy
 from store.stores import Scene, until
 
 
@@ -22,16 +22,56 @@ def test_an_interrupted_end_is_rolled_back(
     """What is thrown in when all was written but the commit leaves nothing, and no transaction."""
     file.write_rows(1, [row(1), row(2)])
 
-    def interrupt(_number: int, _rows: list[Row]) -> None:
-        file._writer._connection.execute(file._writer._puts[1], row(3))
+    put = file._writer._put
+
+    def interrupt(number: int, partition: int, rows: list[Row]) -> None:
+        put(number, partition, rows)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(file._writer, "_put", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            file.write(Batch(rows=[(1, [row(3)])]))
+            file.write(Batch(rows={1: [row(3)]}))
     assert not file._writer._connection.in_transaction
     assert [1, 2] == ready(file)
+
+
+def test_what_was_committed_is_known_whatever_is_thrown_in_then(
+    file: SQLiteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal between the commit and what is learned of it leaves both in one state."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    file.write(new_topic(2, 7))
+    batch = new_topic(5, 9)
+    batch.rows[5] = [row(1), row(2)]
+    batch.gone_topics[2] = None
+    with monkeypatch.context() as patch:
+        patch.setattr(file._writer, "_learn", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            file.write(batch)
+    assert {1, 5} == set(file._writer.topics)
+    assert (0, {9: 2}) == file.count(5)
+    file.write(new_topic(6, 10))
+    file.write(batch)
+    assert [1, 3, 4] == [file._writer.topics[number].partition for number in (1, 5, 6)]
+    tidy(file)
+    assert (3, 2) == (count(file, "topic"), len(file.read(5, 9, 0, HIGHEST, -1)))
+
+
+def test_what_is_finished_here_and_there_is_deleted(file: SQLiteFile) -> None:
+    """Many gaps, with copies and without, in one batch and one after the other."""
+    identities = list(range(1, 201))
+    file.write_rows(1, [row(identity) for identity in identities])
+    file.write_attempts(1, 1, [(identity, 1) for identity in identities])
+    finish(file, identities[::2])
+    assert (identities[1::2], 100) == (ready(file), count(file, "copy"))
+    gone: dict[int, Copy] = dict.fromkeys(identities[1::4], GONE)
+    file.write(Batch(copies={(1, 1): gone}))
+    file.write(Batch(copies={(1, 2): gone}))
+    assert (identities[3::4], 50) == (ready(file), count(file, "copy"))
 
 
 def test_what_was_counted_is_forgotten_with_its_message(path: Path, file: SQLiteFile) -> None:
@@ -40,25 +80,25 @@ def test_what_was_counted_is_forgotten_with_its_message(path: Path, file: SQLite
         file.write_rows(1, [row(identity) for identity in range(1, 7)])
         file.write_attempts(1, 1, [(1, 1)])
         file.write_attempts(1, 2, [(2, 1), (3, 1)])
-        file.write(Batch(copies=[(1, 1, {4: (1, 9)}), (1, 2, {5: GONE})]))
+        file.write(Batch(copies={(1, 1): {4: (1, 9)}, (1, 2): {5: GONE}}))
         finish(file, [1, 2, 3, 4, 5, 6])
-        assert (0, 0) == (count(file, "copy"), count(file, "message_1"))
+        assert (0, 0) == (count(file, "copy"), count(file, "messages_1"))
     file.write_row(1, row(7))
     file.write_attempts(1, 1, [(7, 1)])
     file.close()
     again = SQLiteFile(str(path), full=False)
     again.load()
     finish(again, [7])
-    assert (0, 0) == (count(again, "copy"), count(again, "message_1"))
+    assert (0, 0) == (count(again, "copy"), count(again, "messages_1"))
     again.close()
 
 
 def test_a_topic_with_one_channel_needs_no_copies(file: SQLiteFile) -> None:
     """What its one channel has done with is deleted, and no copy says so."""
-    one = StoredTopic(number=5, name="one", channels=[StoredChannel(number=9, name="c")])
-    file.write(Batch(topics=[one], rows=[(5, [row(1), row(2)])]))
-    file.write(Batch(copies=[(5, 9, {1: GONE})]))
-    assert (0, 1) == (count(file, "copy"), count(file, "message_5"))
+    file.write(new_topic(5, 9))
+    file.write_rows(5, [row(1), row(2)])
+    file.write(Batch(copies={(5, 9): {1: GONE}}))
+    assert (0, 1) == (count(file, "copy"), count(file, "messages_2"))
 
 
 def test_another_program_writes(path: Path, file: SQLiteFile) -> None:
@@ -73,7 +113,7 @@ def test_another_program_writes(path: Path, file: SQLiteFile) -> None:
             other.execute("INSERT INTO theirs VALUES (1)")
         assert 7 == other.execute("SELECT count(*) FROM theirs").fetchone()[0]
         assert [(1, 2), (3, 4), (5, 6), (7, 0)] == [
-            (one[0], one[-1]) for one in file.read(1, 1, 0, HIGHEST, -1)
+            (one[0], one[5]) for one in file.read(1, 1, 0, HIGHEST, -1)
         ]
 
 
@@ -82,7 +122,7 @@ def test_another_program_copies_the_log(path: Path, file: SQLiteFile, write: str
     """It can do so, to the last page, as soon as more was written than a message."""
     file.write_row(1, row(1))
     if write == "write":
-        file.write(Batch(topics=[topic(held=1, last=1)]))
+        file.write(made())
     elif write == "write_rows":
         file.write_rows(1, [row(identity) for identity in range(2, TOGETHER + 3)])
     else:

@@ -24,6 +24,9 @@ class TestContract(StorageContract):
     def make(self) -> Storage:
         return FaultyStorage(MemoryStorage(self.contents), lambda _point: None)
 
+    def restored(self, path: str) -> Storage:
+        return MemoryStorage(Contents(self.contents.backups[path]))
+
 
 class Switch:
     """A fault at one point, while it is on."""
@@ -42,10 +45,12 @@ def test_every_call_has_two_points() -> None:
     """Each call but `abandon` has a point before and one after it, with its name."""
     switch = Switch()
     storage = FaultyStorage(MemoryStorage(), switch)
-    topic = StoredTopic(number=1, name="t", channels=[StoredChannel(number=7, name="c")])
     storage.load()
+    storage.count(1)
     storage.highest()
-    storage.write(Batch(topics=[topic]))
+    storage.last(1)
+    topics = {1: StoredTopic(number=1, name="t")}
+    storage.write(Batch(topics=topics, channels={7: StoredChannel(number=7, topic=1, name="c")}))
     storage.write_row(1, (1, 1, None, None, None, b"x"))
     storage.write_rows(1, [(2, 1, None, None, None, b"x")])
     storage.write_attempts(1, 7, [(1, 1)])
@@ -53,19 +58,11 @@ def test_every_call_has_two_points() -> None:
     storage.read_apart(1, 7, 0, 9)
     storage.copy_log()
     storage.tidy()
+    storage.backup("copy")
     storage.close()
     storage.abandon()
-    names = [
-        "load",
-        "highest",
-        "write",
-        "write_row",
-        "write_rows",
-        "write_attempts",
-        "read",
-        "read_apart",
-    ]
-    names += ["copy_log", "tidy", "close"]
+    names = ["load", "count", "highest", "last", "write", "write_row", "write_rows"]
+    names += ["write_attempts", "read", "read_apart", "copy_log", "tidy", "backup", "close"]
     assert [f"{when} {name}" for name in names for when in ("before", "after")] == switch.points
     assert set(WRITES) == {name for name in names if name.startswith("write")}
 
@@ -76,9 +73,9 @@ def test_a_fault_before_a_call_is_instead_of_it() -> None:
     storage = FaultyStorage(MemoryStorage(), switch)
     switch.fails = ("before write",)
     with pytest.raises(StoreFull) as info:
-        storage.write(Batch(topics=[StoredTopic(number=1, name="t")]))
+        storage.write(Batch(topics={1: StoredTopic(number=1, name="t")}))
     assert "store here: no room before write" == str(info.value)
-    assert [] == storage.load()
+    assert ([], []) == storage.load()
 
 
 def test_a_fault_after_a_call_comes_when_all_is_done() -> None:
@@ -87,8 +84,8 @@ def test_a_fault_after_a_call_comes_when_all_is_done() -> None:
     storage = FaultyStorage(MemoryStorage(), switch)
     switch.fails = ("after write",)
     with pytest.raises(StoreFull):
-        storage.write(Batch(topics=[StoredTopic(number=1, name="t")]))
-    assert 1 == len(storage.load())
+        storage.write(Batch(topics={1: StoredTopic(number=1, name="t")}))
+    assert 1 == len(storage.load()[0])
 
 
 @pytest.mark.parametrize("name", WRITES)

@@ -1,6 +1,8 @@
 """A storage in plain dicts."""
 
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +21,15 @@ class TestContract(StorageContract):
     def make(self) -> MemoryStorage:
         return MemoryStorage(self.contents)
 
+    def restored(self, path: str) -> MemoryStorage:
+        return MemoryStorage(Contents(self.contents.backups[path]))
 
-def topic(held: int = 0) -> StoredTopic:
-    return StoredTopic(
-        number=1,
-        name="orders",
-        handed=2,
-        last=2,
-        channels=[StoredChannel(number=7, name="billing", held=held)],
-    )
+
+def made(**fields: Any) -> Batch:
+    """Return a batch with a topic and a channel."""
+    topic = StoredTopic(number=1, name="orders", **fields)
+    channel = StoredChannel(number=7, topic=1, name="billing", held=2)
+    return Batch(topics={1: topic}, channels={7: channel})
 
 
 def row(identity: int) -> Row:
@@ -48,17 +50,17 @@ def test_contents_have_one_owner() -> None:
 def test_what_crashed_cannot_be_used() -> None:
     """Whoever still calls a storage that crashed changes nothing, also when it closes it."""
     storage = MemoryStorage()
-    storage.write(Batch(topics=[topic()]))
+    storage.write(made())
     storage.crash()
     other = MemoryStorage(storage.contents)
     with pytest.raises(StoreError) as info:
-        storage.write(Batch(gone_topics=[1]))
+        storage.write(Batch(gone_topics={1: None}))
     assert "store in memory: it is closed" == str(info.value)
     for call in (storage.load, storage.tidy, storage.copy_log):
         with pytest.raises(StoreError):
             call()
     storage.close()
-    assert ["orders"] == [one.name for one in other.load()]
+    assert ["orders"] == [one.name for one in other.load()[0]]
 
 
 def test_what_is_written_to_no_topic_is_refused() -> None:
@@ -69,39 +71,37 @@ def test_what_is_written_to_no_topic_is_refused() -> None:
     assert "store in memory: it has no topic 3" == str(info.value)
 
 
-def test_a_topic_that_is_not_there_cannot_be_read() -> None:
-    """As of a file, it is told in an error of the store's."""
-    storage = MemoryStorage()
-    with pytest.raises(StoreError, match="it has no topic 1"):
-        storage.read(1, 7, 0, 9, -1)
-
-
 def test_what_a_topic_held_has_no_copies() -> None:
     """Of what the topic itself held only what is gone counts."""
     storage = MemoryStorage()
-    rows: list[tuple[int, list[Row]]] = [(1, [row(1), row(2)])]
-    storage.write(Batch(topics=[StoredTopic(number=1, name="orders")], rows=rows))
-    storage.write(Batch(copies=[(1, None, {1: (5, 99), 2: GONE})]))
-    assert [(1, 1, None, None, b"x", 0)] == storage.read(1, None, 0, 9, -1)
+    topics = {1: StoredTopic(number=1, name="orders")}
+    storage.write(Batch(topics=topics, rows={1: [row(1), row(2)]}))
+    storage.write(Batch(copies={(1, None): {1: (5, 99), 2: GONE}}))
+    assert [(1, 1, None, None, b"x", 0, True)] == storage.read(1, None, 0, 9, -1)
 
 
 def test_its_contents_are_its_own() -> None:
     """What was written and what was loaded can be changed, and it knows nothing of it."""
     storage = MemoryStorage()
-    written = topic()
-    storage.write(Batch(topics=[written]))
-    written.channels.clear()
-    storage.load()[0].channels.clear()
-    assert ["billing"] == [channel.name for channel in storage.load()[0].channels]
+    written = made()
+    storage.write(written)
+    written.topics[1].paused = written.channels[7].paused = True
+    loaded = storage.load()
+    loaded[0][0].paused = loaded[1][0].paused = True
+    [topic], [channel] = storage.load()
+    assert (False, False) == (topic.paused, channel.paused)
 
 
 def test_it_checks_what_it_was_told() -> None:
-    """An account whose counts are not those of the messages is found."""
+    """Counts that are not those of the messages are found, where a topic is counted."""
     storage = MemoryStorage()
-    rows: list[tuple[int, list[Row]]] = [(1, [row(1), row(2), row(3)])]
-    storage.write(Batch(topics=[topic(held=2)], rows=rows))
+    batch = made(counted=True)
+    batch.rows[1] = [row(1), row(2)]
+    storage.write(batch)
     storage._check()
-    storage.write(Batch(topics=[topic(held=2)], copies=[(1, 7, {1: GONE})]))
+    storage.write(Batch(copies={(1, 7): {1: GONE}}))
+    storage._check()
+    storage.write(made(counted=True))
     with pytest.raises(AssertionError) as info:
         storage._check()
     assert "orders:billing holds 1 and was said to hold 2" == str(info.value)
@@ -110,8 +110,19 @@ def test_it_checks_what_it_was_told() -> None:
 def test_it_checks_what_a_topic_holds() -> None:
     """Of a topic's own messages too."""
     storage = MemoryStorage()
-    rows: list[tuple[int, list[Row]]] = [(1, [row(1), row(2)])]
-    storage.write(Batch(topics=[StoredTopic(number=1, name="orders", last=2, held=1)], rows=rows))
+    topic = StoredTopic(number=1, name="orders", held=1, counted=True)
+    storage.write(Batch(topics={1: topic}, rows={1: [row(1), row(2)]}))
     with pytest.raises(AssertionError) as info:
         storage._check()
     assert "orders holds 2 and was said to hold 1" == str(info.value)
+
+
+def test_a_backup_makes_no_file(tmp_path: Path) -> None:
+    """It lies in the contents, under the path."""
+    storage = MemoryStorage()
+    storage.write(made())
+    storage.backup(str(tmp_path / "copy"))
+    assert [] == list(tmp_path.iterdir())
+    assert {1} == set(storage.contents.backups[str(tmp_path / "copy")].topics)
+    with pytest.raises(StoreError, match="there is a copy at"):
+        storage.backup(str(tmp_path / "copy"))

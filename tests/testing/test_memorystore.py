@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from helpers import bodies
 
-from nsqlite import Broker, Consumer, InvalidOption, StoreError, StoreInUse
+from nsqlite import Broker, Closed, Consumer, InvalidOption, StoreError, StoreInUse
 from nsqlite.ids import GuidFactory
-from nsqlite.store import Keeper
+from nsqlite.store import Database
 from nsqlite.testing import FaultyStore, ManualClock, MemoryStore
 
 
@@ -45,9 +45,9 @@ def test_what_put_returned_for_survives_a_crash(sync: Any) -> None:
     topic.channel("billing")
     topic.put(b"1")
     store.crash()
-    with pytest.raises(StoreError) as info:
+    with pytest.raises(Closed) as info:
         topic.put(b"2")
-    assert "store in memory: it is closed" == str(info.value)
+    assert "the broker of in memory is closed" == str(info.value)
     with Broker(store=store) as broker:
         assert [b"1"] == bodies(broker.topic("orders").channel("billing"))
     bury(lost)
@@ -124,6 +124,14 @@ def test_what_cannot_be_loaded_is_closed_again() -> None:
     with pytest.raises(StoreError):
         Broker(store=FaultyStore(store, fault))
     keeper = store.open(GuidFactory(1))
-    assert isinstance(keeper, Keeper)
+    assert isinstance(keeper, Database)
     assert "OK" == keeper.health
     keeper.close()
+
+
+def test_a_crash_of_what_nobody_has_opened() -> None:
+    """There is no process to die, and nothing changes."""
+    store = MemoryStore()
+    store.crash()
+    with Broker(store=store) as broker:
+        assert {} == broker.topics

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nsqlite
-from nsqlite.store import GONE, Batch, Found, Row, StoredTopic
+from nsqlite.store import GONE, Batch, Copy, Found, Row
 from nsqlite.testing import MemoryStorage, StorageContract
 from nsqlite.testing.memorystorage import Contents, Tables
 
@@ -24,6 +24,9 @@ class Subject(StorageContract):
 
     def make(self) -> MemoryStorage:
         return self.kind(self.contents)
+
+    def restored(self, path: str) -> MemoryStorage:
+        return MemoryStorage(Contents(self.contents.backups[path]))
 
 
 def failed(kind: Callable[[Contents], MemoryStorage]) -> set[str]:
@@ -85,15 +88,48 @@ class Silent(MemoryStorage):
 
 
 class Careless(MemoryStorage):
-    def load(self) -> list[StoredTopic]:
-        return list(self.contents.tables.topics.values())
+    def write_rows(self, number: int, rows: list[Row]) -> None:
+        """Leave a topic counted that is not any more."""
+        topics = self.contents.tables.topics
+        counted = {topic.number for topic in topics.values() if topic.counted}
+        super().write_rows(number, rows)
+        topics[number].counted = number in counted
+
+
+class Trusting(MemoryStorage):
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        """Return what was written last."""
+        tables = self.contents.tables
+        if topic not in tables.topics:
+            return 0, {}
+        held = {channel.number: channel.held for channel in tables.channels_of(topic)}
+        return tables.topics[topic].held, held
 
 
 class Reusing(MemoryStorage):
     def highest(self) -> tuple[int, int, int]:
-        topics = self.contents.tables.topics.values()
-        numbers = [channel.number for topic in topics for channel in topic.channels]
-        return max((topic.number for topic in topics), default=0), max(numbers, default=0), 0
+        tables = self.contents.tables
+        return max(tables.topics, default=0), max(tables.channels, default=0), 0
+
+
+class WithoutBackup(MemoryStorage):
+    def backup(self, path: str) -> None:
+        """Give away what is still written."""
+        self.contents.backups[path] = self.contents.tables
+
+
+class Overwriting(MemoryStorage):
+    def backup(self, path: str) -> None:
+        """Replace what is there."""
+        self.contents.backups.pop(path, None)
+        super().backup(path)
+
+
+class Suspicious(MemoryStorage):
+    def read(
+        self, topic: int, channel: int | None, after: int, upto: int, limit: int
+    ) -> list[Found]:
+        return [(*one[:6], False) for one in super().read(topic, channel, after, upto, limit)]
 
 
 class Different(MemoryStorage):
@@ -117,7 +153,7 @@ class ForgetsEarly(Different):
     class tables(Tables):  # noqa: N801 - the same
         def forget(self, number: int) -> None:
             super().forget(number)
-            for channel in self.topics[number].channels:
+            for channel in self.channels_of(number):
                 for identity, copy in self.copies.get(channel.number, {}).items():
                     if copy is GONE:
                         self.rows[number].pop(identity, None)
@@ -127,7 +163,7 @@ class Twice(Different):
     class tables(Tables):  # noqa: N801 - the same
         def put(self, number: int, rows: list[Row]) -> None:
             for row in rows:
-                known = row[0] in self.rows[number]
+                known = row[0] in self.rows.get(number, {})
                 super().put(number, [(row[0] + known, *row[1:])])
 
 
@@ -135,6 +171,13 @@ class Shared(Different):
     class tables(Tables):  # noqa: N801 - the same
         def put(self, number: int, rows: list[Row]) -> None:
             super().put(number, [(*row[:3], None, *row[4:]) for row in rows])
+
+
+class KeepsGone(Different):
+    class tables(Tables):  # noqa: N801 - the same
+        def note(self, number: int, channel: int | None, copies: dict[int, Copy]) -> None:
+            """Keep what is gone, unless it is so in one call alone."""
+            super().note(number, channel, copies if len(copies) < 9 else {})
 
 
 class KeepsEmptied(Different):
@@ -153,7 +196,12 @@ class KeepsEmptied(Different):
         (Restless, "a_topic_can_be_emptied"),
         (HalfWritten, "a_batch_that_is_interrupted_has_changed_nothing"),
         (Silent, "a_batch_that_is_interrupted_has_changed_nothing"),
-        (Careless, "counts_are_those_of_the_account_and_what_came_later"),
+        (Careless, "any_write_makes_a_topic_uncounted"),
+        (Trusting, "who_holds_a_message_follows_from_the_rows"),
+        (WithoutBackup, "a_backup_is_another_storage"),
+        (Overwriting, "a_backup_replaces_nothing"),
+        (Suspicious, "a_message_is_there_as_it_was_written"),
+        (KeepsGone, "what_is_gone_in_every_channel_need_not_be_written"),
         (Reusing, "the_highest_numbers_are_kept"),
         (KeepsAll, "a_message_is_forgotten_when_the_last_has_done_with_it"),
         (ForgetsEarly, "a_message_is_forgotten_when_the_last_has_done_with_it"),
@@ -184,6 +232,8 @@ def test_a_contract_without_a_storage() -> None:
     """A class that does not say how to open its storage is told so."""
     with pytest.raises(NotImplementedError):
         StorageContract().test_a_new_storage_is_empty()
+    with pytest.raises(NotImplementedError):
+        StorageContract().restored("copy")
 
 
 def test_it_can_be_imported_without_pytest() -> None:

@@ -6,7 +6,7 @@ from typing import assert_type
 import nsqlite
 from nsqlite import Broker, Clock, Consumer, Topic, TopicOptions
 from nsqlite.clock import Alarm, Loop, Semaphore, Timed
-from nsqlite.store import Batch, Found, Row, Storage, StoredTopic
+from nsqlite.store import Batch, Found, Row, Storage, StoredChannel, StoredTopic
 from nsqlite.testing import FaultyStore, ManualClock, MemoryStorage, StorageContract
 
 
@@ -56,11 +56,23 @@ class CountingStorage:
     def __init__(self, storage: Storage) -> None:
         """Wrap a storage."""
         self._storage = storage
-        self.count = 0
+        self.written = 0
 
-    def load(self) -> list[StoredTopic]:
+    def load(self) -> tuple[list[StoredTopic], list[StoredChannel]]:
         """See `Storage`."""
         return self._storage.load()
+
+    def count(self, topic: int) -> tuple[int, dict[int, int]]:
+        """See `Storage`."""
+        return self._storage.count(topic)
+
+    def last(self, topic: int) -> int:
+        """See `Storage`."""
+        return self._storage.last(topic)
+
+    def backup(self, path: str) -> None:
+        """See `Storage`."""
+        self._storage.backup(path)
 
     def highest(self) -> tuple[int, int, int]:
         """See `Storage`."""
@@ -68,12 +80,12 @@ class CountingStorage:
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
-        self.count += 1
+        self.written += 1
         self._storage.write_row(number, row)
 
     def write_rows(self, number: int, rows: list[Row]) -> None:
         """See `Storage`."""
-        self.count += len(rows)
+        self.written += len(rows)
         self._storage.write_rows(number, rows)
 
     def write_attempts(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
@@ -128,7 +140,7 @@ def make_topic(name: str, **options: object) -> Topic[bytes]:
 
 def main() -> None:
     """Use them."""
-    manual = ManualClock()
+    manual = ManualClock(start=1_000_000)  # a thousand times as much is in 2001
     clock = FastClock(manual)
     topic = Topic[str]("fast", clock=clock)
     consumer = Consumer(topic.channel("c"))
@@ -137,9 +149,9 @@ def main() -> None:
     assert_type(consumer.get(timeout=0).body, str)
 
     storage = CountingStorage(MemoryStorage())
-    storage.write(Batch(topics=[StoredTopic(number=1, name="orders")]))
+    storage.write(Batch(topics={1: StoredTopic(number=1, name="orders")}))
     storage.write_rows(1, [(1, 0, None, None, None, b"order 1")])
-    assert storage.count == 1
+    assert storage.written == 1
     assert make_topic("plain").options.max_msg_size == 100
 
 
