@@ -82,7 +82,7 @@ class Database:
         self._highest_topic, highest_channel, highest = storage.highest()
         self._topic_numbers: Final = count(self._highest_topic + 1)
         self._channel_numbers: Final = count(highest_channel + 1)
-        factory.start_after(max([highest, *(storage.last(topic.number) for topic in topics)]))
+        factory.start_after(highest)
         self._flusher: Final = Flusher(self, f"nsqlite store {where}", terms.sync_timeout)
         self.journal.flusher = self._flusher
         self._flusher.start()
