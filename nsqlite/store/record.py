@@ -281,7 +281,7 @@ class TopicRecord:
 
     def unshown(self) -> list[PendingWrite[Any]]:
         """See `TopicPersistence`."""
-        waiting = [one for one in self._journal.queue.copy() if id(one.topic) == id(self)]
+        waiting = [one for one in self._journal.queue.copy() if one.topic.number == self.number]
         known = set(map(id, waiting))
         return [one for one in self._settled if id(one) not in known] + waiting
 
@@ -302,7 +302,6 @@ class TopicRecord:
         if flowing is not self.flowing and not self.deleted:
             self._hand_on_unshown()
             self.handed = self.held.since = self.held.cursor = self.held.top = self.last
-            self.flowing = flowing  # one piece with the line above; made twice, it is once
             self._journal.decide(TopicChanged(self.stored()))
             if not self._channels:
                 self._journal.append(Unheld(self.number))
