@@ -16,13 +16,12 @@ Next: cli/overview.py
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from nsqlite.cli.lines import Held, MessageLine
-from nsqlite.cli.snapshot import Snapshot, TopicThen, connect, reading
+from nsqlite.cli.snapshot import Reader, Snapshot, TopicThen, reading
 from nsqlite.errors import shown
 from nsqlite.store.statements import Statements
 
@@ -73,8 +72,8 @@ class Stored:
     data: bytes
 
 
-class Pages:
-    """A file that is read page by page; a context manager.
+class Pages(Reader):
+    """A file that is read page by page.
 
     Every method raises `StoreError` where the file cannot be read.
 
@@ -88,26 +87,12 @@ class Pages:
         Raises:
             StoreError: see `connect`.
         """
-        self._path: Final = path
         with Snapshot(path) as snapshot:
             self.topics: Final = snapshot.topics
             self._lasts: Final = {
                 topic.stored.number: snapshot.last(topic) for topic in self.topics
             }
-        self._connection: Final = connect(path)
-
-    def __enter__(self) -> Self:
-        """Return it."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the file."""
-        self._connection.close()
+        super().__init__(path)
 
     def messages(self, topic: TopicThen) -> Iterator[MessageLine]:
         """Go through the messages of a topic that somebody holds, in the order of their ids."""

@@ -134,8 +134,38 @@ def _oldest(left: int, pairs: Iterable[tuple[tuple[int, int], tuple[int, int]]])
     return None
 
 
-class Snapshot:
-    """One reading of a file; a context manager.
+class Reader:
+    """A file that is read by a connection of its own; a context manager."""
+
+    def __init__(self, path: str) -> None:
+        """Open a file.
+
+        Raises:
+            StoreError: see `connect`.
+        """
+        self._path: Final = path
+        self._connection: Final = connect(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the file."""
+        self.close()
+
+
+class Snapshot(Reader):
+    """One reading of a file.
 
     Every method raises `StoreError` where the file cannot be read.
 
@@ -149,8 +179,7 @@ class Snapshot:
         Raises:
             StoreError: see `connect`.
         """
-        self._path: Final = path
-        self._connection: Final = connect(path)
+        super().__init__(path)
         try:
             with reading(path):
                 self._connection.execute("BEGIN")
@@ -158,23 +187,6 @@ class Snapshot:
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        """Return the snapshot."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the file."""
-        self.close()
 
     def _topics(self) -> list[TopicThen]:
         """Return the topics by name."""

@@ -6,10 +6,9 @@ Next: cli/merge.py
 """
 
 import json
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from nsqlite.cli.snapshot import connect
+from nsqlite.cli.snapshot import Reader
 from nsqlite.store.statements import telling
 
 PARTITIONS: Final = "SELECT DISTINCT partition FROM topic"
@@ -17,29 +16,11 @@ PARTITIONS: Final = "SELECT DISTINCT partition FROM topic"
 COMMON: Final = "SELECT id FROM messages_{0} WHERE id IN (SELECT value FROM json_each(?)) LIMIT 1"
 
 
-class Taken:
-    """The deleted topics and the ids of a file; a context manager.
+class Taken(Reader):
+    """The deleted topics and the ids of a file, which is open elsewhere.
 
     Every method raises `StoreError` where the file cannot be read.
     """
-
-    def __init__(self, path: str) -> None:
-        """Look at a file that is open elsewhere."""
-        self._path: Final = path
-        self._connection: Final = connect(path)
-
-    def __enter__(self) -> Self:
-        """Return it."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let go of the file."""
-        self._connection.close()
 
     def has_gone_topics(self) -> bool:
         """Return whether there are topics that were deleted and are not forgotten yet."""
