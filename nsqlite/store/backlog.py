@@ -32,7 +32,7 @@ from nsqlite.store.storage import GONE, Copy, Found, name_of
 PAGE: Final = 1000
 """The most messages that are read at a time."""
 
-LIFE_CYCLE: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
+STEERED: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
 """What is noted of a topic or channel itself."""
 
 
@@ -211,7 +211,7 @@ class Backlog:
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
         """See `QueuePersistence`."""
         if record is None:
-            if kind in LIFE_CYCLE:
+            if kind in STEERED:
                 self._topic.heard(self, kind)
         elif kind is Kind.REQUEUED:
             self._note(record, (record[4], None if due is None else self._topic.wall(due)))
