@@ -466,17 +466,22 @@ def test_what_is_still_to_be_noted_is_noted_once() -> None:
     assert ["note moved"] == scene.heard()
 
 
+def strike_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Have the next call of a method broken off as it begins, as by a signal."""
+    method = getattr(owner, name)
+
+    def struck(*_: object) -> None:
+        monkeypatch.setattr(owner, name, method)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, struck)
+
+
 def test_an_emptying_that_is_struck_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a signal keeps from being told is told, so that the store has what memory has."""
     scene = Kept()
     scene.put(1, 2)
-    hear = Listening.hear
-
-    def struck(*_: object) -> None:
-        monkeypatch.setattr(Listening, "hear", hear)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Listening, "hear", struck)
+    strike_once(monkeypatch, Listening, "hear")
     with pytest.raises(KeyboardInterrupt):
         scene.channel.empty()
     assert 0 == scene.channel.depth
@@ -489,13 +494,7 @@ def test_an_end_that_is_struck_is_completed(monkeypatch: pytest.MonkeyPatch) -> 
     """A channel whose end a signal strikes has ended, and its store has what it had."""
     scene = Kept()
     scene.put(1, 2)
-    clear = Queue.clear
-
-    def struck(*_: object) -> None:
-        monkeypatch.setattr(Queue, "clear", clear)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Queue, "clear", struck)
+    strike_once(monkeypatch, Queue, "clear")
     with pytest.raises(KeyboardInterrupt):
         scene.channel.close()
     assert scene.channel.closed
