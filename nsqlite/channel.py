@@ -314,7 +314,6 @@ class Channel(Uncopyable, Generic[T]):
         """Take the options that this is first asked for with; a store had it without."""
         self.options = options
         self._queue.reconfigure(options)
-        self._named = True
 
     # Consumers come and go
 

@@ -264,6 +264,17 @@ class Queue(Generic[T]):
         if self.persistence is not None:
             self.persistence.fit()
 
+    def load(self) -> None:
+        """Have in memory what a store has of this, if a put may have to drop it; blocks.
+
+        Takes the lock.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if self.persistence is not None and self.limit is not None:
+            self.persistence.load()
+
     def keep(self, persistence: QueuePersistence) -> None:
         """Have a store keep this queue, which is new, and fill it with what is there of it."""
         self.persistence = persistence

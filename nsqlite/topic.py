@@ -639,7 +639,6 @@ class Topic(Uncopyable, Generic[T]):
             for channel in self._channels.values():
                 if not channel._named:
                     channel._set_options(options)
-                    channel._named = False
             self._named = True
             self._redirect()
 
@@ -650,8 +649,7 @@ class Topic(Uncopyable, Generic[T]):
             StoreError: it cannot be read.
         """
         for queue in (self._fan.held, *self._fan.queues):
-            if queue.persistence is not None and queue.limit is not None:
-                queue.persistence.load()
+            queue.load()
 
     def _put_stored(self, bodies: list[T], delay: float | None, timeout: float | None) -> list[str]:
         """Reserve, store and show messages; takes the locks.
@@ -724,13 +722,18 @@ class Topic(Uncopyable, Generic[T]):
             or len(body) > store.longest
         )
 
+    def _make_plain(self, body: Any) -> Record[Any]:
+        """Return a record of one body, with the next id."""
+        now = self._wall()
+        prefix, suffix = self._ids.take(now)
+        return body, now, prefix, suffix, 0
+
     def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T], body: Any) -> bool:
         if not self._is_plain(store, body):
             return False
-        now = self._wall()
-        prefix, suffix = self._ids.take(now)
-        pending.records.append((body, now, prefix, suffix, 0))
-        pending.names.append(prefix + suffix)
+        record = self._make_plain(body)
+        pending.records.append(record)
+        pending.names.append(record[2] + record[3])
         pending.flowing = True
         store.enqueue(pending)
         return True
@@ -739,9 +742,7 @@ class Topic(Uncopyable, Generic[T]):
         if not self._is_plain(store, body):
             return None
         fan = self._fan
-        now = self._wall()
-        prefix, suffix = self._ids.take(now)
-        record: Record[Any] = (body, now, prefix, suffix, 0)
+        record = self._make_plain(body)
         entry = store.plain_entry(record)
         rest = iter(fan.readies)
         # One piece, up to the call that completes it:
@@ -752,7 +753,7 @@ class Topic(Uncopyable, Generic[T]):
         fan.takers = fan.kept_by
         fan.held.entry = entry
         fan.complete()
-        return prefix + suffix
+        return record[2] + record[3]
 
     def _publish_stored(
         self, store: TopicPersistence, batch: list[T], on_done: OnDone | None
@@ -784,12 +785,8 @@ class Topic(Uncopyable, Generic[T]):
         self._monitor.require_free("put")
         store.require_free("put")
         store.require_open()
-        size = 0
-        for body in bodies:
-            if isinstance(body, bytes):
-                size += len(body)
         drafts = self._plain(store, bodies) or self._coded(store, bodies)
-        return PendingWrite(store, drafts, size, on_done)
+        return PendingWrite(store, drafts, size_of(bodies), on_done)
 
     def _plain(self, store: TopicPersistence, bodies: list[Any]) -> list[Draft]:
         """Return bodies as drafts if all are bytes of a right size, as nearly always; else none."""
@@ -950,7 +947,7 @@ class Topic(Uncopyable, Generic[T]):
                     self._store.require_owner()
                 self._load_held(name)
                 channel = self._monitor.run(self._create, name, wanted)
-                self._load()
+                channel._queue.load()
             require_same(channel.options, options, f"channel {name!r}")
         if self._store is not None:
             self._store.confirm()
@@ -970,6 +967,7 @@ class Topic(Uncopyable, Generic[T]):
             self._redirect()
         elif not channel._named:
             channel._set_options(options)
+            channel._named = True
             self._redirect()
         return channel
 
@@ -1427,6 +1425,11 @@ def batch_of(bodies: Iterable[T], call: str) -> list[T]:
         given = type(bodies).__name__
         raise InvalidMessage(f"{call} takes several bodies, not one {given}: use put")
     return list(bodies)
+
+
+def size_of(bodies: Iterable[object]) -> int:
+    """Return the sum of the lengths of those bodies that are bytes."""
+    return sum(len(body) for body in bodies if isinstance(body, bytes))
 
 
 def check_done(on_done: object) -> None:

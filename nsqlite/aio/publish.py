@@ -18,7 +18,7 @@ from nsqlite.errors import InvalidOption
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
 from nsqlite.options import timeout_ns
-from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of
+from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of, size_of
 from nsqlite.waiting import Waiter, leave, look
 
 
@@ -101,8 +101,7 @@ async def _put_patiently(
     store = topic._store
     if store is None:
         records, names = topic._make_records(batch)
-        size = sum(len(body) for body in batch if isinstance(body, bytes))
-        await _admit(topic, records, size, due, limit)
+        await _admit(topic, records, size_of(batch), due, limit)
         return names
     if store.late and store.is_behind():
         await by_store(store.held, store.flush)
