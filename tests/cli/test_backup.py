@@ -66,8 +66,10 @@ def test_no_signal_leaves_a_copy(tmp_path: Path, number: signal.Signals) -> None
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
+        assert process.stdin is not None
         assert b"there\n" == process.stdout.readline()
         process.send_signal(number)
+        process.stdin.close()  # if the signal came as it began to read, nothing else wakes it
         process.wait(60)
     assert process.returncode in (-number, 130)
     left = ["copy.db-partial"] if number == signal.SIGKILL else []

@@ -586,6 +586,7 @@ def test_a_signal_leaves_nothing(
         process.stdin.flush()
         assert (tmp_path / "jobs.db-partial").exists()
         process.send_signal(number)
+        process.stdin.close()  # if the signal came as it began to read, nothing else wakes it
         assert process.stderr is not None
         assert b"" == process.stderr.read()
     assert status == process.returncode
