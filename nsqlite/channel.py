@@ -54,6 +54,10 @@ class Parent(Protocol):
         """Let the first blocked put look again."""
         ...
 
+    def _emptied(self) -> None:
+        """Take note that a channel was emptied, and let the first blocked put look again."""
+        ...
+
     def _handed(self) -> int:
         """Return how many messages the topic has handed on so far."""
         ...
@@ -516,7 +520,7 @@ class Channel(Uncopyable, Generic[T]):
         self._require_open()
         queue = self._queue
         count = queue.empty()
-        self._parent._room()
+        self._parent._emptied()
         self._answered()
         return count
 

@@ -376,10 +376,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
                         del message._page[message]
                         done = True
                         self._allowed += 1
-                        if not queue.followed:
+                        if queue.on_finished is None:
                             return
                         leaving = (message,)
-                        queue.let_go(leaving)
+                        queue.on_finished(leaving)
                         leaving = ()
             finally:
                 if monitor.after and done:  # else what follows settles
@@ -749,10 +749,10 @@ class Consumer(AnyConsumer[T]):
                             self._delivered += 1
                             page[message] = self._due
                             del ready[0]
-                            if not queue.followed:
+                            if queue.on_delivered is None:
                                 return message
                             taken = True
-                            queue.follow_deliveries((message,), self._due)
+                            queue.on_delivered((message,), self._due)
                 finally:
                     if monitor.after:
                         monitor.settle()
@@ -926,7 +926,7 @@ class Consumer(AnyConsumer[T]):
                 or not queue.ready
                 or self._delivered > self._allowed
                 or queue.draining
-                or queue.followed
+                or queue.on_finished is not None
                 or queue.parked
                 or monitor.putters
                 or monitor.after

@@ -48,9 +48,9 @@ class FanOut(Generic[T]):
         records: these messages.
         later: or those that are not due yet, with when they are and the queues that get them.
         excess: what the queues have to drop for the put under way.
-        appends: what brings a record that is ready to each of the queues; empty where there is more
-            to do for it, or the topic is over.
-        append: the only one of these, if there is only one; else None.
+        appends: what brings a record that is ready to each of the queues, as long as they have room
+            for it in memory; empty where there is more to do for it, or the topic is over.
+        append: the only one of these, if there is only one and no store; else None.
         readies: where the queues have what is ready, but for those that a store keeps.
         takers: of the put under way, what takes what is ready for the queues that a store keeps.
         kept_by: what keeps the queues that a store keeps.
@@ -143,9 +143,9 @@ class FanOut(Generic[T]):
         queues = self.queues
         self.bounded = tuple(queue for queue in queues if queue.limit is not None)
         self.readies, self.kept_by = _ways(queues)
-        if not self.kept_by and self.is_flowing() and not self.closing:
-            self.appends = tuple(ready.append for ready in self.readies)
-            if len(self.appends) == 1:
+        if self.is_flowing() and not self.closing:
+            self.appends = tuple(queue.ready.append for queue in queues)
+            if len(queues) == 1 and not self.kept_by:
                 self.append = self.appends[0]
         self._monitor.room_until = 0
         self.stale = False
@@ -169,7 +169,10 @@ class FanOut(Generic[T]):
         """Return how many ready messages have room in each queue; none before a blocked put."""
         if self._monitor.putters:
             return 0
-        return max(min((q.room_left() for q in self.bounded), default=NO_LIMIT), 0)
+        room = min((queue.room_left() for queue in self.bounded), default=NO_LIMIT)
+        for kept in self.kept_by:
+            room = min(room, kept.room())
+        return max(room, 0)
 
     def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Look whether there is room for so many more ready messages.

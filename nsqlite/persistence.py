@@ -14,10 +14,10 @@ above the last one that was given when it was made or emptied.
 Next: queue.py
 """
 
-import threading
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, Final, Generic, Protocol, TypeAlias
 
+from nsqlite.clock import Semaphore
 from nsqlite.errors import NSQLiteError
 from nsqlite.events import Kind
 from nsqlite.message import Message, Record, T
@@ -39,68 +39,58 @@ class PendingWrite(Generic[T]):
 
     Attributes:
         topic: what the store has of the topic.
-        drafts: the bodies.
+        bodies: as they will come back.
+        codes: their bytes, each with the name of the codec that made them; None if all are bytes.
         size: the sum of the lengths of those that are bytes.
         on_done: called when it is settled and shown, for who does not block; by any thread.
         records: the messages, once it is reserved; empty again once they are shown.
         names: their ids.
         rows: what is to be written of them.
+        appends: what would bring a plain message to its channels as they were then.
         due: until when they wait, on the clock's monotonic scale; None if they do not.
         flowing: the topic handed its messages on when it was reserved.
         bounded: where room is reserved: queues, as long as it is.
         queued: it is, or was, in the commit queue.
-        semaphore: what its put sleeps on.
+        semaphore: what its put sleeps on; None as long as it does not.
         settled: it is written, or refused.
         told: `on_done` is, or was, among those to be called.
         error: why it was refused.
     """
 
-    __slots__ = (
-        "bounded",
-        "drafts",
-        "due",
-        "error",
-        "flowing",
-        "names",
-        "on_done",
-        "queued",
-        "records",
-        "rows",
-        "semaphore",
-        "settled",
-        "size",
-        "told",
-        "topic",
-    )
+    # To set all of them for each message would cost a put 0.5 us.
+    on_done: Callable[[], object] | None = None
+    appends: Sequence[Any] = ()
+    due: int | None = None
+    flowing: bool = False
+    bounded: tuple[Any, ...] = ()
+    queued: bool = False
+    semaphore: Semaphore | None = None
+    settled: bool = False
+    told: bool = False
+    error: NSQLiteError | None = None
 
     def __init__(
         self,
         topic: "TopicPersistence",
-        drafts: list[Draft],
+        bodies: Sequence[Any],
+        codes: Sequence[tuple[bytes, str | None]] | None,
         size: int,
         on_done: Callable[[], object] | None = None,
     ) -> None:
         """Begin as what is not reserved yet."""
         self.topic: Final = topic
-        self.drafts: Final = drafts
+        self.bodies: Final = bodies
+        self.codes: Final = codes
         self.size: Final = size
-        self.on_done: Final = on_done
         self.records: list[Record[T]] = []
         self.names: list[str] = []
         self.rows: list[Any] = []
-        self.due: int | None = None
-        self.flowing: bool = False
-        self.bounded: tuple[Any, ...] = ()
-        self.queued: bool = False
-        self.semaphore: Final = threading.Lock()
-        self.semaphore.acquire()
-        self.settled: bool = False
-        self.told: bool = False
-        self.error: NSQLiteError | None = None
+        if on_done is not None:
+            self.on_done = on_done
 
     def __len__(self) -> int:
         """Count the messages."""
-        return len(self.drafts)
+        return len(self.bodies)
 
     def first(self) -> str:
         """Return the id of the first message, once it is reserved."""
@@ -142,8 +132,8 @@ class QueuePersistence(Protocol):
         """
         ...
 
-    def delivered(self, messages: Sequence[Message[Any]]) -> None:
-        """Take note of deliveries."""
+    def delivered(self, messages: Sequence[Message[Any]], due: int) -> None:
+        """Take note of deliveries, of which it does not matter until when they may be held."""
         ...
 
     def finished(self, messages: Sequence[Message[Any]]) -> None:
@@ -162,6 +152,10 @@ class QueuePersistence(Protocol):
 
     def takes(self, records: Sequence[Record[Any]]) -> bool:
         """Return whether messages of one put are for this queue."""
+        ...
+
+    def room(self) -> int:
+        """Return how many messages that come next it has in memory; 0 if they go to the file."""
         ...
 
     def take(self, records: Sequence[Record[Any]]) -> None:
@@ -234,11 +228,19 @@ class TopicPersistence(Protocol):
     Attributes:
         paused: the topic was paused when it was opened.
         late: what is put is shown at once, and written later.
+        last: the highest id that was given to a message of it.
+        note: takes note of a plain message that is shown before it is written, as a list: the
+            topic's number, the id, the record, and how many channels get it; C code, so that it
+            is one piece with what shows it; `stir` is to follow.
+        settled: what is settled and not shown yet, in order; who shows it takes it out.
         longest: bytes of the longest body that the store can keep.
     """
 
     paused: bool
     late: bool
+    last: str
+    note: Callable[[Any], None]
+    settled: list[PendingWrite[Any]]
 
     @property
     def longest(self) -> int:
@@ -286,20 +288,13 @@ class TopicPersistence(Protocol):
 
     # Any thread, without the lock
 
-    def require_open(self) -> None:
+    def require_ready(self) -> None:
         """Check that something can be put.
 
         Raises:
             StoreInUse: this is the child of a fork.
             Closed: the broker is.
-        """
-        ...
-
-    def require_free(self, call: str) -> None:
-        """Check that the calling thread does not hold the store's lock.
-
-        Raises:
-            Reentered: it does.
+            Reentered: the calling thread holds the store's lock.
         """
         ...
 
@@ -312,12 +307,7 @@ class TopicPersistence(Protocol):
         ...
 
     def write(self, pending: PendingWrite[Any]) -> None:
-        """Wait until a put that was reserved is settled, or write it; blocks.
-
-        Raises:
-            StoreError: it was refused.
-            Closed: the topic was deleted meanwhile.
-        """
+        """Wait until a put that was reserved is settled, or write it; blocks."""
         ...
 
     def adopt(self, pending: PendingWrite[Any]) -> None:
@@ -328,8 +318,17 @@ class TopicPersistence(Protocol):
         """Have what is reserved written soon, by the store's thread."""
         ...
 
+    def stir(self) -> None:
+        """Have what was noted written when that is due."""
+        ...
+
     def is_behind(self) -> bool:
-        """Return whether so much is shown and not written that a put has to wait for that."""
+        """Return whether so much is shown and not written that a put has to wait for that.
+
+        Raises:
+            StoreInUse: this is the child of a fork.
+            Closed: the broker is.
+        """
         ...
 
     def flush(self) -> None:
@@ -378,6 +377,10 @@ class TopicPersistence(Protocol):
         """Put what was reserved behind all that is to be written."""
         ...
 
+    def enqueue_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> None:
+        """Reserve one message of bytes, and do the same, in one piece at the end."""
+        ...
+
     def entry(
         self,
         pending: PendingWrite[Any],
@@ -393,16 +396,8 @@ class TopicPersistence(Protocol):
         """
         ...
 
-    def plain_entry(self, record: Record[Any]) -> object:
-        """Return the same of one message of bytes that goes to all channels at once."""
-        ...
-
     def unshown(self) -> list[PendingWrite[Any]]:
         """Return what is reserved and not shown yet, in order."""
-        ...
-
-    def settled(self) -> list[PendingWrite[Any]]:
-        """Return, to be emptied, what is settled and not shown yet, in order."""
         ...
 
     def flow(self, *, flowing: bool) -> None:

@@ -129,8 +129,9 @@ class Queue(Generic[T]):
         answered: called when messages were answered, and there may be nothing left.
         latency: how long messages took from put to fin, None if nobody wants to know.
         persistence: what keeps this in a store, None without one.
-        followed: the store, an observer or `latency` wants to know what is delivered or finished.
-            It stands for these three: to ask them one by one costs put, get and fin 2 %.
+        on_delivered: hears what is delivered, and until when it may be held; None if nobody wants
+            to know: neither the store nor an observer nor `latency`.
+        on_finished: hears what is finished, as well.
         backend_depth: how many more are ready, behind these, in a store's file alone.
         back: where a message goes that comes back: `ready` itself, or, as long as there are any,
             what is behind `backend_depth` others.
@@ -167,12 +168,13 @@ class Queue(Generic[T]):
         "emptying",
         "entry",
         "expired",
-        "followed",
         "latency",
         "leaving",
         "limit",
         "moving",
         "names",
+        "on_delivered",
+        "on_finished",
         "parked",
         "paused",
         "persistence",
@@ -282,9 +284,16 @@ class Queue(Generic[T]):
         persistence.bind(self)
 
     def follow(self) -> None:
-        """Find out whether anybody wants to know what is delivered or finished."""
-        measured = self.latency is not None
-        self.followed = self._monitor.watched or measured or self.persistence is not None
+        """Find out who wants to know what is delivered or finished."""
+        store = self.persistence
+        self.on_delivered: Callable[[Sequence[Message[T]], int], None] | None = None
+        self.on_finished: Callable[[Sequence[Message[T]]], None] | None = None
+        if self._monitor.watched or self.latency is not None:
+            self.on_delivered = self._tell_delivered
+            self.on_finished = self._tell_finished
+        elif store is not None:
+            self.on_delivered = store.delivered
+            self.on_finished = store.finished
 
     # How much there is
 
@@ -381,11 +390,13 @@ class Queue(Generic[T]):
         while most[0] and ready and self.depth() > limit:
             record = ready[0] if is_oldest else ready[-1]
             self._monitor.discard(record)
+            if self.persistence is not None:
+                self.persistence.hear(Kind.DROPPED, record, None)  # first: it may be noted twice
             # One piece, up to the call that follows:
             most[0] -= 1
             self.dropped_count += 1
             take()
-            self.emit(Kind.DROPPED, record)
+            self._tell_observers(Kind.DROPPED, record)
 
     # Time
 
@@ -561,16 +572,16 @@ class Queue(Generic[T]):
                     waiter.semaphore.release()
                 except RuntimeError:  # it was released already
                     pass
-        if self.followed:
-            self.follow_deliveries((message,), owner._due)
+        if self.on_delivered is not None:
+            self.on_delivered((message,), owner._due)
         if self._monitor.putters:
             self.room()
         return message
 
-    def follow_deliveries(self, messages: Sequence[Message[T]], due: int) -> None:
-        """Have deliveries noted and told; somebody may want to know."""
+    def _tell_delivered(self, messages: Sequence[Message[T]], due: int) -> None:
+        """Have deliveries noted and told."""
         if self.persistence is not None:
-            self.persistence.delivered(messages)
+            self.persistence.delivered(messages, due)
         if self._monitor.watched:
             for message in messages:
                 self.tell(DELIVERED, message, due)
@@ -626,8 +637,8 @@ class Queue(Generic[T]):
         page.update(filing)
         consume(leaving)
         self.taking = ()
-        if self.followed:
-            self.follow_deliveries(fresh, owner._due)
+        if self.on_delivered is not None:
+            self.on_delivered(fresh, owner._due)
         if self._monitor.putters:
             self.room()
 
@@ -793,6 +804,13 @@ class Queue(Generic[T]):
         """Forget messages that are leaving.  Idempotent."""
         for message in messages:
             message._page.pop(message, None)
+        if self.on_finished is not None:
+            self._tell_finished(messages)
+        self.leaving = ()  # one piece with the next line
+        self.moving = False
+
+    def _tell_finished(self, messages: Sequence[Message[T]]) -> None:
+        """Have noted and told that messages were finished."""
         if self.persistence is not None and not self.moving:
             self.persistence.finished(messages)
         if self.latency is not None:
@@ -801,8 +819,6 @@ class Queue(Generic[T]):
         if self._monitor.watched:
             for message in messages:
                 self.tell(FINISHED, message)
-        self.leaving = ()  # one piece with the next line
-        self.moving = False
 
     def measure(self, message: Message[T]) -> None:
         """Take note of how long a message took that was finished; somebody wants to know."""
@@ -936,6 +952,17 @@ class Queue(Generic[T]):
         """Tell that something happened, if anybody listens."""
         if self.persistence is not None:
             self.persistence.hear(kind, record, due)
+        self._tell_observers(kind, record, owner, due, count)
+
+    def _tell_observers(
+        self,
+        kind: Kind,
+        record: Record[T] | None = None,
+        owner: Holder | None = None,
+        due: int | None = None,
+        count: int = 1,
+    ) -> None:
+        """Do so, but for the store."""
         if kind not in self._monitor.wanted:
             return
         wall = self._wall()

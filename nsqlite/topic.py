@@ -15,7 +15,7 @@ Next: consumer.py
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from operator import call
@@ -133,6 +133,7 @@ class Topic(Uncopyable, Generic[T]):
         "_ids",
         "_lock",
         "_longest_delay",
+        "_max_plain",
         "_max_size",
         "_monitor",
         "_named",
@@ -182,7 +183,7 @@ class Topic(Uncopyable, Generic[T]):
         self._monitor: Final = Monitor()
         self._lock: Final[Lock] = self._monitor.lock
         self._longest_delay = chosen.max_req_timeout
-        self._max_size = chosen.max_msg_size
+        self._max_size = self._max_plain = chosen.max_msg_size
         self._fan: Final[FanOut[T]] = FanOut(name, chosen, clock, self._monitor)
         self._store: Final = persistence
         self._channels: Final[dict[str, Channel[T]]] = {}
@@ -424,7 +425,7 @@ class Topic(Uncopyable, Generic[T]):
         return records, names
 
     def _add_records(
-        self, records: list[Record[T]], names: list[str] | None, batch: list[T]
+        self, records: list[Record[T]], names: list[str] | None, batch: Sequence[T]
     ) -> None:
         """Make what a batch has no records for yet, and ids if they are wanted."""
         ids = self._ids
@@ -617,6 +618,7 @@ class Topic(Uncopyable, Generic[T]):
     def _restore(self, store: TopicPersistence) -> None:
         """Begin with what the store has of it."""
         fan = self._fan
+        self._max_plain = min(self._max_size, store.longest)
         store.attach(self._monitor, self._show)
         fan.paused = store.paused
         fan.held.keep(store.held)
@@ -635,6 +637,7 @@ class Topic(Uncopyable, Generic[T]):
             self.options = options
             self._longest_delay = options.max_req_timeout
             self._max_size = options.max_msg_size
+            self._max_plain = min(self._max_size, self._max_plain)
             self._fan.held.reconfigure(options)
             for channel in self._channels.values():
                 if not channel._named:
@@ -669,91 +672,160 @@ class Topic(Uncopyable, Generic[T]):
                 return []
             if pending.queued:
                 store.write(pending)
+                self._conclude(store, pending)
         except BaseException:
             store.adopt(pending)
             raise
         return pending.names
 
+    def _conclude(self, store: TopicPersistence, pending: PendingWrite[T]) -> None:
+        """Show a put that is settled, with those before it; takes the lock.
+
+        Raises:
+            StoreError: it could not be written; nothing has changed.
+            Closed: the topic was deleted meanwhile; nothing has changed.
+        """
+        store.show()
+        pending.conclude()
+
     def _put_one_stored(
         self, store: TopicPersistence, body: Any, delay: float | None, timeout: float | None
     ) -> str:
-        """See `put`."""
-        if delay is None and body.__class__ is bytes:
-            shown = self._put_plain(store, body)
-            if shown is not None:
-                return shown
-        stored = self._put_stored([body], delay, timeout)
-        return stored[0] if stored else ""
+        """See `put`; with few steps if nothing is unusual."""
+        is_plain = delay is None and body.__class__ is bytes and 0 < len(body) <= self._max_plain
+        if is_plain and not self._lock.owned():
+            name = self._put_late(store, body) if store.late else self._put_plain(store, body)
+            if name is not None:
+                return name
+        names = self._put_stored([body], delay, timeout)
+        return names[0] if names else ""
 
-    def _put_plain(self, store: TopicPersistence, body: bytes) -> str | None:
-        """Put bytes with few steps if nothing is unusual; takes the locks.
+    def _put_late(self, store: TopicPersistence, body: Any) -> str | None:
+        """Show a message and have it written later, in one piece; takes the lock.
 
         Returns:
-            The id; None if it is to be put as anything else, and then nothing has changed.
+            The id; None if something is unusual, and then nothing has changed.
         """
-        if not 0 < len(body) <= self._max_size or self._lock.owned():
+        if store.is_behind():
             return None
-        store.require_free("put")
-        store.require_open()
-        if store.late:
-            return None if store.is_behind() else self._monitor.run(self._show_plain, store, body)
-        pending: PendingWrite[T] = PendingWrite(store, [(body, body, None)], len(body))
+        monitor = self._monitor
+        fan = self._fan
         try:
-            if not self._monitor.run(self._reserve_plain, store, pending, body):
-                return None
-            store.write(pending)
+            try:
+                with self._lock:
+                    now = self._wall()
+                    prefix, suffix = self._ids.take(now)
+                    store.last = name = prefix + suffix  # what is changed now is noticed below
+                    record = body, now, prefix, suffix, 0
+                    if fan.accepted >= monitor.room_until and not monitor.state:
+                        fan.look_for_room()
+                    appends = fan.appends
+                    note = [store.number, name, record, len(fan.kept_by)]
+                    calls = map(call, (store.note, *appends), (note, *repeat(record, len(appends))))
+                    if (
+                        not appends
+                        or fan.appends is not appends
+                        or fan.accepted >= monitor.room_until
+                        or monitor.state
+                    ):
+                        return None
+                    # One piece, up to a call, which is all C code:
+                    fan.accepted += 1
+                    fan.size += len(body)
+                    consume(calls)
+                    store.stir()
+                    if monitor.watched or monitor.waiting:
+                        self._follow(record)
+                    return name
+            finally:
+                if monitor.after:
+                    monitor.settle()
         except BaseException:
+            self._follow_up(store)
+            raise
+
+    def _put_plain(self, store: TopicPersistence, body: Any) -> str | None:
+        """Reserve, store and show one message; takes the locks.
+
+        Returns:
+            The id; None if something is unusual, and then nothing has changed.
+        """
+        store.require_ready()
+        monitor = self._monitor
+        pending: PendingWrite[T] = PendingWrite(store, (body,), None, len(body))
+        try:
+            try:
+                with self._lock:
+                    if not self._reserve_plain(store, pending, body):
+                        return None
+                if monitor.after:
+                    monitor.settle()
+                store.write(pending)
+                with self._lock:
+                    is_shown = self._show_plain(store.settled, pending)
+            finally:
+                if monitor.after:
+                    monitor.settle()
+            if not is_shown:
+                self._conclude(store, pending)
+        except BaseException:
+            self._follow_up(store)
             store.adopt(pending)
             raise
         return pending.names[0]
 
-    def _is_plain(self, store: TopicPersistence, body: bytes) -> bool:
-        """Return whether there is nothing unusual for a put of bytes."""
-        fan = self._fan
-        monitor = self._monitor
-        return not (
-            fan.stale
-            or fan.bounded
-            or fan.closing
-            or fan.paused
-            or not fan.kept_by
-            or monitor.watched
-            or monitor.putters
-            or len(body) > store.longest
-        )
-
-    def _make_plain(self, body: Any) -> Record[Any]:
-        """Return a record of one body, with the next id."""
+    def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T], body: Any) -> bool:
+        """Reserve a message if nothing is unusual."""
         now = self._wall()
         prefix, suffix = self._ids.take(now)
-        return body, now, prefix, suffix, 0
-
-    def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T], body: Any) -> bool:
-        if not self._is_plain(store, body):
+        fan = self._fan
+        appends = fan.appends
+        if not appends or fan.bounded or self._monitor.putters or self._monitor.state:
             return False
-        record = self._make_plain(body)
-        pending.records.append(record)
-        pending.names.append(record[2] + record[3])
-        pending.flowing = True
-        store.enqueue(pending)
+        pending.appends = appends
+        store.enqueue_plain(pending, (body, now, prefix, suffix, 0))
         return True
 
-    def _show_plain(self, store: TopicPersistence, body: bytes) -> str | None:
-        if not self._is_plain(store, body):
-            return None
+    def _show_plain(self, settled: list[PendingWrite[T]], pending: PendingWrite[T]) -> bool:
+        """Show a message that was written if nothing has changed since it was reserved."""
+        if not settled or settled[0] is not pending or pending.error is not None:
+            return False
+        monitor = self._monitor
         fan = self._fan
-        record = self._make_plain(body)
-        entry = store.plain_entry(record)
-        rest = iter(fan.readies)
-        # One piece, up to the call that completes it:
+        if fan.accepted >= monitor.room_until and not monitor.state:
+            fan.look_for_room()
+        record = pending.records[0]
+        appends = pending.appends
+        append: Callable[[Any], object] = consume
+        what: Any = map(call, appends, repeat(record))
+        if len(appends) == 1:
+            append, what = appends[0], record
+        if fan.appends is not appends or fan.accepted >= monitor.room_until or monitor.state:
+            return False
+        # One piece, up to a call, which is all C code:
         fan.accepted += 1
-        fan.size += len(body)
-        fan.records = (record,)
-        fan.rest = rest
-        fan.takers = fan.kept_by
-        fan.held.entry = entry
-        fan.complete()
-        return record[2] + record[3]
+        fan.size += pending.size
+        pending.records = []
+        append(what)
+        settled.remove(pending)
+        if monitor.watched or monitor.waiting:
+            self._follow(record)
+        return True
+
+    def _follow(self, record: Record[T]) -> None:
+        """Tell of a message that was shown, and hand it to who waits."""
+        monitor = self._monitor
+        fan = self._fan
+        if monitor.watched:
+            fan.held.emit(PUBLISHED, record)
+        if monitor.waiting and fan.is_awaited():
+            monitor.perform(fan.feed)
+
+    def _follow_up(self, store: TopicPersistence) -> None:
+        """Do what a signal may have kept from being done after a put; takes the lock."""
+        self._monitor.after = True  # as in `put`
+        ensure(store.stir)
+        ensure(partial(self._monitor.call, self._fan.feed))
 
     def _publish_stored(
         self, store: TopicPersistence, batch: list[T], on_done: OnDone | None
@@ -783,18 +855,14 @@ class Topic(Uncopyable, Generic[T]):
             Closed: the broker is.
         """
         self._monitor.require_free("put")
-        store.require_free("put")
-        store.require_open()
-        drafts = self._plain(store, bodies) or self._coded(store, bodies)
-        return PendingWrite(store, drafts, size_of(bodies), on_done)
-
-    def _plain(self, store: TopicPersistence, bodies: list[Any]) -> list[Draft]:
-        """Return bodies as drafts if all are bytes of a right size, as nearly always; else none."""
-        most = min(self._max_size, store.longest)
-        for body in bodies:
-            if body.__class__ is not bytes or not 0 < len(body) <= most:
-                return []
-        return [(body, body, None) for body in bodies]
+        store.require_ready()
+        if set(map(type, bodies)) == {bytes}:
+            sizes = list(map(len, bodies))  # type: ignore[arg-type]  # see left
+            if min(sizes) > 0 and max(sizes) <= self._max_plain:
+                return PendingWrite(store, bodies, None, sum(sizes), on_done)
+        drafts = self._coded(store, bodies)
+        codes = [(data, codec) for _, data, codec in drafts]
+        return PendingWrite(store, [one[0] for one in drafts], codes, size_of(bodies), on_done)
 
     def _coded(self, store: TopicPersistence, bodies: list[T]) -> list[Draft]:
         """Return bodies as drafts, each checked and encoded.
@@ -835,7 +903,7 @@ class Topic(Uncopyable, Generic[T]):
 
     def _name(self, pending: PendingWrite[T]) -> None:
         """Give the messages of a put their ids."""
-        self._add_records(pending.records, pending.names, [draft[0] for draft in pending.drafts])
+        self._add_records(pending.records, pending.names, pending.bodies)
 
     def _reserve(self, pending: PendingWrite[T], due: int | None, moved: Moved | None) -> None:
         """Give a put that was judged its ids, its room, and its place among those to be written.
@@ -884,7 +952,7 @@ class Topic(Uncopyable, Generic[T]):
         """Show what is settled, in the order in which it was reserved.  May be made twice."""
         store = self._store
         assert store is not None
-        settled = store.settled()
+        settled = store.settled
         while settled:
             self._show_one(settled[0])
             self._monitor.discard(settled.pop(0))  # its bodies are forgotten after the lock
@@ -998,6 +1066,12 @@ class Topic(Uncopyable, Generic[T]):
 
     def _room(self) -> None:
         """Let the first blocked put look again."""
+        self._fan.room()
+
+    def _emptied(self) -> None:
+        """Take note that a channel was emptied: what is just being stored is not for it."""
+        if self._store is not None:
+            self._fan.redirect(closing=self._fan.closing)
         self._fan.room()
 
     def _handed(self) -> int:

@@ -1950,14 +1950,16 @@ def test_a_fin_inside_of_a_fin_that_is_followed(monkeypatch: pytest.MonkeyPatch)
     topic.observe(lambda event: finished.append(event.body), kinds=["finished"])
     topic.put_many(["outer", "nested"])
     outer, nested = consumer.get_many(2)
-    let_go = Queue.let_go
+    queue = consumer.channel._queue
+    told = queue.on_finished
+    assert told is not None
 
-    def call(queue: Queue[Any], messages: Sequence[Message[Any]]) -> None:
-        monkeypatch.setattr(Queue, "let_go", let_go)
+    def call(messages: Sequence[Message[Any]]) -> None:
+        monkeypatch.undo()
         nested.fin()  # as a handler that comes in as the function begins
-        let_go(queue, messages)
+        told(messages)
 
-    monkeypatch.setattr(Queue, "let_go", call)
+    monkeypatch.setattr(queue, "on_finished", call)
     outer.fin()
     assert ["nested", "outer"] == finished
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -605,20 +604,21 @@ def test_of_so_many_the_store_hears_at_once(path: Path) -> None:
 
 
 def test_interval_goes_on_inside_another_call(path: Path) -> None:
-    """In interval mode too a put inside a write is refused."""
+    """In interval mode a put inside a write is shown, and written by the next, if it is plain."""
     with Scene(path, sync="interval") as scene:
-        scene.channel()
-        refused = []
+        channel = scene.channel()
 
         def handler() -> None:
-            with suppress(Reentered):
-                scene.topic().put(b"2")
-                refused.append("not")
+            scene.topic().put(b"2")
+            with pytest.raises(Reentered):
+                scene.topic().put(b"3", delay=1)
 
         scene.topic().put(b"1")
         scene.spy.once(handler)
         scene.broker.flush()
-        assert [[], [b"1"]] == [refused, scene.rows()]
+        assert [2, [b"1"]] == [channel.depth, scene.rows()]
+        scene.broker.flush()
+        assert [b"1", b"2"] == scene.rows()
 
 
 def test_interval_is_paused_and_bounded(path: Path) -> None:
@@ -676,7 +676,7 @@ def test_what_is_made_twice_is_done_once(path: Path) -> None:
             topic._show()
         assert pending.conclude() == scene.ids()
         assert [b"1"] == bodies(channel)
-        assert [0, 0] == [len(scene.database.journal.queue), len(topic._store.settled())]
+        assert [0, 0] == [len(scene.database.journal.queue), len(topic._store.settled)]
 
 
 def test_what_was_refused_is_told_whenever_it_is_asked(path: Path) -> None:
@@ -686,9 +686,11 @@ def test_what_was_refused_is_told_whenever_it_is_asked(path: Path) -> None:
         pending = topic._draft(topic._store, [b"1", b"2"])
         assert 2 == len(pending)
         topic._send(pending, pending.size, None, 0)
-        with scene.spy.failing(), pytest.raises(StoreFull):
+        with scene.spy.failing():
             topic._store.write(pending)
         for _ in range(2):
+            with pytest.raises(StoreFull):
+                topic._conclude(topic._store, pending)
             with pytest.raises(StoreFull):
                 pending.conclude()
         assert [0, []] == [topic.depth, scene.rows()]
@@ -734,12 +736,96 @@ def test_an_interval_put_that_is_struck_is_in_every_channel(path: Path) -> None:
         queue: Any = channels[0]._queue
         queue.ready = queue.back = _StruckAfter(queue.ready)
         with pytest.raises(KeyboardInterrupt):
-            topic.put(b"1")
-        topic.put(b"2")
+            topic.put_many([b"1"])
+        topic.put_many([b"2"])
         scene.broker.flush()
         topic._check()
         assert [[b"0", b"1", b"2"]] * 2 == [bodies(channel) for channel in channels]
         assert [b"0", b"1", b"2"] == scene.rows()
+
+
+def test_a_plain_interval_put_that_is_struck_is_in_every_channel(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was shown in one piece is written although a signal strikes right after it."""
+    with Scene(path, sync="interval") as scene:
+        channels = [scene.channel(name) for name in ("billing", "audit")]
+        topic = scene.topic()
+        topic.put(b"0")
+        strikes: list[BaseException] = [KeyboardInterrupt()]
+        stir = scene.database.journal.stir_once
+
+        def struck() -> None:
+            if strikes:
+                raise strikes.pop()
+            stir()
+
+        monkeypatch.setattr(topic._store, "stir", struck)
+        scene.broker.flush()
+        with pytest.raises(KeyboardInterrupt):
+            topic.put(b"1")
+        assert scene.database.journal.stirred
+        scene.broker.flush()
+        topic._check()
+        assert [[b"0", b"1"]] * 2 == [bodies(channel) for channel in channels]
+        assert [b"0", b"1"] == scene.rows()
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_a_plain_put_is_told_and_handed_over(path: Path, sync: Any) -> None:
+    """Who observes hears of it, who waits gets it; in each channel there is."""
+    with Scene(path, sync=sync) as scene:
+        topic = scene.topic()
+        consumers = [scene.consumer(name) for name in ("billing", "audit")]
+        topic.put(b"0")  # the first one finds the way
+        for consumer in consumers:
+            consumer.get(timeout=0).fin()
+        heard: list[tuple[str, Any]] = []
+        for body in (b"1", b"2"):
+            calls = [Call(consumer.get) for consumer in consumers]
+            until(lambda: topic._monitor.waiting == 2)
+            topic.put(body)
+            assert [body, body] == [call.result().body for call in calls]
+            topic.observe(lambda event: heard.append((event.kind, event.body)), kinds=["published"])
+        topic.put(b"3")
+        assert [("published", b"2"), *[("published", b"3")] * 2] == heard
+
+
+def test_what_a_handler_leaves_is_done_before_a_plain_put_is_written(path: Path) -> None:
+    """A put waits for the disk; what is due after the topic's lock does not wait for that."""
+    acts: list[Callable[[], object]] = []
+
+    class Acting(ManualClock):
+        """A clock that a handler comes into when it is asked for the wall's time."""
+
+        def _time_ns(self) -> int:
+            if acts:
+                acts.pop()()
+            return super()._time_ns()
+
+    with Scene(path, clock=Acting()) as scene:
+        topic = scene.topic()
+        channel = scene.channel()
+        topic.put(b"0")
+        logged: list[str] = []
+        acts.append(lambda: topic._monitor.put_off(lambda: logged.append("done")))
+        scene.spy.once(lambda: logged.append("written"))
+        topic.put(b"1")
+        assert ["done", "written"] == logged
+        assert [b"0", b"1"] == bodies(channel)
+
+
+def test_a_plain_put_to_a_store_that_is_over(path: Path) -> None:
+    """It is refused, whether it is written at once or later, and shown to nobody."""
+    for sync in ("normal", "interval"):
+        with Scene(path.with_name(f"{sync}.db"), sync=sync) as scene:
+            channel = scene.channel()
+            scene.topic().put(b"0")
+            scene.broker.flush()
+            scene.database.crash()
+            with pytest.raises(Closed):
+                scene.topic().put(b"1")
+            assert 1 == channel.depth
 
 
 # What a bounded channel has in the file
@@ -824,7 +910,7 @@ def test_publish_never_waits_for_room(path: Path) -> None:
 
 @pytest.mark.parametrize("sync", ["normal", "interval"])
 def test_a_put_that_a_handler_pauses(path: Path, sync: Any) -> None:
-    """A put that has begun when a handler pauses the topic is given to its channels before that."""
+    """A put that has begun when a handler pauses the topic comes after that, as in memory."""
     acts: list[Callable[[], object]] = []
 
     class Acting(ManualClock):
@@ -843,7 +929,7 @@ def test_a_put_that_a_handler_pauses(path: Path, sync: Any) -> None:
         topic.put(b"2")
         assert topic.paused
         topic.put(b"3")
-        assert (2, 1) == (channel.depth, topic.depth)
+        assert (1, 2) == (channel.depth, topic.depth)
         topic.unpause()
         assert [b"1", b"2", b"3"] == bodies(channel)
 

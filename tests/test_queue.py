@@ -317,7 +317,7 @@ class Listening:
         what = "" if record is None else f" {record[0]!r} {record[4]}"
         self.heard.append(f"{kind.value}{what}{'' if due is None else ' due'}")
 
-    def delivered(self, messages: Iterable[Message[Any]]) -> None:
+    def delivered(self, messages: Iterable[Message[Any]], due: int) -> None:  # noqa: ARG002 - the port's
         self.heard.extend(f"delivered {message.body!r}" for message in messages)
 
     def finished(self, messages: Iterable[Message[Any]]) -> None:

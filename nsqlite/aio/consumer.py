@@ -96,10 +96,10 @@ class Consumer(AnyConsumer[T]):
                             self._delivered += 1
                             page[message] = self._due
                             del ready[0]
-                            if not queue.followed:
+                            if queue.on_delivered is None:
                                 return message
                             taken = True
-                            queue.follow_deliveries((message,), self._due)
+                            queue.on_delivered((message,), self._due)
                 finally:
                     if monitor.after:
                         monitor.settle()

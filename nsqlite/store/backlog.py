@@ -2,7 +2,8 @@
 
 The rule: every message of the queue with an id up to `cursor` has come into memory, and none above
 it but what does not come in the order of ids; `top` is the highest there is.  So a message is read
-once, and whether there is more to read is told by ids; `Queue.backend_depth` only counts.
+once, and whether there is more to read is told by ids; `Queue.backend_depth` only counts.  Where it
+is 0 all is in memory, and `cursor` and `top` say nothing.
 
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
@@ -26,7 +27,7 @@ from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
 from nsqlite.persistence import OnDone
 from nsqlite.queue import NO_LIMIT
-from nsqlite.store.journal import Journal, Key, gone, in_loop
+from nsqlite.store.journal import Journal, Key, in_loop
 from nsqlite.store.storage import GONE, Copy, Found, name_of
 
 PAGE: Final = 1000
@@ -127,6 +128,7 @@ class Backlog:
 
     __slots__ = (
         "_capacity",
+        "_entries",
         "_journal",
         "_pages",
         "_reading",
@@ -164,6 +166,7 @@ class Backlog:
         self._topic: Final = topic
         self._pages: Final = pages
         self._journal: Final = pages.journal
+        self._entries: Final = pages.journal.entries
         self._reading: Final = make_lock(rank=0)
         self.counted: bool = pages.counts and key[1] is not None
         self.paused: bool = False
@@ -224,28 +227,35 @@ class Backlog:
         self._journal.append((self.key, record[2] + record[3], copy))
         self.look()
 
-    def delivered(self, messages: Sequence[Message[Any]]) -> None:
+    def delivered(self, messages: Sequence[Message[Any]], due: int) -> None:  # noqa: ARG002 - see the port
         """See `QueuePersistence`."""
         key = self.key
         if len(messages) == 1:
-            [message] = messages
-            _, _, prefix, suffix, attempts = message._record
-            self._journal.append((key, prefix + suffix, (attempts + 1, None)))
+            record = messages[0]._record
+            self._entries.append((key, record[2] + record[3], (record[4] + 1, None)))
+            if not self._journal.stirred:
+                self._journal.stir()
         else:
             records = [message._record for message in messages]
-            self._journal.extend([(key, one[2] + one[3], (one[4] + 1, None)) for one in records])
+            names = [record[2] + record[3] for record in records]
+            self._journal.note_all(key, names, [(record[4] + 1, None) for record in records])
         if self.queue.backend_depth:
             self.look()
 
     def finished(self, messages: Sequence[Message[Any]]) -> None:
         """See `QueuePersistence`."""
-        if len(messages) == 1 and not self.alone:
+        key = self.key
+        if len(messages) == 1:
             record = messages[0]._record
-            self._journal.append((self.key, record[2] + record[3], GONE))
-            return
-        names = [message.id for message in messages]
-        self._journal.extend(gone(self.key, names))
-        self.alone.difference_update(names)
+            self._entries.append((key, record[2] + record[3], GONE))
+            if not self._journal.stirred:
+                self._journal.stir()
+        else:
+            records = [message._record for message in messages]
+            names = [record[2] + record[3] for record in records]
+            self._journal.note_all(key, names, [GONE] * len(names))
+        if self.alone:
+            self.alone.difference_update([message.id for message in messages])
 
     def note(self, entry: Any) -> None:
         """See `QueuePersistence`."""
@@ -269,6 +279,10 @@ class Backlog:
         """See `QueuePersistence`."""
         return records[-1][2] + records[-1][3] > self.since
 
+    def room(self) -> int:
+        """See `QueuePersistence`."""
+        return 0 if self.queue.backend_depth else self._capacity - len(self.queue.ready)
+
     def take(self, records: Sequence[Record[Any]]) -> None:
         """See `QueuePersistence`."""
         if records is self._taken:
@@ -277,24 +291,27 @@ class Backlog:
             self._topic.skipped()
             return
         queue = self.queue
-        last = records[-1][2] + records[-1][3]
-        top = max(self.top, last)
-        count = len(records)
-        is_full = queue.backend_depth or len(queue.ready) + count > self._capacity
-        if is_full and records[0][2] + records[0][3] > self.cursor:
+        first, last = records[0][2] + records[0][3], records[-1][2] + records[-1][3]
+        cursor, top = self.cursor, max(self.top, last)
+        is_full = queue.backend_depth > 0
+        if not is_full and len(queue.ready) + len(records) > self._capacity:
+            is_full = True
+            cursor, top = name_of(int(first, 16) - 1), last
+        if is_full and first > cursor:
             back = deque() if queue.back is queue.ready else queue.back
             # One piece, up to the call:
             self._taken = records
+            self.cursor = cursor
             self.top = top
             queue.back = back
-            queue.backend_depth += count
+            queue.backend_depth += len(records)
             self.look()
         else:
-            cursor = max(self.cursor, last)
+            cursor = max(cursor, last)
             # One piece, up to the call:
             self._taken = records
-            self.top = top
             self.cursor = cursor
+            self.top = top
             queue.ready.extend(records)
 
     def take_over(self, other: Any) -> None:

@@ -31,16 +31,18 @@ Next: store/flusher.py
 
 import logging
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 import attrs
 
-from nsqlite.clock import SYSTEM, release
+from nsqlite.clock import SYSTEM, Semaphore, release
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
 from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.persistence import PendingWrite
@@ -67,7 +69,17 @@ Key: TypeAlias = tuple[int, int | None]
 Note: TypeAlias = tuple[Key, str, Copy]
 """What became of a message of a queue, by its id: the most frequent entry, and so no object."""
 
-Notes: TypeAlias = dict[Key, dict[str, Copy]]
+Put: TypeAlias = list[Any]
+"""A plain message that was shown before it was written: its topic's number, its id, its record, and
+how many channels of the store got it.  A list, by which it is told from a note."""
+
+Notes: TypeAlias = defaultdict[Key, dict[str, Copy]]
+
+ID: Final = itemgetter(0)
+"""Returns the id of a row."""
+
+HERE: Final = (0, None)
+"""The copy of a channel that has not done with a message."""
 
 
 class Change(Protocol):
@@ -76,6 +88,19 @@ class Change(Protocol):
     def add_to(self, batch: Batch, notes: Notes, /) -> None:
         """Add it to a batch, behind all that happened before."""
         ...
+
+
+@attrs.frozen
+class Noted:
+    """What became of several messages of a queue, by their ids."""
+
+    key: Key
+    names: Sequence[str]
+    copies: Sequence[Copy]
+
+    def add_to(self, _batch: Batch, notes: Notes) -> None:
+        """See `Change`."""
+        notes[self.key].update(zip(self.names, self.copies, strict=True))
 
 
 @attrs.define
@@ -92,7 +117,7 @@ class Published:
         """See `Change`."""
         batch.rows.setdefault(self.topic, []).extend(self.rows)
         for key, name, copy in self.gone:
-            notes.setdefault(key, {})[name] = copy
+            notes[key][name] = copy
 
 
 @attrs.frozen
@@ -120,7 +145,7 @@ class ChannelChanged:
         if self.emptied:
             batch.unheld.add(self.channel.topic)
         for key, name, copy in self.gone:
-            notes.setdefault(key, {})[name] = copy
+            notes[key][name] = copy
 
 
 @attrs.frozen
@@ -181,26 +206,50 @@ class Unheld:
         batch.unheld.add(self.topic)
 
 
-def fold(entries: Sequence[Note | Change]) -> Batch:
+def fold(entries: Sequence[Note | Put | Change]) -> Batch:
     """Return what is to be written of a prefix: what is so after all of it."""
     batch = Batch()
-    notes: Notes = {}
+    notes: Notes = defaultdict(dict)
+    puts: list[Put] = []
     for entry in entries:
         if entry.__class__ is tuple:
             key, name, copy = entry
-            known = notes.get(key)
-            if known is None:
-                known = notes[key] = {}
-            known[name] = copy
+            notes[key][name] = copy
+        elif entry.__class__ is list:
+            puts.append(entry)
         else:
-            entry.add_to(batch, notes)  # type: ignore[union-attr]  # no tuple
+            entry.add_to(batch, notes)  # type: ignore[union-attr]  # neither of these
+    if puts:
+        batch.highest = int(max([put[1] for put in puts]), 16)
+        _add_puts(batch, notes, puts)
     for key, known in notes.items():
         batch.copies[key] = dict(zip(map(int, known, repeat(16)), known.values(), strict=True))
     batch.highest = max(
+        batch.highest,
         max(map(max, filter(None, batch.copies.values())), default=0),
-        max((rows[-1][0] for rows in batch.rows.values()), default=0),
+        max((max(map(ID, rows)) for rows in batch.rows.values()), default=0),
     )
     return batch
+
+
+def _add_puts(batch: Batch, notes: Notes, puts: list[Put]) -> None:
+    """Add messages to a batch, but for those with which all channels that got them have done.
+
+    These are forgotten, with what is noted of them: nearly all that are put, where they are
+    finished soon.
+    """
+    for number, several in groupby(puts, itemgetter(0)):
+        known = [noted for key, noted in notes.items() if key[0] == number]
+        rows: list[Row] = []
+        for _, name, record, count in several:
+            gone_here = [noted for noted in known if noted.get(name, HERE) is GONE]
+            if count and len(gone_here) == count:
+                for noted in gone_here:
+                    del noted[name]
+            else:
+                rows.append((int(name, 16), record[1], None, None, None, record[0]))
+        if rows and number not in batch.gone_topics:
+            batch.rows.setdefault(number, []).extend(rows)
 
 
 class Schedule(Protocol):
@@ -230,6 +279,7 @@ class Journal:
         decided: entries behind what is being written are to be written before whatever is put
             from now on; see `has_decided`.
         noted_rows: entries behind what is being written have messages; see `has_rows`.
+        stirred: the flusher expects to flush.
         problem: why the file could not be written last.
         over: why nothing can be put any more.
     """
@@ -249,15 +299,16 @@ class Journal:
         self._sync_every: Final = terms.sync_every
         self.late: Final = terms.sync == "interval"
         self.lock: Final[Lock] = make_lock(rank=0, forked=forked)
-        self.entries: Final[list[Note | Change]] = []
+        self.entries: Final[list[Note | Put | Change]] = []
         self.queue: Final[list[PendingWrite[Any]]] = []
         self.decided: bool = False
+        self.stirred: bool = False
         self.noted_rows: bool = False
         self.problem: NSQLiteError | None = None
         self.over: Callable[[], NSQLiteError] | None = None
-        self._stirred = False  # the flusher expects to flush
         self._deciding = False  # there is what was decided in what is being written, or was to be
         self._writing_rows = False  # the same of messages
+        self._more = 0  # about so many more changes there are than entries
         self._crowd = 0  # how many puts the last commit had
         self._grown = 0  # bytes written since the flusher has last kept the file small
         self._told: Final[deque[PendingWrite[Any]]] = deque()
@@ -268,23 +319,22 @@ class Journal:
     def append(self, entry: Note | Change) -> None:
         """Take note of what happened."""
         self.entries.append(entry)
-        if not self._stirred:
-            self.stir()
+        self.stir_once()
 
     def publish(self, published: Published) -> None:
         """Take note of messages that are shown.  Made twice, it notes them once."""
         if not published.noted:
             published.noted = True  # one piece with the next line
             self.entries.append(published)
+            self._more += len(published.rows) - 1
         self.noted_rows = True  # behind it: a flush in between has written it
-        if not self._stirred:
-            self.stir()
+        self.stir_once()
 
-    def extend(self, entries: list[Note]) -> None:
-        """Take note of several things in one go."""
-        self.entries.extend(entries)
-        if not self._stirred:
-            self.stir()
+    def note_all(self, key: Key, names: Sequence[str], copies: Sequence[Copy]) -> None:
+        """Take note of what became of several messages of a queue."""
+        self.entries.append(Noted(key, names, copies))
+        self._more += len(names) - 1
+        self.stir_once()
 
     def decide(self, change: Change) -> None:
         """Take note of what is to be written before whatever is put from now on."""
@@ -298,12 +348,19 @@ class Journal:
 
     def has_rows(self) -> bool:
         """Return whether the file lacks messages that are shown."""
-        return self.noted_rows or self._writing_rows
+        return (
+            self.noted_rows or (self.late and len(self.entries) > 0) or self._writing_rows
+        )  # in this order, as a flush goes the other way
 
     def stir(self) -> None:
         """Have the flusher flush when that is due."""
-        self._stirred = True
+        self.stirred = True
         self.flusher.expect()
+
+    def stir_once(self) -> None:
+        """Do so, unless it expects to."""
+        if not self.stirred:
+            self.stir()
 
     def enqueue(self, pending: PendingWrite[Any]) -> None:
         """Put what was reserved behind all that is to be written."""
@@ -311,11 +368,21 @@ class Journal:
         self.queue.append(pending)
 
     def is_behind(self) -> bool:
-        """Return whether too much is shown and not written; have it written before that."""
-        count = len(self.entries)
+        """Return whether too much is shown and not written; have it written before that.
+
+        Raises:
+            NSQLiteError: nothing can be put any more.
+        """
+        if self.over is not None:
+            raise self.over()
+        count = self.count_changes()
         if count >= self._sync_every:
             self.flusher.expect(at_once=True)
         return count >= 2 * self._sync_every
+
+    def count_changes(self) -> int:
+        """Return about how many changes are not written yet."""
+        return len(self.entries) + self._more
 
     # The lock
 
@@ -356,39 +423,34 @@ class Journal:
 
     def _pass_on(self) -> None:
         """Have the first who waits write for all who have reserved meanwhile."""
-        head = next((one for one in self.queue.copy() if not one.settled), None)
-        if head is not None:
-            release(head.semaphore)
-            if head.on_done is not None:
-                self.flusher.wake()
+        for pending in self.queue.copy():
+            if pending.semaphore is not None:
+                release(pending.semaphore)  # also of one that is settled, and not taken out yet
+            if not pending.settled:
+                if pending.on_done is not None:
+                    self.flusher.wake()
+                return
 
     # Group commit
 
     def write(self, pending: PendingWrite[Any]) -> None:
-        """Have a put written and shown; blocks.
-
-        Raises:
-            StoreError: it could not be written; nothing has changed.
-            Closed: its topic was deleted meanwhile; nothing has changed.
-        """
-        self._write_until(pending)
-        pending.topic.show()
-        if self._told or self._adopted:
-            self.tell()
-        if pending.error is not None:
-            raise pending.error
-
-    def _write_until(self, pending: PendingWrite[Any]) -> None:
-        """Write, or wait for who writes, until a put is settled.
+        """Have a put written, or wait for who writes, until it is settled; blocks.
 
         Where a commit takes long, and the last one was shared, it first waits a moment for those
         who shared it: the last to come writes for all.
         """
         if self._is_slow and len(self.queue) < self._crowd:
+            pending.semaphore = held_semaphore()
             SYSTEM.wait(pending.semaphore, SYSTEM.monotonic_ns() + PATIENCE, "put()")
         while not pending.settled:
-            if not self._attempt():
+            if self._attempt():
+                continue
+            if pending.semaphore is None:
+                pending.semaphore = held_semaphore()  # and look again: who writes may not see it
+            else:
                 pending.semaphore.acquire()  # released when it is settled, or to write itself
+        if self._told or self._adopted:
+            self.tell()
 
     def _attempt(self) -> bool:
         """Write the queue if nobody else is writing, and say whether."""
@@ -443,14 +505,28 @@ class Journal:
 
     def _commit(self) -> None:
         """Write the queue; the lock is held."""
-        pendings = self._unsettled()
-        self._crowd = len(pendings)
-        if self.has_decided() or len(self.entries) >= self._sync_every:
+        self._crowd = len(self.queue)
+        if self.decided or self._deciding or self.count_changes() >= self._sync_every:
             try:
                 self._flush()
             except StoreError:  # of which each was told
                 pass
             return
+        if self._crowd == 1:
+            [pending] = self.queue[:1]
+            if not (pending.settled or pending.topic.deleted or pending.on_done):
+                # The only one; a signal leaves it to be written once more:
+                pending.error = None
+                self._write_one(pending)
+                pending.topic.settle(pending)
+                if pending.semaphore is not None:  # read when it is settled: see `write`
+                    release(pending.semaphore)
+                del self.queue[0]
+                return
+        self._write_several(self._unsettled())
+
+    def _write_several(self, pendings: list[PendingWrite[Any]]) -> None:
+        """Write puts in one transaction, or, where that fails, each for itself."""
         if len(pendings) > 1:
             try:
                 self._write_rows(_rows_of(pendings))
@@ -480,31 +556,36 @@ class Journal:
     def _write_each(self, pendings: list[PendingWrite[Any]]) -> None:
         """Write puts one by one, so that each fails for itself."""
         for pending in pendings:
-            try:
-                self._write_rows({pending.topic.number: pending.rows})
-            except StoreError as error:
-                pending.error = error
+            self._write_one(pending)
+
+    def _write_one(self, pending: PendingWrite[Any]) -> None:
+        """Write a put by itself; the lock is held."""
+        rows = pending.rows
+        try:
+            if len(rows) == 1:
+                size = len(rows[0][5])
+                self._storage.write_row(pending.topic.number, rows[0])
+            else:
+                size = sum([len(row[5]) for row in rows])
+                self._storage.write_rows(pending.topic.number, rows)
+            self.problem = None
+        except StoreError as error:
+            self.problem = pending.error = error
+        self._grow(size)
 
     def _write_rows(self, rows: dict[int, list[Row]]) -> None:
         """Write messages and nothing else; the lock is held."""
-        try:
-            if len(rows) > 1:
-                self._storage.write(Batch(rows=rows))
-            else:
-                [(number, several)] = rows.items()
-                if len(several) == 1:
-                    self._storage.write_row(number, several[0])
-                else:
-                    self._storage.write_rows(number, several)
-        except StoreError as error:
-            self.problem = error
-            raise
+        if len(rows) > 1:
+            self._storage.write(Batch(rows=rows))
+        else:
+            [(number, several)] = rows.items()
+            self._storage.write_rows(number, several)
         self.problem = None
         self._grow(sum(len(row[5]) for some in rows.values() for row in some))
 
     def _grow(self, size: int) -> None:
         """Take note of a commit; the flusher lets the log go when that is over, or after many."""
-        if not self._stirred:
+        if not self.stirred:
             self.stir()
         self._grown += size + PAGE
         if self._grown >= MUCH:
@@ -521,7 +602,8 @@ class Journal:
             if pending.on_done is not None and not pending.told:
                 pending.told = True  # one piece with the next line
                 self._told.append(pending)
-            release(pending.semaphore)
+            if pending.semaphore is not None:
+                release(pending.semaphore)
         count = 0
         for pending in self.queue.copy():
             if not pending.settled:
@@ -563,8 +645,9 @@ class Journal:
         try:
             self._deciding = self._writing_rows = True  # until it is known, and then written
             # These before the prefix is taken: an entry that comes later sets them again.
-            self._stirred = self.noted_rows = self.decided = False
+            self.stirred = self.noted_rows = self.decided = False
             pendings = self._unsettled()
+            self._more = 0
             end = len(self.entries)  # after the queue: what a put stands on is in the prefix
             if end or pendings:
                 batch = fold(self.entries[:end])
@@ -617,6 +700,13 @@ def taken(queue: deque[R]) -> Iterator[R]:
         yield first
 
 
+def held_semaphore() -> Semaphore:
+    """Return a semaphore that nobody has released."""
+    semaphore = threading.Lock()
+    semaphore.acquire()
+    return semaphore
+
+
 def in_loop() -> bool:
     """Say whether the calling thread runs an event loop, which must not be blocked."""
     events = sys.modules.get("asyncio.events")
@@ -636,6 +726,6 @@ def _rows_of(pendings: list[PendingWrite[Any]]) -> dict[int, list[Row]]:
     return rows
 
 
-def gone(key: Key, names: Sequence[str]) -> list[Note]:
+def gone(key: Key, names: Iterable[str]) -> list[Note]:
     """Return the notes that messages of a queue are gone."""
     return [(key, name, GONE) for name in names]

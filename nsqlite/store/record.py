@@ -7,9 +7,11 @@ Next: store/database.py
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
+from itertools import repeat
 from typing import Any, Final, Protocol
 
 from nsqlite.clock import Clock
+from nsqlite.errors import Reentered
 from nsqlite.events import Kind
 from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
@@ -58,6 +60,7 @@ class TopicRecord:
         last: the highest id that a message of it has.
         held: what the topic itself holds.
         late: what is put is shown at once, and written later.
+        note, settled, stir, is_behind: see `TopicPersistence`.
         deleted: the topic is no more.
         exact: the counts that were taken at the end are right: it was closed as a whole, and
             nothing that was being put then lies in the file alone.
@@ -71,19 +74,23 @@ class TopicRecord:
         "_home",
         "_host",
         "_journal",
-        "_settled",
         "_show",
         "deleted",
         "exact",
         "flowing",
         "handed",
         "held",
+        "is_behind",
         "last",
         "late",
         "monitor",
         "name",
+        "note",
         "number",
         "paused",
+        "settled",
+        "stir",
+        "write",
     )
 
     monitor: Monitor
@@ -108,6 +115,10 @@ class TopicRecord:
         self._clock: Final = clock
         self._home: Final = home
         self.late: bool = host.journal.late
+        self.note: Callable[[Any], None] = host.journal.entries.append
+        self.stir: Final = host.journal.stir_once
+        self.is_behind: Final = host.journal.is_behind
+        self.write: Final = host.journal.write
         self.paused: bool = stored.paused
         self.flowing: bool = False
         self.last: str = name_of(last)
@@ -116,7 +127,7 @@ class TopicRecord:
         self.held.top = self.last
         self.held.known = True
         self._channels: Final[dict[str, Backlog]] = {}
-        self._settled: Final[list[PendingWrite[Any]]] = []
+        self.settled: list[PendingWrite[Any]] = []
         self.deleted: bool = False
         self.exact: bool = False
 
@@ -146,26 +157,26 @@ class TopicRecord:
         """Take note that a put is written or refused; needs no lock, and shows nothing yet."""
         if not pending.settled:
             pending.settled = True  # one piece with the next line
-            self._settled.append(pending)
+            self.settled.append(pending)
 
     def show(self) -> None:
         """Show what is settled; takes the lock."""
-        if self._settled:
+        if self.settled:
             self._show()
 
     # Any thread, without the lock
 
-    def require_open(self) -> None:
+    def require_ready(self) -> None:
         """See `TopicPersistence`."""
-        self._host.require_open()
+        journal = self._journal
+        if journal.over is not None:
+            raise journal.over()
+        if journal.lock.owned():
+            raise Reentered("put")
 
     def require_owner(self) -> None:
         """See `TopicPersistence`."""
         self._host.require_owner()
-
-    def require_free(self, call: str) -> None:
-        """See `TopicPersistence`."""
-        self._journal.require_free(call)
 
     @property
     def longest(self) -> int:
@@ -176,10 +187,6 @@ class TopicRecord:
         """See `TopicPersistence`."""
         return self._host.encode(body)
 
-    def write(self, pending: PendingWrite[Any]) -> None:
-        """See `TopicPersistence`."""
-        self._journal.write(pending)
-
     def adopt(self, pending: PendingWrite[Any]) -> None:
         """See `TopicPersistence`."""
         self._journal.adopt(pending)
@@ -187,10 +194,6 @@ class TopicRecord:
     def hurry(self) -> None:
         """See `TopicPersistence`."""
         self._journal.flusher.wake()
-
-    def is_behind(self) -> bool:
-        """See `TopicPersistence`."""
-        return self._journal.is_behind()
 
     def flush(self) -> None:
         """See `TopicPersistence`."""
@@ -246,6 +249,19 @@ class TopicRecord:
         self.last = pending.names[-1]
         self._journal.enqueue(pending)
 
+    def enqueue_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> None:
+        """See `TopicPersistence`."""
+        body, timestamp, prefix, suffix, _ = record
+        name = prefix + suffix
+        pending.records = [record]
+        pending.names = [name]
+        pending.rows = [(int(name, 16), timestamp, None, None, None, body)]
+        # One piece, up to the call:
+        pending.flowing = self.flowing
+        pending.queued = True
+        self.last = name
+        self._journal.queue.append(pending)
+
     def entry(
         self,
         pending: PendingWrite[Any],
@@ -263,19 +279,20 @@ class TopicRecord:
         self.last = pending.names[-1]
         return Published(self.number, self._rows(pending, number), notes)
 
-    def plain_entry(self, record: Record[Any]) -> object:
-        """See `TopicPersistence`."""
-        body, timestamp, prefix, suffix, _ = record
-        self.last = name = prefix + suffix
-        return Published(self.number, [(int(name, 16), timestamp, None, None, None, body)])
-
     def _rows(self, pending: PendingWrite[Any], only: int | None) -> list[Row]:
         """Return what is to be written of messages."""
         due = None if pending.due is None else self.wall(pending.due)
+        identities = map(int, pending.names, repeat(16))
+        codes = pending.codes
+        if codes is None:
+            return [
+                (identity, record[1], due, only, None, record[0])
+                for identity, record in zip(identities, pending.records, strict=True)
+            ]
         return [
-            (int(name, 16), record[1], due, only, draft[2], draft[1])
-            for name, record, draft in zip(
-                pending.names, pending.records, pending.drafts, strict=True
+            (identity, record[1], due, only, codec, data)
+            for identity, record, (data, codec) in zip(
+                identities, pending.records, codes, strict=True
             )
         ]
 
@@ -283,11 +300,7 @@ class TopicRecord:
         """See `TopicPersistence`."""
         waiting = [one for one in self._journal.queue.copy() if one.topic.number == self.number]
         known = set(map(id, waiting))
-        return [one for one in self._settled if id(one) not in known] + waiting
-
-    def settled(self) -> list[PendingWrite[Any]]:
-        """See `TopicPersistence`."""
-        return self._settled
+        return [one for one in self.settled if id(one) not in known] + waiting
 
     def lowest(self) -> int | None:
         """Return the lowest id of what is reserved and not shown; None if nothing is."""

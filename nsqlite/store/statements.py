@@ -59,6 +59,8 @@ PUT_PLAIN: Final = {
 }
 """By the number of rows; for bytes that are due at once and meant for all channels."""
 
+PUT_ONE: Final = PUT_PLAIN[1]
+
 _LISTED: Final = "FROM json_each(:ids) CROSS JOIN messages_{0} m ON m.id = value"
 """Messages of a list of ids; one statement for all of them, as that gives the lock away once."""
 
@@ -242,16 +244,25 @@ PLAIN: Final = (None, None, None)
 WRONG: Final = (TypeError, struct.error)
 """What is raised where a value has not the type that it was written with."""
 
-_HEAD: Final = struct.Struct("<qqq").pack
+PRIME: Final = (1 << 32) - 5
+"""The largest of 32 bits: what differs in one bit, or by less, differs in what is left of it."""
 
 
 def checksum(topic: int, row: Row) -> int:
     """Return what is kept with a message, to find out whether it is still what was put."""
     identity, timestamp, _, _, _, data = row
-    head = _HEAD(topic, identity, timestamp)
+    start = (identity + 3 * timestamp + 5 * topic) % PRIME
+    if row[2:5] != PLAIN:
+        start = crc32(repr(row[2:5]).encode(), start)
+    return crc32(data, start)
+
+
+def first_checksum(topic: int, row: Row) -> int:
+    """Return what was kept of a message by those who first wrote files of version 2."""
+    head = struct.pack("<qqq", topic, row[0], row[1])
     if row[2:5] != PLAIN:
         head += repr(row[2:5]).encode()
-    return crc32(data, crc32(head))
+    return crc32(row[5], crc32(head))
 
 
 def no_checksum(_topic: int, _row: Row) -> None:
@@ -259,7 +270,7 @@ def no_checksum(_topic: int, _row: Row) -> None:
 
 
 def plain_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
-    """Return what `PUT_PLAIN` is told of plain rows; the checksum costs 0.3 us where it stands."""
+    """Return what `PUT_PLAIN` is told of plain rows, with the checksums in place."""
     return tuple(
         [
             value
@@ -269,7 +280,7 @@ def plain_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
                 timestamp,
                 data,
                 topic,
-                crc32(data, crc32(_HEAD(topic, identity, timestamp))),
+                crc32(data, (identity + 3 * timestamp + 5 * topic) % PRIME),
             )
         ]
     )
@@ -286,7 +297,7 @@ def found(topic: int, rows: list[Any]) -> list[Found]:
         return [
             (row[0], row[1], None, None, row[5], row[8], True)
             if row[2] is row[3] is row[4] is row[7] is None
-            and row[6] == crc32(row[5], crc32(_HEAD(topic, row[0], row[1])))
+            and row[6] == crc32(row[5], (row[0] + 3 * row[1] + 5 * topic) % PRIME)
             and row[8].__class__ is int
             else _found(topic, row)
             for row in rows
@@ -318,7 +329,7 @@ def _is_intact(topic: int, row: Any) -> bool:
         types = (int, int | None, str | None, bytes)
         return all(map(isinstance, (timestamp, due, codec, data), types))
     try:
-        return bool(crc == checksum(topic, row[:6]))
+        return crc in (checksum(topic, row[:6]), first_checksum(topic, row[:6]))
     except WRONG:
         return False
 
@@ -342,7 +353,7 @@ PROBLEMS: Final[dict[int, tuple[type[StoreError], str]]] = {
 NEEDED: Final = 1 << 16
 """With fewer bytes free on the disk, what SQLite says of the disk means that it is full."""
 
-REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError, struct.error)
+REFUSED: Final = (sqlite3.Error, OverflowError, UnicodeError)
 """What is raised where SQLite cannot do what it is told, or keep a number."""
 
 

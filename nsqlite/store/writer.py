@@ -27,6 +27,7 @@ from nsqlite.store.statements import (
     NEXT,
     PLAIN,
     PUT,
+    PUT_ONE,
     PUT_PLAIN,
     RAISE_HIGHEST,
     REFUSED,
@@ -216,10 +217,12 @@ class Writer:
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
+        identity, timestamp, _, _, _, data = row
         try:
             crc = self._checksum(number, row)
             if row[2:5] == PLAIN:
-                done = self._quickly(number, PUT_PLAIN[1], (row[0], row[1], row[5], number, crc))
+                values = (identity, timestamp, data, number, crc)
+                done = self._quickly(number, PUT_ONE, values)
             else:
                 done = self._quickly(number, PUT, (*row, number, crc))
         except REFUSED:  # the slow way does without the open read, and tells why

@@ -926,17 +926,9 @@ def test_a_signal_before_a_finish_is_noted(path: Path, monkeypatch: pytest.Monke
         scene.topic().put_many(numbered(1, 2))
         message = consumer.get(timeout=0)
         scene.broker.flush()  # so that nothing is noted, and it goes the long way
+        strike = throw(KeyboardInterrupt())
         with monkeypatch.context() as patch:
-            told = Backlog.finished
-            calls: list[object] = []
-
-            def strike(backlog: Backlog, messages: Any) -> None:
-                calls.append(messages)
-                if len(calls) == 1:
-                    raise KeyboardInterrupt
-                told(backlog, messages)
-
-            patch.setattr(Backlog, "finished", strike)
+            patch.setattr(scene.channel()._queue, "on_finished", lambda _: strike())
             with pytest.raises(KeyboardInterrupt):
                 message.fin()
         assert 1 == scene.channel().depth

@@ -44,6 +44,7 @@ from nsqlite.store.journal import (
     TopicGone,
     Unheld,
     fold,
+    held_semaphore,
 )
 from store.stores import Scene, everything, full, threads_in, throw, until
 
@@ -395,9 +396,9 @@ def test_many_entries_go_with_the_next_put(path: Path) -> None:
         consumer = scene.consumer()
         scene.topic().put_many([b"1"] * 5)
         consumer.get_many(3, timeout=0)
-        assert 3 == len(scene.database.journal.entries)
+        assert 3 == scene.database.journal.count_changes()
         scene.topic().put(b"2")
-        assert 3 == len(scene.database.journal.entries)
+        assert 3 == scene.database.journal.count_changes()
         consumer.get(timeout=0)
         scene.topic().put(b"3")
         assert [] == scene.database.journal.entries
@@ -584,7 +585,7 @@ def test_who_writes_passes_on(path: Path) -> None:
                     other = Call(work)
                     held.until_begun()
                     putting = Call(lambda: scene.topic().put_many([b"2"]))
-                    until(lambda: threads_in("_write_until", "journal.py") == 1)
+                    until(lambda: threads_in("write", "journal.py") == 1)
                 other.result()
                 assert 1 == len(putting.result())
 
@@ -602,7 +603,7 @@ def test_who_is_struck_passes_on(path: Path, late: bool) -> None:
                 struck = Call(work)
                 held.until_begun()
                 calls = [Call(lambda: scene.topic().put_many([b"2"])) for _ in range(2)]
-                until(lambda: threads_in("_write_until", "journal.py") >= 2)
+                until(lambda: threads_in("write", "journal.py") >= 2)
                 until(lambda: len(scene.database.journal.queue) >= 2)
                 before = scene.spy.before
                 if late:
@@ -631,7 +632,7 @@ def test_who_is_struck_while_it_wakes_the_others(
                 calls = [Call(lambda: scene.topic().put(b"1")) for _ in range(3)]
                 if way == "publish":
                     Call(lambda: scene.topic().publish([b"2"], told.append)).result()
-                until(lambda: threads_in("_write_until", "journal.py") == 3)
+                until(lambda: threads_in("write", "journal.py") == 3)
                 strikes = [KeyboardInterrupt(), None, None, KeyboardInterrupt()]
 
                 def release(semaphore: Any) -> None:
@@ -871,9 +872,12 @@ def test_what_a_signal_strikes_is_in_the_file_as_in_memory(
             scene.fill()
             strikes = Strikes(left, late=late)
             with pytest.MonkeyPatch.context() as patch:
-                for method in ("append", "extend", "decide"):
+                for method in ("append", "note_all", "decide"):
                     real = getattr(scene.database.journal, method)
                     patch.setattr(scene.database.journal, method, strikes.around(real))
+                queue = scene.channel()._queue
+                for method in ("on_delivered", "on_finished"):
+                    patch.setattr(queue, method, strikes.around(getattr(queue, method)))
                 with suppress(KeyboardInterrupt):
                     ACTIONS[action](scene)
             until(lambda: not scene.database.journal.queue)
@@ -948,10 +952,27 @@ def test_what_is_settled_is_not_written_again(path: Path) -> None:
     with Scene(path) as scene:
         record = scene.topic()._store
         assert record is not None
-        first: PendingWrite[Any] = PendingWrite(record, [], 0)
-        second: PendingWrite[Any] = PendingWrite(record, [], 0)
+        first: PendingWrite[Any] = PendingWrite(record, [], None, 0)
+        second: PendingWrite[Any] = PendingWrite(record, [], None, 0)
         second.settled = True
         journal = scene.database.journal
         journal.queue.extend([first, second])
         assert [first] == journal._unsettled()
+        journal.queue.clear()
+
+
+def test_who_is_settled_and_not_taken_out_yet_is_woken_too(path: Path) -> None:
+    """As a signal may have struck whoever settled it, before he could wake it."""
+    with Scene(path) as scene:
+        record = scene.topic()._store
+        assert record is not None
+        settled, first, second = [PendingWrite(record, [], None, 0) for _ in range(3)]
+        settled.settled = True
+        for pending in (settled, first, second):
+            pending.semaphore = held_semaphore()
+        journal = scene.database.journal
+        journal.queue.extend([settled, first, second])
+        journal._pass_on()
+        woken = [one.semaphore for one in (settled, first, second)]
+        assert [True, True, False] == [one is not None and one.acquire(False) for one in woken]
         journal.queue.clear()

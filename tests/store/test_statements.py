@@ -209,8 +209,11 @@ def test_nobody_knows_whether_a_disk_is_full(
     assert StoreError is type(told(where, failure(sqlite3.SQLITE_IOERR)))
 
 
-def test_numbers_that_are_too_large() -> None:
-    """Whoever makes a checksum of them or gives them to SQLite is told."""
-    for large in (1 << 63, -(1 << 63) - 1):
-        with pytest.raises(StoreError, match="it cannot be used"), telling("jobs.db"):
-            checksum(1, row(large))
+def test_each_bit_of_a_number_counts() -> None:
+    """A message of which one bit is another has another checksum."""
+    plain = row(1 << 60)
+    known = checksum(1, plain)
+    for bit in range(63):
+        flipped = (plain[0] ^ 1 << bit, *plain[1:]), (plain[0], plain[1] ^ 1 << bit, *plain[2:])
+        assert known not in {checksum(1, one) for one in flipped}
+        assert known != checksum(1 ^ 1 << bit, plain)
