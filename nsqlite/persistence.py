@@ -46,7 +46,7 @@ class PendingWrite(Generic[T]):
         records: the messages, once it is reserved; empty again once they are shown.
         names: their ids.
         rows: what is to be written of them.
-        appends: what would bring a plain message to its channels as they were then.
+        appends: what would have brought it to its channels when it was reserved, if it is one.
         due: until when they wait, on the clock's monotonic scale; None if they do not.
         flowing: the topic handed its messages on when it was reserved.
         bounded: where room is reserved: queues, as long as it is.
@@ -229,9 +229,9 @@ class TopicPersistence(Protocol):
         paused: the topic was paused when it was opened.
         late: what is put is shown at once, and written later.
         last: the highest id that was given to a message of it.
-        note: takes note of a plain message that is shown before it is written, as a list: the
-            topic's number, the id, the record, and how many channels get it; C code, so that it
-            is one piece with what shows it; `stir` is to follow.
+        note: takes note of a message that is shown before it is written, as a list: the topic's
+            number, the id, the timestamp, the codec, the bytes, and how many channels that are
+            kept get it; C code, so that it is one piece with what shows it; `stir` is to follow.
         settled: what is settled and not shown yet, in order; who shows it takes it out.
         longest: bytes of the longest body that the store can keep.
     """
@@ -378,7 +378,7 @@ class TopicPersistence(Protocol):
         ...
 
     def enqueue_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> None:
-        """Reserve one message of bytes, and do the same, in one piece at the end."""
+        """Reserve one message that is ready, and do the same, in one piece at the end."""
         ...
 
     def entry(
@@ -386,6 +386,7 @@ class TopicPersistence(Protocol):
         pending: PendingWrite[Any],
         only: QueuePersistence | None = None,
         moved: tuple[QueuePersistence | None, Sequence[Message[Any]]] | None = None,
+        count: int = 0,
     ) -> object:
         """Return what is to be noted of messages that are shown before they are written.
 
@@ -393,6 +394,7 @@ class TopicPersistence(Protocol):
             pending: the messages, with their records.
             only: the only channel that they are for.
             moved: the messages that are finished by this, and what keeps the queue they leave.
+            count: how many channels that are kept get them, ready.
         """
         ...
 

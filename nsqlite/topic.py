@@ -313,7 +313,7 @@ class Topic(Uncopyable, Generic[T]):
                 raise self._closed()
             return []
         if self._store is not None:
-            return self._put_stored(batch, delay, timeout)
+            return self._put_stored(self._store, self._draft(self._store, batch), delay, timeout)
         size = self._sizes(batch)
         limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
@@ -654,15 +654,18 @@ class Topic(Uncopyable, Generic[T]):
         for queue in (self._fan.held, *self._fan.queues):
             queue.load()
 
-    def _put_stored(self, bodies: list[T], delay: float | None, timeout: float | None) -> list[str]:
+    def _put_stored(
+        self,
+        store: TopicPersistence,
+        pending: PendingWrite[T],
+        delay: float | None,
+        timeout: float | None,
+    ) -> list[str]:
         """Reserve, store and show messages; takes the locks.
 
         Returns:
             Their ids; none if it was not to wait for room, and would have to.
         """
-        store = self._store
-        assert store is not None
-        pending = self._draft(store, bodies)
         limit = None if timeout is None else self._limit(timeout)
         due = None if delay is None else self._due(delay)
         if store.late and store.is_behind():
@@ -692,15 +695,29 @@ class Topic(Uncopyable, Generic[T]):
         self, store: TopicPersistence, body: Any, delay: float | None, timeout: float | None
     ) -> str:
         """See `put`; with few steps if nothing is unusual."""
-        is_plain = delay is None and body.__class__ is bytes and 0 < len(body) <= self._max_plain
-        if is_plain and not self._lock.owned():
-            name = self._put_late(store, body) if store.late else self._put_plain(store, body)
+        size = len(body) if body.__class__ is bytes else 0
+        pending: PendingWrite[T] | None = None
+        data, codec = body, None
+        if not 0 < size <= self._max_plain or self._lock.owned():
+            pending = self._draft(store, [body])
+            [body] = pending.bodies
+            [(data, codec)] = pending.codes or [(body, None)]
+        if not store.late:
+            if pending is None:
+                store.require_ready()
+                pending = PendingWrite(store, (body,), None, size)
+            if delay is None and self._put_plain(store, pending):
+                return pending.names[0]
+        elif delay is None:
+            name = self._put_late(store, body, size, data, codec)
             if name is not None:
                 return name
-        names = self._put_stored([body], delay, timeout)
+        names = self._put_stored(store, pending or self._draft(store, [body]), delay, timeout)
         return names[0] if names else ""
 
-    def _put_late(self, store: TopicPersistence, body: Any) -> str | None:
+    def _put_late(
+        self, store: TopicPersistence, body: Any, size: int, data: bytes, codec: str | None
+    ) -> str | None:
         """Show a message and have it written later, in one piece; takes the lock.
 
         Returns:
@@ -720,7 +737,7 @@ class Topic(Uncopyable, Generic[T]):
                     if fan.accepted >= monitor.room_until and not monitor.state:
                         fan.look_for_room()
                     appends = fan.appends
-                    note = [store.number, name, record, len(fan.kept_by)]
+                    note = [store.number, name, now, codec, data, len(fan.kept_by)]
                     calls = map(call, (store.note, *appends), (note, *repeat(record, len(appends))))
                     if (
                         not appends
@@ -731,7 +748,7 @@ class Topic(Uncopyable, Generic[T]):
                         return None
                     # One piece, up to a call, which is all C code:
                     fan.accepted += 1
-                    fan.size += len(body)
+                    fan.size += size
                     consume(calls)
                     store.stir()
                     if monitor.watched or monitor.waiting:
@@ -744,20 +761,18 @@ class Topic(Uncopyable, Generic[T]):
             self._follow_up(store)
             raise
 
-    def _put_plain(self, store: TopicPersistence, body: Any) -> str | None:
+    def _put_plain(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:
         """Reserve, store and show one message; takes the locks.
 
         Returns:
-            The id; None if something is unusual, and then nothing has changed.
+            False if something is unusual, and then nothing has changed.
         """
-        store.require_ready()
         monitor = self._monitor
-        pending: PendingWrite[T] = PendingWrite(store, (body,), None, len(body))
         try:
             try:
                 with self._lock:
-                    if not self._reserve_plain(store, pending, body):
-                        return None
+                    if not self._reserve_plain(store, pending):
+                        return False
                 if monitor.after:
                     monitor.settle()
                 store.write(pending)
@@ -772,9 +787,9 @@ class Topic(Uncopyable, Generic[T]):
             self._follow_up(store)
             store.adopt(pending)
             raise
-        return pending.names[0]
+        return True
 
-    def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T], body: Any) -> bool:
+    def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:
         """Reserve a message if nothing is unusual."""
         now = self._wall()
         prefix, suffix = self._ids.take(now)
@@ -783,7 +798,7 @@ class Topic(Uncopyable, Generic[T]):
         if not appends or fan.bounded or self._monitor.putters or self._monitor.state:
             return False
         pending.appends = appends
-        store.enqueue_plain(pending, (body, now, prefix, suffix, 0))
+        store.enqueue_plain(pending, (pending.bodies[0], now, prefix, suffix, 0))
         return True
 
     def _show_plain(self, settled: list[PendingWrite[T]], pending: PendingWrite[T]) -> bool:
@@ -832,7 +847,7 @@ class Topic(Uncopyable, Generic[T]):
     ) -> None:
         """See `publish`."""
         if on_done is None:
-            self._put_stored(batch, None, AT_ONCE)
+            self._put_stored(store, self._draft(store, batch), None, AT_ONCE)
             return
         pending = self._draft(store, batch, lambda: report(on_done, pending.error))
         self._monitor.run(self._try_last, pending, pending.size, None)
@@ -926,8 +941,11 @@ class Topic(Uncopyable, Generic[T]):
             return
         entry = None
         if stored:
-            left = None if moved is None else (moved[0].persistence, moved[1])
-            entry = store.entry(pending, moved=left)
+            if moved is not None:
+                entry = store.entry(pending, moved=(moved[0].persistence, moved[1]))
+            else:
+                count = len(stored) if pending.flowing and due is None else 0
+                entry = store.entry(pending, count=count)
         fan.admit(pending.records, pending.size, due, moved, entry)
 
     def _reserve_room(self, pending: PendingWrite[T], targets: Iterable[Queue[T]]) -> None:

@@ -37,6 +37,23 @@ STEERED: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
 """What is noted of a topic or channel itself."""
 
 
+class _Counted(dict[int, Copy]):
+    """What becomes of a message that was delivered, by how often that was before."""
+
+    def __missing__(self, attempts: int) -> Copy:
+        """Make it; of the usual ones there is one for all."""
+        copy = attempts + 1, None
+        if attempts < FEW:
+            self[attempts] = copy
+        return copy
+
+
+FEW: Final = 100
+"""How often a message is delivered, as a rule, at most."""
+
+COUNTED: Final = _Counted()
+
+
 class Pages(Protocol):
     """What a backlog needs of the database.
 
@@ -232,13 +249,13 @@ class Backlog:
         key = self.key
         if len(messages) == 1:
             record = messages[0]._record
-            self._entries.append((key, record[2] + record[3], (record[4] + 1, None)))
+            self._entries.append((key, record[2] + record[3], COUNTED[record[4]]))
             if not self._journal.stirred:
                 self._journal.stir()
         else:
             records = [message._record for message in messages]
             names = [record[2] + record[3] for record in records]
-            self._journal.note_all(key, names, [(record[4] + 1, None) for record in records])
+            self._journal.note_all(key, names, [COUNTED[record[4]] for record in records])
         if self.queue.backend_depth:
             self.look()
 

@@ -32,11 +32,11 @@ Next: store/flusher.py
 import logging
 import sys
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import groupby, repeat
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any, Final, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
@@ -46,7 +46,16 @@ from nsqlite.clock import SYSTEM, Semaphore, release
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
 from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.persistence import PendingWrite
-from nsqlite.store.storage import GONE, Batch, Copy, Row, Storage, StoredChannel, StoredTopic
+from nsqlite.store.storage import (
+    GONE,
+    Batch,
+    Copy,
+    Row,
+    Storage,
+    StoredChannel,
+    StoredTopic,
+    name_of,
+)
 from nsqlite.store.terms import Terms
 
 log: Final = logging.getLogger("nsqlite")
@@ -70,16 +79,13 @@ Note: TypeAlias = tuple[Key, str, Copy]
 """What became of a message of a queue, by its id: the most frequent entry, and so no object."""
 
 Put: TypeAlias = list[Any]
-"""A plain message that was shown before it was written: its topic's number, its id, its record, and
-how many channels of the store got it.  A list, by which it is told from a note."""
+"""A message that was shown before it was written: its topic's number, its id, timestamp, codec and
+bytes, and how many channels of the store got it.  A list, by which it is told from a note."""
 
 Notes: TypeAlias = defaultdict[Key, dict[str, Copy]]
 
 ID: Final = itemgetter(0)
 """Returns the id of a row."""
-
-HERE: Final = (0, None)
-"""The copy of a channel that has not done with a message."""
 
 
 class Change(Protocol):
@@ -105,13 +111,21 @@ class Noted:
 
 @attrs.define
 class Published:
-    """Messages were shown before they were written; `gone` is what a move has finished by it."""
+    """Messages were shown before they were written.
+
+    Attributes:
+        topic: the topic's number.
+        rows: what is to be written of them.
+        gone: what a move has finished by it.
+        count: how many channels of the store got each of them, if all that did so are ready.
+        noted: it is, or was, in the journal.
+    """
 
     topic: int
     rows: list[Row]
     gone: Sequence[Note] = ()
+    count: int = 0
     noted: bool = False
-    """It is, or was, in the journal."""
 
     def add_to(self, batch: Batch, notes: Notes) -> None:
         """See `Change`."""
@@ -217,8 +231,13 @@ def fold(entries: Sequence[Note | Put | Change]) -> Batch:
             notes[key][name] = copy
         elif entry.__class__ is list:
             puts.append(entry)
+        elif entry.__class__ is Published and entry.count:
+            puts += [
+                [entry.topic, name_of(row[0]), row[1], row[4], row[5], entry.count]
+                for row in entry.rows
+            ]
         else:
-            entry.add_to(batch, notes)  # type: ignore[union-attr]  # neither of these
+            entry.add_to(batch, notes)  # type: ignore[union-attr]  # none of these
     if puts:
         batch.highest = int(max([put[1] for put in puts]), 16)
         _add_puts(batch, notes, puts)
@@ -238,18 +257,38 @@ def _add_puts(batch: Batch, notes: Notes, puts: list[Put]) -> None:
     These are forgotten, with what is noted of them: nearly all that are put, where they are
     finished soon.
     """
-    for number, several in groupby(puts, itemgetter(0)):
-        known = [noted for key, noted in notes.items() if key[0] == number]
-        rows: list[Row] = []
-        for _, name, record, count in several:
-            gone_here = [noted for noted in known if noted.get(name, HERE) is GONE]
-            if count and len(gone_here) == count:
-                for noted in gone_here:
-                    del noted[name]
-            else:
-                rows.append((int(name, 16), record[1], None, None, None, record[0]))
+    of_topic: defaultdict[int, list[dict[str, Copy]]] = defaultdict(list)
+    for (number, _), noted in notes.items():
+        of_topic[number].append(noted)
+    several: defaultdict[int, list[Put]] = defaultdict(list)
+    for put in puts:
+        several[put[0]].append(put)
+    for number, some in several.items():
+        done = _finished(some, of_topic[number])
+        rows: list[Row] = [
+            (int(name, 16), timestamp, None, None, codec, data)
+            for _, name, timestamp, codec, data, _ in some
+            if name not in done
+        ]
         if rows and number not in batch.gone_topics:
             batch.rows.setdefault(number, []).extend(rows)
+
+
+def _finished(puts: list[Put], notes: list[dict[str, Copy]]) -> set[str]:
+    """Take messages out of notes with which all channels that got them have done; return them."""
+    times = Counter(
+        chain.from_iterable(
+            [name for name, copy in noted.items() if copy is GONE] for noted in notes
+        )
+    )
+    done = {put[1] for put in puts if put[5] and times.get(put[1]) == put[5]}
+    for noted in notes:
+        if done >= noted.keys():
+            noted.clear()
+        else:
+            for name in done & noted.keys():
+                del noted[name]
+    return done
 
 
 class Schedule(Protocol):

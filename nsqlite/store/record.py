@@ -255,7 +255,8 @@ class TopicRecord:
         name = prefix + suffix
         pending.records = [record]
         pending.names = [name]
-        pending.rows = [(int(name, 16), timestamp, None, None, None, body)]
+        data, codec = pending.codes[0] if pending.codes else (body, None)
+        pending.rows = [(int(name, 16), timestamp, None, None, codec, data)]
         # One piece, up to the call:
         pending.flowing = self.flowing
         pending.queued = True
@@ -267,6 +268,7 @@ class TopicRecord:
         pending: PendingWrite[Any],
         only: QueuePersistence | None = None,
         moved: tuple[QueuePersistence | None, Sequence[Message[Any]]] | None = None,
+        count: int = 0,
     ) -> object:
         """See `TopicPersistence`."""
         number = None
@@ -277,7 +279,7 @@ class TopicRecord:
         if moved is not None and isinstance(moved[0], Backlog):
             notes = gone(moved[0].key, [message.id for message in moved[1]])
         self.last = pending.names[-1]
-        return Published(self.number, self._rows(pending, number), notes)
+        return Published(self.number, self._rows(pending, number), notes, count)
 
     def _rows(self, pending: PendingWrite[Any], only: int | None) -> list[Row]:
         """Return what is to be written of messages."""
