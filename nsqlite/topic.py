@@ -41,7 +41,7 @@ from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, GuidFactory, Ids
 from nsqlite.lock import Lock, ensure
 from nsqlite.message import Record, T, Uncopyable
-from nsqlite.monitor import BUSY, Monitor, logger
+from nsqlite.monitor import BUSY, QUIET, Monitor, logger
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import (
     DEFAULTS,
@@ -789,6 +789,10 @@ class Topic(Uncopyable, Generic[T]):
             raise
         return True
 
+    def _reserve_alone(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:
+        """Reserve one message that is ready, if nothing is unusual; takes the lock."""
+        return self._monitor.read(self._reserve_plain, store, pending)
+
     def _reserve_plain(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:
         """Reserve a message if nothing is unusual."""
         now = self._wall()
@@ -803,11 +807,26 @@ class Topic(Uncopyable, Generic[T]):
 
     def _show_plain(self, settled: list[PendingWrite[T]], pending: PendingWrite[T]) -> bool:
         """Show a message that was written if nothing has changed since it was reserved."""
-        if not settled or settled[0] is not pending or pending.error is not None:
+        records = pending.records
+        if not settled or settled[0] is not pending or not self._bring(pending, QUIET):
+            return False
+        settled.remove(pending)
+        if self._monitor.watched or self._monitor.waiting:
+            self._follow(records[0])
+        return True
+
+    def _bring(self, pending: PendingWrite[T], state: int) -> bool:
+        """Bring a message to all channels in one piece if nothing has changed.
+
+        Args:
+            pending: the message.
+            state: the monitor's, in which this is called.
+        """
+        if not pending.appends or not pending.records or pending.error is not None:
             return False
         monitor = self._monitor
         fan = self._fan
-        if fan.accepted >= monitor.room_until and not monitor.state:
+        if fan.accepted >= monitor.room_until and monitor.state == state:
             fan.look_for_room()
         record = pending.records[0]
         appends = pending.appends
@@ -815,16 +834,17 @@ class Topic(Uncopyable, Generic[T]):
         what: Any = map(call, appends, repeat(record))
         if len(appends) == 1:
             append, what = appends[0], record
-        if fan.appends is not appends or fan.accepted >= monitor.room_until or monitor.state:
+        if (
+            fan.appends is not appends
+            or fan.accepted >= monitor.room_until
+            or monitor.state != state
+        ):
             return False
         # One piece, up to a call, which is all C code:
         fan.accepted += 1
         fan.size += pending.size
         pending.records = []
         append(what)
-        settled.remove(pending)
-        if monitor.watched or monitor.waiting:
-            self._follow(record)
         return True
 
     def _follow(self, record: Record[T]) -> None:
@@ -972,8 +992,13 @@ class Topic(Uncopyable, Generic[T]):
         assert store is not None
         settled = store.settled
         while settled:
-            self._show_one(settled[0])
-            self._monitor.discard(settled.pop(0))  # its bodies are forgotten after the lock
+            if not self._monitor.watched and self._bring(settled[0], BUSY):
+                del settled[0]
+            else:
+                self._show_one(settled[0])
+                self._monitor.discard(settled.pop(0))  # its bodies are forgotten after the lock
+        if self._monitor.waiting:
+            self._fan.feed()
         if self._draining:
             self._changed()
 

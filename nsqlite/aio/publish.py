@@ -107,7 +107,8 @@ async def _put_patiently(
         await by_store(store.held, store.flush)
     done = Done("put")
     pending = topic._draft(store, batch, done.tell)
-    await _admit(topic, pending, pending.size, due, limit)
+    if due is not None or len(batch) > 1 or store.late or not topic._reserve_alone(store, pending):
+        await _admit(topic, pending, pending.size, due, limit)
     if pending.queued:
         store.hurry()
         await done.future

@@ -12,6 +12,7 @@ Next: aio/consumer.py
 import weakref
 from asyncio import AbstractEventLoop, Future, InvalidStateError
 from asyncio import _get_running_loop as running_loop  # None where there is none, in C
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -272,6 +273,47 @@ def _go_off(timer: "weakref.ref[DeadlineTimer]") -> None:
         known.wake()
 
 
+class _News:
+    """What other threads have done for the tasks of one loop: it is told of several at once.
+
+    To wake a loop takes as long as all else that a put does here.
+    """
+
+    __slots__ = ("_called", "_told")
+
+    def __init__(self) -> None:
+        """Begin with nothing to tell."""
+        self._told: Final[deque[tuple[Future[None], BaseException | None]]] = deque()
+        self._called = False
+
+    def tell(
+        self, loop: AbstractEventLoop, future: Future[None], problem: BaseException | None
+    ) -> None:
+        """Tell the loop; from any thread."""
+        self._told.append((future, problem))
+        if not self._called:
+            self._called = True  # before the call, which may be over before this goes on
+            try:
+                loop.call_soon_threadsafe(self._take)
+            except BaseException:
+                self._called = False
+                raise
+
+    def _take(self) -> None:
+        self._called = False  # before it looks: what comes meanwhile calls again
+        while self._told:
+            future, problem = self._told.popleft()
+            if future.done():  # whoever waited was cancelled
+                continue
+            if problem is None:
+                future.set_result(None)
+            else:
+                future.set_exception(problem)
+
+
+_news: Final["weakref.WeakKeyDictionary[AbstractEventLoop, _News]"] = weakref.WeakKeyDictionary()
+
+
 class Done:
     """Something that another thread does and then tells, once.
 
@@ -279,7 +321,7 @@ class Done:
         future: done when it was told.
     """
 
-    __slots__ = ("_loop", "future")
+    __slots__ = ("_loop", "_news", "future")
 
     def __init__(self, call: str) -> None:
         """Begin in the running loop.
@@ -289,6 +331,10 @@ class Done:
         """
         self._loop: Final = require_loop(call)
         self.future: Final[Future[None]] = self._loop.create_future()
+        news = _news.get(self._loop)
+        if news is None:
+            news = _news.setdefault(self._loop, _News())
+        self._news: Final = news
 
     def tell(self, problem: BaseException | None = None) -> None:
         """Tell that it is done, or why it could not be; from any thread.
@@ -296,15 +342,7 @@ class Done:
         Raises:
             RuntimeError: the loop is closed, so nobody waits.
         """
-        self._loop.call_soon_threadsafe(self._take, problem)
-
-    def _take(self, problem: BaseException | None) -> None:
-        if self.future.done():  # whoever waited was cancelled
-            return
-        if problem is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(problem)
+        self._news.tell(self._loop, self.future, problem)
 
 
 async def by_store(persistence: QueuePersistence, task: Callable[[], object]) -> None:
