@@ -229,9 +229,9 @@ class TopicPersistence(Protocol):
         paused: the topic was paused when it was opened.
         late: what is put is shown at once, and written later.
         last: the highest id that was given to a message of it.
-        note: takes note of a message that is shown before it is written, as a list: the topic's
-            number, the id, the timestamp, the codec, the bytes, and how many channels that are
-            kept get it; C code, so that it is one piece with what shows it; `stir` is to follow.
+        note: takes note of a message that is shown before it is written: the topic's number, the
+            id, how many channels that are kept get it, the timestamp, the codec and the bytes; C
+            code, so that it is one piece with what shows it; `stir` is to follow.
         settled: what is settled and not shown yet, in order; who shows it takes it out.
         longest: bytes of the longest body that the store can keep.
     """

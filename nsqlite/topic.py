@@ -737,7 +737,7 @@ class Topic(Uncopyable, Generic[T]):
                     if fan.accepted >= monitor.room_until and not monitor.state:
                         fan.look_for_room()
                     appends = fan.appends
-                    note = [store.number, name, now, codec, data, len(fan.kept_by)]
+                    note = store.number, name, len(fan.kept_by), now, codec, data
                     calls = map(call, (store.note, *appends), (note, *repeat(record, len(appends))))
                     if (
                         not appends

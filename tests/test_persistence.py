@@ -713,7 +713,7 @@ def test_a_message_moved_to_one_channel_in_interval_mode_is_there_once(path: Pat
 
 def test_interval_waits_for_nothing(path: Path) -> None:
     """In interval mode a put writes nothing itself, as long as not too much waits for that."""
-    with Scene(path, sync="interval", sync_every=2) as scene:
+    with Scene(path, sync="interval", sync_every=4) as scene:
         scene.channel()
         scene.broker.flush()
         calls = len(scene.spy.calls)

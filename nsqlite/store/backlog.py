@@ -241,7 +241,7 @@ class Backlog:
             self._note(record, GONE)
 
     def _note(self, record: Record[Any], copy: Copy) -> None:
-        self._journal.append((self.key, record[2] + record[3], copy))
+        self._journal.note(self.key, record[2] + record[3], copy)
         self.look()
 
     def delivered(self, messages: Sequence[Message[Any]], due: int) -> None:  # noqa: ARG002 - see the port
@@ -249,7 +249,7 @@ class Backlog:
         key = self.key
         if len(messages) == 1:
             record = messages[0]._record
-            self._entries.append((key, record[2] + record[3], COUNTED[record[4]]))
+            self._entries.extend((key, record[2] + record[3], COUNTED[record[4]]))
             if not self._journal.stirred:
                 self._journal.stir()
         else:
@@ -264,7 +264,7 @@ class Backlog:
         key = self.key
         if len(messages) == 1:
             record = messages[0]._record
-            self._entries.append((key, record[2] + record[3], GONE))
+            self._entries.extend((key, record[2] + record[3], GONE))
             if not self._journal.stirred:
                 self._journal.stir()
         else:

@@ -278,7 +278,7 @@ class Database:
         except StoreError as error:
             if not force:
                 raise
-            left = len(self.journal.entries)
+            left = self.journal.count_changes()
             text = "%s was closed, %d changes not written: %s"
             log.error(text, self.where, left, error)  # noqa: TRY400 - no fault of ours
         self._finished = True

@@ -76,11 +76,18 @@ Key: TypeAlias = tuple[int, int | None]
 """The numbers of a topic and of a channel; None for the topic's own queue."""
 
 Note: TypeAlias = tuple[Key, str, Copy]
-"""What became of a message of a queue, by its id: the most frequent entry, and so no object."""
+"""What became of a message of a queue, by its id."""
 
-Put: TypeAlias = list[Any]
-"""A message that was shown before it was written: its topic's number, its id, timestamp, codec and
-bytes, and how many channels of the store got it.  A list, by which it is told from a note."""
+Put: TypeAlias = tuple[int, str, int, int, str | None, bytes]
+"""A message that was shown before it was written: its topic's number, its id, how many channels of
+the store got it, its timestamp, its codec and its bytes."""
+
+Entries: TypeAlias = list[Any]
+"""What happened: three items for each note, six for each put, and for any other entry itself and
+two that are None.
+
+So what is most frequent is no object that the garbage collector has to look at: to look at all
+there are, since there are so many more of them, would hold up an event loop for milliseconds."""
 
 Notes: TypeAlias = defaultdict[Key, dict[str, Copy]]
 
@@ -220,24 +227,24 @@ class Unheld:
         batch.unheld.add(self.topic)
 
 
-def fold(entries: Sequence[Note | Put | Change]) -> Batch:
+def fold(entries: Entries) -> Batch:
     """Return what is to be written of a prefix: what is so after all of it."""
     batch = Batch()
     notes: Notes = defaultdict(dict)
     puts: list[Put] = []
-    for entry in entries:
-        if entry.__class__ is tuple:
-            key, name, copy = entry
-            notes[key][name] = copy
-        elif entry.__class__ is list:
-            puts.append(entry)
-        elif entry.__class__ is Published and entry.count:
+    items = iter(entries)
+    for first, name, what in zip(items, items, items, strict=True):
+        if first.__class__ is tuple:
+            notes[first][name] = what
+        elif first.__class__ is int:
+            puts.append((first, name, what, next(items), next(items), next(items)))
+        elif first.__class__ is Published and first.count:
             puts += [
-                [entry.topic, name_of(row[0]), row[1], row[4], row[5], entry.count]
-                for row in entry.rows
+                (first.topic, name_of(row[0]), first.count, row[1], row[4], row[5])
+                for row in first.rows
             ]
         else:
-            entry.add_to(batch, notes)  # type: ignore[union-attr]  # none of these
+            first.add_to(batch, notes)
     if puts:
         batch.highest = int(max([put[1] for put in puts]), 16)
         _add_puts(batch, notes, puts)
@@ -267,7 +274,7 @@ def _add_puts(batch: Batch, notes: Notes, puts: list[Put]) -> None:
         done = _finished(some, of_topic[number])
         rows: list[Row] = [
             (int(name, 16), timestamp, None, None, codec, data)
-            for _, name, timestamp, codec, data, _ in some
+            for _, name, _, timestamp, codec, data in some
             if name not in done
         ]
         if rows and number not in batch.gone_topics:
@@ -281,7 +288,7 @@ def _finished(puts: list[Put], notes: list[dict[str, Copy]]) -> set[str]:
             [name for name, copy in noted.items() if copy is GONE] for noted in notes
         )
     )
-    done = {put[1] for put in puts if put[5] and times.get(put[1]) == put[5]}
+    done = {put[1] for put in puts if put[2] and times.get(put[1]) == put[2]}
     for noted in notes:
         if done >= noted.keys():
             noted.clear()
@@ -312,7 +319,7 @@ class Journal:
         lock: held by whoever writes.
         flusher: the store's thread.
         late: what was reserved is shown at once, and written later.
-        entries: what happened, in order.
+        entries: what happened, in order; see `Entries`.
         queue: the commit queue: what is reserved and not settled.  A list, as `entries`, since
             others add to it while it is gone through.
         decided: entries behind what is being written are to be written before whatever is put
@@ -338,7 +345,7 @@ class Journal:
         self._sync_every: Final = terms.sync_every
         self.late: Final = terms.sync == "interval"
         self.lock: Final[Lock] = make_lock(rank=0, forked=forked)
-        self.entries: Final[list[Note | Put | Change]] = []
+        self.entries: Final[Entries] = []
         self.queue: Final[list[PendingWrite[Any]]] = []
         self.decided: bool = False
         self.stirred: bool = False
@@ -347,7 +354,8 @@ class Journal:
         self.over: Callable[[], NSQLiteError] | None = None
         self._deciding = False  # there is what was decided in what is being written, or was to be
         self._writing_rows = False  # the same of messages
-        self._more = 0  # about so many more changes there are than entries
+        self._more: Final[list[None]] = []  # so many more changes there are than entries
+        # A list, since several threads add to it and one takes from it.
         self._crowd = 0  # how many puts the last commit had
         self._grown = 0  # bytes written since the flusher has last kept the file small
         self._told: Final[deque[PendingWrite[Any]]] = deque()
@@ -355,29 +363,33 @@ class Journal:
 
     # What happens
 
-    def append(self, entry: Note | Change) -> None:
+    def append(self, change: Change) -> None:
         """Take note of what happened."""
-        self.entries.append(entry)
+        self.entries.extend((change, None, None))
+        self.stir_once()
+
+    def note(self, key: Key, name: str, copy: Copy) -> None:
+        """Take note of what became of a message of a queue."""
+        self.entries.extend((key, name, copy))
         self.stir_once()
 
     def publish(self, published: Published) -> None:
         """Take note of messages that are shown.  Made twice, it notes them once."""
         if not published.noted:
             published.noted = True  # one piece with the next line
-            self.entries.append(published)
-            self._more += len(published.rows) - 1
+            self.entries.extend((published, None, None))
+            self._more.extend(repeat(None, 2 * len(published.rows) - 1))
         self.noted_rows = True  # behind it: a flush in between has written it
         self.stir_once()
 
     def note_all(self, key: Key, names: Sequence[str], copies: Sequence[Copy]) -> None:
         """Take note of what became of several messages of a queue."""
-        self.entries.append(Noted(key, names, copies))
-        self._more += len(names) - 1
-        self.stir_once()
+        self.append(Noted(key, names, copies))
+        self._more.extend(repeat(None, len(names) - 1))
 
     def decide(self, change: Change) -> None:
         """Take note of what is to be written before whatever is put from now on."""
-        self.entries.append(change)
+        self.entries.extend((change, None, None))
         self.decided = True
         self.stir()
 
@@ -420,8 +432,8 @@ class Journal:
         return count >= 2 * self._sync_every
 
     def count_changes(self) -> int:
-        """Return about how many changes are not written yet."""
-        return len(self.entries) + self._more
+        """Return about how many changes are not written yet; a put counts as two."""
+        return len(self.entries) // 3 + len(self._more)
 
     # The lock
 
@@ -686,7 +698,7 @@ class Journal:
             # These before the prefix is taken: an entry that comes later sets them again.
             self.stirred = self.noted_rows = self.decided = False
             pendings = self._unsettled()
-            self._more = 0
+            more = len(self._more)
             end = len(self.entries)  # after the queue: what a put stands on is in the prefix
             if end or pendings:
                 batch = fold(self.entries[:end])
@@ -705,6 +717,7 @@ class Journal:
                 self._settle(pendings)
             raise
         del self.entries[:end]
+        del self._more[:more]
         self._deciding = self._writing_rows = False
         self.problem = None
         self._grown = 0

@@ -115,7 +115,7 @@ class TopicRecord:
         self._clock: Final = clock
         self._home: Final = home
         self.late: bool = host.journal.late
-        self.note: Callable[[Any], None] = host.journal.entries.append
+        self.note: Callable[[Any], None] = host.journal.entries.extend
         self.stir: Final = host.journal.stir_once
         self.is_behind: Final = host.journal.is_behind
         self.write: Final = host.journal.write

@@ -732,7 +732,7 @@ def test_interval_does_not_wait(path: Path) -> None:
 
 def test_interval_waits_if_the_store_is_behind(path: Path) -> None:
     """Where too much is shown and not written, a put waits until it is."""
-    with Kept(path, sync="interval", sync_every=2) as kept:
+    with Kept(path, sync="interval", sync_every=4) as kept:
         channel = kept.channel()
 
         async def put() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from nsqlite.store.journal import (
     Key,
     Note,
     Published,
+    Put,
     TopicChanged,
     TopicGone,
     Unheld,
@@ -67,9 +68,17 @@ def row(identity: int) -> Row:
 # A prefix is folded into one batch
 
 
+def folded(entries: Sequence[Note | Put | Change]) -> Batch:
+    """Return what is to be written of entries that stand in the journal."""
+    items: list[Any] = []
+    for entry in entries:
+        items += entry if isinstance(entry, tuple) else (entry, None, None)
+    return fold(items)
+
+
 def test_nothing_is_an_empty_batch() -> None:
     """Of nothing there is nothing to write."""
-    assert Batch() == fold([])
+    assert Batch() == folded([])
 
 
 def test_of_several_notes_the_last_one_wins() -> None:
@@ -87,18 +96,51 @@ def test_of_several_notes_the_last_one_wins() -> None:
         OTHER: {5: GONE},
         (1, None): {7: GONE},
     }
-    assert Batch(copies=copies, highest=7) == fold(notes)
+    assert Batch(copies=copies, highest=7) == folded(notes)
 
 
 def test_rows_come_in_order() -> None:
     """What was shown is written in the order in which it was, topic by topic."""
-    batch = fold([Published(1, [row(3), row(4)]), Published(2, [row(9)]), Published(1, [row(5)])])
+    batch = folded([Published(1, [row(3), row(4)]), Published(2, [row(9)]), Published(1, [row(5)])])
     assert Batch(rows={1: [row(3), row(4), row(5)], 2: [row(9)]}, highest=9) == batch
+
+
+def test_what_all_have_finished_is_left_out() -> None:
+    """Of what was put alone or in a batch only that is written which a channel still has."""
+    batch = folded(
+        [
+            (1, name(3), 2, 30, None, b"done"),
+            (1, name(4), 2, 40, None, b"not by the other"),
+            Published(1, [row(5), row(6)], count=2),
+            (2, name(7), 1, 70, "json", b"delivered"),
+            (3, name(8), 0, 80, None, b"of no channel that is kept"),
+            *((key, name(number), GONE) for key in (KEY, OTHER) for number in (3, 5)),
+            (KEY, name(4), GONE),
+            (OTHER, name(4), (1, None)),
+            ((2, 3), name(7), (1, None)),
+        ]
+    )
+    rows = [(4, 40, None, None, None, b"not by the other"), row(6)]
+    assert batch == Batch(
+        rows={
+            1: rows,
+            2: [(7, 70, None, None, "json", b"delivered")],
+            3: [(8, 80, None, None, None, b"of no channel that is kept")],
+        },
+        copies={KEY: {4: GONE}, OTHER: {4: (1, None)}, (2, 3): {7: (1, None)}},
+        highest=8,
+    )
+
+
+def test_what_was_put_into_a_topic_that_is_gone() -> None:
+    """It is gone, and its id is not given again."""
+    batch = folded([(1, name(3), 1, 30, None, b"x"), TopicGone(1)])
+    assert Batch(gone_topics={1: None}, highest=3) == batch
 
 
 def test_a_move_is_one_entry() -> None:
     """It finishes the messages in the one queue and has them in the other."""
-    batch = fold([(KEY, name(3), (1, None)), Published(2, [row(8)], [(KEY, name(3), GONE)])])
+    batch = folded([(KEY, name(3), (1, None)), Published(2, [row(8)], [(KEY, name(3), GONE)])])
     assert Batch(rows={2: [row(8)]}, copies={KEY: {3: GONE}}, highest=8) == batch
 
 
@@ -106,7 +148,7 @@ def test_topic_and_channel_are_as_they_were_last() -> None:
     """Only their last state is written."""
     paused = StoredTopic(number=1, name="orders", paused=True)
     stopped = StoredChannel(number=1, topic=1, name="billing", paused=True)
-    batch = fold(
+    batch = folded(
         [
             TopicChanged(TOPIC),
             ChannelChanged(CHANNEL, emptied=False),
@@ -119,13 +161,15 @@ def test_topic_and_channel_are_as_they_were_last() -> None:
 
 def test_a_channel_that_was_emptied() -> None:
     """What it alone had is gone, and there may be messages that nobody holds."""
-    batch = fold([(KEY, name(3), (2, None)), ChannelChanged(CHANNEL, True, [(KEY, name(3), GONE)])])
+    batch = folded(
+        [(KEY, name(3), (2, None)), ChannelChanged(CHANNEL, True, [(KEY, name(3), GONE)])]
+    )
     assert Batch(channels={1: CHANNEL}, copies={KEY: {3: GONE}}, unheld={1}, highest=3) == batch
 
 
 def test_a_channel_that_is_gone_takes_what_is_noted_of_it() -> None:
     """And nothing else; there may be messages that nobody holds."""
-    batch = fold(
+    batch = folded(
         [
             ChannelChanged(CHANNEL, emptied=False),
             ChannelChanged(MORE, emptied=False),
@@ -143,7 +187,7 @@ def test_a_channel_that_is_gone_takes_what_is_noted_of_it() -> None:
 
 def test_a_topic_that_is_gone_takes_all_of_it() -> None:
     """Rows, channels and notes, not those of another topic."""
-    batch = fold(
+    batch = folded(
         [
             TopicChanged(TOPIC),
             ChannelChanged(CHANNEL, emptied=True),
@@ -167,7 +211,7 @@ def test_a_topic_that_is_gone_takes_all_of_it() -> None:
 
 def test_what_a_topic_held_and_what_nobody_holds() -> None:
     """What was emptied is told in order; that there may be something to forget, once."""
-    batch = fold([Emptied(1, 3, 9), Unheld(2), Emptied(1, 9, 12), Unheld(2)])
+    batch = folded([Emptied(1, 3, 9), Unheld(2), Emptied(1, 9, 12), Unheld(2)])
     assert Batch(emptied=[(1, 3, 9), (1, 9, 12)], unheld={2}) == batch
 
 
@@ -333,10 +377,10 @@ def test_a_flush_takes_what_is_there(path: Path) -> None:
             flushing = Call(scene.broker.flush)
             held.until_begun()
             consumer.get(timeout=0).fin()
-            assert 4 == len(scene.database.journal.entries)
+            assert 4 == scene.database.journal.count_changes()
         assert flushing.result() is None
         assert [(b"2", 1), (b"3", 1)] == scene.disk()
-        assert 2 == len(scene.database.journal.entries)
+        assert 2 == scene.database.journal.count_changes()
         assert not scene.database._flusher.is_at_rest()
         scene.broker.flush()
         assert [(b"3", 1)] == scene.disk()
@@ -406,15 +450,15 @@ def test_many_entries_go_with_the_next_put(path: Path) -> None:
 
 def test_who_is_too_far_ahead_writes(path: Path) -> None:
     """With `sync="interval"` no more is shown and not written than twice `sync_every`."""
-    with Scene(path, sync="interval", sync_every=3) as scene:
+    with Scene(path, sync="interval", sync_every=6) as scene:
         scene.channel()
         with scene.busy():
             for number in range(6):
                 scene.topic().put(b"%d" % number)
-            assert 6 == len(scene.database.journal.entries)
+            assert 12 == scene.database.journal.count_changes()
             assert [] == scene.rows()
             scene.topic().put(b"6")
-            assert 1 == len(scene.database.journal.entries)
+            assert 2 == scene.database.journal.count_changes()
         until(lambda: len(scene.rows()) == 7)  # the store's thread was woken long before
 
 
@@ -943,7 +987,7 @@ def test_what_is_shown_is_noted_once(path: Path) -> None:
         published = Published(1, [row(1)])
         journal.publish(published)
         journal.publish(published)
-        assert [published] == journal.entries
+        assert [published, None, None] == journal.entries
         journal.entries.clear()
 
 
