@@ -10,6 +10,7 @@ how far it is filled; but a frame does, by whether it has the salt of the log's 
 Next: store/sqlitefile.py
 """
 
+import logging
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,11 @@ from typing import Final
 
 LIMIT: Final = 4 << 20
 """Bytes that the log is filled with when it is copied."""
+
+HELD: Final = 4
+"""With so many times `LIMIT` in a log that cannot begin anew it is logged that somebody reads."""
+
+log: Final = logging.getLogger("nsqlite")
 
 LARGEST: Final = 16 << 20
 """A file of the log that is larger, after one great write, is cut off."""
@@ -43,6 +49,7 @@ class Wal:
         self._limits = 1  # it is copied when it is filled with so many times `LIMIT`
         self._salt = b""  # of the log that is to be begun anew by the next commit
         self._is_copied = False
+        self._has_told = False  # that it is held
 
     def want(self) -> None:
         """Have it copied next time, however little it is."""
@@ -50,11 +57,13 @@ class Wal:
 
     def copy(self) -> None:
         """Copy it into the file if it has grown; beside the writes."""
-        if self._is_filled():
+        if self._is_filled(self._limits):
             for _ in range(2):  # what is written during the first time is copied in the second
                 _, frames, copied = self._checkpoint("PASSIVE")
             self._is_copied = frames - copied <= frames // 4  # the last ones hold up the writer
-            self._limits += not self._is_copied  # another program reads what it has
+            if not self._is_copied:  # another program reads what it has
+                self._limits += 1
+                self._tell()
 
     def restart(self) -> None:
         """Have it begin anew if it was copied; nobody writes meanwhile."""
@@ -64,7 +73,19 @@ class Wal:
             is_large = bool(self._read(LARGEST, 1))
             is_held, _, _ = self._checkpoint("TRUNCATE" if is_large else "RESTART")
             if not is_held:
-                self._salt, self._limits = salt, 1
+                self._salt, self._limits, self._has_told = salt, 1, False
+            else:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Log, once until that is over, that a reader lets the log grow without bound."""
+        if not self._has_told and self._is_filled(HELD):
+            self._has_told = True
+            text = (
+                "%s has more than %d MiB, and grows until another program that reads the file has"
+                " ended: see to it that it does"
+            )
+            log.warning(text, self._path, HELD * LIMIT >> 20)
 
     def _checkpoint(self, mode: str) -> tuple[int, int, int]:
         """Return whether somebody hindered it, how many frames there are, and how many copied."""
@@ -75,14 +96,14 @@ class Wal:
     def _header(self) -> bytes:
         return self._read(0, _HEADER)
 
-    def _is_filled(self) -> bool:
-        """Return whether the log has a frame there that was written since it began."""
+    def _is_filled(self, limits: int) -> bool:
+        """Return whether so many times `LIMIT` were written since it began."""
         header = self._header()
         salt = header[16:24]
         if len(header) < _HEADER or salt == self._salt:
             return False
         frame = _FRAME + int.from_bytes(header[8:12], "big")
-        return self._read(_HEADER + self._limits * LIMIT // frame * frame, _FRAME)[8:16] == salt
+        return self._read(_HEADER + limits * LIMIT // frame * frame, _FRAME)[8:16] == salt
 
     def _read(self, start: int, size: int) -> bytes:
         with suppress(OSError), self._path.open("rb", 0) as file:  # on which SQLite has no locks
