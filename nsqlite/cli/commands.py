@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from nsqlite.cli.backup import backup
+from nsqlite.cli.check import Check
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, say
 from nsqlite.cli.load import load
@@ -67,13 +68,36 @@ def _add_progress(command: argparse.ArgumentParser) -> None:
 def _add_inspect(commands: "Commands") -> None:
     command = _add(commands, "inspect", "Show what is in a file, also while it is in use")
     command.add_argument("file", metavar="FILE", help=FILE)
-    command.add_argument("--json", action="store_true", help="as one JSON object")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--json", action="store_true", help="as one JSON object")
+    instead.add_argument(
+        "--check", action="store_true", help="read all of it, and show what is damaged instead"
+    )
     command.set_defaults(run=_inspect)
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    if options.check:
+        _check(options.file)
+        return
     for line in inspect(options.file, as_json=options.json):
         say(line)
+
+
+def _check(path: str) -> None:
+    """Say what is damaged.
+
+    Raises:
+        CommandFailed: something is.
+    """
+    with Check(path) as checked:
+        is_whole = True
+        for problem in checked.problems():
+            is_whole = False
+            say(problem)
+        if not is_whole:
+            raise CommandFailed(f"{path} is damaged: restore it from a backup")
+        say(f"no damage found; {checked.messages} messages, {checked.unknown} without a checksum")
 
 
 def _add_export(commands: "Commands") -> None:

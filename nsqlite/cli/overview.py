@@ -5,7 +5,7 @@ The rule: it tells what a broker that opened the file now would find, in nsqd's 
 To count a long queue of a file that is in use, or was not closed, takes time; see
 `nsqlite.cli.snapshot`.
 
-Next: cli/export.py
+Next: cli/check.py
 """
 
 import json

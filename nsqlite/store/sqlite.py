@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, TypeVar, Unpack
 
 from nsqlite.clock import SYSTEM, Clock
-from nsqlite.errors import StoreInUse
+from nsqlite.errors import InvalidOption, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.options import SECOND, nanoseconds
 from nsqlite.store.database import Database
@@ -50,7 +50,12 @@ class SQLite:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, wait: float = 0, **options: Unpack[StoreOptions]
+        self,
+        path: str | os.PathLike[str],
+        *,
+        wait: float = 0,
+        checksums: bool = True,
+        **options: Unpack[StoreOptions],
     ) -> None:
         """Say where, and how; nothing is opened yet.
 
@@ -59,6 +64,8 @@ class SQLite:
                 `-wal` and `-shm`, which are SQLite's, and `-owner`.
             wait: seconds to wait for another owner to close the file, as where a new process takes
                 over from an old one.  The thread that makes the broker waits.
+            checksums: whether what is put from now on gets a checksum.  Without, a body that the
+                disk has changed is delivered as it is; a put takes some 0.6 us less.
             options: see `nsqlite.store.StoreOptions`.
 
         Raises:
@@ -66,6 +73,9 @@ class SQLite:
         """
         self.path: Final = checked_path(path)
         self._patience: Final = nanoseconds("wait", wait)
+        if not isinstance(checksums, bool):
+            raise InvalidOption("checksums", checksums, "True or False")
+        self._checksums: Final = checksums
         self._terms: Final = agree(options)
 
     def open(self, factory: GuidFactory) -> Database:
@@ -93,7 +103,8 @@ class SQLite:
         where = self._where
         require_descriptors(where)
         full = self._terms.sync == "full"
-        return in_turn(self._patience, partial(SQLiteFile, where, full=full))
+        take = partial(SQLiteFile, where, full=full, checksums=self._checksums)
+        return in_turn(self._patience, take)
 
     def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in an open file."""

@@ -308,7 +308,7 @@ def found(topic: int, rows: list[Any]) -> list[Found]:
 
 def _found(topic: int, row: Any) -> Found:
     identity, timestamp, due, _, codec, data, _, again, attempts = row
-    if _is_intact(topic, row):
+    if is_intact(topic, row):
         return identity, timestamp, due if again is None else again, codec, data, attempts, True
     return (
         identity,
@@ -321,7 +321,8 @@ def _found(topic: int, row: Any) -> Found:
     )
 
 
-def _is_intact(topic: int, row: Any) -> bool:
+def is_intact(topic: int, row: Any) -> bool:
+    """Return whether a message that was selected with `_FOUND` is what was put, as far as known."""
     _, timestamp, due, _, codec, data, crc, again, attempts = row
     if not (isinstance(attempts, int) and isinstance(again, int | None)):
         return False

@@ -34,6 +34,7 @@ def test_options_are_checked(tmp_path: Path) -> None:
         {"colour": "red"},
         {"sync_every": 0},
         {"wait": -1},
+        {"checksums": None},
     ]
     for options in wrong:
         with pytest.raises(InvalidOption):
