@@ -131,6 +131,11 @@ def _rename(name: str, path: str) -> None:
         _link(name, path)
     except OSError as error:
         raise StoreError(path, f"it cannot be made: {error.strerror}") from None
+    sync_directory(path)
+
+
+def sync_directory(path: str) -> None:
+    """Have the names of a file, and of what lies beside it, on the disk, if the system can."""
     with suppress(OSError):  # some systems cannot open a directory
         _sync(str(Path(path).parent), os.O_RDONLY)
 

@@ -20,6 +20,7 @@ from typing import Final
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign
 from nsqlite.lock import make_lock
 from nsqlite.store.backup import copy_file, require_log
+from nsqlite.store.newfile import sync_directory
 from nsqlite.store.owner import Owner
 from nsqlite.store.schema import MARK, VERSION, create, upgrade
 from nsqlite.store.statements import APART, READY, REQUEUED, Statements, found, is_full, telling
@@ -123,6 +124,7 @@ class SQLiteFile:
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         if not tables:
             self._writer.in_one(partial(create, writer))
+            sync_directory(self._path)  # a file whose log is lost cannot be opened
         elif version < VERSION:
             self._writer.in_one(partial(upgrade, writer, version))
         writer.execute(f"PRAGMA user_version = {VERSION}")  # if this cannot be written, no put can

@@ -23,7 +23,7 @@ from nsqlite import (
     StoreFull,
     StoreInUse,
 )
-from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic, wal, writer
+from nsqlite.store import GONE, Batch, Row, StoredChannel, StoredTopic, sqlitefile, wal, writer
 from nsqlite.store.backup import LOG_MISSING
 from nsqlite.store.sqlitefile import PAGE, SQLiteFile
 from nsqlite.store.wal import LIMIT
@@ -140,6 +140,17 @@ def test_what_a_commit_waits_for(path: Path, full: bool, expected: int) -> None:
     file = SQLiteFile(str(path), full=full)
     assert (expected,) == file._writer._connection.execute("PRAGMA synchronous").fetchone()
     file.close()
+
+
+def test_the_names_of_a_new_file_are_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a loss of power could leave the file without its log; of an old one they are there."""
+    synced: list[str] = []
+    monkeypatch.setattr(sqlitefile, "sync_directory", synced.append)
+    for _ in range(2):
+        SQLiteFile(str(path), full=False).close()
+    assert [str(path)] == synced
 
 
 def test_only_its_own_files_lie_beside_it(path: Path, file: SQLiteFile) -> None:
