@@ -71,6 +71,7 @@ class Database:
         self._pid: Final = os.getpid()
         self._forked = False
         self._finished = False
+        self._has_clock = False  # the storage knows the time
         topics, channels = storage.load()
         self._stored: Final = {topic.name: topic for topic in topics}
         self._stored_channels: Final[dict[int, list[StoredChannel]]] = {}
@@ -154,6 +155,9 @@ class Database:
         if fresh:
             self.journal.decide(TopicChanged(stored))
             return TopicRecord(stored, 0, self, clock, home)
+        if not self._has_clock:
+            self.journal.alone(self._storage.set_clock, clock.time_ns())
+            self._has_clock = True
         number = stored.number
         last = self._storage.last(number)
         channels = self._stored_channels.get(number, [])

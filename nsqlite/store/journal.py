@@ -326,6 +326,7 @@ class Journal:
             from now on; see `has_decided`.
         noted_rows: entries behind what is being written have messages; see `has_rows`.
         stirred: the flusher expects to flush.
+        now: the wall's time when something was to wait last.
         problem: why the file could not be written last.
         over: why nothing can be put any more.
     """
@@ -349,6 +350,7 @@ class Journal:
         self.queue: Final[list[PendingWrite[Any]]] = []
         self.decided: bool = False
         self.stirred: bool = False
+        self.now: int = 0
         self.noted_rows: bool = False
         self.problem: NSQLiteError | None = None
         self.over: Callable[[], NSQLiteError] | None = None
@@ -707,6 +709,7 @@ class Journal:
                 for number, rows in _rows_of(pendings).items():
                     batch.rows.setdefault(number, []).extend(rows)
                     batch.highest = max(batch.highest, rows[-1][0])
+                batch.now = self.now  # behind the prefix: what waits in it was noted by then
                 self._storage.write(batch)
         except BaseException as error:
             self.stir()

@@ -211,7 +211,9 @@ class TopicRecord:
 
     def wall(self, due: int) -> int:
         """Return a moment of the monotonic scale as nanoseconds since the epoch."""
-        return self._clock.time_ns() + due - self._clock.monotonic_ns()
+        now = self._clock.time_ns()
+        self._journal.now = max(self._journal.now, now)
+        return now + due - self._clock.monotonic_ns()
 
     def due(self, wall: int) -> int:
         """Return what `wall` has returned as a moment of the monotonic scale."""

@@ -17,7 +17,7 @@ from typing import Final
 MARK: Final = 0x6E73716C
 """The `application_id` of a file of nsqlite: "nsql"."""
 
-VERSION: Final = 2
+VERSION: Final = 3
 """The `user_version` of the tables below."""
 
 SHARED: Final = 0
@@ -61,13 +61,15 @@ CREATE INDEX copy_due ON copy (channel, due) WHERE due IS NOT NULL;
 CREATE TABLE highest (
     topic INTEGER NOT NULL,
     channel INTEGER NOT NULL,
-    id INTEGER NOT NULL
+    id INTEGER NOT NULL,
+    now INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO highest VALUES (0, 0, 0)
+INSERT INTO highest VALUES (0, 0, 0, 0)
 """
 """What every file has; `storage.py` tells what the columns mean.  `unheld`: messages that nobody
 holds may be there.  `gone`: it was deleted, and what belongs to it is being forgotten.  `highest`:
-the highest numbers and id that there ever were, since none is given again."""
+the highest numbers and id that there ever were, since none is given again; and the wall's time when
+something was requeued last."""
 
 MESSAGES: Final = """
 CREATE TABLE IF NOT EXISTS messages_{0} (
@@ -163,5 +165,12 @@ def _move_topic(connection: sqlite3.Connection, number: int, partition: int) -> 
     )
 
 
-STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _from_1}
+def _from_2(connection: sqlite3.Connection) -> None:
+    """Add the time, unless the step before has made tables of this version."""
+    columns = [row[1] for row in connection.execute("PRAGMA table_info(highest)")]
+    if "now" not in columns:
+        connection.execute("ALTER TABLE highest ADD COLUMN now INTEGER NOT NULL DEFAULT 0")
+
+
+STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _from_1, 2: _from_2}
 """By version, what makes of such a file one of the next version; inside a transaction."""

@@ -80,6 +80,7 @@ class SQLiteFile:
         self.count: Final = self._writer.count
         self.highest: Final = self._writer.highest
         self.last: Final = self._writer.last
+        self.set_clock: Final = self._writer.set_clock
         self.write_row: Final = self._writer.write_row
         self.write_rows: Final = self._writer.write_rows
         self.write_attempts: Final = self._writer.write_attempts

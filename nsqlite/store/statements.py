@@ -135,6 +135,14 @@ HAS_APART: Final = Statements(
     " WHERE topic = :topic AND (due IS NOT NULL OR only IS NOT NULL) LIMIT 1"
 )
 
+LAST_PUT: Final = Statements("SELECT timestamp FROM messages_{0} ORDER BY id DESC LIMIT 1")
+
+PUT_LATER: Final = Statements(
+    "SELECT id, timestamp, due, only, codec, data, crc, NULL, 0, topic FROM messages_{0}"
+    " WHERE due IS NOT NULL AND timestamp > ? AND due > timestamp"
+)
+PUT_NOW: Final = Statements("UPDATE messages_{0} SET timestamp = ?, due = ?, crc = ? WHERE id = ?")
+
 WRITE_TOPIC: Final = (
     "INSERT INTO topic (number, partition, name, paused, handed, held, counted)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE SET paused = excluded.paused,"
@@ -147,7 +155,8 @@ WRITE_CHANNEL: Final = (
 )
 RAISE_HIGHEST: Final = (
     "UPDATE highest SET topic = max(topic, :topic), channel = max(channel, :channel),"
-    " id = max(id, :id) WHERE topic < :topic OR channel < :channel OR id < :id"
+    " id = max(id, :id), now = max(now, :now)"
+    " WHERE topic < :topic OR channel < :channel OR id < :id OR now < :now"
 )
 
 GONE_COPIES: Final = Statements(

@@ -117,6 +117,8 @@ class Batch:
             id; but for messages meant for one channel alone.
         unheld: the numbers of topics in which there may be messages that nobody holds.
         highest: no message that was ever put has a higher id; 0 says nothing.
+        now: the wall's time when something was requeued last, as far as this tells of it; 0 says
+            nothing.
     """
 
     topics: dict[int, StoredTopic] = attrs.Factory(dict)
@@ -128,6 +130,7 @@ class Batch:
     emptied: list[tuple[int, int, int]] = attrs.Factory(list)
     unheld: set[int] = attrs.Factory(set)
     highest: int = 0
+    now: int = 0
 
 
 class Storage(Protocol):
@@ -160,6 +163,16 @@ class Storage(Protocol):
 
     def last(self, topic: int) -> int:
         """Return the highest id of the messages that a topic has; 0 if it has none."""
+        ...
+
+    def set_clock(self, now: int) -> None:
+        """Take note of the wall's time, before anything is read apart.
+
+        Where the clock was set back no wait is to become longer than what was asked for.  If `now`
+        is before the highest `Batch.now`, all copies that wait do so until that much earlier, and
+        `now` counts as the highest.  A message that waits, and has a later timestamp, counts from
+        then on as put now, with the same delay.
+        """
         ...
 
     def write_row(self, number: int, row: Row) -> None:

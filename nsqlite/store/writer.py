@@ -24,9 +24,12 @@ from nsqlite.store.statements import (
     DONE_LIST,
     EMPTY,
     LAST,
+    LAST_PUT,
     NEXT,
     PLAIN,
     PUT,
+    PUT_LATER,
+    PUT_NOW,
     PUT_ONE,
     PUT_PLAIN,
     RAISE_HIGHEST,
@@ -38,6 +41,7 @@ from nsqlite.store.statements import (
     Statements,
     checksum,
     grouped,
+    is_intact,
     no_checksum,
     pieces,
     plain_values,
@@ -197,6 +201,35 @@ class Writer:
         with telling(self._where):
             [last] = self._connection.execute(LAST[known.partition], {"topic": topic}).fetchone()
         return last or 0
+
+    def set_clock(self, now: int) -> None:
+        """See `Storage`."""
+        with telling(self._where):
+            execute = self._connection.execute
+            [before] = execute("SELECT now FROM highest").fetchone()
+            later = [
+                partition
+                for partition in {SHARED, *(known.partition for known in self.topics.values())}
+                for (timestamp,) in execute(LAST_PUT[partition])
+                if timestamp > now
+            ]
+            if now < before or later:
+                self.in_one(partial(self._set_back, before, now, later))
+
+    def _set_back(self, before: int, now: int, partitions: list[int]) -> None:
+        execute = self._connection.execute
+        if now < before:
+            execute("UPDATE copy SET due = due - ? WHERE due IS NOT NULL", (before - now,))
+            execute("UPDATE highest SET now = ?", (now,))
+        for partition in partitions:
+            changed = []
+            for *row, topic in execute(PUT_LATER[partition], (now,)):
+                if is_intact(topic, tuple(row)):
+                    identity, timestamp, due, only, codec, data, crc, *_ = row
+                    new = identity, now, now + due - timestamp, only, codec, data
+                    kept = None if crc is None else checksum(topic, new)
+                    changed.append((now, new[2], kept, identity))
+            self._many(PUT_NOW[partition], changed)
 
     # Counting
 
@@ -375,8 +408,8 @@ class Writer:
         ]
         self._many(WRITE_CHANNEL, values)
         topic, channel = max(batch.topics, default=0), max(batch.channels, default=0)
-        if topic or channel or batch.highest:
-            highest = {"topic": topic, "channel": channel, "id": batch.highest}
+        if topic or channel or batch.highest or batch.now:
+            highest = {"topic": topic, "channel": channel, "id": batch.highest, "now": batch.now}
             self._connection.execute(RAISE_HIGHEST, highest)
 
     def _many(self, statement: str, values: Collection[tuple[object, ...]]) -> None:

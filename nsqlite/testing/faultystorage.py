@@ -64,6 +64,10 @@ class FaultyStorage:
         identity: int = self._between("last", topic)
         return identity
 
+    def set_clock(self, now: int) -> None:
+        """See `Storage`."""
+        self._between("set_clock", now)
+
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""
         self._between("write_row", number, row)

@@ -33,6 +33,7 @@ class Tables:
         copies: what has become of messages, by the channel's number and by id.
         highest: the highest numbers that a topic and a channel ever had, and the highest id that a
             batch told of.
+        now: the highest time that a batch told of.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Tables:
         self.rows: dict[int, dict[int, Row]] = {}
         self.copies: dict[int, dict[int, Copy]] = {}
         self.highest: tuple[int, int, int] = (0, 0, 0)
+        self.now: int = 0
 
     def copy(self) -> Self:
         """Return tables that can change for themselves."""
@@ -51,6 +53,7 @@ class Tables:
         new.rows = {number: rows.copy() for number, rows in self.rows.items()}
         new.copies = {number: copies.copy() for number, copies in self.copies.items()}
         new.highest = self.highest
+        new.now = self.now
         return new
 
     # What is there
@@ -170,6 +173,20 @@ class Tables:
             max([channel, *batch.channels]),
             max(identity, batch.highest),
         )
+        self.now = max(self.now, batch.now)
+
+    def set_clock(self, now: int) -> None:
+        """Have nothing wait longer where the clock was set back."""
+        if now < self.now:
+            back, self.now = self.now - now, now
+            for copies in self.copies.values():
+                for identity, copy in copies.items():
+                    if copy is not GONE and copy[1] is not None:
+                        copies[identity] = copy[0], copy[1] - back
+        for rows in self.rows.values():
+            for identity, timestamp, due, only, codec, data in list(rows.values()):
+                if due is not None and due > timestamp > now:
+                    rows[identity] = identity, now, now + due - timestamp, only, codec, data
 
     def remove(self, number: int) -> None:
         """Forget a topic and all that is in it."""
@@ -328,6 +345,13 @@ class MemoryStorage:
         """See `Storage`."""
         with self._lock:
             return _last(self._tables().rows.get(topic, {}))
+
+    def set_clock(self, now: int) -> None:
+        """See `Storage`."""
+        with self._lock:
+            tables = self._tables().copy()
+            tables.set_clock(now)
+            self.contents.tables = tables
 
     def write_row(self, number: int, row: Row) -> None:
         """See `Storage`."""

@@ -528,6 +528,25 @@ class StorageContract:
             ) == [(1, 99, 4), (2, 99, 4)]
             assert _ready(storage, 7) == []
 
+    def test_no_wait_becomes_longer_as_the_clock_is_set_back(self) -> None:
+        """What waits does so as long as was left, or was asked for; and then goes on as usual."""
+        with self.opened() as storage:
+            rows = [_row(1), _row(2), (3, 1000, 1300, None, None, b"x")]
+            storage.write(_batch(_topic(_channel(7)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {1: (1, 1100)}}, now=1000))
+            storage.write(Batch(copies={(1, 7): {2: (1, 900)}}, now=990))
+        for now, dues in (
+            (1000, {1: 1100, 2: 900, 3: 1300}),
+            (1050, {1: 1100, 2: 900, 3: 1300}),
+            (400, {1: 500, 2: 300, 3: 700}),
+            (450, {1: 500, 2: 300, 3: 700}),
+            (1200, {1: 500, 2: 300, 3: 700}),
+        ):
+            with self.opened() as storage:
+                storage.set_clock(now)
+                found = storage.read_apart(1, 7, 0, HIGHEST)
+                assert dues == {one[0]: one[2] for one in found}
+
     def test_what_had_to_wait_stays_apart(self) -> None:
         """A message that was put with a delay is apart when it was delivered, too."""
 

@@ -9,6 +9,7 @@ from storefiles import change, fill, told_of, write
 
 import nsqlite
 from nsqlite.__main__ import main
+from nsqlite.store.schema import VERSION
 
 
 def failed(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -70,7 +71,7 @@ def test_failures_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     fill(path)
     change(path, "PRAGMA user_version = 99")
     for name in ("inspect", "export", "import"):
-        text = "a later nsqlite wrote it (version 99; this one knows 2)"
+        text = f"a later nsqlite wrote it (version 99; this one knows {VERSION})"
         assert f"{prefix} {name}: store {path}: {text}" == failed(
             name, str(path), *(["-i", str(source)] if name == "import" else []), capsys=capsys
         )

@@ -13,7 +13,7 @@ from nsqlite import StoreDamaged, StoreError, StoreForeign
 from nsqlite.cli.lines import MessageLine
 from nsqlite.cli.snapshot import Snapshot
 from nsqlite.clock import SYSTEM
-from nsqlite.store.schema import OWN
+from nsqlite.store.schema import OWN, VERSION
 
 VERSION_1 = Path(__file__).parents[1] / "store" / "version_1.db"
 
@@ -229,11 +229,12 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     path.unlink()
     fill(path)
     change(path, "PRAGMA user_version = 99")
-    assert "a later nsqlite wrote it (version 99; this one knows 2)" == told(StoreForeign)
+    assert f"a later nsqlite wrote it (version 99; this one knows {VERSION})" == told(StoreForeign)
     change(path, "PRAGMA user_version = 1")
     text = "an earlier nsqlite wrote it (version 1): open it once with a broker"
     assert text == told(StoreForeign)
-    change(path, "PRAGMA user_version = 2", "UPDATE topic SET counted = 0", "DROP TABLE messages_1")
+    change(path, f"PRAGMA user_version = {VERSION}")
+    change(path, "UPDATE topic SET counted = 0", "DROP TABLE messages_1")
     assert "it cannot be used (no such table: messages_1)" == told(StoreError)
     path.write_bytes(path.read_bytes()[:512])
     assert told(StoreDamaged).startswith("it is damaged: restore it from a backup (")

@@ -65,6 +65,9 @@ class Spy:
         found: int = self._make("last", topic)
         return found
 
+    def set_clock(self, now: int) -> None:
+        self._make("set_clock", now)
+
     def backup(self, path: str) -> None:
         self._make("backup", path)
 

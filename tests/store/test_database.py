@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 import warnings
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Call
+from helpers import Call, bodies
 from stateful.test_fork import in_child
 
 import nsqlite
@@ -32,8 +32,8 @@ from nsqlite import (
     Worker,
     aio,
 )
-from nsqlite.store import StoredTopic
-from nsqlite.testing import MemoryStore
+from nsqlite.store import StoredTopic, Undecodable
+from nsqlite.testing import ManualClock, MemoryStore
 from store.stores import Scene, SpiedStore, everything, finished, reading, threads_in, throw, until
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -733,3 +733,53 @@ def test_upkeep_that_fails_is_told_by_health(path: Path) -> None:
         with scene.spy.failing(names=("tidy",)), pytest.raises(StoreFull):
             scene.database.upkeep()
         assert "NOK - store jobs.db: the disk is full" == scene.broker.health
+
+
+# The wall's clock
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize("back", [50, 3600])
+def test_no_wait_is_longer_than_what_was_asked_for(path: Path, back: int, checksums: bool) -> None:
+    """Where the clock is set back between two starts nothing waits longer than it was to."""
+    clock = ManualClock(start=1_000_000)
+    with Scene(path, clock=clock) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"requeued")
+        clock.advance(1000)
+        consumer.get(timeout=0).req(delay=100)
+        scene.topic().put(b"deferred", delay=100)
+        clock.advance(30)
+    if not checksums:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE messages_1 SET crc = NULL")
+    clock = ManualClock(start=1_001_030 - back)
+    for _ in range(2):
+        with Scene(path, clock=clock) as scene:
+            assert 2 == scene.channel().deferred_count
+            clock.advance(49)
+    with Scene(path, clock=clock) as scene:
+        assert 2 == scene.channel().deferred_count
+        clock.advance(2)
+        assert [b"deferred", b"requeued"] == sorted(bodies(scene.channel()))
+
+
+def test_what_waits_is_due_where_the_clock_is_set_forward(path: Path) -> None:
+    """Time has passed, as far as one can tell."""
+    with Scene(path, clock=ManualClock(start=1_000_000)) as scene:
+        scene.channel()
+        scene.topic().put(b"deferred", delay=100)
+    with Scene(path, clock=ManualClock(start=1_000_100)) as scene:
+        assert [0, 1] == [scene.channel().deferred_count, scene.channel().depth]
+
+
+def test_a_message_that_is_damaged_is_left_as_it_is(path: Path) -> None:
+    """Where the clock is set back, too: it is not given the right checksum of something else."""
+    with Scene(path, clock=ManualClock(start=1_000_000)) as scene:
+        scene.channel()
+        scene.topic().put(b"deferred", delay=100)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE messages_1 SET data = x'00'")
+    with Scene(path, clock=ManualClock(start=999_000)) as scene:
+        [found] = scene.channel().deferred()
+        assert isinstance(found.body, Undecodable)

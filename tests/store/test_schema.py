@@ -29,8 +29,11 @@ FIRST: Final = Path(__file__).with_name("version_1.db")
 USED: Final = Path(__file__).with_name("version_1_used.db")
 """Another one of the first version, in which topics and channels were being swept."""
 
-FIXTURE: Final = Path(__file__).with_name("version_2.db")
-"""A file that the second version wrote; see `write_fixture`."""
+SECOND: Final = Path(__file__).with_name("version_2.db")
+"""A file that the second version wrote, with the same contents."""
+
+FIXTURE: Final = Path(__file__).with_name("version_3.db")
+"""A file that the third version wrote; see `write_fixture`."""
 
 
 def write_fixture(path: Path) -> None:
@@ -196,7 +199,7 @@ def test_names_are_there_once() -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("fixture", [FIRST, FIXTURE], ids=["first", "second"])
+@pytest.mark.parametrize("fixture", [FIRST, SECOND, FIXTURE], ids=["first", "second", "third"])
 def test_a_file_of_each_version(path: Path, fixture: Path) -> None:
     """A file that a version wrote is read with all that is in it, now and once more."""
     assert fixture.stat().st_size < 40_000
@@ -264,7 +267,7 @@ def test_what_is_written_now_is_as_it_was(path: Path) -> None:
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)
     file.close()
-    if schema.VERSION == 2:
+    if schema.VERSION == 3:
         texts = []
         for one in (path, FIXTURE):
             connection = sqlite3.connect(f"file:{one}?mode=ro&immutable=1", uri=True)
@@ -301,9 +304,9 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             connection.execute("UPDATE missing SET colour = 'red'")
 
     repaired: list[bool] = []
-    monkeypatch.setattr(schema, "STEPS", {2: first, 3: second})
+    monkeypatch.setattr(schema, "STEPS", {3: first, 4: second})
     for module in (schema, sqlitefile):
-        monkeypatch.setattr(module, "VERSION", 4)
+        monkeypatch.setattr(module, "VERSION", 5)
     return lambda: repaired.append(True)
 
 
@@ -315,7 +318,7 @@ def test_an_upgrade_goes_step_by_step(path: Path, two_steps: Callable[[], None])
         file = SQLiteFile(str(path), full=False)
         exact_contents(file)
         file.close()
-        assert 4 == pragma(path, "user_version")
+        assert 5 == pragma(path, "user_version")
     connection = sqlite3.connect(path)
     assert {"red"} == {colour for [colour] in connection.execute("SELECT colour FROM topic")}
     connection.close()
@@ -327,7 +330,7 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, two_steps: Callable[[
     with pytest.raises(StoreError) as info:
         SQLiteFile(str(path), full=False)
     assert "it cannot be used (no such table: missing)" == info.value.problem
-    assert 2 == pragma(path, "user_version")
+    assert 3 == pragma(path, "user_version")
     two_steps()
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)

@@ -70,6 +70,10 @@ class CountingStorage:
         """See `Storage`."""
         return self._storage.last(topic)
 
+    def set_clock(self, now: int) -> None:
+        """See `Storage`."""
+        self._storage.set_clock(now)
+
     def backup(self, path: str) -> None:
         """See `Storage`."""
         self._storage.backup(path)
