@@ -616,15 +616,14 @@ class Journal:
         rows = pending.rows
         try:
             if len(rows) == 1:
-                size = len(rows[0][5])
                 self._storage.write_row(pending.topic.number, rows[0])
             else:
-                size = sum([len(row[5]) for row in rows])
                 self._storage.write_rows(pending.topic.number, rows)
             self.problem = None
         except StoreError as error:
             self.problem = pending.error = error
-        self._grow(size)
+        plain = pending.codes is None
+        self._grow(pending.size if plain else sum([len(row[5]) for row in rows]))
 
     def _write_rows(self, rows: dict[int, list[Row]]) -> None:
         """Write messages and nothing else; the lock is held."""
