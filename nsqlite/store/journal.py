@@ -63,11 +63,17 @@ log: Final = logging.getLogger("nsqlite")
 PATIENCE: Final = 300_000
 """Nanoseconds that a put waits for others to share its commit, which takes longer than that."""
 
-MUCH: Final = 16 << 20
-"""So many bytes are written until the flusher keeps the file small, whatever is due."""
+MUCH: Final = 8 << 20
+"""After so many bytes the flusher keeps the file small, whatever is due."""
+
+TOO_MUCH: Final = 2 * MUCH
+"""After so many it is seen whether it can follow."""
 
 PAGE: Final = 2048
 """Bytes that a commit writes at least, as a rule."""
+
+NOTED: Final = 50
+"""Bytes that each item of `Entries` makes a flush write, about."""
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -639,9 +645,13 @@ class Journal:
         """Take note of a commit; the flusher lets the log go when that is over, or after many."""
         if not self.stirred:
             self.stir()
-        self._grown += size + PAGE
-        if self._grown >= MUCH:
+        before, self._grown = self._grown, self._grown + size + PAGE
+        if self._grown >= TOO_MUCH:
             self._grown = 0
+            self.flusher.expect(at_once=True)
+            with suppress(StoreError):  # what was written is written
+                self._storage.copy_all()
+        elif before < MUCH <= self._grown:
             self.flusher.expect(at_once=True)
 
     def _settle(self, pendings: list[PendingWrite[Any]]) -> None:
@@ -722,8 +732,10 @@ class Journal:
         del self._more[:more]
         self._deciding = self._writing_rows = False
         self.problem = None
-        self._grown = 0
         self._settle(pendings)
+        if end or pendings:
+            size = sum([len(row[5]) for rows in batch.rows.values() for row in rows])
+            self._grow(size + end * NOTED)
 
     def count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """Write deliveries at once; takes the lock.

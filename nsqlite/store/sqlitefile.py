@@ -195,6 +195,12 @@ class SQLiteFile:
         with telling(self._path):
             self._wal.copy()
 
+    def copy_all(self) -> None:
+        """See `Storage`."""
+        with telling(self._path):
+            self._writer.end_read()
+            self._wal.copy_all()
+
     def tidy(self) -> bool:
         """See `Storage`."""
         with telling(self._path):
@@ -222,7 +228,7 @@ class SQLiteFile:
         """See `Storage`."""
         self._writer.refused = StoreError(self._path, "it is closed")
         with telling(self._path):
-            self._writer.end_read()  # else it would not copy the log
+            self._writer.close_cursors()  # else it would not copy the log
             self._let_go()
 
     def abandon(self) -> None:

@@ -232,6 +232,13 @@ class Storage(Protocol):
         """Do what keeps it small and may take long; called beside the writes."""
         ...
 
+    def copy_all(self) -> None:
+        """Do what keeps it small at once, if more is written than `copy_log` can follow.
+
+        Called between the writes.
+        """
+        ...
+
     def tidy(self) -> bool:
         """Do a little of what keeps it small; called between the writes.
 

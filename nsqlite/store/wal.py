@@ -16,11 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from nsqlite.lock import make_lock
+
 LIMIT: Final = 4 << 20
 """Bytes that the log is filled with when it is copied."""
 
 HELD: Final = 4
 """With so many times `LIMIT` in a log that cannot begin anew it is logged that somebody reads."""
+
+MOST: Final = 8
+"""With so many times `LIMIT` in it all of the log is copied before anything else is written."""
 
 log: Final = logging.getLogger("nsqlite")
 
@@ -34,7 +39,8 @@ _FRAME: Final = 24
 class Wal:
     """The log, seen by a connection of its own.
 
-    `copy` and `restart` are called by one thread at a time; `restart` by one that may write.
+    `copy` and `restart` are called by one thread at a time, `copy_all` by any; the latter two by
+    one that may write.
     """
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
@@ -50,6 +56,7 @@ class Wal:
         self._salt = b""  # of the log that is to be begun anew by the next commit
         self._is_copied = False
         self._has_told = False  # that it is held
+        self._copying: Final = make_lock(rank=4)
 
     def want(self) -> None:
         """Have it copied next time, however little it is."""
@@ -77,6 +84,15 @@ class Wal:
             else:
                 self._tell()
 
+    def copy_all(self) -> None:
+        """Copy it and have it begin anew, if it has become too large; nobody writes meanwhile."""
+        if self._is_filled(MOST):
+            is_held, _, _ = self._checkpoint("TRUNCATE")
+            if is_held:
+                self._tell()
+            else:
+                self._limits = 1
+
     def _tell(self) -> None:
         """Log, once until that is over, that a reader lets the log grow without bound."""
         if not self._has_told and self._is_filled(HELD):
@@ -90,7 +106,8 @@ class Wal:
     def _checkpoint(self, mode: str) -> tuple[int, int, int]:
         """Return whether somebody hindered it, how many frames there are, and how many copied."""
         told: tuple[int, int, int]
-        told = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        with self._copying:
+            told = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         return told
 
     def _header(self) -> bytes:

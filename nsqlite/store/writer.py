@@ -65,6 +65,9 @@ FEW: Final = 20
 SPARE: Final = 1000
 """How many free pages are kept for messages to come."""
 
+RENEWED: Final = 100
+"""After so many small commits the lock for reading is taken anew."""
+
 VACUUMED: Final = 50
 """How many free pages are given back in one step."""
 
@@ -100,6 +103,7 @@ class Writer:
         self._gone_channels: dict[int, None] = {}  # deleted channels to be swept
         self._free: Final = set(range(1, OWN + 1))  # partitions that no topic has
         self._quick: Final = connection.cursor()  # to make one each time costs 0.4 us
+        self._commits = 0  # small ones, so far
         self.topics: Final[dict[int, Known]] = {}
         self.open_read: sqlite3.Cursor | None = None
         self.refused: StoreError | None = None
@@ -141,8 +145,9 @@ class Writer:
         """Keep SQLite's lock for reading from one small commit to the next.
 
         To take and release it each time would be a quarter of the commit.  While it is held, the
-        log cannot begin anew, and a commit fails if another program has written; so whatever takes
-        longer begins with `end_read`.
+        log cannot begin anew, nor what was written since be copied, and a commit fails if another
+        program has written; so it is renewed from time to time, and whatever takes longer begins
+        with `end_read`.
         """
         self.open_read = self._connection.cursor().execute("SELECT topic FROM highest")
 
@@ -151,6 +156,11 @@ class Writer:
         if self.open_read is not None:
             self.open_read.close()
             self.open_read = None
+
+    def close_cursors(self) -> None:
+        """Let go of what keeps the file open, though its connection is closed."""
+        self.end_read()
+        self._quick.close()
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -279,8 +289,10 @@ class Writer:
         known = self.topics.get(number)
         if known is None or known.counted or self.refused is not None:
             return False
-        if self.open_read is None:
+        if self._commits % RENEWED == 0 or self.open_read is None:
+            self.end_read()
             self._begin_read()
+        self._commits += 1
         self._quick.execute(statements[known.partition], values)
         return True
 

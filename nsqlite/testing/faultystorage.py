@@ -100,6 +100,10 @@ class FaultyStorage:
         """See `Storage`."""
         self._between("copy_log")
 
+    def copy_all(self) -> None:
+        """See `Storage`."""
+        self._between("copy_all")
+
     def tidy(self) -> bool:
         """See `Storage`."""
         more: bool = self._between("tidy")

@@ -401,6 +401,10 @@ class MemoryStorage:
         """See `Storage`; there is no log."""
         self._tables()
 
+    def copy_all(self) -> None:
+        """See `Storage`; there is no log."""
+        self._tables()
+
     def tidy(self) -> bool:
         """See `Storage`; all is tidy."""
         self._tables()

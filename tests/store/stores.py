@@ -68,6 +68,9 @@ class Spy:
     def set_clock(self, now: int) -> None:
         self._make("set_clock", now)
 
+    def copy_all(self) -> None:
+        self._make("copy_all")
+
     def backup(self, path: str) -> None:
         self._make("backup", path)
 

@@ -74,6 +74,10 @@ class CountingStorage:
         """See `Storage`."""
         self._storage.set_clock(now)
 
+    def copy_all(self) -> None:
+        """See `Storage`."""
+        self._storage.copy_all()
+
     def backup(self, path: str) -> None:
         """See `Storage`."""
         self._storage.backup(path)
