@@ -72,6 +72,12 @@ TOO_MUCH: Final = 2 * MUCH
 PAGE: Final = 2048
 """Bytes that a commit writes at least, as a rule."""
 
+PIECE: Final = 5000
+"""About how many changes are written in one transaction: it may take some 40 ms."""
+
+EACH: Final = 1000
+"""How many messages one entry tells of at most, where several are delivered or finished."""
+
 NOTED: Final = 50
 """Bytes that each item of `Entries` makes a flush write, about."""
 
@@ -362,6 +368,7 @@ class Journal:
         self.over: Callable[[], NSQLiteError] | None = None
         self._deciding = False  # there is what was decided in what is being written, or was to be
         self._writing_rows = False  # the same of messages
+        self._written = 0  # items of `entries`, so far
         self._more: Final[list[None]] = []  # so many more changes there are than entries
         # A list, since several threads add to it and one takes from it.
         self._crowd = 0  # how many puts the last commit had
@@ -392,8 +399,13 @@ class Journal:
 
     def note_all(self, key: Key, names: Sequence[str], copies: Sequence[Copy]) -> None:
         """Take note of what became of several messages of a queue."""
-        self.append(Noted(key, names, copies))
-        self._more.extend(repeat(None, len(names) - 1))
+        noted = [
+            Noted(key, names[at : at + EACH], copies[at : at + EACH])
+            for at in range(0, len(names), EACH)
+        ]
+        self.entries.extend(chain.from_iterable((one, None, None) for one in noted))
+        self._more.extend(repeat(None, len(names) - len(noted)))
+        self.stir_once()
 
     def decide(self, change: Change) -> None:
         """Take note of what is to be written before whatever is put from now on."""
@@ -564,25 +576,36 @@ class Journal:
 
     def _commit(self) -> None:
         """Write the queue; the lock is held."""
-        self._crowd = len(self.queue)
-        if self.decided or self._deciding or self.count_changes() >= self._sync_every:
+        # The queue before it is known what was decided: so what a put stands on is written first.
+        queue = self.queue.copy()
+        self._crowd = len(queue)
+        is_much = self.count_changes() >= self._sync_every
+        if is_much or self.decided or self._deciding:
             try:
-                self._flush()
+                self._flush_decided()
             except StoreError:  # of which each was told
-                pass
-            return
-        if self._crowd == 1:
-            [pending] = self.queue[:1]
-            if not (pending.settled or pending.topic.deleted or pending.on_done):
-                # The only one; a signal leaves it to be written once more:
-                pending.error = None
-                self._write_one(pending)
-                pending.topic.settle(pending)
-                if pending.semaphore is not None:  # read when it is settled: see `write`
-                    release(pending.semaphore)
-                del self.queue[0]
                 return
-        self._write_several(self._unsettled())
+        if self._crowd == 1 and not is_much:
+            [pending] = queue
+            if not (pending.settled or pending.topic.deleted or pending.on_done):
+                self._write_lone(pending)
+                return
+        self._write_several(self._unsettled(queue))
+
+    def _flush_decided(self) -> None:
+        """Write a prefix, and more until all is written that must be before the next put."""
+        self._flush()
+        while self.has_decided():
+            self._flush()
+
+    def _write_lone(self, pending: PendingWrite[Any]) -> None:
+        """Write the only put of the queue; a signal leaves it to be written once more."""
+        pending.error = None
+        self._write_one(pending)
+        pending.topic.settle(pending)
+        if pending.semaphore is not None:  # read when it is settled: see `write`
+            release(pending.semaphore)
+        del self.queue[0]
 
     def _write_several(self, pendings: list[PendingWrite[Any]]) -> None:
         """Write puts in one transaction, or, where that fails, each for itself."""
@@ -595,11 +618,11 @@ class Journal:
             self._write_each(pendings)
         self._settle(pendings)
 
-    def _unsettled(self) -> list[PendingWrite[Any]]:
+    def _unsettled(self, queue: list[PendingWrite[Any]]) -> list[PendingWrite[Any]]:
         """Return what is to be written; what was reserved in topics that are no more is refused."""
         pendings: list[PendingWrite[Any]] = []
         refused: list[PendingWrite[Any]] = []
-        for pending in self.queue.copy():
+        for pending in queue:
             if pending.settled:
                 continue
             if pending.topic.deleted:
@@ -683,10 +706,17 @@ class Journal:
             Reentered: called by a signal handler or destructor inside another call.
         """
         self.require_free("flush")
+        length = len(self.entries)  # before what was written: so it is never too little
         try:
-            self.alone(self._flush)
+            self._flush_until(self._written + length)
         finally:
             self.tell()
+
+    def _flush_until(self, written: int) -> None:
+        """Write prefixes until so many items of `entries` were written; who waits comes between."""
+        self.alone(self._flush)
+        while self._written < written and self.entries:
+            self.alone(self._flush)
 
     def confirm(self, *, may_block: bool) -> None:
         """Have written what was decided so far, now or soon.
@@ -702,20 +732,26 @@ class Journal:
             self.flusher.expect(at_once=True)
 
     def _flush(self) -> None:
-        """Write a prefix, and the queue along with it, in one transaction; the lock is held."""
+        """Write a prefix in one transaction, and along with all there is the queue.
+
+        The lock is held.
+        """
         pendings: list[PendingWrite[Any]] = []
         try:
             self._deciding = self._writing_rows = True  # until it is known, and then written
             # These before the prefix is taken: an entry that comes later sets them again.
             self.stirred = self.noted_rows = self.decided = False
-            pendings = self._unsettled()
+            pendings = self._unsettled(self.queue.copy())
             more = len(self._more)
             end = len(self.entries)  # after the queue: what a put stands on is in the prefix
+            is_all = end // 3 + more <= PIECE
+            if not is_all:
+                end, more = _measure(self.entries, PIECE)
             if end or pendings:
                 batch = fold(self.entries[:end])
-                self._deciding = _is_decided(batch)
-                self._writing_rows = bool(batch.rows)
-                for number, rows in _rows_of(pendings).items():
+                self._deciding = not is_all or _is_decided(batch)
+                self._writing_rows = not is_all or bool(batch.rows)
+                for number, rows in _rows_of(pendings if is_all else []).items():
                     batch.rows.setdefault(number, []).extend(rows)
                     batch.highest = max(batch.highest, rows[-1][0])
                 batch.now = self.now  # behind the prefix: what waits in it was noted by then
@@ -730,9 +766,13 @@ class Journal:
             raise
         del self.entries[:end]
         del self._more[:more]
-        self._deciding = self._writing_rows = False
+        self._written += end
         self.problem = None
-        self._settle(pendings)
+        if is_all:
+            self._deciding = self._writing_rows = False
+            self._settle(pendings)
+        else:
+            self.stir()
         if end or pendings:
             size = sum([len(row[5]) for rows in batch.rows.values() for row in rows])
             self._grow(size + end * NOTED)
@@ -745,15 +785,39 @@ class Journal:
         """
         self.alone(self._count, number, channel, copies)
 
+    def _flush_rows(self) -> None:
+        """Write all messages that are shown."""
+        while self.has_rows():
+            self._flush()
+
     def _count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         try:
-            if self.has_rows():
-                self._flush()
+            self._flush_rows()
             self._storage.write_attempts(number, channel, copies)
         except StoreError as error:
             self.problem = error
             raise
         self._grow(0)
+
+
+def _measure(entries: Entries, changes: int) -> tuple[int, int]:
+    """Return how many items so many changes are, and how many more changes than entries."""
+    at = more = 0
+    while changes > 0:
+        first = entries[at]
+        if first.__class__ is int:
+            at += 6
+            changes -= 2
+            continue
+        at += 3
+        weight = 1
+        if first.__class__ is Noted:
+            weight = len(first.names)
+        elif first.__class__ is Published:
+            weight = 2 * len(first.rows)
+        changes -= weight
+        more += weight - 1
+    return at, more
 
 
 def taken(queue: deque[R]) -> Iterator[R]:

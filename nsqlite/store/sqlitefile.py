@@ -197,7 +197,7 @@ class SQLiteFile:
 
     def copy_all(self) -> None:
         """See `Storage`."""
-        with telling(self._path):
+        with telling(self._path), self._reading:
             self._writer.end_read()
             self._wal.copy_all()
 

@@ -21,9 +21,6 @@ from nsqlite.lock import make_lock
 LIMIT: Final = 4 << 20
 """Bytes that the log is filled with when it is copied."""
 
-HELD: Final = 4
-"""With so many times `LIMIT` in a log that cannot begin anew it is logged that somebody reads."""
-
 MOST: Final = 8
 """With so many times `LIMIT` in it all of the log is copied before anything else is written."""
 
@@ -68,9 +65,7 @@ class Wal:
             for _ in range(2):  # what is written during the first time is copied in the second
                 _, frames, copied = self._checkpoint("PASSIVE")
             self._is_copied = frames - copied <= frames // 4  # the last ones hold up the writer
-            if not self._is_copied:  # another program reads what it has
-                self._limits += 1
-                self._tell()
+            self._limits += not self._is_copied  # another program reads what it has
 
     def restart(self) -> None:
         """Have it begin anew if it was copied; nobody writes meanwhile."""
@@ -81,27 +76,24 @@ class Wal:
             is_held, _, _ = self._checkpoint("TRUNCATE" if is_large else "RESTART")
             if not is_held:
                 self._salt, self._limits, self._has_told = salt, 1, False
-            else:
-                self._tell()
 
     def copy_all(self) -> None:
-        """Copy it and have it begin anew, if it has become too large; nobody writes meanwhile."""
+        """Copy it and have it begin anew, if it has become too large.
+
+        Nobody of this store reads or writes meanwhile; so if somebody hinders it, that is logged,
+        once until it is over.
+        """
         if self._is_filled(MOST):
             is_held, _, _ = self._checkpoint("TRUNCATE")
-            if is_held:
-                self._tell()
-            else:
-                self._limits = 1
-
-    def _tell(self) -> None:
-        """Log, once until that is over, that a reader lets the log grow without bound."""
-        if not self._has_told and self._is_filled(HELD):
-            self._has_told = True
-            text = (
-                "%s has more than %d MiB, and grows until another program that reads the file has"
-                " ended: see to it that it does"
-            )
-            log.warning(text, self._path, HELD * LIMIT >> 20)
+            if not is_held:
+                self._limits, self._has_told = 1, False
+            elif not self._has_told:
+                self._has_told = True
+                text = (
+                    "%s has more than %d MiB, and grows until a program that reads the file has"
+                    " ended: see to it that it does"
+                )
+                log.warning(text, self._path, MOST * LIMIT >> 20)
 
     def _checkpoint(self, mode: str) -> tuple[int, int, int]:
         """Return whether somebody hindered it, how many frames there are, and how many copied."""

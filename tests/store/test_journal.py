@@ -1001,7 +1001,7 @@ def test_what_is_settled_is_not_written_again(path: Path) -> None:
         second.settled = True
         journal = scene.database.journal
         journal.queue.extend([first, second])
-        assert [first] == journal._unsettled()
+        assert [first] == journal._unsettled(journal.queue)
         journal.queue.clear()
 
 
