@@ -195,7 +195,8 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def take(self, n: int) -> list[Message[T]]:
         """Return up to `n` messages that are ready now, the oldest first; never waits.
 
-        With a store it may read what comes next from the file, and counts deliveries as `get` does.
+        With a store it may read what comes next from the file, and counts deliveries as `get` does;
+        of what lies in the file it returns no more than a page at a time.
 
         Args:
             n: the most to return; the window may allow fewer.

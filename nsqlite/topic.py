@@ -207,8 +207,9 @@ class Topic(Uncopyable, Generic[T]):
     ) -> str:
         """Publish a message to every channel.
 
-        It never waits, unless a channel is bounded with the policy "wait" and has no room.  Name
-        the options: they are not keyword-only for CPython's sake, which so saves 4 % of put, get
+        It never waits, unless a channel is bounded with the policy "wait" and has no room, or a
+        store keeps the topic: then it waits for the disk, as the store's `sync` says.  Name the
+        options: they are not keyword-only for CPython's sake, which so saves 4 % of put, get
         and fin.
 
         Args:

@@ -23,7 +23,8 @@ import attrs
 from nsqlite.cli.lines import Held, MessageLine
 from nsqlite.cli.snapshot import Reader, Snapshot, TopicThen, reading
 from nsqlite.errors import shown
-from nsqlite.store.statements import Statements
+from nsqlite.store.codec import damaged
+from nsqlite.store.statements import Statements, is_intact
 
 PAGE: Final = 1 << 20
 """Bytes of a page."""
@@ -34,7 +35,7 @@ ROW: Final = 1 << 10
 IS_THERE: Final = "SELECT count(*) FROM topic WHERE number = ? AND NOT gone"
 
 FOUND: Final = Statements(
-    "SELECT m.id, m.timestamp, m.due, m.only, m.codec, m.data FROM messages_{0} m"
+    "SELECT m.id, m.timestamp, m.due, m.only, m.codec, m.data, m.crc FROM messages_{0} m"
     " WHERE {mine} m.id > :after AND m.id <= :last ORDER BY m.id"
 )
 """The messages of a topic after and up to an id."""
@@ -60,7 +61,7 @@ class Stored:
         timestamp: when it was put, in nanoseconds since the epoch.
         due: until when it waits in all that hold it.
         only: the number of the only channel that it is meant for.
-        codec: the name of what made its bytes.
+        codec: the name of what made its bytes; see `damaged`.
         data: its bytes.
     """
 
@@ -126,7 +127,7 @@ class Pages(Reader):
         number = topic.stored.number
         values = {"topic": number, "after": after, "last": self._lasts[number]}
         with closing(self._connection.execute(FOUND[topic.known.partition], values)) as rows:
-            return _page(rows, ROW * (1 + len(topic.channels)))
+            return _page(number, rows, ROW * (1 + len(topic.channels)))
 
     def _copies(self, topic: int, page: list[Stored]) -> Copies:
         """Read what has become of the messages of a page."""
@@ -137,13 +138,16 @@ class Pages(Reader):
         return copies
 
 
-def _page(rows: Iterable[Any], each: int) -> list[Stored]:
+def _page(topic: int, rows: Iterable[Any], each: int) -> list[Stored]:
     """Take rows until there are enough for a page; each counts as so many bytes, and its body."""
     page: list[Stored] = []
     size = 0
     for row in rows:
-        page.append(Stored(*row))
-        size += each + len(row[5])
+        identity, timestamp, due, only, codec, data, _ = row
+        if not is_intact(topic, (*row, None, 0)):
+            codec = damaged(codec)
+        page.append(Stored(identity, timestamp, due, only, codec, data))
+        size += each + len(data)
         if size >= PAGE:
             break
     return page

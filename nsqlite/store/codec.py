@@ -76,7 +76,8 @@ class Undecodable:
     It is delivered like any other, so that nothing is lost and a worker makes a dead letter of it.
 
     Attributes:
-        codec: the name of the codec that made the bytes.
+        codec: the name of the codec that made the bytes; with "damaged " before it, or before
+            "bytes" where no codec made them, if they are not what was put.
         data: the bytes.
         problem: why they cannot be read, in words.
     """
@@ -84,6 +85,22 @@ class Undecodable:
     codec: str
     data: bytes
     problem: str
+
+
+DAMAGED: Final = "damaged "
+"""How the name of a codec begins that made other bytes than there are now."""
+
+
+IS_DAMAGED: Final = "its checksum is wrong: the file is damaged"
+
+WAS_DAMAGED: Final = "it was damaged before it was moved, or imported, to where it is"
+
+
+def damaged(name: str | None) -> str:
+    """Return what stands for a codec, or none, whose bytes are damaged; so they stay, if moved."""
+    if name is not None and name.startswith(DAMAGED):
+        return name
+    return f"{DAMAGED}{name or 'bytes'}"
 
 
 def checked_codec(given: object) -> Codec | None:
@@ -149,9 +166,11 @@ class Coder:
             intact: they are as they were written, as far as anybody can tell.
         """
         if not intact:
-            return Undecodable(name or "bytes", data, "its checksum is wrong: the file is damaged")
+            name = damaged(name)
         if name is None:
             return data
+        if name.startswith(DAMAGED):
+            return Undecodable(name, data, WAS_DAMAGED if intact else IS_DAMAGED)
         codec = self._codec
         try:
             if name == LETTER:

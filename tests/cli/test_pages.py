@@ -231,6 +231,19 @@ def test_a_body_of_the_wrong_type_is_damage(tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"store {path}: it is damaged: restore it from a backup (")
 
 
+def test_what_is_damaged_is_told_as_that(tmp_path: Path) -> None:
+    """What is exported and imported is not made sound by it."""
+    path = tmp_path / "jobs.db"
+    fill(path)
+    change(path, "UPDATE messages_1 SET data = x'00' WHERE data = x'ff00'")
+    change(path, "UPDATE messages_1 SET data = x'00' WHERE codec = 'json'")
+    with Pages(str(path)) as pages:
+        codecs = [one.codec for topic in pages.topics for one in pages.messages(topic)]
+    assert ["damaged bytes", "damaged json", "json"] == sorted(
+        one for one in codecs if one is not None
+    )
+
+
 def test_what_nobody_holds_is_left_out(tmp_path: Path) -> None:
     """What lies in the file and is only to be forgotten is not told."""
     path = tmp_path / "jobs.db"

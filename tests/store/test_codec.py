@@ -231,8 +231,16 @@ def test_what_its_codec_cannot_read() -> None:
 @pytest.mark.parametrize("name", [None, "json", LETTER])
 def test_what_is_damaged(name: str | None) -> None:
     """What is not as it was written is not read, but kept as it is."""
-    body = Coder(None).decode(name, b"1", intact=False)
-    assert body == Undecodable(name or "bytes", b"1", "its checksum is wrong: the file is damaged")
+    coder = Coder(None)
+    body = coder.decode(name, b"1", intact=False)
+    kind = f"damaged {name or 'bytes'}"
+    assert body == Undecodable(kind, b"1", "its checksum is wrong: the file is damaged")
+    again, data, codec = coder.encode(body)
+    assert (again, data, codec) == (body, b"1", kind)
+    moved = coder.decode(codec, data)
+    assert (moved.codec, moved.data) == (kind, b"1")
+    assert moved.problem.startswith("it was damaged before it was moved")
+    assert kind == coder.decode(codec, data, intact=False).codec
 
 
 def test_it_is_delivered_like_any_other() -> None:
