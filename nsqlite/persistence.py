@@ -403,9 +403,10 @@ class TopicPersistence(Protocol):
         ...
 
     def flow(self, *, flowing: bool) -> None:
-        """Take note of whether the topic hands its messages on.
+        """Take note of whether the topic hands its messages on, and of all that led to it.
 
-        What was given while it did so, or is handed on as it begins to, is the channels'.
+        It ends whatever pauses the topic, or makes or deletes a channel.  What was given while it
+        did so, or is handed on as it begins to, is the channels'.
         """
         ...
 

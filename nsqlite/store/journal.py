@@ -128,6 +128,18 @@ class Noted:
         notes[self.key].update(zip(self.names, self.copies, strict=True))
 
 
+@attrs.frozen
+class Together:
+    """Changes of one operation."""
+
+    changes: Sequence[Change]
+
+    def add_to(self, batch: Batch, notes: Notes) -> None:
+        """See `Change`."""
+        for change in self.changes:
+            change.add_to(batch, notes)
+
+
 @attrs.define
 class Published:
     """Messages were shown before they were written.
@@ -354,6 +366,8 @@ class Journal:
             forked: called in the child of a fork.
         """
         self._storage: Final = storage
+        # Attempts that were counted at once must not be overwritten by those of an earlier prefix.
+        self._counts: Final = terms.attempts == "durable"
         self._is_slow: Final = terms.sync == "full"
         self._sync_every: Final = terms.sync_every
         self.late: Final = terms.sync == "interval"
@@ -403,13 +417,16 @@ class Journal:
             Noted(key, names[at : at + EACH], copies[at : at + EACH])
             for at in range(0, len(names), EACH)
         ]
-        self.entries.extend(chain.from_iterable((one, None, None) for one in noted))
+        self.entries.extend([item for one in noted for item in (one, None, None)])
         self._more.extend(repeat(None, len(names) - len(noted)))
         self.stir_once()
 
-    def decide(self, change: Change) -> None:
-        """Take note of what is to be written before whatever is put from now on."""
-        self.entries.extend((change, None, None))
+    def decide(self, *changes: Change) -> None:
+        """Take note of what is to be written before whatever is put from now on.
+
+        What belongs to one operation is one entry: a prefix has all of it or nothing.
+        """
+        self.entries.extend((changes[0] if len(changes) == 1 else Together(changes), None, None))
         self.decided = True
         self.stir()
 
@@ -744,7 +761,7 @@ class Journal:
             pendings = self._unsettled(self.queue.copy())
             more = len(self._more)
             end = len(self.entries)  # after the queue: what a put stands on is in the prefix
-            is_all = end // 3 + more <= PIECE
+            is_all = self._counts or end // 3 + more <= PIECE
             if not is_all:
                 end, more = _measure(self.entries, PIECE)
             if end or pendings:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import repeat
 from typing import Any, Final, Protocol
 
+import attrs
+
 from nsqlite.clock import Clock
 from nsqlite.errors import Reentered
 from nsqlite.events import Kind
@@ -19,6 +21,7 @@ from nsqlite.persistence import Draft, PendingWrite, QueuePersistence
 from nsqlite.store import storage
 from nsqlite.store.backlog import Backlog, Pages
 from nsqlite.store.journal import (
+    Change,
     ChannelChanged,
     ChannelGone,
     Emptied,
@@ -74,6 +77,7 @@ class TopicRecord:
         "_home",
         "_host",
         "_journal",
+        "_later",
         "_show",
         "deleted",
         "exact",
@@ -120,6 +124,7 @@ class TopicRecord:
         self.is_behind: Final = host.journal.is_behind
         self.write: Final = host.journal.write
         self.paused: bool = stored.paused
+        self._later: Final[list[Change]] = []  # what `flow` notes, which ends the operation
         self.flowing: bool = False
         self.last: str = name_of(last)
         self.handed: str = name_of(min(stored.handed, last))
@@ -242,7 +247,7 @@ class TopicRecord:
         """See `TopicPersistence`."""
         known = self._channels.get(name)
         if known is not None and known.key[1] is not None:
-            self._journal.decide(ChannelGone(self.number, known.key[1]))
+            self._later.append(ChannelGone(self.number, known.key[1]))
             del self._channels[name]  # after it: what is noted twice is noted once
 
     def enqueue(self, pending: PendingWrite[Any]) -> None:
@@ -316,13 +321,19 @@ class TopicRecord:
 
     def flow(self, *, flowing: bool) -> None:
         """See `TopicPersistence`."""
-        if flowing is not self.flowing and not self.deleted:
+        if self.deleted:
+            return
+        changes = self._later.copy()
+        if flowing is not self.flowing:
             self._hand_on_unshown()
             self.handed = self.held.since = self.held.cursor = self.held.top = self.last
-            self._journal.decide(TopicChanged(self.stored()))
+            changes.append(TopicChanged(self.stored()))
             if not self._channels:
-                self._journal.append(Unheld(self.number))
-            self.flowing = flowing  # after it all: what a signal has struck is made again
+                changes.append(Unheld(self.number))
+        if changes:
+            self._journal.decide(*changes)
+            self._later.clear()
+        self.flowing = flowing  # after it all: what a signal has struck is made again
 
     def _hand_on_unshown(self) -> None:
         """Have what is just being put go to the channels, as all that was given so far."""
@@ -341,6 +352,8 @@ class TopicRecord:
             backlog.paused = kind is Kind.PAUSED
         if backlog is self.held:
             self._topic_changed(kind)
+        elif kind is Kind.CREATED:
+            self._later.append(ChannelChanged(_stored(backlog), emptied=False))
         else:
             emptied = kind is Kind.EMPTIED
             self._journal.decide(ChannelChanged(_stored(backlog), emptied, alone))
@@ -348,21 +361,22 @@ class TopicRecord:
                 backlog.alone = set()  # now that it is noted
 
     def _topic_changed(self, kind: Kind) -> None:
-        if kind is Kind.EMPTIED:
-            if self.flowing:
-                return  # it holds nothing
-            self._note_emptied()
-        else:
+        if kind is not Kind.EMPTIED:
             self.paused = self.held.paused
-        self._journal.decide(TopicChanged(self.stored()))
+            self._later.append(TopicChanged(self.stored()))
+        elif not self.flowing:  # else it holds nothing
+            self._note_emptied()
 
     def _note_emptied(self) -> None:
         """Take note that what the topic held was dropped, but for what is just being put."""
         after = int(self.handed, 16)
+        emptied = []
         for one in self.unshown():  # comes behind that: it will be held
-            self._journal.append(Emptied(self.number, after, one.rows[0][0] - 1))
+            emptied.append(Emptied(self.number, after, one.rows[0][0] - 1))
             after = one.rows[-1][0]
-        self._journal.append(Emptied(self.number, after, int(self.last, 16)))
+        emptied.append(Emptied(self.number, after, int(self.last, 16)))
+        changed = attrs.evolve(self.stored(), handed=int(self.held.since, 16))
+        self._journal.decide(*emptied, TopicChanged(changed))
         self.handed = self.held.since
 
     def end(self, how: str) -> None:
@@ -381,12 +395,12 @@ class TopicRecord:
         if self.handed < self.held.since and not self.flowing:
             self._note_emptied()
         self.paused = paused
-        self._journal.decide(TopicChanged(self.stored()))
+        self._later.append(TopicChanged(self.stored()))
         for name, backlog in self._channels.items():
             if name in channels:
                 backlog.known = True
                 backlog.paused = backlog.queue.paused
-                self._journal.decide(ChannelChanged(_stored(backlog), emptied=True))
+                self._later.append(ChannelChanged(_stored(backlog), emptied=True))
 
     def stored(self, *, counted: bool = False) -> StoredTopic:
         """Return the topic as it is to be written."""

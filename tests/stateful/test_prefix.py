@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
+from unittest.mock import patch
 
 import pytest
 from helpers import Call
@@ -33,6 +34,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 import nsqlite
+from nsqlite.store import journal
 from nsqlite.testing import FaultyStore, ManualClock, MemoryStore
 from stateful.history import MAX_MSG_TIMEOUT, MSG_TIMEOUT, Copy, History, Queue, State, Stream
 from stateful.snapshots import SECOND, SeenTopic, look_at
@@ -100,6 +102,9 @@ modes = st.fixed_dictionaries(
         "mem_queue_size": st.sampled_from([3, 10_000]),
     }
 )
+
+pieces = st.sampled_from([1, 3, 5000])
+"""How many changes are written in one transaction."""
 
 
 class Play:
@@ -432,8 +437,13 @@ class Play:
         self.open()
 
 
-def play(modes: dict[str, Any], program: list[Step]) -> None:
+def play(modes: dict[str, Any], piece: int, program: list[Step]) -> None:
     """Run a program, and close the broker."""
+    with patch.object(journal, "PIECE", piece):
+        _play(modes, program)
+
+
+def _play(modes: dict[str, Any], program: list[Step]) -> None:
     scene = Play(modes)
     try:
         for name, channel in ("ax", "ay", "bx"):
@@ -447,15 +457,17 @@ def play(modes: dict[str, Any], program: list[Step]) -> None:
 
 
 @settings(max_examples=100)
-@given(modes=modes, program=st.lists(steps, min_size=10, max_size=40))
-def test_file_is_a_prefix_of_what_happened(modes: dict[str, Any], program: list[Step]) -> None:
+@given(modes=modes, piece=pieces, program=st.lists(steps, min_size=10, max_size=40))
+def test_file_is_a_prefix_of_what_happened(
+    modes: dict[str, Any], piece: int, program: list[Step]
+) -> None:
     """Cut after any write, a store holds what was at one moment, and what was acknowledged."""
-    play(modes, program)
+    play(modes, piece, program)
 
 
 @pytest.mark.soak
 @settings(max_examples=1000)
-@given(modes=modes, program=st.lists(steps, min_size=20, max_size=80))
-def test_soak_of_prefixes(modes: dict[str, Any], program: list[Step]) -> None:
+@given(modes=modes, piece=pieces, program=st.lists(steps, min_size=20, max_size=80))
+def test_soak_of_prefixes(modes: dict[str, Any], piece: int, program: list[Step]) -> None:
     """So it does after many programs that are long."""
-    play(modes, program)
+    play(modes, piece, program)
