@@ -232,6 +232,8 @@ class TopicPersistence(Protocol):
         note: takes note of a message that is shown before it is written: the topic's number, the
             id, how many channels that are kept get it, the timestamp, the codec and the bytes; C
             code, so that it is one piece with what shows it; `stir` is to follow.
+        reserve: puts a pending write that is prepared behind all that is to be written; C code, so
+            that it is one piece with what is decided by it.
         settled: what is settled and not shown yet, in order; who shows it takes it out.
         longest: bytes of the longest body that the store can keep.
     """
@@ -240,6 +242,7 @@ class TopicPersistence(Protocol):
     late: bool
     last: str
     note: Callable[[Any], None]
+    reserve: Callable[[PendingWrite[Any]], None]
     settled: list[PendingWrite[Any]]
 
     @property
@@ -319,7 +322,7 @@ class TopicPersistence(Protocol):
         ...
 
     def stir(self) -> None:
-        """Have what was noted written when that is due."""
+        """Have the message that was noted written when that is due."""
         ...
 
     def is_behind(self) -> bool:
@@ -377,8 +380,8 @@ class TopicPersistence(Protocol):
         """Put what was reserved behind all that is to be written."""
         ...
 
-    def enqueue_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> None:
-        """Reserve one message that is ready, and do the same, in one piece at the end."""
+    def prepare_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> str:
+        """Have all of one message that is ready in a pending write; return its id."""
         ...
 
     def entry(

@@ -638,7 +638,8 @@ class Topic(Uncopyable, Generic[T]):
             self.options = options
             self._longest_delay = options.max_req_timeout
             self._max_size = options.max_msg_size
-            self._max_plain = min(self._max_size, self._max_plain)
+            if self._store is not None:
+                self._max_plain = min(self._max_size, self._store.longest)
             self._fan.held.reconfigure(options)
             for channel in self._channels.values():
                 if not channel._named:
@@ -703,6 +704,7 @@ class Topic(Uncopyable, Generic[T]):
             pending = self._draft(store, [body])
             [body] = pending.bodies
             [(data, codec)] = pending.codes or [(body, None)]
+            size = pending.size
         if not store.late:
             if pending is None:
                 store.require_ready()
@@ -731,18 +733,21 @@ class Topic(Uncopyable, Generic[T]):
         try:
             try:
                 with self._lock:
+                    if fan.accepted >= monitor.room_until and not monitor.state:
+                        fan.look_for_room()
+                        if fan.accepted >= monitor.room_until:
+                            return None
                     now = self._wall()
                     prefix, suffix = self._ids.take(now)
                     store.last = name = prefix + suffix  # what is changed now is noticed below
                     record = body, now, prefix, suffix, 0
-                    if fan.accepted >= monitor.room_until and not monitor.state:
-                        fan.look_for_room()
                     appends = fan.appends
                     note = store.number, name, len(fan.kept_by), now, codec, data
                     calls = map(call, (store.note, *appends), (note, *repeat(record, len(appends))))
                     if (
                         not appends
                         or fan.appends is not appends
+                        or not fan.kept_by
                         or fan.accepted >= monitor.room_until
                         or monitor.state
                     ):
@@ -799,11 +804,22 @@ class Topic(Uncopyable, Generic[T]):
         now = self._wall()
         prefix, suffix = self._ids.take(now)
         fan = self._fan
-        appends = fan.appends
-        if not appends or fan.bounded or self._monitor.putters or self._monitor.state:
+        pending.appends = fan.appends
+        name = store.prepare_plain(pending, (pending.bodies[0], now, prefix, suffix, 0))
+        if (
+            not pending.appends
+            or fan.appends is not pending.appends
+            or not fan.kept_by
+            or fan.bounded
+            or self._monitor.putters
+            or self._monitor.state
+        ):
             return False
-        pending.appends = appends
-        store.enqueue_plain(pending, (pending.bodies[0], now, prefix, suffix, 0))
+        # One piece, up to a call, which is all C code:
+        pending.flowing = True
+        pending.queued = True
+        store.last = name
+        store.reserve(pending)
         return True
 
     def _show_plain(self, settled: list[PendingWrite[T]], pending: PendingWrite[T]) -> bool:

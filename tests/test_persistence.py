@@ -815,6 +815,42 @@ def test_what_a_handler_leaves_is_done_before_a_plain_put_is_written(path: Path)
         assert [b"0", b"1"] == bodies(channel)
 
 
+class Text(bytes):
+    """Bytes with a name of their own."""
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_what_is_counted_of_a_body_that_is_nearly_bytes(path: Path, sync: Any) -> None:
+    """Its length, as of any bytes; and a body is as long as the first who names the topic says."""
+    with Scene(path, sync=sync, codec="pickle") as scene:
+        scene.channel()
+        for body in (b"123", Text(b"456"), Text(b"789")):
+            scene.topic().put(body)
+        assert 9 == scene.topic().stats().message_bytes
+
+
+def test_a_handler_that_closes_the_topic_before_a_put_is_reserved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, or counted: what is in the file is what is said to be there."""
+    with Scene(path) as scene:
+        topic = scene.topic()
+        scene.channel()
+        topic.put(b"1")
+        prepare = TopicRecord.prepare_plain
+
+        def closing(record: TopicRecord, *what: Any) -> str:
+            monkeypatch.undo()
+            topic.close()
+            return prepare(record, *what)
+
+        monkeypatch.setattr(TopicRecord, "prepare_plain", closing)
+        with pytest.raises(Closed):
+            topic.put(b"2")
+    with Scene(path) as scene:
+        assert 1 == scene.channel().depth == len(bodies(scene.channel()))
+
+
 def test_a_plain_put_to_a_store_that_is_over(path: Path) -> None:
     """It is refused, whether it is written at once or later, and shown to nobody."""
     for sync in ("normal", "interval"):

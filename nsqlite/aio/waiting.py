@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
 from nsqlite.errors import NotAsyncio
+from nsqlite.lock import ensure
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
 from nsqlite.persistence import QueuePersistence
@@ -295,8 +296,11 @@ class _News:
             self._called = True  # before the call, which may be over before this goes on
             try:
                 loop.call_soon_threadsafe(self._take)
-            except BaseException:
+            except RuntimeError:  # the loop is closed
                 self._called = False
+                raise
+            except BaseException:
+                ensure(partial(loop.call_soon_threadsafe, self._take))  # others count on it
                 raise
 
     def _take(self) -> None:

@@ -313,7 +313,7 @@ class Backlog:
         is_full = queue.backend_depth > 0
         if not is_full and len(queue.ready) + len(records) > self._capacity:
             is_full = True
-            cursor, top = name_of(int(first, 16) - 1), last
+            cursor, top = max(cursor, name_of(int(first, 16) - 1)), last
         if is_full and first > cursor:
             back = deque() if queue.back is queue.ready else queue.back
             # One piece, up to the call:

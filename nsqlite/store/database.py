@@ -83,7 +83,8 @@ class Database:
         self._highest_topic, highest_channel, highest = storage.highest()
         self._topic_numbers: Final = count(self._highest_topic + 1)
         self._channel_numbers: Final = count(highest_channel + 1)
-        factory.start_after(highest)
+        given = (*(topic.handed for topic in topics), *(channel.since for channel in channels))
+        factory.start_after(max([highest, *given]))  # their messages may be forgotten already
         self._flusher: Final = Flusher(self, f"nsqlite store {where}", terms.sync_timeout)
         self.journal.flusher = self._flusher
         self._flusher.start()
@@ -239,7 +240,7 @@ class Database:
             StoreError: something could not be written, and the file is still open.
         """
         self._end()
-        if wait:
+        if wait and not self.journal.lock.owned():  # else this is inside of a write, by a signal
             self._flusher.wait()
             self._finish(force=force)
 

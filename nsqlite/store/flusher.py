@@ -109,8 +109,15 @@ class Flusher:
     def expect(self, *, at_once: bool = False) -> None:
         """Have it flush, now or when that is due; takes no lock."""
         if at_once or self._due is None:
-            self._due = SYSTEM.monotonic_ns() + (0 if at_once else self._late)
-            release(self._semaphore)
+            due = SYSTEM.monotonic_ns() + (0 if at_once else self._late)
+            try:
+                try:
+                    self._due = due
+                finally:
+                    release(self._semaphore)
+            except BaseException:
+                release(self._semaphore)  # a signal may strike as it begins
+                raise
 
     def stop(self) -> None:
         """Have it finish; takes no lock."""

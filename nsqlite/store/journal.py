@@ -251,8 +251,13 @@ class Unheld:
         batch.unheld.add(self.topic)
 
 
-def fold(entries: Entries) -> Batch:
-    """Return what is to be written of a prefix: what is so after all of it."""
+def fold(entries: Entries, *, whole: bool = False) -> Batch:
+    """Return what is to be written of a prefix: what is so after all of it.
+
+    Args:
+        entries: the prefix.
+        whole: leave nothing out, since some of it may be in the file already.
+    """
     batch = Batch()
     notes: Notes = defaultdict(dict)
     puts: list[Put] = []
@@ -271,7 +276,7 @@ def fold(entries: Entries) -> Batch:
             first.add_to(batch, notes)
     if puts:
         batch.highest = int(max([put[1] for put in puts]), 16)
-        _add_puts(batch, notes, puts)
+        _add_puts(batch, notes, puts, whole=whole)
     for key, known in notes.items():
         batch.copies[key] = dict(zip(map(int, known, repeat(16)), known.values(), strict=True))
     batch.highest = max(
@@ -282,7 +287,7 @@ def fold(entries: Entries) -> Batch:
     return batch
 
 
-def _add_puts(batch: Batch, notes: Notes, puts: list[Put]) -> None:
+def _add_puts(batch: Batch, notes: Notes, puts: list[Put], *, whole: bool) -> None:
     """Add messages to a batch, but for those with which all channels that got them have done.
 
     These are forgotten, with what is noted of them: nearly all that are put, where they are
@@ -295,7 +300,7 @@ def _add_puts(batch: Batch, notes: Notes, puts: list[Put]) -> None:
     for put in puts:
         several[put[0]].append(put)
     for number, some in several.items():
-        done = _finished(some, of_topic[number])
+        done = set() if whole else _finished(some, of_topic[number])
         rows: list[Row] = [
             (int(name, 16), timestamp, None, None, codec, data)
             for _, name, _, timestamp, codec, data in some
@@ -382,6 +387,7 @@ class Journal:
         self.over: Callable[[], NSQLiteError] | None = None
         self._deciding = False  # there is what was decided in what is being written, or was to be
         self._writing_rows = False  # the same of messages
+        self._unsure = False  # the first entries may be in the file: a signal struck who wrote them
         self._written = 0  # items of `entries`, so far
         self._more: Final[list[None]] = []  # so many more changes there are than entries
         # A list, since several threads add to it and one takes from it.
@@ -436,14 +442,21 @@ class Journal:
 
     def has_rows(self) -> bool:
         """Return whether the file lacks messages that are shown."""
-        return (
-            self.noted_rows or (self.late and len(self.entries) > 0) or self._writing_rows
-        )  # in this order, as a flush goes the other way
+        return self.noted_rows or self._writing_rows
 
     def stir(self) -> None:
         """Have the flusher flush when that is due."""
-        self.stirred = True
-        self.flusher.expect()
+        self.stirred = True  # before the call: a flush in between resets it
+        try:
+            self.flusher.expect()
+        except BaseException:
+            self.stirred = False  # the next one does it
+            raise
+
+    def stir_for_row(self) -> None:
+        """Do so, unless it expects to; a message was noted."""
+        self.noted_rows = True  # behind it: a flush in between has written it
+        self.stir_once()
 
     def stir_once(self) -> None:
         """Do so, unless it expects to."""
@@ -514,9 +527,10 @@ class Journal:
         for pending in self.queue.copy():
             if pending.semaphore is not None:
                 release(pending.semaphore)  # also of one that is settled, and not taken out yet
-            if not pending.settled:
-                if pending.on_done is not None:
-                    self.flusher.wake()
+            if not pending.settled and pending.on_done is not None:
+                self.flusher.wake()
+                return
+            if not pending.settled and pending.semaphore is not None:
                 return
 
     # Group commit
@@ -754,6 +768,7 @@ class Journal:
         The lock is held.
         """
         pendings: list[PendingWrite[Any]] = []
+        unsure = self._unsure
         try:
             self._deciding = self._writing_rows = True  # until it is known, and then written
             # These before the prefix is taken: an entry that comes later sets them again.
@@ -765,23 +780,26 @@ class Journal:
             if not is_all:
                 end, more = _measure(self.entries, PIECE)
             if end or pendings:
-                batch = fold(self.entries[:end])
+                batch = fold(self.entries[:end], whole=unsure)
                 self._deciding = not is_all or _is_decided(batch)
                 self._writing_rows = not is_all or bool(batch.rows)
                 for number, rows in _rows_of(pendings if is_all else []).items():
                     batch.rows.setdefault(number, []).extend(rows)
                     batch.highest = max(batch.highest, rows[-1][0])
                 batch.now = self.now  # behind the prefix: what waits in it was noted by then
+                self._unsure = True
                 self._storage.write(batch)
         except BaseException as error:
             self.stir()
             if isinstance(error, StoreError):
                 self.problem = error
+                self._unsure = unsure  # nothing was written
                 for pending in pendings:
                     pending.error = error
                 self._settle(pendings)
             raise
         del self.entries[:end]
+        self._unsure = False
         del self._more[:more]
         self._written += end
         self.problem = None

@@ -63,7 +63,7 @@ class TopicRecord:
         last: the highest id that a message of it has.
         held: what the topic itself holds.
         late: what is put is shown at once, and written later.
-        note, settled, stir, is_behind: see `TopicPersistence`.
+        note, reserve, settled, stir, is_behind: see `TopicPersistence`.
         deleted: the topic is no more.
         exact: the counts that were taken at the end are right: it was closed as a whole, and
             nothing that was being put then lies in the file alone.
@@ -92,6 +92,7 @@ class TopicRecord:
         "note",
         "number",
         "paused",
+        "reserve",
         "settled",
         "stir",
         "write",
@@ -120,7 +121,8 @@ class TopicRecord:
         self._home: Final = home
         self.late: bool = host.journal.late
         self.note: Callable[[Any], None] = host.journal.entries.extend
-        self.stir: Final = host.journal.stir_once
+        self.reserve: Callable[[PendingWrite[Any]], None] = host.journal.queue.append
+        self.stir: Final = host.journal.stir_for_row
         self.is_behind: Final = host.journal.is_behind
         self.write: Final = host.journal.write
         self.paused: bool = stored.paused
@@ -256,7 +258,7 @@ class TopicRecord:
         self.last = pending.names[-1]
         self._journal.enqueue(pending)
 
-    def enqueue_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> None:
+    def prepare_plain(self, pending: PendingWrite[Any], record: Record[Any]) -> str:
         """See `TopicPersistence`."""
         body, timestamp, prefix, suffix, _ = record
         name = prefix + suffix
@@ -264,11 +266,7 @@ class TopicRecord:
         pending.names = [name]
         data, codec = pending.codes[0] if pending.codes else (body, None)
         pending.rows = [(int(name, 16), timestamp, None, None, codec, data)]
-        # One piece, up to the call:
-        pending.flowing = self.flowing
-        pending.queued = True
-        self.last = name
-        self._journal.queue.append(pending)
+        return name
 
     def entry(
         self,
@@ -307,7 +305,11 @@ class TopicRecord:
 
     def unshown(self) -> list[PendingWrite[Any]]:
         """See `TopicPersistence`."""
-        waiting = [one for one in self._journal.queue.copy() if one.topic.number == self.number]
+        waiting = [
+            one  # whose records are gone is shown, and whoever wrote it has not come further yet
+            for one in self._journal.queue.copy()
+            if one.topic.number == self.number and one.records
+        ]
         known = set(map(id, waiting))
         return [one for one in self.settled if id(one) not in known] + waiting
 
@@ -385,7 +387,8 @@ class TopicRecord:
             self._journal.decide(TopicGone(self.number))
             self.deleted = True  # after it: what is noted twice is noted once
         elif not self.deleted:
-            ended = any(one.ended for one in (self.held, *self._channels.values()))
+            kept = (self.held, *self._channels.values())
+            ended = any(one.ended or one.queue.draining for one in kept)
             self.exact = not (ended or self.unshown())
 
     def note_all(self, *, paused: bool, channels: Container[str]) -> None:

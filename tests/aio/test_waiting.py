@@ -713,6 +713,27 @@ def test_a_closed_loop_cannot_be_told() -> None:
         done.tell()
 
 
+@in_loop
+async def test_who_is_struck_as_he_tells_leaves_nobody_asleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may count on it that the loop is called already."""
+    struck, other = Done("put"), Done("put")
+    loop = asyncio.get_running_loop()
+    call = loop.call_soon_threadsafe
+
+    def strike(*_: Any) -> None:
+        monkeypatch.undo()
+        Call(other.tell).result()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", strike)
+    with pytest.raises(KeyboardInterrupt):
+        struck.tell()
+    monkeypatch.setattr(loop, "call_soon_threadsafe", call)
+    await asyncio.wait_for(asyncio.gather(struck.future, other.future), 20)
+
+
 def test_an_errand_is_done_by_the_stores_thread(tmp_path: Path) -> None:
     """`by_store` returns when it is done, by another thread, or raises what it raised."""
     with Kept(tmp_path / "jobs.db") as scene:

@@ -783,3 +783,43 @@ def test_a_message_that_is_damaged_is_left_as_it_is(path: Path) -> None:
     with Scene(path, clock=ManualClock(start=999_000)) as scene:
         [found] = scene.channel().deferred()
         assert isinstance(found.body, Undecodable)
+
+
+def test_no_id_is_given_again_though_its_message_is_forgotten(path: Path) -> None:
+    """Where a channel was emptied, and the clock is set back, what is put later comes."""
+    with Scene(path, clock=ManualClock(start=1_000_000)) as scene:
+        channel = scene.channel()
+        scene.topic().put_many([b"1", b"2"])
+        channel.empty()
+        scene.topic("held").put(b"3")
+        scene.topic("held").pause()
+        scene.topic("held").empty()
+        until(lambda: not scene.database._storage.tidy())
+    with Scene(path, clock=ManualClock(start=999_000)) as scene:
+        scene.topic().put(b"4")
+        assert 1 == scene.channel().depth
+        scene.reopen()
+        assert [b"4"] == bodies(scene.channel())
+
+
+def test_a_broker_that_a_handler_closes_inside_of_a_write(path: Path) -> None:
+    """It does not wait for itself: the store's thread closes the file when the write is over."""
+    scene = Scene(path)
+    scene.channel()
+    scene.topic().put(b"0")
+    scene.spy.once(scene.broker.close)
+    scene.topic().put(b"1")
+    scene.broker.close()
+    with Scene(path) as again:
+        assert [b"0", b"1"] == bodies(again.channel())
+
+
+def test_what_is_put_beside_a_channel_that_drains_is_counted(path: Path) -> None:
+    """It gets it when the file is opened again."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+        scene.topic().put_many([b"1", b"2"])
+        channel.close(drain=True)
+        scene.topic().put(b"3")
+    with Scene(path) as scene:
+        assert 3 == scene.channel().depth == len(bodies(scene.channel()))

@@ -15,6 +15,8 @@ import nsqlite
 from nsqlite import (
     Broker,
     Closed,
+    Consumer,
+    Empty,
     Reentered,
     State,
     StoreFull,
@@ -1020,3 +1022,110 @@ def test_who_is_settled_and_not_taken_out_yet_is_woken_too(path: Path) -> None:
         woken = [one.semaphore for one in (settled, first, second)]
         assert [True, True, False] == [one is not None and one.acquire(False) for one in woken]
         journal.queue.clear()
+
+
+# What only a signal, or who is just writing, brings about
+
+
+def test_what_a_struck_flush_has_written_is_not_left_out(path: Path) -> None:
+    """Nobody knows whether its messages are in the file; so they are deleted when they are done."""
+    with Scene(path, sync="interval") as scene:
+        consumer = scene.consumer()
+        scene.broker.flush()
+        scene.topic().put(b"1")
+        scene.spy.once(throw(KeyboardInterrupt()), late=True)
+        with pytest.raises(KeyboardInterrupt):
+            scene.broker.flush()
+        assert [b"1"] == scene.rows()
+        consumer.get(timeout=0).fin()
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.broker.flush()  # which has written nothing, and so changes nothing in that
+        scene.broker.flush()
+        assert [] == scene.rows()
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_a_topic_of_ephemeral_channels_writes_nothing(path: Path, sync: Any) -> None:
+    """Its messages are in memory alone, however they are put."""
+    with Scene(path, sync=sync) as scene:
+        consumer = Consumer(scene.topic().channel("billing#ephemeral"))
+        for number in range(3):
+            scene.topic().put(b"%d" % number)
+            scene.topic().put_many([b"x"])
+        for _ in range(6):
+            consumer.get(timeout=0).fin()
+        scene.broker.flush()
+        assert [] == scene.rows()
+
+
+def test_a_move_that_overtakes_a_put_comes_once(path: Path) -> None:
+    """It is in memory with a higher id when the queue becomes full behind it."""
+    with Scene(path, mem_queue_size=2) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"first")
+        source = scene.consumer("source", "source")
+        scene.topic("source").put(b"moved")
+        message = source.get(timeout=0)
+        with scene.spy.held() as held:
+            call = Call(lambda: scene.topic().put(b"overtaken"))
+            held.until_begun()
+            source.move(message, scene.topic())
+        call.result()
+        scene.topic().put(b"last")
+        got = [consumer.get(timeout=0) for _ in range(4)]
+        assert [b"first", b"moved", b"overtaken", b"last"] == [one.body for one in got]
+        with pytest.raises(Empty):
+            consumer.get(timeout=0)
+
+
+def test_what_is_shown_is_not_taken_for_what_is_being_put(path: Path) -> None:
+    """Though whoever wrote it has not taken it out of the queue yet."""
+    with Scene(path) as scene:
+        topic, queue = scene.topic(), scene.database.journal.queue
+        store = topic._store
+        assert store is not None
+        with scene.busy():
+            pending = topic._draft(store, [b"1"])
+            topic._send(pending, pending.size, None, None)
+            assert [pending] == store.unshown() == queue
+            store.settle(pending)
+            assert [pending] == store.unshown()
+            store.show()
+            assert [[], [pending], 1] == [store.unshown(), queue, topic.depth]
+        queue.clear()
+
+
+def test_who_does_not_sleep_yet_holds_nobody_up(path: Path) -> None:
+    """The first that sleeps writes, though another stands before it."""
+    with Scene(path) as scene:
+        record = scene.topic()._store
+        assert record is not None
+        awake, asleep = [PendingWrite(record, [], None, 0) for _ in range(2)]
+        asleep.semaphore = held_semaphore()
+        scene.database.journal.queue.extend([awake, asleep])
+        scene.database.journal._pass_on()
+        assert asleep.semaphore.acquire(blocking=False)
+        scene.database.journal.queue.clear()
+
+
+def test_who_is_struck_as_he_stirs_leaves_it_to_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would have the journal written any more."""
+    with Scene(path, sync="interval") as scene:
+        scene.channel()
+        scene.broker.flush()
+        strikes = [KeyboardInterrupt()]
+        expect = scene.database._flusher.expect
+
+        def struck(*, at_once: bool = False) -> None:
+            if strikes:
+                raise strikes.pop()
+            expect(at_once=at_once)
+
+        monkeypatch.setattr(type(scene.database._flusher), "expect", lambda _, **how: struck(**how))
+        with pytest.raises(KeyboardInterrupt):
+            scene.database.journal.stir_once()
+        assert not scene.database.journal.stirred
+        scene.database.journal.stir_once()
+        assert scene.database.journal.stirred
