@@ -24,7 +24,6 @@ from nsqlite.store.statements import (
     DONE_LIST,
     EMPTY,
     LAST,
-    LAST_PUT,
     NEXT,
     PLAIN,
     PUT,
@@ -220,8 +219,7 @@ class Writer:
             later = [
                 partition
                 for partition in {SHARED, *(known.partition for known in self.topics.values())}
-                for (timestamp,) in execute(LAST_PUT[partition])
-                if timestamp > now
+                if execute(PUT_LATER[partition], (now,)).fetchone() is not None
             ]
             if now < before or later:
                 self.in_one(partial(self._set_back, before, now, later))

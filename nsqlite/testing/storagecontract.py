@@ -531,8 +531,9 @@ class StorageContract:
     def test_no_wait_becomes_longer_as_the_clock_is_set_back(self) -> None:
         """What waits does so as long as was left, or was asked for; and then goes on as usual."""
         with self.opened() as storage:
-            rows = [_row(1), _row(2), (3, 1000, 1300, None, None, b"x")]
-            storage.write(_batch(_topic(_channel(7)), rows={1: rows}))
+            rows = [_row(1), _row(2), (3, 1000, 1300, None, None, b"x"), _row(4), _row(5)]
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
+            storage.write(Batch(copies={(1, 7): {4: GONE, 5: (1, None)}}))
             storage.write(Batch(copies={(1, 7): {1: (1, 1100)}}, now=1000))
             storage.write(Batch(copies={(1, 7): {2: (1, 900)}}, now=990))
         for now, dues in (
@@ -545,7 +546,17 @@ class StorageContract:
             with self.opened() as storage:
                 storage.set_clock(now)
                 found = storage.read_apart(1, 7, 0, HIGHEST)
-                assert dues == {one[0]: one[2] for one in found}
+                assert dues == {one[0]: one[2] for one in found}, (now, found)
+
+    def test_what_was_put_later_than_now_counts_as_put_now(self) -> None:
+        """Also where nothing was ever requeued."""
+        rows: list[Row] = [(1, 1000, 1300, None, None, b"x"), (2, 300, 900, None, None, b"x")]
+        self.given(_batch(_topic(_channel(7)), rows={1: rows}))
+        with self.opened() as storage:
+            storage.set_clock(400)
+            found = storage.read_apart(1, 7, 0, HIGHEST)
+            assert [(1, 400, 700), (2, 300, 900)] == [one[:3] for one in found]
+            assert all(one[6] for one in found)
 
     def test_what_had_to_wait_stays_apart(self) -> None:
         """A message that was put with a delay is apart when it was delivered, too."""

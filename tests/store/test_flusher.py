@@ -8,6 +8,8 @@ import pytest
 from helpers import PATIENCE, Call
 
 from nsqlite import Closed, StoreError
+from nsqlite.clock import Semaphore, release
+from nsqlite.store import flusher
 from nsqlite.store.flusher import AGAIN, Flusher
 from nsqlite.testing import ManualClock
 from store.stores import Scene, until
@@ -234,3 +236,23 @@ def test_a_manual_clock_does_not_wait_for_it(tmp_path: Path) -> None:
         scene.database.journal.flusher.expect(at_once=True)
         until(lambda: getattr(thread, "at_rest", None))
         Call(scene.broker.flush).result()
+
+
+def test_who_is_struck_as_he_expects_something_has_it_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else it would sleep on with what is due, and be thought to look by itself."""
+    running = Running(late=0)
+    strikes = [KeyboardInterrupt()]
+
+    def struck(semaphore: Semaphore) -> None:
+        if strikes:
+            raise strikes.pop()
+        release(semaphore)
+
+    until(running.flusher.is_at_rest)
+    monkeypatch.setattr(flusher, "release", struck)
+    with pytest.raises(KeyboardInterrupt):
+        running.flusher.expect()
+    until(lambda: "upkeep" in running.work.done)
+    running.end()

@@ -32,6 +32,7 @@ from nsqlite.store import (
     Row,
     StoredChannel,
     StoredTopic,
+    backlog,
     journal,
 )
 from nsqlite.store.journal import (
@@ -41,6 +42,7 @@ from nsqlite.store.journal import (
     Emptied,
     Key,
     Note,
+    Noted,
     Published,
     Put,
     TopicChanged,
@@ -1129,3 +1131,70 @@ def test_who_is_struck_as_he_stirs_leaves_it_to_the_next(
         assert not scene.database.journal.stirred
         scene.database.journal.stir_once()
         assert scene.database.journal.stirred
+
+
+# In pieces
+
+
+def test_how_much_is_written_at_once() -> None:
+    """About as many changes as are wanted; an entry is never cut, nor the two parts of a put."""
+    noted = Noted(KEY, [name(1), name(2), name(3)], [GONE] * 3)
+    published = Published(1, [row(4), row(5)])
+    items: list[Any] = [KEY, name(0), GONE, 1, name(1), 1, 0, None, b"x", noted, None, None]
+    items += [published, None, None, Unheld(1), None, None]
+    measured = [journal._measure(items, changes) for changes in (1, 2, 3, 4, 6, 7, 10, 11)]
+    assert [(3, 0), (9, 0), (9, 0), (12, 2), (12, 2), (15, 5), (15, 5), (18, 5)] == measured
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_a_long_prefix_is_written_in_pieces(
+    path: Path, monkeypatch: pytest.MonkeyPatch, sync: Any
+) -> None:
+    """What is flushed is all that happened before; a put waits for what it stands on."""
+    monkeypatch.setattr(journal, "PIECE", 2)
+    with Scene(path, sync=sync) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many([b"%d" % number for number in range(9)])
+        scene.broker.flush()
+        for message in consumer.get_many(4, timeout=0):
+            message.fin()
+        before = len(scene.spy.batches)
+        scene.broker.flush()
+        assert len(scene.spy.batches) >= before + 3
+        assert 5 == len(scene.rows())
+        for message in consumer.get_many(3, timeout=0):
+            message.fin()
+        scene.database.journal.decide(Unheld(1))
+        scene.topic().put(b"last")
+        scene.broker.flush()
+        assert [b"7", b"8", b"last"] == scene.rows()
+
+
+def test_a_piece_that_fails_refuses_who_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put that stands behind more than one piece is told that it could not be written."""
+    monkeypatch.setattr(journal, "PIECE", 1)
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put_many([b"1", b"2"])
+        for message in consumer.get_many(2, timeout=0):
+            message.fin()
+        scene.database.journal.decide(Unheld(1))
+        with scene.spy.failing(), pytest.raises(StoreFull):
+            scene.topic().put(b"3")
+        scene.topic().put(b"4")
+        scene.broker.flush()
+        assert [b"4"] == scene.rows()
+
+
+def test_what_is_finished_when_nothing_else_was_noted(path: Path) -> None:
+    """It is written when that is due, and what is delivered very often is counted on."""
+    with Scene(path) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+        scene.broker.flush()
+        scene.broker.flush()  # of which the first expected to keep the file small afterwards
+        assert not scene.database.journal.stirred
+        message.fin()
+        assert scene.database.journal.stirred
+    assert [(1000, None), False] == [backlog.COUNTED[999], 999 in backlog.COUNTED]

@@ -57,12 +57,14 @@ def test_every_call_has_two_points() -> None:
     storage.read(1, 7, 0, 9, -1)
     storage.read_apart(1, 7, 0, 9)
     storage.copy_log()
+    storage.copy_all()
     storage.tidy()
     storage.backup("copy")
     storage.close()
     storage.abandon()
     names = ["load", "count", "highest", "last", "write", "write_row", "write_rows"]
-    names += ["write_attempts", "read", "read_apart", "copy_log", "tidy", "backup", "close"]
+    names += ["write_attempts", "read", "read_apart", "copy_log", "copy_all", "tidy"]
+    names += ["backup", "close"]
     assert [f"{when} {name}" for name in names for when in ("before", "after")] == switch.points
     assert set(WRITES) == {name for name in names if name.startswith("write")}
 

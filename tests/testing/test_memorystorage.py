@@ -56,7 +56,7 @@ def test_what_crashed_cannot_be_used() -> None:
     with pytest.raises(StoreError) as info:
         storage.write(Batch(gone_topics={1: None}))
     assert "store in memory: it is closed" == str(info.value)
-    for call in (storage.load, storage.tidy, storage.copy_log):
+    for call in (storage.load, storage.tidy, storage.copy_log, storage.copy_all):
         with pytest.raises(StoreError):
             call()
     storage.close()
