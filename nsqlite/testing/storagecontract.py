@@ -555,7 +555,7 @@ class StorageContract:
         with self.opened() as storage:
             storage.set_clock(400)
             found = storage.read_apart(1, 7, 0, HIGHEST)
-            assert [(1, 400, 700), (2, 300, 900)] == [one[:3] for one in found]
+            assert [one[:3] for one in found] == [(1, 400, 700), (2, 300, 900)]
             assert all(one[6] for one in found)
 
     def test_what_had_to_wait_stays_apart(self) -> None:
