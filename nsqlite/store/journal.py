@@ -6,12 +6,13 @@ acknowledged.
 Why that holds:
 
 1. Whatever changes is appended to `entries` under its topic's lock, in the operation that changes
-   it.  So two entries of a topic stand in the order in which they happened.  What concerns two
-   topics, a move, is one entry.
-2. A flush takes the first entries, as many as there are, folds them into one batch and writes it in
-   one transaction; only then they leave the journal.  Nothing else tells the file what became of a
-   message, a channel or a topic.  A batch that is written twice, since a signal struck in between,
-   has the effect of one; so each transaction leaves the state after a prefix, and a later one.
+   it.  So two entries of a topic stand in the order in which they happened.  What must not be cut
+   in two is one entry: a move, which concerns two topics, or a pause with all that follows from it.
+2. A flush takes the first entries, folds them into one batch and writes it in one transaction; only
+   then they leave the journal.  Nothing else tells the file what became of a message, a channel or
+   a topic.  A batch that is written twice, since a signal struck in between, has the effect of one:
+   then nothing is left out that the file may have already.  So each transaction leaves the state
+   after a prefix, and a later one.
 3. A put that must be stored before it is seen stands in `queue` from when it has its ids until it
    is settled.  Its rows are written before it is seen, alone or along with a prefix, and change
    nothing but that these messages are there: so the file is that state and what was acknowledged.
@@ -411,9 +412,9 @@ class Journal:
     def publish(self, published: Published) -> None:
         """Take note of messages that are shown.  Made twice, it notes them once."""
         if not published.noted:
+            self._more.extend(repeat(None, 2 * len(published.rows) - 1))  # before the entry
             published.noted = True  # one piece with the next line
             self.entries.extend((published, None, None))
-            self._more.extend(repeat(None, 2 * len(published.rows) - 1))
         self.noted_rows = True  # behind it: a flush in between has written it
         self.stir_once()
 
@@ -423,8 +424,8 @@ class Journal:
             Noted(key, names[at : at + EACH], copies[at : at + EACH])
             for at in range(0, len(names), EACH)
         ]
+        self._more.extend(repeat(None, len(names) - len(noted)))  # before the entries
         self.entries.extend([item for one in noted for item in (one, None, None)])
-        self._more.extend(repeat(None, len(names) - len(noted)))
         self.stir_once()
 
     def decide(self, *changes: Change) -> None:
@@ -699,7 +700,11 @@ class Journal:
         """Take note of a commit; the flusher lets the log go when that is over, or after many."""
         if not self.stirred:
             self.stir()
-        before, self._grown = self._grown, self._grown + size + PAGE
+        self._weigh(size + PAGE)
+
+    def _weigh(self, size: int) -> None:
+        """Have the file kept small if much was written."""
+        before, self._grown = self._grown, self._grown + size
         if self._grown >= TOO_MUCH:
             self._grown = 0
             self.flusher.expect(at_once=True)
@@ -774,8 +779,8 @@ class Journal:
             # These before the prefix is taken: an entry that comes later sets them again.
             self.stirred = self.noted_rows = self.decided = False
             pendings = self._unsettled(self.queue.copy())
-            more = len(self._more)
             end = len(self.entries)  # after the queue: what a put stands on is in the prefix
+            more = len(self._more)  # after the entries: rather too many than too few
             is_all = self._counts or end // 3 + more <= PIECE
             if not is_all:
                 end, more = _measure(self.entries, PIECE)
@@ -810,7 +815,7 @@ class Journal:
             self.stir()
         if end or pendings:
             size = sum([len(row[5]) for rows in batch.rows.values() for row in rows])
-            self._grow(size + end * NOTED)
+            self._weigh(size + end * NOTED)
 
     def count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """Write deliveries at once; takes the lock.

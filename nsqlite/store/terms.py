@@ -26,7 +26,7 @@ class StoreOptions(TypedDict, total=False):
 
     sync: what `put` waits for: ``"full"``, ``"normal"`` or ``"interval"`` ("normal").
     attempts: when deliveries are counted: ``"late"`` or ``"durable"`` ("late").
-    sync_every: of so many changes the store hears at once (2500).
+    sync_every: of so many changes the store hears at once, about; a put counts as two (2500).
     sync_timeout: seconds after which it hears of any change (0.2).
     mem_queue_size: ready messages of a channel that are held in memory (10000).
     codec: what keeps bodies that are not bytes: ``"json"``, ``"pickle"`` (which runs whatever code
