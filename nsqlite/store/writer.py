@@ -214,15 +214,18 @@ class Writer:
     def set_clock(self, now: int) -> None:
         """See `Storage`."""
         with telling(self._where):
-            execute = self._connection.execute
-            [before] = execute("SELECT now FROM highest").fetchone()
-            later = [
-                partition
-                for partition in {SHARED, *(known.partition for known in self.topics.values())}
-                if execute(PUT_LATER[partition], (now,)).fetchone() is not None
-            ]
+            [before] = self._connection.execute("SELECT now FROM highest").fetchone()
+            later = self._find_later(now)
             if now < before or later:
                 self.in_one(partial(self._set_back, before, now, later))
+
+    def _find_later(self, now: int) -> list[int]:
+        """Return the partitions in which something waits that was put later than now."""
+        return [
+            partition
+            for partition in {SHARED, *(known.partition for known in self.topics.values())}
+            if self._connection.execute(PUT_LATER[partition], (now,)).fetchone() is not None
+        ]
 
     def _set_back(self, before: int, now: int, partitions: list[int]) -> None:
         execute = self._connection.execute
