@@ -783,16 +783,17 @@ class Topic(Uncopyable, Generic[T]):
                     monitor.settle()
                 store.write(pending)
                 with self._lock:
-                    is_shown = self._show_plain(store.settled, pending)
+                    if not self._show_plain(store.settled, pending):
+                        monitor.perform(self._show_settled)
             finally:
                 if monitor.after:
                     monitor.settle()
-            if not is_shown:
-                self._conclude(store, pending)
         except BaseException:
             self._follow_up(store)
             store.adopt(pending)
             raise
+        if pending.error is not None:
+            raise pending.error
         return True
 
     def _reserve_alone(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:
@@ -843,8 +844,6 @@ class Topic(Uncopyable, Generic[T]):
             return False
         monitor = self._monitor
         fan = self._fan
-        if fan.accepted >= monitor.room_until and monitor.state == state:
-            fan.look_for_room()
         record = pending.records[0]
         appends = pending.appends
         append: Callable[[Any], object] = consume
@@ -1008,6 +1007,8 @@ class Topic(Uncopyable, Generic[T]):
         store = self._store
         assert store is not None
         settled = store.settled
+        if settled and self._fan.accepted >= self._monitor.room_until:
+            self._fan.look_for_room()
         while settled:
             if not self._monitor.watched and self._bring(settled[0], BUSY):
                 del settled[0]
