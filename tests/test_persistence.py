@@ -862,6 +862,7 @@ def test_a_plain_put_to_a_store_that_is_over(path: Path) -> None:
             with pytest.raises(Closed):
                 scene.topic().put(b"1")
             assert 1 == channel.depth
+            scene.database._storage.close()  # which who crashed does not
 
 
 # What a bounded channel has in the file
