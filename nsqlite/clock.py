@@ -74,6 +74,13 @@ class Loop(Protocol):
         ...
 
 
+def held_semaphore() -> threading.Lock:
+    """Return a semaphore that nobody has released."""
+    semaphore = threading.Lock()
+    semaphore.acquire()
+    return semaphore
+
+
 def release(semaphore: Semaphore) -> None:
     """Wake the sleeper; released twice is released once."""
     try:

@@ -169,12 +169,9 @@ class FanOut(Generic[T]):
         """Return how many ready messages have room in each queue; none before a blocked put."""
         if self._monitor.putters:
             return 0
-        least = NO_LIMIT
-        for left in [queue.room_left() for queue in self.bounded]:
-            least = min(least, left)
-        for left in [kept.room() for kept in self.kept_by]:
-            least = min(least, left)
-        return max(least, 0)
+        left = [queue.room_left() for queue in self.bounded]
+        left += [kept.room() for kept in self.kept_by]
+        return max(min(left, default=NO_LIMIT), 0)
 
     def check_room(self, count: int, waiter: Waiter[T] | None = None) -> Full | None:
         """Look whether there is room for so many more ready messages.

@@ -792,8 +792,7 @@ class Topic(Uncopyable, Generic[T]):
             self._follow_up(store)
             store.adopt(pending)
             raise
-        if pending.error is not None:
-            raise pending.error
+        pending.conclude()
         return True
 
     def _reserve_alone(self, store: TopicPersistence, pending: PendingWrite[T]) -> bool:

@@ -12,13 +12,12 @@ Everything in a wait queue expects the topic's lock.
 Next: latency.py
 """
 
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar, Final, Generic, Protocol
 
-from nsqlite.clock import Clock, release
+from nsqlite.clock import Clock, held_semaphore, release
 from nsqlite.message import Message, T
 from nsqlite.monitor import Blocked, Monitor
 
@@ -97,8 +96,7 @@ class ThreadWaiter(Waiter[T]):
     def __init__(self, monitor: Monitor, owner: Any = None) -> None:
         """See `Waiter`."""
         super().__init__(monitor, owner)
-        self.semaphore = threading.Lock()
-        self.semaphore.acquire()
+        self.semaphore = held_semaphore()
 
     def notify(self) -> None:
         """See `Waiter.notify`."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from nsqlite.cli.snapshot import Reader, reading
-from nsqlite.store.statements import is_intact
+from nsqlite.store.statements import MESSAGE, is_intact
 from nsqlite.store.storage import name_of
 
 PAGE: Final = 1000
@@ -26,10 +26,7 @@ _PARTITIONS: Final = (
     "SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'messages_*'"
 )
 
-_MESSAGES: Final = (
-    "SELECT id, timestamp, due, only, codec, data, crc, NULL, 0, topic"
-    " FROM {} WHERE id > ? ORDER BY id LIMIT ?"
-)
+_MESSAGES: Final = f"SELECT {MESSAGE}, topic FROM {{}} WHERE id > ? ORDER BY id LIMIT ?"
 
 _LOST: Final = {
     "SELECT number, name, topic FROM channel WHERE topic NOT IN (SELECT number FROM topic)": (
@@ -87,11 +84,12 @@ class Check(Reader):
         while rows := self._connection.execute(query, (after, PAGE)).fetchall():
             after = rows[-1][0]
             self.messages += len(rows)
-            for *row, topic in rows:
+            for row in rows:
+                topic = row[7]
                 self.unknown += row[6] is None
                 if topic not in names:
                     yield f"message {_shown(row[0])} belongs to topic {topic!r}, which is not there"
-                elif not is_intact(topic, tuple(row)):
+                elif not is_intact(topic, row[:7]):
                     yield f"message {_shown(row[0])} of topic {names[topic]!r} is not what was put"
 
 

@@ -144,7 +144,7 @@ def _page(topic: int, rows: Iterable[Any], each: int) -> list[Stored]:
     size = 0
     for row in rows:
         identity, timestamp, due, only, codec, data, _ = row
-        if not is_intact(topic, (*row, None, 0)):
+        if not is_intact(topic, row):
             codec = damaged(codec)
         page.append(Stored(identity, timestamp, due, only, codec, data))
         size += each + len(data)

@@ -326,8 +326,7 @@ class Database:
             StoreInUse: this is the child of a fork.
             Closed: the broker is.
         """
-        if self.journal.over is not None:
-            raise self.journal.over()
+        self.journal.require_open()
 
     def encode(self, body: Any) -> tuple[Any, bytes, str | None]:
         """See `Coder`."""

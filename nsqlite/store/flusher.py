@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import Final, Protocol
 
-from nsqlite.clock import SYSTEM, release
+from nsqlite.clock import SYSTEM, held_semaphore, release
 from nsqlite.errors import Closed, StoreError
 
 log: Final = logging.getLogger("nsqlite")
@@ -86,8 +86,7 @@ class Flusher:
         self.name: Final = name
         self._work: Final = work
         self._late: Final = late
-        self._semaphore: Final = threading.Lock()
-        self._semaphore.acquire()
+        self._semaphore: Final = held_semaphore()
         self._due: int | None = None
         self._stopping = False
         self._problem: Exception | None = None

@@ -32,7 +32,6 @@ Next: store/flusher.py
 
 import logging
 import sys
-import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -43,7 +42,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar, TypeVarTuple
 
 import attrs
 
-from nsqlite.clock import SYSTEM, Semaphore, release
+from nsqlite.clock import SYSTEM, held_semaphore, release
 from nsqlite.errors import Closed, NSQLiteError, Reentered, StoreError
 from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.persistence import PendingWrite
@@ -390,10 +389,10 @@ class Journal:
         self._writing_rows = False  # the same of messages
         self._unsure = False  # the first entries may be in the file: a signal struck who wrote them
         self._written = 0  # items of `entries`, so far
-        self._more: Final[list[None]] = []  # so many more changes there are than entries
-        # A list, since several threads add to it and one takes from it.
+        # So many more changes there are than entries; a list, since several threads add to it.
+        self._more: Final[list[None]] = []
         self._crowd = 0  # how many puts the last commit had
-        self._grown = 0  # bytes written since the flusher has last kept the file small
+        self._grown = 0  # bytes written since it was last seen whether the file is kept small
         self._told: Final[deque[PendingWrite[Any]]] = deque()
         self._adopted: Final[list[tuple[PendingWrite[Any], bool]]] = []
 
@@ -415,8 +414,7 @@ class Journal:
             self._more.extend(repeat(None, 2 * len(published.rows) - 1))  # before the entry
             published.noted = True  # one piece with the next line
             self.entries.extend((published, None, None))
-        self.noted_rows = True  # behind it: a flush in between has written it
-        self.stir_once()
+        self.stir_for_row()
 
     def note_all(self, key: Key, names: Sequence[str], copies: Sequence[Copy]) -> None:
         """Take note of what became of several messages of a queue."""
@@ -475,8 +473,7 @@ class Journal:
         Raises:
             NSQLiteError: nothing can be put any more.
         """
-        if self.over is not None:
-            raise self.over()
+        self.require_open()
         count = self.count_changes()
         if count >= self._sync_every:
             self.flusher.expect(at_once=True)
@@ -485,6 +482,15 @@ class Journal:
     def count_changes(self) -> int:
         """Return about how many changes are not written yet; a put counts as two."""
         return len(self.entries) // 3 + len(self._more)
+
+    def require_open(self) -> None:
+        """Check that something can be put.
+
+        Raises:
+            NSQLiteError: see `over`.
+        """
+        if self.over is not None:
+            raise self.over()
 
     # The lock
 
@@ -612,7 +618,7 @@ class Journal:
         queue = self.queue.copy()
         self._crowd = len(queue)
         is_much = self.count_changes() >= self._sync_every
-        if is_much or self.decided or self._deciding:
+        if is_much or self.has_decided():
             try:
                 self._flush_decided()
             except StoreError:  # of which each was told
@@ -683,8 +689,7 @@ class Journal:
             self.problem = None
         except StoreError as error:
             self.problem = pending.error = error
-        plain = pending.codes is None
-        self._grow(pending.size if plain else sum([len(row[5]) for row in rows]))
+        self._grow(pending.size if pending.codes is None else _size_of(rows))
 
     def _write_rows(self, rows: dict[int, list[Row]]) -> None:
         """Write messages and nothing else; the lock is held."""
@@ -694,7 +699,7 @@ class Journal:
             [(number, several)] = rows.items()
             self._storage.write_rows(number, several)
         self.problem = None
-        self._grow(sum(len(row[5]) for some in rows.values() for row in some))
+        self._grow(sum(map(_size_of, rows.values())))
 
     def _grow(self, size: int) -> None:
         """Take note of a commit; the flusher lets the log go when that is over, or after many."""
@@ -814,8 +819,7 @@ class Journal:
         else:
             self.stir()
         if end or pendings:
-            size = sum([len(row[5]) for rows in batch.rows.values() for row in rows])
-            self._weigh(size + end * NOTED)
+            self._weigh(sum(map(_size_of, batch.rows.values())) + end * NOTED)
 
     def count(self, number: int, channel: int, copies: list[tuple[int, int]]) -> None:
         """Write deliveries at once; takes the lock.
@@ -870,13 +874,6 @@ def taken(queue: deque[R]) -> Iterator[R]:
         yield first
 
 
-def held_semaphore() -> Semaphore:
-    """Return a semaphore that nobody has released."""
-    semaphore = threading.Lock()
-    semaphore.acquire()
-    return semaphore
-
-
 def in_loop() -> bool:
     """Say whether the calling thread runs an event loop, which must not be blocked."""
     events = sys.modules.get("asyncio.events")
@@ -894,6 +891,11 @@ def _rows_of(pendings: list[PendingWrite[Any]]) -> dict[int, list[Row]]:
     for pending in pendings:
         rows.setdefault(pending.topic.number, []).extend(pending.rows)
     return rows
+
+
+def _size_of(rows: Iterable[Row]) -> int:
+    """Return how many bytes the bodies of messages have."""
+    return sum([len(row[5]) for row in rows])
 
 
 def gone(key: Key, names: Iterable[str]) -> list[Note]:

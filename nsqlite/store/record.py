@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol
 import attrs
 
 from nsqlite.clock import Clock
-from nsqlite.errors import Reentered
 from nsqlite.events import Kind
 from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
@@ -175,11 +174,8 @@ class TopicRecord:
 
     def require_ready(self) -> None:
         """See `TopicPersistence`."""
-        journal = self._journal
-        if journal.over is not None:
-            raise journal.over()
-        if journal.lock.owned():
-            raise Reentered("put")
+        self._journal.require_open()
+        self._journal.require_free("put")
 
     def require_owner(self) -> None:
         """See `TopicPersistence`."""

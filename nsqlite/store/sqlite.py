@@ -6,12 +6,11 @@ Next: testing/__init__.py
 """
 
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar, Unpack
 
-from nsqlite.clock import SYSTEM, Clock
+from nsqlite.clock import SYSTEM, Clock, held_semaphore
 from nsqlite.errors import InvalidOption, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.options import SECOND, nanoseconds
@@ -146,7 +145,5 @@ def in_turn(patience: int, take: Callable[[], T], clock: Clock = SYSTEM) -> T:
                     problem = f"after {patience / SECOND:g} s {error.problem}"
                     raise StoreInUse(error.where, error.pid, problem) from None
                 raise
-        semaphore = threading.Lock()
-        semaphore.acquire()  # which nobody releases
-        clock.wait(semaphore, min(now + pause, end), "who opens a store")
+        clock.wait(held_semaphore(), min(now + pause, end), "who opens a store")
         pause = min(2 * pause, LONGEST)

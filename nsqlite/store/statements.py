@@ -135,8 +135,11 @@ HAS_APART: Final = Statements(
     " WHERE topic = :topic AND (due IS NOT NULL OR only IS NOT NULL) LIMIT 1"
 )
 
+MESSAGE: Final = "id, timestamp, due, only, codec, data, crc"
+"""What `is_intact` is told of a message."""
+
 PUT_LATER: Final = Statements(
-    "SELECT id, timestamp, due, only, codec, data, crc, NULL, 0, topic"
+    f"SELECT {MESSAGE}, topic"
     " FROM messages_{0} INDEXED BY apart_{0} WHERE (due IS NOT NULL OR only IS NOT NULL)"
     " AND timestamp > ? AND due > timestamp"
 )
@@ -318,7 +321,8 @@ def found(topic: int, rows: list[Any]) -> list[Found]:
 
 def _found(topic: int, row: Any) -> Found:
     identity, timestamp, due, _, codec, data, _, again, attempts = row
-    if is_intact(topic, row):
+    counts = isinstance(attempts, int) and isinstance(again, int | None)
+    if counts and is_intact(topic, row[:7]):
         return identity, timestamp, due if again is None else again, codec, data, attempts, True
     return (
         identity,
@@ -332,10 +336,8 @@ def _found(topic: int, row: Any) -> Found:
 
 
 def is_intact(topic: int, row: Any) -> bool:
-    """Return whether a message that was selected with `_FOUND` is what was put, as far as known."""
-    _, timestamp, due, _, codec, data, crc, again, attempts = row
-    if not (isinstance(attempts, int) and isinstance(again, int | None)):
-        return False
+    """Return whether a message, selected as `MESSAGE`, is what was put, as far as can be told."""
+    _, timestamp, due, _, codec, data, crc = row
     if crc is None:  # none was made: only the types can tell
         types = (int, int | None, str | None, bytes)
         return all(map(isinstance, (timestamp, due, codec, data), types))

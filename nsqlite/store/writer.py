@@ -236,7 +236,7 @@ class Writer:
             changed = []
             for *row, topic in execute(PUT_LATER[partition], (now,)):
                 if is_intact(topic, tuple(row)):
-                    identity, timestamp, due, only, codec, data, crc, *_ = row
+                    identity, timestamp, due, only, codec, data, crc = row
                     new = identity, now, now + due - timestamp, only, codec, data
                     kept = None if crc is None else checksum(topic, new)
                     changed.append((now, new[2], kept, identity))

@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Never, Self, TypeVar
 
 from nsqlite.broker import Broker
-from nsqlite.clock import release
+from nsqlite.clock import held_semaphore, release
 from nsqlite.errors import InvalidOption
 from nsqlite.options import nanoseconds, unknown_option
 from nsqlite.topic import Topic
@@ -68,8 +68,7 @@ class App:
         self.workers: list[Worker] = []
         self._timeout: Final = timeout
         self._factories: Final[list[Callable[[], Worker]]] = []
-        self._semaphore: Final = threading.Lock()
-        self._semaphore.acquire()
+        self._semaphore: Final = held_semaphore()
         self._signals = 0
         self._stopping = False
 

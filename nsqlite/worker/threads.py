@@ -10,7 +10,7 @@ import threading
 from functools import partial
 from typing import Any, Final
 
-from nsqlite.clock import NEVER, release
+from nsqlite.clock import NEVER, held_semaphore, release
 from nsqlite.consumer import Consumer
 from nsqlite.errors import ClockStandsStill, Closed
 from nsqlite.message import Message
@@ -33,8 +33,7 @@ class ThreadRunner:
         self._handler: Final = plan.handler
         self._consumer: Final = consumer
         self._clock: Final = consumer._clock
-        self._semaphore: Final = threading.Lock()
-        self._semaphore.acquire()
+        self._semaphore: Final = held_semaphore()
         self.supervisor: Final = Supervisor(
             plan, consumer, overdue="left behind", wake=partial(release, self._semaphore)
         )

@@ -23,6 +23,7 @@ from nsqlite import (
     Topic,
     aio,
 )
+from nsqlite.clock import held_semaphore
 from nsqlite.clock import release as wake
 from nsqlite.persistence import PendingWrite
 from nsqlite.store import (
@@ -49,7 +50,6 @@ from nsqlite.store.journal import (
     TopicGone,
     Unheld,
     fold,
-    held_semaphore,
 )
 from store.stores import Scene, everything, full, threads_in, throw, until
 
