@@ -155,7 +155,7 @@ class Channel(Uncopyable, Generic[T]):
     @property
     def deferred_count(self) -> int:
         """How many messages wait for their time."""
-        return self._count(self._queue.deferred.__len__)
+        return self._count(self._queue.deferred_depth)
 
     def _count(self, count: Callable[[], int]) -> int:
         """Count some of the messages; takes the lock."""
@@ -194,7 +194,10 @@ class Channel(Uncopyable, Generic[T]):
         return self._monitor.run(self._in_flight, _at_most(n))
 
     def deferred(self, n: int = 10) -> "list[MessageInfo]":
-        """Return a snapshot of the `n` deferred messages that are due first."""
+        """Return a snapshot of the `n` deferred messages that are due first.
+
+        Where a store keeps the channel it shows those that are in memory.
+        """
         return self._monitor.run(self._list_deferred, _at_most(n))
 
     def __repr__(self) -> str:
@@ -205,7 +208,7 @@ class Channel(Uncopyable, Generic[T]):
         queue = self._queue
         return (
             f"<Channel {self.topic_name}:{self.name} {self._state} depth={queue.depth()}"
-            f" in_flight={len(queue.timeouts)} deferred={len(queue.deferred)}>"
+            f" in_flight={len(queue.timeouts)} deferred={queue.deferred_depth()}>"
         )
 
     # Steering
@@ -579,7 +582,7 @@ class Channel(Uncopyable, Generic[T]):
             depth=queue.depth(),
             backend_depth=queue.backend_depth,
             in_flight_count=len(queue.timeouts),
-            deferred_count=len(queue.deferred),
+            deferred_count=queue.deferred_depth(),
             message_count=handed - self._handed_before,
             requeue_count=queue.requeue_count,
             timeout_count=queue.timeout_count,

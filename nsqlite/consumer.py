@@ -312,7 +312,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             now = self._now()
             nothing = not (
                 queue.ready
-                or queue.backend_depth
+                or queue.has_stored()
                 or queue.waiters.notified
                 or now >= queue.due
                 or monitor.state
@@ -342,7 +342,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def _is_short(self) -> bool:
         """Say whether there are messages for it in the store, and none in memory."""
         queue = self._queue
-        return queue.backend_depth > 0 and not (queue.ready or queue.paused or self._is_full())
+        return queue.has_stored() and not (queue.ready or queue.paused or self._is_full())
 
     # Answering
 
@@ -793,7 +793,7 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch and (limit != 0 or self._queue.backend_depth):
+            if not batch and (limit != 0 or self._queue.has_stored()):
                 batch.append(self._first(limit))
                 self._grab(batch, n)
             if patience and batch:

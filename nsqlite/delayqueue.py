@@ -37,9 +37,10 @@ class DelayQueue(Generic[R]):
         resolution: the length of a tick, in whatever integer unit the deadlines have.
         count: how many items there are; who adds to a bucket, or takes one out, counts.
         waiting: the buckets, by the moment they are due.
+        ticks: a heap of these moments; one whose bucket has gone may still be there.
     """
 
-    __slots__ = ("_ticks", "count", "resolution", "waiting")
+    __slots__ = ("count", "resolution", "ticks", "waiting")
 
     def __init__(self, resolution: int) -> None:
         """Begin empty.
@@ -50,7 +51,7 @@ class DelayQueue(Generic[R]):
         self.resolution: Final = resolution
         self.count: int = 0
         self.waiting: dict[int, list[R]] = {}
-        self._ticks: list[int] = []  # a heap; a tick whose bucket has gone may still be there
+        self.ticks: list[int] = []
 
     def due(self, deadline: int) -> int:
         """Return when a deadline is due: at the end of its tick."""
@@ -59,7 +60,7 @@ class DelayQueue(Generic[R]):
     @property
     def next_due(self) -> int:
         """Nothing is due before this; `NEVER` if there is nothing."""
-        return self._ticks[0] if self._ticks else NEVER
+        return self.ticks[0] if self.ticks else NEVER
 
     def bucket(self, due: int) -> list[R]:
         """Return what is due at a moment, which `due` has returned, for one who adds to it."""
@@ -67,7 +68,7 @@ class DelayQueue(Generic[R]):
         if bucket is None:
             bucket = []
             self.waiting[due] = bucket  # one piece with the next line
-            heappush(self._ticks, due)
+            heappush(self.ticks, due)
         return bucket
 
     def expire(self, now: int, ready: deque[R]) -> Iterator[tuple[int, list[R]]]:
@@ -77,7 +78,7 @@ class DelayQueue(Generic[R]):
             Each moment and what was due then, once it is moved.  If the caller stops early, what is
             left comes the next time.
         """
-        ticks = self._ticks
+        ticks = self.ticks
         while ticks and (due := ticks[0]) <= now:
             bucket = self.waiting.get(due)
             if bucket is not None:
@@ -95,7 +96,7 @@ class DelayQueue(Generic[R]):
         items = [item for _, item in self.pairs()]
         # One piece:
         self.waiting = {}
-        self._ticks = []
+        self.ticks = []
         self.count = 0
         return items
 
@@ -113,6 +114,6 @@ class DelayQueue(Generic[R]):
 
     def _check(self) -> None:
         """Check what must always hold."""
-        assert set(self.waiting) <= set(self._ticks)
+        assert set(self.waiting) <= set(self.ticks)
         assert self.count == sum(map(len, self.waiting.values()))
         assert all(due % self.resolution == 0 for due in self.waiting)

@@ -28,7 +28,7 @@ from nsqlite.message import Record, T
 from nsqlite.monitor import Monitor
 from nsqlite.options import Options
 from nsqlite.persistence import QueuePersistence
-from nsqlite.queue import NO_LIMIT, Moved, Queue
+from nsqlite.queue import EVERYTHING, NO_LIMIT, Moved, Queue
 from nsqlite.waiting import Waiter
 
 _looks: Final = count(1)
@@ -126,7 +126,7 @@ class FanOut(Generic[T]):
 
     def depth(self) -> int:
         """Return how many messages the topic holds, the deferred ones too, as in nsqd."""
-        return self.held.depth() + len(self.held.deferred)
+        return self.held.depth() + self.held.deferred_depth()
 
     def redirect(self, *, closing: bool) -> None:
         """Have the next put call `direct`: the queues have changed, or the topic is over.
@@ -327,10 +327,17 @@ class FanOut(Generic[T]):
         held = self.held
         if self.is_flowing() and not held.is_idle():
             held.sweep()
+            readies, takers = _ways(self.queues)
+            if held.persistence is not None:
+                for taker in takers:
+                    taker.take_over_deferred(held.persistence)
+                # One piece:
+                self.kept -= held.backend_deferred
+                held.backend_deferred = 0
+                held.horizon = EVERYTHING
             self._hand_on_later()
             if held.back is not held.ready:
                 self._hand_on_ready(held.back, [queue.back for queue in self.queues], ())
-            readies, takers = _ways(self.queues)
             self._hand_on_ready(held.ready, readies, takers)
             if held.persistence is not None:
                 for taker in takers:

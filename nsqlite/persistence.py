@@ -14,7 +14,7 @@ above the last one that was given when it was made or emptied.
 Next: queue.py
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, MutableSequence, Sequence
 from typing import Any, Final, Generic, Protocol, TypeAlias
 
 from nsqlite.clock import Semaphore
@@ -166,6 +166,25 @@ class QueuePersistence(Protocol):
         """
         ...
 
+    def later(self, due: int, name: str) -> MutableSequence[Record[Any]] | None:
+        """Return where a message goes that waits, if that is the file alone.
+
+        That is so if the file has others that wait, and none for longer; it may make room in memory
+        first, so that it is.  Whoever adds the message counts it in `Queue.backend_deferred`.
+
+        Args:
+            due: until when it waits, as it was or will be noted.
+            name: its id.
+        """
+        ...
+
+    def take_over_deferred(self, other: "QueuePersistence") -> None:
+        """Take what waits in the file of another queue, which hands all on; it comes first.
+
+        Made twice, it is once.
+        """
+        ...
+
     def take_over(self, other: "QueuePersistence") -> None:
         """Take what another queue, which hands all on, has in the file.  Made twice, it is once."""
         ...
@@ -173,7 +192,7 @@ class QueuePersistence(Protocol):
     # Pages are read
 
     def look(self) -> None:
-        """Have the next page read soon if little is left in memory."""
+        """Have the next page read soon if little is left in memory, or little that waits."""
         ...
 
     def read_ahead(self) -> None:
@@ -201,7 +220,7 @@ class QueuePersistence(Protocol):
         ...
 
     def hold_all(self) -> None:
-        """Have all in memory from now on: an ephemeral channel may get it; as `load`."""
+        """Have all in memory from now on, what waits too, for an ephemeral channel; as `load`."""
         ...
 
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:

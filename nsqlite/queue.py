@@ -18,7 +18,7 @@ Next: channel.py
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
 from itertools import filterfalse, repeat, starmap
 from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias
@@ -100,6 +100,13 @@ class Holder(Owner, Windowed, Protocol):
         ...
 
 
+Horizon: TypeAlias = tuple[int, str]
+"""A moment, and an id of those that are due then."""
+
+EVERYTHING: Final[Horizon] = (NEVER, "")
+"""The horizon behind which nothing waits."""
+
+
 class Expired(NamedTuple, Generic[T]):
     """A page of messages that have all timed out, on its way to the ready ones."""
 
@@ -133,6 +140,10 @@ class Queue(Generic[T]):
             to know: neither the store nor an observer nor `latency`.
         on_finished: hears what is finished, as well.
         backend_depth: how many more are ready, behind these, in a store's file alone.
+        backend_deferred: how many more wait, longer than those that are deferred, in a store's file
+            alone.
+        horizon: until when, and by which id, these wait at least; `EVERYTHING` if there are none.
+        taken_over: the horizon of the topic's own queue when it handed on what waited behind it.
         back: where a message goes that comes back: `ready` itself, or, as long as there are any,
             what is behind `backend_depth` others.
         entry: what is still to be noted of the operation under way, for the store.
@@ -152,6 +163,7 @@ class Queue(Generic[T]):
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_left",
         "_longest",
         "_longest_req",
         "_monitor",
@@ -160,6 +172,7 @@ class Queue(Generic[T]):
         "_wall",
         "answered",
         "back",
+        "backend_deferred",
         "backend_depth",
         "deferred",
         "draining",
@@ -168,6 +181,7 @@ class Queue(Generic[T]):
         "emptying",
         "entry",
         "expired",
+        "horizon",
         "latency",
         "leaving",
         "limit",
@@ -183,6 +197,7 @@ class Queue(Generic[T]):
         "reserved",
         "returned",
         "room",
+        "taken_over",
         "taking",
         "timeout_count",
         "timeouts",
@@ -227,6 +242,10 @@ class Queue(Generic[T]):
         self.persistence: QueuePersistence | None = None
         self.configure(options)
         self.backend_depth: int = 0
+        self.backend_deferred: int = 0
+        self.horizon: Horizon = EVERYTHING
+        self.taken_over: Horizon = EVERYTHING
+        self._left: Record[T] | None = None  # the last one that was left to the store's file
         self.entry: object | None = None
         self.reserved: int = 0
         self.emptying: bool = False
@@ -261,7 +280,7 @@ class Queue(Generic[T]):
         waiting = self.deferred.buckets()
         self.configure(options)
         for due, records in waiting:
-            self.defer(records, due)
+            self.wait(records, self.deferred.due(due))
         self._set_due()
         if self.persistence is not None:
             self.persistence.fit()
@@ -299,7 +318,8 @@ class Queue(Generic[T]):
 
     def is_idle(self) -> bool:
         """Return whether nothing is ready, in flight or deferred."""
-        return not (self.ready or self.backend_depth or self.back or self.timeouts or self.deferred)
+        here = self.ready or self.back or self.timeouts or self.deferred
+        return not (here or self.backend_depth or self.backend_deferred)
 
     def why_empty(self) -> str:
         """Return in words what there is instead of a ready message; takes the lock."""
@@ -311,9 +331,10 @@ class Queue(Generic[T]):
         parts = []
         if in_flight := len(self.timeouts):
             parts.append(f"{in_flight} in flight")
-        if self.deferred:
-            left = max(0, self.deferred.next_due - self._now()) / SECOND
-            parts.append(f"{len(self.deferred)} deferred, the next due in {left:.3g} s")
+        if waiting := self.deferred_depth():
+            next_due = min(self.deferred.next_due, self.horizon[0])
+            left = max(0, next_due - self._now()) / SECOND
+            parts.append(f"{waiting} deferred, the next due in {left:.3g} s")
         return ", ".join(parts)
 
     def depth(self) -> int:
@@ -321,9 +342,18 @@ class Queue(Generic[T]):
         behind = 0 if self.back is self.ready else len(self.back)
         return len(self.ready) + self.backend_depth + behind
 
+    def deferred_depth(self) -> int:
+        """Return how many are deferred."""
+        return len(self.deferred) + self.backend_deferred
+
     def total(self) -> int:
         """Return how many messages there are."""
-        return self.depth() + len(self.deferred) + len(self.timeouts)
+        return self.depth() + self.deferred_depth() + len(self.timeouts)
+
+    def has_stored(self) -> bool:
+        """Return whether something may be ready, or due, that is in a store's file alone."""
+        is_late = self.horizon is not EVERYTHING and self.horizon[0] <= self._now()
+        return is_late or self.backend_depth > 0
 
     def has_room(self, count: int) -> bool:
         """Return whether so many more fit in."""
@@ -357,18 +387,67 @@ class Queue(Generic[T]):
 
     def defer(self, records: list[Record[T]], due: int) -> None:
         """Take messages that are not due yet.  Made twice in a row, it takes them once."""
+        last = records[-1]
+        tick = self.deferred.due(due)
+        bucket = self.deferred.waiting.get(tick)
+        if self._left is not last and not (bucket and bucket[-1] is last):
+            name = records[0][2] + records[0][3]
+            store = self.persistence
+            place = None if store is None else store.later(due, name)
+            if place is None:
+                self.wait(records, tick)
+            else:
+                left = self.backend_deferred + len(records)
+                # One piece, up to the call:
+                self._left = last
+                self.backend_deferred = left
+                place.extend(records)
+            if store is not None and self.backend_deferred:
+                store.look()
+        if self._monitor.watched:
+            for record in records:
+                self.emit(Kind.DEFERRED, record, None, tick)
+
+    def wait(self, records: Sequence[Record[T]], due: int) -> None:
+        """Have messages wait in memory until the end of a tick."""
         deferred = self.deferred
-        due = deferred.due(due)
         if due < self.due:
             self.expect(due)
         bucket = deferred.bucket(due)
         count = deferred.count + len(records)
-        if not (bucket and bucket[-1] is records[-1]):
-            deferred.count = count  # one piece, up to the call
-            bucket.extend(records)
-        if self._monitor.watched:
-            for record in records:
-                self.emit(Kind.DEFERRED, record, None, due)
+        deferred.count = count  # one piece, up to the call
+        bucket.extend(records)
+
+    def shift(
+        self,
+        waiting: dict[int, list[Record[T]]],
+        left: int,
+        horizon: Horizon,
+        taken_over: Horizon | None = None,
+    ) -> None:
+        """Have others wait in memory, and others in a store's file alone.
+
+        Args:
+            waiting: what waits in memory from now on, by the end of its tick.
+            left: how many more do so in the file.
+            horizon: see the class.
+            taken_over: the horizon of the topic's queue that has handed on what waited behind it.
+        """
+        if taken_over is None:
+            taken_over = self.taken_over
+        first = min(waiting, default=NEVER)
+        if first < self.due:
+            self.expect(first)
+        ticks = sorted(waiting)
+        count = sum(map(len, waiting.values()))
+        deferred = self.deferred
+        # One piece:
+        deferred.waiting = waiting
+        deferred.ticks = ticks
+        deferred.count = count
+        self.backend_deferred = left
+        self.horizon = horizon
+        self.taken_over = taken_over
 
     def excess(self, count: int) -> int:
         """Return how many a put of so many may have to drop here."""
@@ -412,6 +491,8 @@ class Queue(Generic[T]):
                     self.timeouts.stale.clear()
                 self._set_due()
                 self.feed()
+                if self.backend_deferred and self.persistence is not None:
+                    self.persistence.look()
         return now
 
     def recover(self) -> None:
@@ -524,7 +605,9 @@ class Queue(Generic[T]):
     def next_due(self) -> int:
         """Return the next deadline of a message that is here; takes the lock."""
         with self._monitor.lock:
-            return min(self.timeouts.next_filled(), self.deferred.next_due)
+            far = self.horizon[0]
+            known = min(self.timeouts.next_filled(), self.deferred.next_due)
+            return known if far <= self._now() else min(known, far)  # else it is being read
 
     def advance(self) -> None:
         """Act on whatever is due by now; takes the lock."""
@@ -840,10 +923,16 @@ class Queue(Generic[T]):
         again = counted(message)
         old = message._page
         due = None
+        bucket: MutableSequence[Record[T]] | None = None
+        is_left = False
         if delay:
             due = self.deferred.due(now + min(delay, self._longest_req))
-            self.expect(due)
-            bucket = self.deferred.bucket(due)
+            if self.persistence is not None:
+                bucket = self.persistence.later(due, message.id)
+                is_left = bucket is not None
+            if bucket is None:
+                self.expect(due)
+                bucket = self.deferred.bucket(due)
         # One piece, up to the call that follows:
         message._outcome = REQUEUED
         owner._allowed += 1
@@ -851,9 +940,12 @@ class Queue(Generic[T]):
         owner._requeued += 1
         self.requeue_count += 1
         del old[message]
-        if due is None:
+        if bucket is None:
             self._monitor.room_until = 0
             self.back.append(again)
+        elif is_left:
+            self.backend_deferred += 1
+            bucket.append(again)
         else:
             self.deferred.count += 1
             bucket.append(again)
@@ -898,7 +990,7 @@ class Queue(Generic[T]):
         """Drop all messages; return how many they were."""
         self.sweep()
         monitor = self._monitor
-        count = self.depth()
+        count = self.depth() + self.backend_deferred
         for page in self.timeouts.pages():
             for message in list(page):
                 owner: Holder = message._consumer
@@ -912,6 +1004,8 @@ class Queue(Generic[T]):
                 count += 1
         monitor.discard(*self.ready, *self.back)
         self.backend_depth = 0
+        self.backend_deferred = 0
+        self.horizon = EVERYTHING
         self.ready.clear()
         self.back.clear()
         self.returned.clear()
@@ -989,8 +1083,8 @@ class Queue(Generic[T]):
 
     # Checking
 
-    def _ids(self) -> Counter[str]:
-        """Count the ids of the messages."""
+    def ids(self) -> Counter[str]:
+        """Count the ids of the messages that are in memory."""
         ids = Counter(record[2] + record[3] for record in self.ready)
         if self.back is not self.ready:
             ids.update(record[2] + record[3] for record in self.back)
@@ -1006,7 +1100,8 @@ class Queue(Generic[T]):
         assert not self.leaving
         assert not self.taking
         assert self.expired is None
-        assert all(times == 1 for times in self._ids().values()), "a message is in two places"
+        assert all(times == 1 for times in self.ids().values()), "a message is in two places"
+        assert (self.backend_deferred > 0) is (self.horizon is not EVERYTHING)
         held: Counter[Any] = Counter()
         for page in self.timeouts.pages():
             for message in page:

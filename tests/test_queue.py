@@ -313,6 +313,9 @@ class Listening:
     def look(self) -> None:
         pass
 
+    def later(self, due: int, name: str) -> None:
+        """Have all that waits in memory."""
+
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:
         what = "" if record is None else f" {record[0]!r} {record[4]}"
         self.heard.append(f"{kind.value}{what}{'' if due is None else ' due'}")

@@ -139,7 +139,7 @@ class Consumer(AnyConsumer[T]):
         batch: list[Message[T]] = []
         try:
             self._grab(batch, n)
-            if not batch and (limit != 0 or self._queue.backend_depth):
+            if not batch and (limit != 0 or self._queue.has_stored()):
                 batch.append(await self._first(limit))
                 self._grab(batch, n)
             if patience and batch:

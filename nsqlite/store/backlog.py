@@ -8,6 +8,11 @@ is 0 all is in memory, and `cursor` and `top` say nothing.
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
 
+What waits for its time is another such part, in the order of due and id: all up to
+`Queue.horizon` is in memory, and nothing behind it.  Where too much waits in memory, the later half
+is left to the file; where little does, the next page is read.  The order of ids says nothing of
+it, so what comes to wait behind the horizon while a page is read is remembered until it is there.
+
 Everything here expects the topic's lock, but for `look`, `read_ahead`, `fetch`, `load`, `hold_all`,
 `settle`, `send` and what only tells.
 
@@ -15,18 +20,21 @@ Next: store/record.py
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, Final, Protocol
 
+import attrs
+
+from nsqlite.clock import NEVER
 from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.events import Kind
 from nsqlite.lock import ensure, make_lock
 from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
 from nsqlite.persistence import OnDone
-from nsqlite.queue import NO_LIMIT
+from nsqlite.queue import EVERYTHING, NO_LIMIT, Horizon
 from nsqlite.store.journal import Journal, Key, in_loop
 from nsqlite.store.storage import GONE, Copy, Found, name_of
 
@@ -53,13 +61,38 @@ FEW: Final = 100
 
 COUNTED: Final = _Counted()
 
+NOWHERE: Final[MutableSequence[Any]] = deque(maxlen=0)
+"""Where a message goes that is left to the file."""
+
+HIGHEST: Final = name_of((1 << 63) - 1)
+"""The highest id: all that are due at the horizon are in memory."""
+
+
+@attrs.frozen
+class _Page:
+    """What is to be read of what waits.
+
+    Attributes:
+        horizon: behind which it is.
+        known: the ids of those that are in memory, as far as these may be found again.
+        limit: how many.
+        since, upto: between which ids, but for those that are meant for this queue alone.
+    """
+
+    horizon: Horizon
+    known: set[str]
+    limit: int
+    since: str
+    upto: str
+
 
 class Pages(Protocol):
     """What a backlog needs of the database.
 
     Attributes:
         journal: where is noted what happens.
-        mem_queue_size: how many ready messages of a channel are held in memory.
+        mem_queue_size: how many messages of a channel are held in memory that are ready, and how
+            many that are deferred.
         counts: deliveries are counted before `get` returns.
     """
 
@@ -73,6 +106,12 @@ class Pages(Protocol):
 
     def read(self, key: Key, after: int, upto: int, limit: int) -> list[Found]:
         """Read messages that are ready, in the order of their ids; blocks."""
+        ...
+
+    def read_deferred(
+        self, key: Key, between: tuple[int, int], behind: tuple[int, int], limit: int
+    ) -> list[Found]:
+        """Read messages that wait, in the order of due and id; blocks."""
         ...
 
     def record(self, found: Found) -> Record[Any]:
@@ -112,6 +151,14 @@ class Topic(Protocol):
         """Return the lowest id of what is reserved and not shown; None if nothing is."""
         ...
 
+    def now(self) -> int:
+        """Return the time, on the monotonic scale."""
+        ...
+
+    def shown_to(self, backlog: "Backlog") -> str:
+        """Return the id up to which a queue has got all that is meant for it."""
+        ...
+
     def skipped(self) -> None:
         """Take note that a message went past a queue."""
         ...
@@ -137,6 +184,7 @@ class Backlog:
         apart: before it is bound, what does not come in order, with when it is due by the wall.
         held: before it is bound, how many messages lie here in order; at the end, how many there
             were in all.
+        deferred: before it is bound, how many more wait here, behind the last one that is `apart`.
         ended: the queue is closed, and `held` is what it had.
         known: the journal, or the file, knows of it.
         queue: the queue.
@@ -144,9 +192,12 @@ class Backlog:
     """
 
     __slots__ = (
+        "_arriving",
         "_capacity",
         "_entries",
         "_journal",
+        "_mixed",
+        "_most",
         "_pages",
         "_reading",
         "_taken",
@@ -156,6 +207,7 @@ class Backlog:
         "apart",
         "counted",
         "cursor",
+        "deferred",
         "ended",
         "held",
         "key",
@@ -192,14 +244,19 @@ class Backlog:
         self.cursor: str = since
         self.apart: list[tuple[Record[Any], int | None]] = []
         self.held: int = 0
+        self.deferred: int = 0
         self.all: bool = False
         self.alone: set[str] = set()
         self.ended: bool = False
         self.known: bool = False
         self.queue: Any = None
         self.wanted: bool = False
-        self._capacity = 0
-        self._taken: Sequence[Record[Any]] = ()
+        self._capacity = 0  # so many ready messages are held in memory
+        self._most = 0  # and so many that wait
+        self._taken: Record[Any] | None = None
+        # While a page of what waits is read: what has come to do so meanwhile, by when it is due.
+        self._arriving: dict[int, list[Record[Any]]] | None = None
+        self._mixed: int = 0  # what waits up to then in the file may be in memory as well
 
     def bind(self, queue: Any) -> None:
         """See `QueuePersistence`."""
@@ -208,23 +265,30 @@ class Backlog:
         queue.backend_depth, self.held = self.held, 0
         if queue.backend_depth or self.key[1] is None:
             queue.back = deque()  # of a topic's own, what has fallen due stays apart
-        self.alone = {one[2] + one[3] for one, _ in self.apart if one[2] + one[3] > self.top}
+        self.alone.update(one[2] + one[3] for one, _ in self.apart if one[2] + one[3] > self.top)
         for record, wall in self.apart:
             if wall is None:
                 queue.back.append(record)
             else:
-                queue.defer([record], self._topic.due(wall))
+                queue.wait([record], queue.deferred.due(self._topic.due(wall)))
+        if self.deferred:
+            last, wall = self.apart[-1]
+            assert wall is not None
+            queue.backend_deferred = self.deferred
+            queue.horizon = self._topic.due(wall), last[2] + last[3]
         self.apart = []
 
     def fit(self) -> None:
         """See `QueuePersistence`; a bounded queue has all in memory."""
-        unlimited = self.all or self.queue.limit is not None
-        self._capacity = NO_LIMIT if unlimited else self._pages.mem_queue_size
+        self._most = NO_LIMIT if self.all else self._pages.mem_queue_size
+        self._capacity = self._most if self.queue.limit is None else NO_LIMIT
 
     def hold_all(self) -> None:
         """See `QueuePersistence`."""
         self.all = True
         self.load()
+        while self.queue.backend_deferred:
+            self.fetch()
 
     # What happens is noted
 
@@ -256,7 +320,7 @@ class Backlog:
             records = [message._record for message in messages]
             names = [record[2] + record[3] for record in records]
             self._journal.note_all(key, names, [COUNTED[record[4]] for record in records])
-        if self.queue.backend_depth:
+        if self.queue.backend_depth or self.queue.backend_deferred:
             self.look()
 
     def finished(self, messages: Sequence[Message[Any]]) -> None:
@@ -302,7 +366,7 @@ class Backlog:
 
     def take(self, records: Sequence[Record[Any]]) -> None:
         """See `QueuePersistence`."""
-        if records is self._taken:
+        if records[-1] is self._taken:
             return
         if not self.takes(records):
             self._topic.skipped()
@@ -317,7 +381,7 @@ class Backlog:
         if is_full and first > cursor:
             back = deque() if queue.back is queue.ready else queue.back
             # One piece, up to the call:
-            self._taken = records
+            self._taken = records[-1]
             self.cursor = cursor
             self.top = top
             queue.back = back
@@ -326,7 +390,7 @@ class Backlog:
         else:
             cursor = max(cursor, last)
             # One piece, up to the call:
-            self._taken = records
+            self._taken = records[-1]
             self.cursor = cursor
             self.top = top
             queue.ready.extend(records)
@@ -350,13 +414,23 @@ class Backlog:
     def look(self) -> None:
         """See `QueuePersistence`."""
         queue = self.queue
-        if queue.backend_depth and not self.wanted and self.key[1] is not None and self._is_low():
-            self.wanted = True
-            self._pages.want(self)
+        if self.key[1] is not None and not self.wanted:
+            is_short = queue.backend_depth and self._is_low()
+            if is_short or (queue.backend_deferred and self._has_few_deferred()):
+                self.wanted = True
+                self._pages.want(self)
 
     def _is_low(self) -> bool:
         """Say whether so little is in memory that the next page is to be read."""
         return len(self.queue.ready) <= min(self._capacity, 2 * PAGE) // 2
+
+    def _has_few_deferred(self) -> bool:
+        """Say whether so little waits in memory that the next page is to be read.
+
+        What has fallen due counts as long as there is too much of it.
+        """
+        queue = self.queue
+        return len(queue.deferred) <= self._most // 4 and len(queue.back) < 2 * self._most
 
     def read_ahead(self) -> None:
         """See `QueuePersistence`.
@@ -388,7 +462,17 @@ class Backlog:
             self.fetch()
 
     def fetch(self) -> None:
-        """See `QueuePersistence`.
+        """See `QueuePersistence`; if it fails, the flusher tries again, as others may wait."""
+        try:
+            self.fetch_once()
+        except BaseException:
+            if self.queue.backend_deferred:
+                self.wanted = True
+                self._pages.want(self)
+            raise
+
+    def fetch_once(self) -> None:
+        """Do so without another try.
 
         Raises:
             StoreError: it cannot be read; nothing has changed.
@@ -403,11 +487,19 @@ class Backlog:
         if self._reading.owned():
             raise Reentered("get")
         with self._reading:
-            with monitor.lock:
-                plan = monitor.perform(self._plan)
-            if plan is not None:
-                self._read(monitor, *plan)
+            self._fetch(monitor)
         monitor.settle()
+
+    def _fetch(self, monitor: Monitor) -> None:
+        with monitor.lock:
+            plan = monitor.perform(self._plan)
+        if plan is not None:
+            self._read(monitor, *plan)
+        if self.queue.backend_deferred:
+            with monitor.lock:
+                later = monitor.perform(self._plan_deferred)
+            if later is not None:
+                self._read_deferred(monitor, later)
 
     def _plan(self) -> tuple[int, int, int, str] | None:
         """Return after and up to which id is to be read, how many, and `since`; None if nothing."""
@@ -454,6 +546,122 @@ class Backlog:
         queue.ready.extend(arrived)
         queue.feed()
         self.look()
+
+    # What waits
+
+    def later(self, due: int, name: str) -> MutableSequence[Record[Any]] | None:
+        """See `QueuePersistence`."""
+        queue = self.queue
+        if len(queue.deferred) >= self._most:
+            self._leave_later()
+        if (due, name) <= queue.horizon:
+            return None
+        if self._arriving is None:
+            return NOWHERE
+        return self._arriving.setdefault(due, [])
+
+    def _leave_later(self) -> None:
+        """Leave the later half of what waits in memory to the file, if it is not the same tick."""
+        queue = self.queue
+        buckets = queue.deferred.buckets()
+        left = self._most // 2
+        until = buckets[0][0] - queue.deferred.resolution
+        for due, records in buckets:
+            left -= len(records)
+            if left < 0:
+                break
+            until = due
+        until = max(until, queue.deferred.due(self._topic.now()))
+        waiting, left = self._cut(until)
+        if left:
+            queue.shift(waiting, queue.backend_deferred + left, (until, HIGHEST))
+
+    def _cut(self, until: int) -> tuple[dict[int, list[Record[Any]]], int]:
+        """Return what waits in memory up to the end of a tick, and how many do so for longer."""
+        deferred = self.queue.deferred
+        waiting = {due: records for due, records in deferred.waiting.items() if due <= until}
+        return waiting, len(deferred) - sum(map(len, waiting.values()))
+
+    def take_over_deferred(self, other: Any) -> None:
+        """See `QueuePersistence`."""
+        queue, theirs = self.queue, other.queue.horizon
+        horizon = min(queue.horizon, theirs)
+        if horizon is EVERYTHING or (theirs is not EVERYTHING and queue.taken_over is theirs):
+            return
+        # What has fallen due meanwhile was in memory, and perhaps is in flight.
+        both = (due for due, _ in (queue.horizon, theirs) if due != NEVER)
+        self._mixed = max(self._mixed, self._topic.now(), *both)
+        until = horizon[0] if horizon[1] == HIGHEST else horizon[0] - 1
+        until -= until % queue.deferred.resolution
+        waiting, left = self._cut(until)
+        left += queue.backend_deferred + other.queue.backend_deferred
+        queue.shift(waiting, left, (until, HIGHEST), theirs)
+
+    def _plan_deferred(self) -> "_Page | None":
+        """Return what is to be read of what waits; None if nothing is."""
+        queue = self.queue
+        queue.sweep()
+        if not (queue.backend_deferred and self._has_few_deferred()):
+            return None
+        if self.key[1] is None and not self.all:
+            return None  # nobody gets it, until it is handed on
+        known = set(queue.ids()) if queue.horizon[0] <= self._mixed else set()
+        limit = max(1, min(PAGE, self._most // 2 - len(queue.deferred)))
+        self._arriving = {}
+        return _Page(queue.horizon, known, limit, self.since, self._topic.shown_to(self))
+
+    def _read_deferred(self, monitor: Monitor, page: "_Page") -> None:
+        """Read a page of what waits and take it into memory; what is noted is written first."""
+        try:
+            self._journal.flush()
+            due, name = page.horizon
+            behind = self._topic.wall(due), int(name, 16)
+            between = int(page.since, 16), int(page.upto, 16)
+            found = self._pages.read_deferred(self.key, between, behind, page.limit + 1)
+            arrived = [
+                (self._pages.record(one), self._topic.due(one[2] or 0))
+                for one in found[: page.limit]
+            ]
+            more = len(found) > page.limit
+            with monitor.lock:
+                monitor.perform(partial(self._arrive_deferred, page, arrived, more=more))
+        finally:
+            self._arriving = None
+
+    def _arrive_deferred(
+        self, page: "_Page", arrived: list[tuple[Record[Any], int]], *, more: bool
+    ) -> None:
+        """Take such a page into memory, unless the horizon has changed meanwhile."""
+        queue = self.queue
+        if queue.horizon is page.horizon:
+            horizon = EVERYTHING
+            if more:
+                last, due = arrived[-1]
+                horizon = due, last[2] + last[3]
+            fresh = self._arrived_meanwhile()
+            known = page.known.union(one[2] + one[3] for one, _ in fresh)
+            arrived = [(one, due) for one, due in arrived if one[2] + one[3] not in known]
+            arrived += [(one, due) for one, due in fresh if (due, one[2] + one[3]) <= horizon]
+            self._take_deferred(arrived, horizon)
+            queue.sweep()
+        self.look()
+
+    def _arrived_meanwhile(self) -> list[tuple[Record[Any], int]]:
+        """Return what has come to wait behind the horizon while a page was read."""
+        arriving, self._arriving = self._arriving or {}, None
+        return [(one, due) for due, records in arriving.items() for one in records]
+
+    def _take_deferred(self, arrived: list[tuple[Record[Any], int]], horizon: Horizon) -> None:
+        """Have messages wait in memory, and those behind a new horizon in the file alone."""
+        queue = self.queue
+        waiting = queue.deferred.waiting.copy()
+        of_tick: dict[int, list[Record[Any]]] = {}
+        for record, due in arrived:
+            of_tick.setdefault(queue.deferred.due(due), []).append(record)
+        for tick, records in of_tick.items():
+            waiting[tick] = [*waiting.get(tick, ()), *records]
+        left = 0 if horizon is EVERYTHING else max(1, queue.backend_deferred - len(arrived))
+        queue.shift(waiting, left, horizon)
 
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:
         """See `QueuePersistence`."""

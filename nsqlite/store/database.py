@@ -24,12 +24,20 @@ from nsqlite.lock import make_lock
 from nsqlite.message import Record
 from nsqlite.names import is_ephemeral
 from nsqlite.persistence import OnDone, TopicPersistence
-from nsqlite.store.backlog import Backlog
+from nsqlite.store.backlog import PAGE, Backlog
 from nsqlite.store.codec import Coder
 from nsqlite.store.flusher import Flusher
 from nsqlite.store.journal import Journal, Key, TopicChanged, TopicGone, taken
 from nsqlite.store.record import TopicRecord, record_of
-from nsqlite.store.storage import Batch, Found, Storage, StoredChannel, StoredTopic
+from nsqlite.store.storage import (
+    FIRST,
+    Batch,
+    Found,
+    Storage,
+    StoredChannel,
+    StoredTopic,
+    name_of,
+)
 from nsqlite.store.terms import Terms
 
 log: Final = logging.getLogger("nsqlite")
@@ -46,7 +54,9 @@ class Database:
         where: the store in words.
         journal: what happened and is not written yet.
         counts: deliveries are counted before `get` returns.
-        mem_queue_size: how many ready messages of a channel are held in memory.
+        mem_queue_size: how many messages of a channel are held in memory that are ready, and how
+            many that are deferred.
+        epoch: see `record.Host`.
     """
 
     def __init__(self, where: str, storage: Storage, terms: Terms, factory: GuidFactory) -> None:
@@ -71,7 +81,8 @@ class Database:
         self._pid: Final = os.getpid()
         self._forked = False
         self._finished = False
-        self._has_clock = False  # the storage knows the time
+        self.epoch: int = 0  # once a topic is opened
+        self._has_clock = False  # that is set, and the storage knows the time
         topics, channels = storage.load()
         self._stored: Final = {topic.name: topic for topic in topics}
         self._stored_channels: Final[dict[int, list[StoredChannel]]] = {}
@@ -153,21 +164,23 @@ class Database:
 
     def _open(self, stored: StoredTopic, clock: Clock, home: object, *, fresh: bool) -> TopicRecord:
         """Return a topic's record, filled with what the file has of it."""
+        if not self._has_clock:
+            now = clock.time_ns()
+            self.journal.alone(self._storage.set_clock, now)
+            self.epoch = now - clock.monotonic_ns()
+            self._has_clock = True
         if fresh:
             self.journal.decide(TopicChanged(stored))
             return TopicRecord(stored, 0, self, clock, home)
-        if not self._has_clock:
-            self.journal.alone(self._storage.set_clock, clock.time_ns())
-            self._has_clock = True
         number = stored.number
         last = self._storage.last(number)
         channels = self._stored_channels.get(number, [])
         held, counts = self._count(stored, channels)
         record = TopicRecord(stored, last, self, clock, home)
         for channel in channels:
-            self._recover(record.restore(channel), counts[channel.number])
+            self._recover(record.restore(channel), counts[channel.number], last)
         if not record.flowing:
-            self._recover(record.held, held)
+            self._recover(record.held, held, last)
         return record
 
     def _count(
@@ -178,18 +191,26 @@ class Database:
             return stored.held, {channel.number: channel.held for channel in channels}
         return self.journal.alone(self._storage.count, stored.number)
 
-    def _recover(self, backlog: Backlog, held: int) -> None:
+    def _recover(self, backlog: Backlog, held: int, last: int) -> None:
         """Have a backlog know what it has in the file.
 
         A count never keeps a message from being read: of a queue that is said to be empty it is
         looked for one.
         """
+        storage = self._storage
         topic, channel = backlog.key
         since, top = int(backlog.since, 16), int(backlog.top, 16)
-        found = self._storage.read_apart(topic, channel, since, top)
-        backlog.apart = [(self.record(one), one[2]) for one in found]
-        backlog.held = max(0, held - len(found))
-        if not backlog.held and self._storage.read(topic, channel, since, top, 1):
+        found = storage.read_apart(topic, channel, since, top)
+        limit = max(1, min(PAGE, self.mem_queue_size // 2))
+        waiting = storage.read_deferred(topic, channel, (since, top), FIRST, limit + 1)
+        backlog.apart = [(self.record(one), one[2]) for one in (*found, *waiting[:limit])]
+        if len(waiting) > limit:
+            count = storage.count_deferred(topic, channel, (since, top))
+            backlog.deferred = max(1, count - limit)
+            if channel is not None and top < last:
+                backlog.alone = set(map(name_of, storage.alone(topic, channel, top)))
+        backlog.held = max(0, held - len(backlog.apart) - backlog.deferred)
+        if not backlog.held and storage.read(topic, channel, since, top, 1):
             backlog.held = 1
 
     @property
@@ -356,6 +377,22 @@ class Database:
         self._unread = None
         return found
 
+    def read_deferred(
+        self, key: Key, between: tuple[int, int], behind: tuple[int, int], limit: int
+    ) -> list[Found]:
+        """Read a page of what waits, as `read`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            found = self._storage.read_deferred(*key, between, behind, limit)
+        except StoreError as error:
+            self._unread = error
+            raise
+        self._unread = None
+        return found
+
     def want(self, backlog: Backlog) -> None:
         """Have a page read soon; takes no lock."""
         self._wanted[backlog] = None
@@ -396,7 +433,7 @@ class Database:
         for backlog in list(self._wanted):  # those that are wanted meanwhile come at the next look
             self._wanted.pop(backlog, None)
             try:
-                backlog.fetch()
+                backlog.fetch_once()
             except Exception as error:
                 failed = error
                 backlog.wanted = True

@@ -35,7 +35,15 @@ from nsqlite.store.storage import Row, StoredChannel, StoredTopic, name_of
 
 
 class Host(Pages, Protocol):
-    """What a topic's record needs of the database."""
+    """What a topic's record needs of the database.
+
+    Attributes:
+        epoch: when the monotonic scale began, by the wall's time as it was at first; so what the
+            file tells of waiting is in step with it, and a clock that is set while this is open
+            was so, for the file, before it is opened again.
+    """
+
+    epoch: int
 
     def require_owner(self) -> None:
         """Check that this is no child of a fork."""
@@ -212,15 +220,18 @@ class TopicRecord:
 
     # Under the lock
 
+    def now(self) -> int:
+        """Return the time, on the monotonic scale."""
+        return self._clock.monotonic_ns()
+
     def wall(self, due: int) -> int:
         """Return a moment of the monotonic scale as nanoseconds since the epoch."""
-        now = self._clock.time_ns()
-        self._journal.now = max(self._journal.now, now)
-        return now + due - self._clock.monotonic_ns()
+        self._journal.now = max(self._journal.now, self._clock.monotonic_ns() + self._host.epoch)
+        return due + self._host.epoch
 
     def due(self, wall: int) -> int:
         """Return what `wall` has returned as a moment of the monotonic scale."""
-        return self._clock.monotonic_ns() + wall - self._clock.time_ns()
+        return wall - self._host.epoch
 
     def channels(self) -> Iterable[tuple[str, bool, QueuePersistence]]:
         """See `TopicPersistence`."""
@@ -308,6 +319,10 @@ class TopicRecord:
         ]
         known = set(map(id, waiting))
         return [one for one in self.settled if id(one) not in known] + waiting
+
+    def shown_to(self, backlog: Backlog) -> str:
+        """Return the id up to which a queue has got all that is meant for it."""
+        return self._shown() if backlog is self.held else min(self._given(), self._shown())
 
     def lowest(self) -> int | None:
         """Return the lowest id of what is reserved and not shown; None if nothing is."""

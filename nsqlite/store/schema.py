@@ -17,7 +17,7 @@ from typing import Final
 MARK: Final = 0x6E73716C
 """The `application_id` of a file of nsqlite: "nsql"."""
 
-VERSION: Final = 3
+VERSION: Final = 4
 """The `user_version` of the tables below."""
 
 SHARED: Final = 0
@@ -82,10 +82,11 @@ CREATE TABLE IF NOT EXISTS messages_{0} (
     crc INTEGER,
     data BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS apart_{0} ON messages_{0} (topic)
+CREATE INDEX IF NOT EXISTS apart_{0} ON messages_{0} (topic, due, only)
     WHERE due IS NOT NULL OR only IS NOT NULL
 """
-"""A partition.  `crc`: see `statements.checksum`; NULL where none was made."""
+"""A partition.  `crc`: see `statements.checksum`; NULL where none was made.  The index finds what
+waits in the order in which it is due, and counts it without a look at the messages."""
 
 FIND: Final = "CREATE INDEX of_topic ON messages_0 (topic)"
 """What finds the messages of a topic in the partition that many share."""
@@ -172,5 +173,17 @@ def _from_2(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE highest ADD COLUMN now INTEGER NOT NULL DEFAULT 0")
 
 
-STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _from_1, 2: _from_2}
+def _from_3(connection: sqlite3.Connection) -> None:
+    """Have the index of what waits in the order in which it is due."""
+    query = "SELECT substr(name, 10) FROM sqlite_master WHERE type = 'table' AND name GLOB"
+    for (partition,) in connection.execute(f"{query} 'messages_*'").fetchall():
+        connection.execute(f"DROP INDEX apart_{partition}")
+        create_partition(connection, partition)
+
+
+STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+}
 """By version, what makes of such a file one of the next version; inside a transaction."""

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign
 from nsqlite.lock import make_lock
@@ -23,7 +23,17 @@ from nsqlite.store.backup import copy_file, require_log
 from nsqlite.store.newfile import sync_directory
 from nsqlite.store.owner import Owner
 from nsqlite.store.schema import MARK, VERSION, create, upgrade
-from nsqlite.store.statements import APART, READY, REQUEUED, Statements, found, is_full, telling
+from nsqlite.store.statements import (
+    ALONE_ABOVE,
+    APART,
+    COUNT_DEFERRED,
+    DEFERRED,
+    READY,
+    Statements,
+    found,
+    is_full,
+    telling,
+)
 from nsqlite.store.storage import Batch, Found
 from nsqlite.store.wal import Wal
 from nsqlite.store.writer import Writer
@@ -165,16 +175,44 @@ class SQLiteFile:
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
     ) -> list[Found]:
         """See `Storage`."""
-        values = {"topic": topic, "channel": channel, "after": after, "upto": upto, "limit": limit}
+        values = _values(topic, channel, (after, upto))
+        values["limit"] = limit
         return self._read(topic, values, READY)
 
     def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
         """See `Storage`."""
-        values = {"topic": topic, "channel": channel, "after": after, "upto": upto}
-        kinds = (APART,) if channel is None else (APART, REQUEUED)
-        return sorted(self._read(topic, values, *kinds), key=itemgetter(0))
+        values = _values(topic, channel, (after, upto))
+        return sorted(self._read(topic, values, *APART), key=itemgetter(0))
+
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        """See `Storage`."""
+        values = _values(topic, channel, between)
+        values["due"], values["id"] = behind
+        values["limit"] = limit
+        waiting = sorted(self._read(topic, values, *DEFERRED), key=itemgetter(2, 0))
+        return waiting if limit < 0 else waiting[:limit]
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        """See `Storage`."""
+        values = _values(topic, channel, between)
+        return sum(count for (count,) in self._select(topic, values, *COUNT_DEFERRED))
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        """See `Storage`."""
+        values = _values(topic, channel, (0, above))
+        return [identity for (identity,) in self._select(topic, values, ALONE_ABOVE)]
 
     def _read(self, topic: int, values: dict[str, int | None], *kinds: Statements) -> list[Found]:
+        return found(topic, self._select(topic, values, *kinds))
+
+    def _select(self, topic: int, values: dict[str, int | None], *kinds: Statements) -> list[Any]:
         known = self._writer.topics.get(topic)
         if known is None:
             return []
@@ -182,7 +220,7 @@ class SQLiteFile:
         with telling(self._path), self._reading:
             for kind in kinds:
                 rows += self._reader.execute(kind[known.partition], values).fetchall()
-        return found(topic, rows)
+        return rows
 
     # Upkeep
 
@@ -237,6 +275,12 @@ class SQLiteFile:
         for one in (self._writer.open_read, *self._connections):
             # To close it would copy the log and remove it; so it must outlive the interpreter.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def _values(topic: int, channel: int | None, between: tuple[int, int]) -> dict[str, int | None]:
+    """Return what a statement that reads messages is told."""
+    after, upto = between
+    return {"topic": topic, "channel": channel, "after": after, "upto": upto}
 
 
 def _inode(path: str) -> int:

@@ -11,6 +11,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from zlib import crc32
@@ -88,16 +89,44 @@ READY: Final = Statements(
     " WHERE {mine} m.id > :after AND m.id <= :upto AND m.due IS NULL AND m.only IS NULL"
     " AND coalesce(c.gone, 0) = 0 AND c.due IS NULL ORDER BY m.id LIMIT :limit"
 )
-APART: Final = Statements(
-    f"{_FOUND} FROM messages_{{0}} m INDEXED BY apart_{{0}}"
+_MINE: Final = "(m.only = :channel OR (m.only IS NULL AND m.id <= :upto))"
+_PUT_LATER: Final = (
+    " FROM messages_{0} m INDEXED BY apart_{0}"
     " LEFT JOIN copy c ON c.channel = :channel AND c.id = m.id"
     " WHERE m.topic = :topic AND m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
-    " AND (m.only = :channel OR (m.only IS NULL AND m.id <= :upto)) AND coalesce(c.gone, 0) = 0"
+    f" AND {_MINE} AND coalesce(c.gone, 0) = 0 AND c.due IS NULL"
 )
-REQUEUED: Final = Statements(
-    f"{_FOUND} FROM copy c INDEXED BY copy_due CROSS JOIN messages_{{0}} m ON m.id = c.id"
-    " WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after"
-    " AND c.id <= :upto AND m.due IS NULL AND m.only IS NULL AND c.gone = 0"
+_REQUEUED: Final = (
+    " FROM copy c INDEXED BY copy_due CROSS JOIN messages_{0} m ON m.id = c.id"
+    f" WHERE c.channel = :channel AND c.due IS NOT NULL AND c.id > :after AND {_MINE}"
+    " AND c.gone = 0"
+)
+
+LATEST: Final = (1 << 63) - 1
+"""What is due later is due at no time: it is no number."""
+
+APART: Final = (
+    Statements(f"{_FOUND}{_PUT_LATER} AND m.due IS NULL"),
+    Statements(f"{_FOUND}{_PUT_LATER} AND m.due > {LATEST}"),
+    Statements(f"{_FOUND}{_REQUEUED} AND c.due > {LATEST}"),
+)
+DEFERRED: Final = (
+    Statements(
+        f"{_FOUND}{_PUT_LATER} AND (m.due, m.id) > (:due, :id) AND m.due <= {LATEST}"
+        " ORDER BY m.due, m.id LIMIT :limit"
+    ),
+    Statements(
+        f"{_FOUND}{_REQUEUED} AND (c.due, c.id) > (:due, :id) AND c.due <= {LATEST}"
+        " ORDER BY c.due, c.id LIMIT :limit"
+    ),
+)
+COUNT_DEFERRED: Final = (
+    Statements(f"SELECT count(*){_PUT_LATER} AND m.due <= {LATEST}"),
+    Statements(f"SELECT count(*){_REQUEUED} AND c.due <= {LATEST}"),
+)
+ALONE_ABOVE: Final = Statements(
+    "SELECT m.id FROM messages_{0} m INDEXED BY apart_{0} WHERE m.topic = :topic"
+    " AND (m.due IS NOT NULL OR m.only IS NOT NULL) AND m.only = :channel AND m.id > :upto"
 )
 
 _UNHELD: Final = """
@@ -327,7 +356,7 @@ def _found(topic: int, row: Any) -> Found:
     return (
         identity,
         timestamp if isinstance(timestamp, int) else 0,
-        next((time for time in (again, due) if isinstance(time, int)), None),
+        next((ceil(time) for time in (again, due) if isinstance(time, int | float)), None),
         codec if isinstance(codec, str) else None,
         data if isinstance(data, bytes) else str(data).encode(errors="replace"),
         attempts if isinstance(attempts, int) else 0,

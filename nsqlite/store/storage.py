@@ -4,7 +4,7 @@ The rule: `write` is all or nothing, and what it returned for survives what the 
 survive.  A batch that is written twice has the same effect as one written once.
 
 A storage knows nothing of time, threads, locks or consumers: the journal calls it from one thread
-at a time, except that `read`, `read_apart`, `copy_log` and `backup` may be called beside the rest.
+at a time, except that what reads messages, `copy_log` and `backup` may be called beside the rest.
 
 It keeps rows:
 
@@ -42,6 +42,9 @@ None for the latter leaves an earlier one as it is: what had to wait once stays 
 
 LONGEST: Final = 999_000_000
 """Bytes of the longest body that every storage can keep."""
+
+FIRST: Final = (-(1 << 63), 0)
+"""What `Storage.read_deferred` is given as `behind` for the first page."""
 
 Row: TypeAlias = tuple[int, int, int | None, int | None, str | None, bytes]
 """A message: id, timestamp, due (both in nanoseconds since the epoch), the number of the only
@@ -210,15 +213,40 @@ class Storage(Protocol):
             limit: how many at most; -1 for all.
 
         Returns:
-            Those that are not apart and for which the channel has no copy that is gone: the ids
-            tell what it holds of them.
+            Those that are neither deferred nor apart and for which the channel has no copy that is
+            gone: the ids tell what it holds of them.
         """
         ...
 
-    def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
-        """Return the messages of a channel or topic that do not come in the order of their ids.
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        """Return the messages that wait, or had to wait, for a time, in the order of due and id.
 
-        These are those that wait, or had to wait, for a time, and those meant for it alone.
+        Args:
+            topic: the topic's number.
+            channel: the channel's; None for what the topic itself holds.
+            between: only ids above the first of these and up to the other; but those meant for the
+                channel alone may be above that.
+            behind: only those behind this due and id.
+            limit: how many at most; -1 for all.
+        """
+        ...
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        """Return how many `read_deferred` would return of all."""
+        ...
+
+    def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
+        """Return the messages of a channel that come neither in the order of ids nor of times.
+
+        These are those meant for it alone which never had to wait, and those that are damaged so
+        that it cannot be told until when they wait.
 
         Args:
             topic: the topic's number.
@@ -226,6 +254,10 @@ class Storage(Protocol):
             after: only ids above this.
             upto: only ids up to this, but for those meant for the channel alone.
         """
+        ...
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        """Return the ids above one of the messages that are meant for a channel alone."""
         ...
 
     def copy_log(self) -> None:

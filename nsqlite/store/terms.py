@@ -28,7 +28,8 @@ class StoreOptions(TypedDict, total=False):
     attempts: when deliveries are counted: ``"late"`` or ``"durable"`` ("late").
     sync_every: of so many changes the store hears at once, about; a put counts as two (2500).
     sync_timeout: seconds after which it hears of any change (0.2).
-    mem_queue_size: ready messages of a channel that are held in memory (10000).
+    mem_queue_size: so many messages of a channel that are ready are held in memory, and as many that
+        are deferred (10000).
     codec: what keeps bodies that are not bytes: ``"json"``, ``"pickle"`` (which runs whatever code
         the file tells it to: only for files that nobody else can write), or a `Codec` (None).
     """

@@ -96,6 +96,29 @@ class FaultyStorage:
         found: list[Found] = self._between("read_apart", topic, channel, after, upto)
         return found
 
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        """See `Storage`."""
+        told = topic, channel, between, behind, limit
+        found: list[Found] = self._between("read_deferred", *told)
+        return found
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        """See `Storage`."""
+        count: int = self._between("count_deferred", topic, channel, between)
+        return count
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        """See `Storage`."""
+        found: list[int] = self._between("alone", topic, channel, above)
+        return found
+
     def copy_log(self) -> None:
         """See `Storage`."""
         self._between("copy_log")

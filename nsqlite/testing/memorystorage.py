@@ -9,7 +9,8 @@ Next: testing/memorystore.py
 """
 
 import os
-from typing import Final, Self
+from operator import itemgetter
+from typing import Final, Literal, Self, TypeAlias
 
 import attrs
 
@@ -20,7 +21,13 @@ from nsqlite.store.storage import GONE, Batch, Copy, Found, Row, StoredChannel, 
 WHERE: Final = "in memory"
 """Where errors say that it is."""
 
+Order: TypeAlias = Literal["ids", "deferred", "apart"]
+"""In which order a message comes: that of its id, of when it is due, or none."""
+
 _FRESH: Final[Copy] = (0, None)
+
+_DUE: Final = itemgetter(2, 0)
+"""Returns when a message is due, and its id."""
 
 
 class Tables:
@@ -103,16 +110,17 @@ class Tables:
         attempts, again = copy
         return identity, timestamp, due if again is None else again, codec, data, attempts, True
 
-    def is_apart(self, channel: int | None, row: Row) -> bool:
-        """Return whether a message does not come in the order of the ids."""
+    def order(self, channel: int | None, row: Row) -> Order:
+        """Return in which order a message comes."""
         copy = self.copy_of(channel, row[0])
-        waits = copy is not GONE and copy[1] is not None
-        return waits or row[2] is not None or row[3] is not None
+        if row[2] is not None or (copy is not GONE and copy[1] is not None):
+            return "deferred"
+        return "ids" if row[3] is None else "apart"
 
     def select(
-        self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
+        self, number: int, channel: int | None, after: int, upto: int, order: Order
     ) -> list[Found]:
-        """Return what a channel or the topic itself has between two ids, in order or apart.
+        """Return what a channel or the topic itself has between two ids and comes in an order.
 
         What was written of the topic itself says nothing here: the ids tell what is held.
         """
@@ -122,7 +130,7 @@ class Tables:
             for identity in sorted(rows)
             if identity > after
             and self.copy_of(channel, identity) is not GONE
-            and self.is_apart(channel, rows[identity]) is apart
+            and self.order(channel, rows[identity]) == order
             and self._is_meant(rows[identity], channel, upto)
         ]
 
@@ -384,18 +392,41 @@ class MemoryStorage:
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
     ) -> list[Found]:
         """See `Storage`."""
-        found = self._read(topic, channel, after, upto, apart=False)
+        found = self._read(topic, channel, after, upto, "ids")
         return found if limit < 0 else found[:limit]
+
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        """See `Storage`."""
+        waiting = sorted(self._read(topic, channel, *between, "deferred"), key=_DUE)
+        found = [one for one in waiting if _DUE(one) > behind]
+        return found if limit < 0 else found[:limit]
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        """See `Storage`."""
+        return len(self._read(topic, channel, *between, "deferred"))
 
     def read_apart(self, topic: int, channel: int | None, after: int, upto: int) -> list[Found]:
         """See `Storage`."""
-        return self._read(topic, channel, after, upto, apart=True)
+        return self._read(topic, channel, after, upto, "apart")
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        """See `Storage`."""
+        with self._lock:
+            rows = self._tables().rows.get(topic, {})
+            return [row[0] for row in rows.values() if row[3] == channel and row[0] > above]
 
     def _read(
-        self, number: int, channel: int | None, after: int, upto: int, *, apart: bool
+        self, number: int, channel: int | None, after: int, upto: int, order: Order
     ) -> list[Found]:
         with self._lock:
-            return self._tables().select(number, channel, after, upto, apart=apart)
+            return self._tables().select(number, channel, after, upto, order)
 
     def copy_log(self) -> None:
         """See `Storage`; there is no log."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeAlias
@@ -27,6 +28,7 @@ import attrs
 
 from nsqlite.errors import StoreError
 from nsqlite.store.storage import (
+    FIRST,
     GONE,
     Batch,
     Copy,
@@ -130,9 +132,18 @@ def _ready(storage: Storage, channel: int | None, topic: int = 1, after: int = 0
     return _ids(storage.read(topic, channel, after, HIGHEST, -1))
 
 
+def _read_apart(
+    storage: Storage, topic: int, channel: int | None, after: int, upto: int
+) -> list[Found]:
+    """Return what comes not in the order of ids, but sorted by them; and count what waits."""
+    waiting = storage.read_deferred(topic, channel, (after, upto), FIRST, -1)
+    assert storage.count_deferred(topic, channel, (after, upto)) == len(waiting)
+    return sorted(waiting + storage.read_apart(topic, channel, after, upto), key=itemgetter(0))
+
+
 def _apart(storage: Storage, channel: int | None, topic: int = 1, after: int = 0) -> list[int]:
     """Return the ids of what a channel has apart."""
-    return sorted(_ids(storage.read_apart(topic, channel, after, HIGHEST)))
+    return sorted(_ids(_read_apart(storage, topic, channel, after, HIGHEST)))
 
 
 def _tidied(storage: Storage) -> None:
@@ -190,7 +201,7 @@ class _Scene:
         found: dict[int | None, list[int]] = {None: []}
         for channel, after, upto in places:
             page = storage.read(self.number, channel, after, upto, -1)
-            apart = storage.read_apart(self.number, channel, after, upto)
+            apart = _read_apart(storage, self.number, channel, after, upto)
             assert all(one[6] for one in page + apart), "all are intact"
             found[channel] = sorted(_ids(page + apart))
         return found
@@ -409,7 +420,7 @@ class StorageContract:
         batch = _batch(_topic(_channel(7)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ready(storage, 7) == [HIGHEST - 1]
-            assert storage.read_apart(1, 7, 0, HIGHEST) == [
+            assert _read_apart(storage, 1, 7, 0, HIGHEST) == [
                 (HIGHEST, HIGHEST // 2, HIGHEST, None, b"x", 0, True)
             ]
             assert storage.last(1) == HIGHEST
@@ -456,10 +467,47 @@ class StorageContract:
         batch = _batch(_topic(_channel(7)), rows={1: rows})
         for storage in self.after(lambda storage: storage.write(batch)):
             assert _ready(storage, 7) == [1, 4]
-            found = sorted(storage.read_apart(1, 7, 0, HIGHEST))
+            found = sorted(_read_apart(storage, 1, 7, 0, HIGHEST))
             assert found == [(2, 1, 1, None, b"x", 0, True), (3, 1, HIGHEST, None, b"x", 0, True)]
             assert _apart(storage, 7, after=2) == [3]
-            assert _ids(storage.read_apart(1, 7, 0, 2)) == [2]
+            assert _ids(_read_apart(storage, 1, 7, 0, 2)) == [2]
+
+    def test_what_waits_is_read_in_the_order_in_which_it_is_due(self) -> None:
+        """However it came to wait, page by page, those of the same moment by their ids."""
+        rows = [_row(n, due=20 - n) for n in range(1, 8)] + [_row(n) for n in (8, 9, 10)]
+        rows += [_row(11, due=16), _row(12, only=7, due=15), _row(13, only=8, due=15)]
+
+        def write(storage: Storage) -> None:
+            storage.write(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
+            requeued: dict[int, Copy] = {5: (1, 18), 6: (2, None), 7: GONE, 8: (1, 16), 9: (1, 2)}
+            storage.write(Batch(copies={(1, 7): {**requeued, 12: (1, 14)}}))
+
+        for storage in self.after(write):
+            read = partial(storage.read_deferred, 1, 7, (0, HIGHEST))
+            everything = [9, 6, 12, 4, 8, 11, 3, 2, 5, 1]
+            assert _ids(read(FIRST, -1)) == _ids(read(FIRST, 10)) == everything
+            assert [one[2] for one in read(FIRST, -1)] == [2, 14, 14, 16, 16, 16, 17, 18, 18, 19]
+            assert [one[5] for one in read(FIRST, 4)] == [1, 2, 1, 0]
+            for n in range(11):
+                assert _ids(read(FIRST, n)) == everything[:n]
+            for first, one in enumerate(read(FIRST, -1), 1):
+                due, identity = one[2], one[0]
+                assert due is not None
+                assert _ids(read((due, identity), 3)) == everything[first : first + 3]
+            assert _ids(read((16, 0), 2)) == [4, 8]
+            assert _ids(storage.read_deferred(1, 7, (3, 8), FIRST, -1)) == [6, 12, 4, 8, 5]
+            places = [(1, 7, (3, 8)), (1, 8, (0, HIGHEST)), (5, 7, (0, HIGHEST))]
+            assert [storage.count_deferred(*place) for place in places] == [5, 9, 0]
+
+    def test_what_is_meant_for_one_channel_is_found(self) -> None:
+        """Those above an id, whatever has become of them, but not what was forgotten."""
+        rows = [_row(n, only=7) for n in (1, 2, 4, 5)] + [_row(3, only=7, due=9)]
+        rows += [_row(6), _row(7, only=8), _row(8, due=9)]
+        self.given(_batch(_topic(_channel(7), _channel(8)), rows={1: rows}))
+        with self.opened() as storage:
+            found = [sorted(storage.alone(1, 7, above)) for above in (0, 2, 5)]
+            assert found == [[1, 2, 3, 4, 5], [3, 4, 5], []]
+            assert storage.alone(1, 9, 0) == storage.alone(5, 7, 0) == []
 
     def test_what_is_meant_for_one_channel_is_read_apart_there_alone(self) -> None:
         """No other channel, and not the topic, has a message that is meant for one only."""
@@ -468,7 +516,7 @@ class StorageContract:
         for storage in self.after(lambda storage: storage.write(batch)):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([1], [1])
             assert (_apart(storage, 7), _apart(storage, 8)) == ([2], [3])
-            assert _ids(storage.read_apart(1, 7, 0, 1)) == [2], "above upto, but its own"
+            assert _ids(_read_apart(storage, 1, 7, 0, 1)) == [2], "above upto, but its own"
         with self.opened() as storage:
             assert storage.count(1) == (0, {7: 2, 8: 2})
 
@@ -509,8 +557,8 @@ class StorageContract:
 
         for storage in self.after(write):
             assert (_ready(storage, 7), _ready(storage, 8)) == ([2], [1, 2])
-            assert storage.read_apart(1, 7, 0, HIGHEST) == [(1, 0, 99, None, b"x", 3, True)]
-            assert storage.read_apart(1, 8, 0, HIGHEST) == []
+            assert _read_apart(storage, 1, 7, 0, HIGHEST) == [(1, 0, 99, None, b"x", 3, True)]
+            assert _read_apart(storage, 1, 8, 0, HIGHEST) == []
 
     def test_what_was_requeued_stays_apart(self) -> None:
         """A copy without a time is one that waits no more, and keeps the time that it had."""
@@ -524,7 +572,7 @@ class StorageContract:
 
         for storage in self.after(write):
             assert sorted(
-                (one[0], one[2], one[5]) for one in storage.read_apart(1, 7, 0, HIGHEST)
+                (one[0], one[2], one[5]) for one in _read_apart(storage, 1, 7, 0, HIGHEST)
             ) == [(1, 99, 4), (2, 99, 4)]
             assert _ready(storage, 7) == []
 
@@ -545,7 +593,7 @@ class StorageContract:
         ):
             with self.opened() as storage:
                 storage.set_clock(now)
-                found = storage.read_apart(1, 7, 0, HIGHEST)
+                found = _read_apart(storage, 1, 7, 0, HIGHEST)
                 assert dues == {one[0]: one[2] for one in found}, (now, found)
 
     def test_what_was_put_later_than_now_counts_as_put_now(self) -> None:
@@ -554,7 +602,7 @@ class StorageContract:
         self.given(_batch(_topic(_channel(7)), rows={1: rows}))
         with self.opened() as storage:
             storage.set_clock(400)
-            found = storage.read_apart(1, 7, 0, HIGHEST)
+            found = _read_apart(storage, 1, 7, 0, HIGHEST)
             assert [one[:3] for one in found] == [(1, 400, 700), (2, 300, 900)]
             assert all(one[6] for one in found)
 
@@ -568,7 +616,7 @@ class StorageContract:
 
         for storage in self.after(write):
             assert sorted(
-                (one[0], one[2], one[5]) for one in storage.read_apart(1, 7, 0, HIGHEST)
+                (one[0], one[2], one[5]) for one in _read_apart(storage, 1, 7, 0, HIGHEST)
             ) == [(1, 50, 1), (2, 80, 1)]
             assert _ready(storage, 7) == []
 
@@ -595,7 +643,7 @@ class StorageContract:
         self.given(_batch(topic, rows={1: [_row(1), _row(2), _row(3, only=7)]}))
         with self.opened() as storage:
             pages = list(map(partial(_pages, storage), (None, 7, 8)))
-            apart = [_ids(storage.read_apart(1, 7, 0, 0)), storage.read_apart(1, 8, 0, 9)]
+            apart = [_ids(_read_apart(storage, 1, 7, 0, 0)), _read_apart(storage, 1, 8, 0, 9)]
         assert pages == [[[1, 2], [2], [1]]] * 3
         assert apart == [[3], []]
 
@@ -693,7 +741,7 @@ class StorageContract:
         for storage in self.after(write):
             assert (_ready(storage, None, after=2), _apart(storage, None, after=2)) == ([3, 4], [5])
             assert _ids(storage.read(1, 7, 0, 2, -1)) == [1]
-            assert _ids(storage.read_apart(1, 7, 0, 2)) == [2]
+            assert _ids(_read_apart(storage, 1, 7, 0, 2)) == [2]
         with self.opened() as storage:
             assert storage.count(1) == (3, {7: 2})
 
@@ -891,7 +939,9 @@ class StorageContract:
         with self.opened() as storage:
             for write in writes:
                 _refused(partial(write, storage))
-            assert storage.read(5, 7, 0, HIGHEST, -1) == storage.read_apart(5, 7, 0, HIGHEST) == []
+            assert (
+                storage.read(5, 7, 0, HIGHEST, -1) == _read_apart(storage, 5, 7, 0, HIGHEST) == []
+            )
             assert storage.count(5) == (0, {})
         assert self.loaded() == ({}, {})
 

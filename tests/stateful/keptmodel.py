@@ -94,7 +94,6 @@ class KeptModel:
         self.now = now
         self.topics: dict[str, Stream] = {}
         self.images: list[Image] = [{}]
-        self.moved = False  # something was moved that may not be written yet
 
     # The file
 
@@ -118,7 +117,6 @@ class KeptModel:
     def written(self) -> None:
         """Take note that all is written."""
         self.images = [self.image()]
-        self.moved = False
 
     def find(self, seen: dict[str, SeenTopic]) -> Image | None:
         """Return the image that was seen, if any was; None if the file holds anything else."""
@@ -148,7 +146,6 @@ class KeptModel:
         """Go on with what was in the file."""
         self.topics = deepcopy(image)
         self.images = [image]
-        self.moved = False
 
     # Puts
 
@@ -176,12 +173,20 @@ class KeptModel:
         copy.deadline = self.now + timeout
         copy.longest = self.now + MAX_MSG_TIMEOUT
         kept = is_kept(stream.name) and is_kept(queue.name)
-        if self.durable and (self.interval or self.moved) and kept:
-            self.written()
-        elif self.durable and kept:
-            for image in self.images:
-                image[stream.name].channels[queue.name].copies[copy.id].attempts = copy.attempts
+        if self.durable and kept:
+            self.count(stream.name, queue.name, copy)
         self.passed()
+
+    def count(self, stream: str, queue: str, copy: Copy) -> None:
+        """Have a delivery in the file, and so the message; other things may still be late."""
+        images = []
+        for image in self.images:
+            there = image.get(stream)
+            known = there and there.channels.get(queue)
+            if known and copy.id in known.copies:
+                known.copies[copy.id].attempts = copy.attempts
+                images.append(image)
+        self.images = images
 
     def touch(self, copy: Copy, timeout: int) -> None:
         copy.deadline = min(self.now + timeout, copy.longest)
@@ -199,13 +204,11 @@ class KeptModel:
     def move_to_topic(self, queue: Queue, copy: Copy, to: Stream, new: str) -> None:
         del queue.copies[copy.id]
         self.receive(to, [Copy(new, copy.body)])
-        self.moved = self.moved or is_kept(to.name)
         self.passed()
 
-    def move_to_channel(self, queue: Queue, copy: Copy, to: Stream, place: Queue, new: str) -> None:
+    def move_to_channel(self, queue: Queue, copy: Copy, place: Queue, new: str) -> None:
         del queue.copies[copy.id]
         place.copies[new] = Copy(new, copy.body, plain=False)
-        self.moved = self.moved or (is_kept(to.name) and is_kept(place.name))
         self.passed()
 
     # Time

@@ -143,6 +143,9 @@ def _all_of(channel: nsqlite.Channel[Any], now: int) -> dict[str, Seen]:
     for message in batch:
         assert message.id not in messages, "a message came twice"
         messages[message.id] = Seen(message.body, message.attempts - 1)
+    queue = channel._queue
+    if queue.persistence is not None:
+        queue.persistence.hold_all()  # what is not due soon is in the file alone
     for info in channel.deferred(1_000_000):
         assert info.id not in messages, "a message came twice"
         assert info.due is not None

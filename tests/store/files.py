@@ -1,7 +1,10 @@
 """What the tests of a file have in common: a topic with two channels, and looks into it."""
 
-from nsqlite.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic
+from operator import itemgetter
+
+from nsqlite.store import GONE, Batch, Copy, Found, Row, Storage, StoredChannel, StoredTopic
 from nsqlite.store.sqlitefile import SQLiteFile
+from nsqlite.store.storage import FIRST
 
 HIGHEST = (1 << 63) - 1
 
@@ -28,6 +31,15 @@ def row(identity: int, data: bytes = b"x") -> Row:
 
 def ready(file: SQLiteFile, channel: int = 1) -> list[int]:
     return [one[0] for one in file.read(1, channel, 0, HIGHEST, -1)]
+
+
+def read_apart(
+    file: Storage, topic: int, channel: int | None, after: int, upto: int
+) -> list[Found]:
+    """Return what comes not in the order of ids, but sorted by them."""
+    waiting = file.read_deferred(topic, channel, (after, upto), FIRST, -1)
+    assert len(waiting) == file.count_deferred(topic, channel, (after, upto))
+    return sorted(waiting + file.read_apart(topic, channel, after, upto), key=itemgetter(0))
 
 
 def finish(file: SQLiteFile, identities: list[int]) -> None:

@@ -101,6 +101,26 @@ class Spy:
         found: list[Found] = self._make("read_apart", topic, channel, after, upto)
         return found
 
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        told = topic, channel, between, behind, limit
+        found: list[Found] = self._make("read_deferred", *told)
+        return found
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        count: int = self._make("count_deferred", topic, channel, between)
+        return count
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        found: list[int] = self._make("alone", topic, channel, above)
+        return found
+
     def copy_log(self) -> None:
         self._make("copy_log")
 

@@ -1092,7 +1092,8 @@ def test_what_a_signal_has_interrupted_is_made_again(path: Path) -> None:
             before = backlog.top, backlog.cursor, channel.depth
             with scene.topic()._monitor.lock:
                 scene.topic()._fan.complete()
-                backlog.take(backlog._taken)
+                assert backlog._taken is not None
+                backlog.take([backlog._taken])
             assert before == (backlog.top, backlog.cursor, channel.depth)
         assert [b"1", b"2", b"3", b"4"] == bodies(channel)
 

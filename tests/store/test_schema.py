@@ -21,7 +21,7 @@ from nsqlite.store import (
     sqlitefile,
 )
 from nsqlite.store.sqlitefile import SQLiteFile
-from store.files import HIGHEST
+from store.files import HIGHEST, read_apart
 
 FIRST: Final = Path(__file__).with_name("version_1.db")
 """A file that the first version wrote, with the contents of `write_fixture`."""
@@ -32,8 +32,11 @@ USED: Final = Path(__file__).with_name("version_1_used.db")
 SECOND: Final = Path(__file__).with_name("version_2.db")
 """A file that the second version wrote, with the same contents."""
 
-FIXTURE: Final = Path(__file__).with_name("version_3.db")
-"""A file that the third version wrote; see `write_fixture`."""
+THIRD: Final = Path(__file__).with_name("version_3.db")
+"""The same of the third version."""
+
+FIXTURE: Final = Path(__file__).with_name("version_4.db")
+"""A file that the fourth version wrote; see `write_fixture`."""
 
 
 def write_fixture(path: Path) -> None:
@@ -114,14 +117,14 @@ def exact_contents(file: SQLiteFile) -> None:
     assert [
         (102, 12, 7000, "json", b'{"a":1}', 3, True),
         (103, 13, 9000, None, b"deferred", 0, True),
-    ] == file.read_apart(1, 1, 100, HIGHEST)
+    ] == read_apart(file, 1, 1, 100, HIGHEST)
     assert [99, 101, 102, 104, 107, 108] == [one[0] for one in file.read(1, 2, 0, HIGHEST, -1)]
     assert [
         (103, 13, 9000, None, b"deferred", 0, True),
         (106, 16, None, None, b"for audit alone", 0, True),
-    ] == file.read_apart(1, 2, 0, HIGHEST)
+    ] == read_apart(file, 1, 2, 0, HIGHEST)
     assert [b"held"] == [one[4] for one in file.read(2, None, 0, HIGHEST, -1)]
-    assert [(b"later", 8000)] == [(one[4], one[2]) for one in file.read_apart(2, None, 0, HIGHEST)]
+    assert [(b"later", 8000)] == [(one[4], one[2]) for one in read_apart(file, 2, None, 0, HIGHEST)]
     assert [b"not"] == [one[4] for one in file.read(3, None, 300, HIGHEST, -1)]
     assert [b"handed"] == [one[4] for one in file.read(3, 3, 0, 300, -1)]
 
@@ -199,7 +202,7 @@ def test_names_are_there_once() -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("fixture", [FIRST, SECOND, FIXTURE], ids=["first", "second", "third"])
+@pytest.mark.parametrize("fixture", [FIRST, SECOND, THIRD, FIXTURE], ids=["1", "2", "3", "4"])
 def test_a_file_of_each_version(path: Path, fixture: Path) -> None:
     """A file that a version wrote is read with all that is in it, now and once more."""
     assert fixture.stat().st_size < 40_000
@@ -238,14 +241,14 @@ def test_a_used_file_of_the_first_version(
         } == {topic.number: file.count(topic.number) for topic in topics}
         assert (7, 8, 1029) == file.highest()
         assert [(11, 3), (15, 0), (17, 0), (20, 0), (21, 1)] == briefly(file.read(1, 1, 0, 99, -1))
-        assert [(12, 1), (13, 2), (18, 0), (19, 0)] == briefly(file.read_apart(1, 1, 0, 99))
-        assert [99_000, 9000, 8000, 50] == [one[2] for one in file.read_apart(1, 1, 0, 99)]
+        assert [(12, 1), (13, 2), (18, 0), (19, 0)] == briefly(read_apart(file, 1, 1, 0, 99))
+        assert [99_000, 9000, 8000, 50] == [one[2] for one in read_apart(file, 1, 1, 0, 99)]
         assert [12, 16, 17, 19, 20, 21] == [one[0] for one in file.read(1, 3, 0, 99, -1)]
-        assert [(13, 4), (14, 5), (15, 2)] == briefly(file.read_apart(1, 3, 0, 99))
+        assert [(13, 4), (14, 5), (15, 2)] == briefly(read_apart(file, 1, 3, 0, 99))
         assert [(31, 1)] == briefly(file.read(2, 4, 0, 32, -1))
-        assert [(32, 0), (35, 0)] == briefly(file.read_apart(2, 4, 0, 32))
+        assert [(32, 0), (35, 0)] == briefly(read_apart(file, 2, 4, 0, 32))
         assert [33, 36] == [one[0] for one in file.read(2, None, 32, 99, -1)]
-        assert [34] == [one[0] for one in file.read_apart(2, None, 32, 99)]
+        assert [34] == [one[0] for one in read_apart(file, 2, None, 32, 99)]
         while file.tidy():
             pass
     [tables] = file._writer._connection.execute(
@@ -267,7 +270,7 @@ def test_what_is_written_now_is_as_it_was(path: Path) -> None:
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)
     file.close()
-    if schema.VERSION == 3:
+    if schema.VERSION == 4:
         texts = []
         for one in (path, FIXTURE):
             connection = sqlite3.connect(f"file:{one}?mode=ro&immutable=1", uri=True)
@@ -304,9 +307,9 @@ def two_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
             connection.execute("UPDATE missing SET colour = 'red'")
 
     repaired: list[bool] = []
-    monkeypatch.setattr(schema, "STEPS", {3: first, 4: second})
+    monkeypatch.setattr(schema, "STEPS", {4: first, 5: second})
     for module in (schema, sqlitefile):
-        monkeypatch.setattr(module, "VERSION", 5)
+        monkeypatch.setattr(module, "VERSION", 6)
     return lambda: repaired.append(True)
 
 
@@ -318,7 +321,7 @@ def test_an_upgrade_goes_step_by_step(path: Path, two_steps: Callable[[], None])
         file = SQLiteFile(str(path), full=False)
         exact_contents(file)
         file.close()
-        assert 5 == pragma(path, "user_version")
+        assert 6 == pragma(path, "user_version")
     connection = sqlite3.connect(path)
     assert {"red"} == {colour for [colour] in connection.execute("SELECT colour FROM topic")}
     connection.close()
@@ -330,7 +333,7 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, two_steps: Callable[[
     with pytest.raises(StoreError) as info:
         SQLiteFile(str(path), full=False)
     assert "it cannot be used (no such table: missing)" == info.value.problem
-    assert 3 == pragma(path, "user_version")
+    assert 4 == pragma(path, "user_version")
     two_steps()
     file = SQLiteFile(str(path), full=False)
     exact_contents(file)

@@ -29,7 +29,7 @@ from nsqlite.store.sqlitefile import PAGE, SQLiteFile
 from nsqlite.store.wal import LIMIT
 from nsqlite.store.writer import SPARE
 from nsqlite.testing import StorageContract
-from store.files import HIGHEST, count, finish, made, ready, row, tidy
+from store.files import HIGHEST, count, finish, made, read_apart, ready, row, tidy
 from store.test_schema import FIXTURE, exact_contents
 
 
@@ -97,7 +97,7 @@ def test_a_closed_file_cannot_be_used(file: SQLiteFile) -> None:
         lambda: file.write_attempts(1, 1, [(1, 1), (2, 1)]),
         lambda: file.write(Batch()),
         lambda: file.read(1, 1, 0, 9, 1),
-        lambda: file.read_apart(1, 1, 0, 9),
+        lambda: read_apart(file, 1, 1, 0, 9),
     ]
     for call in calls:
         with pytest.raises(StoreError):
@@ -170,7 +170,7 @@ def test_a_second_thread_reads_while_one_writes(file: SQLiteFile) -> None:
         while not stop.is_set():
             found = ready(file)
             assert list(range(1, len(found) + 1)) == found
-            file.read_apart(1, 1, 0, HIGHEST)
+            read_apart(file, 1, 1, 0, HIGHEST)
             seen.append(len(found))
 
     thread, errors = in_thread(read)
@@ -293,7 +293,7 @@ def put_some(file: SQLiteFile) -> None:
 
 def intact(file: SQLiteFile) -> dict[int, bool]:
     """Return whether each message of a channel is intact, by its id."""
-    found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
+    found = file.read(1, 1, 0, HIGHEST, -1) + read_apart(file, 1, 1, 0, HIGHEST)
     return {one[0]: one[6] for one in found}
 
 

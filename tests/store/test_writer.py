@@ -12,7 +12,7 @@ from nsqlite import Broker, Consumer, SQLite
 from nsqlite.store import GONE, Batch, Copy, Row
 from nsqlite.store.sqlitefile import SQLiteFile
 from nsqlite.store.statements import TOGETHER
-from store.files import HIGHEST, count, finish, made, new_topic, ready, row, tidy
+from store.files import HIGHEST, count, finish, made, new_topic, read_apart, ready, row, tidy
 from store.stores import Scene, until
 
 
@@ -164,7 +164,7 @@ def test_what_is_put_in_numbers(file: SQLiteFile) -> None:
             identity += number
             file.write_rows(1, rows)
             expected += [(one[0], one[2], one[4], one[5]) for one in rows]
-    found = file.read(1, 1, 0, HIGHEST, -1) + file.read_apart(1, 1, 0, HIGHEST)
+    found = file.read(1, 1, 0, HIGHEST, -1) + read_apart(file, 1, 1, 0, HIGHEST)
     assert expected == sorted((one[0], one[2], one[3], one[4]) for one in found)
 
 

@@ -114,6 +114,25 @@ class CountingStorage:
         """See `Storage`."""
         return self._storage.read_apart(topic, channel, after, upto)
 
+    def read_deferred(
+        self,
+        topic: int,
+        channel: int | None,
+        between: tuple[int, int],
+        behind: tuple[int, int],
+        limit: int,
+    ) -> list[Found]:
+        """See `Storage`."""
+        return self._storage.read_deferred(topic, channel, between, behind, limit)
+
+    def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
+        """See `Storage`."""
+        return self._storage.count_deferred(topic, channel, between)
+
+    def alone(self, topic: int, channel: int, above: int) -> list[int]:
+        """See `Storage`."""
+        return self._storage.alone(topic, channel, above)
+
     def copy_log(self) -> None:
         """See `Storage`."""
         self._storage.copy_log()
