@@ -804,11 +804,11 @@ class Topic(Uncopyable, Generic[T]):
         now = self._wall()
         prefix, suffix = self._ids.take(now)
         fan = self._fan
-        pending.appends = fan.appends
+        appends = fan.appends
         name = store.prepare_plain(pending, (pending.bodies[0], now, prefix, suffix, 0))
         if (
-            not pending.appends
-            or fan.appends is not pending.appends
+            not appends
+            or fan.appends is not appends
             or not fan.kept_by
             or fan.bounded
             or self._monitor.putters
@@ -816,6 +816,7 @@ class Topic(Uncopyable, Generic[T]):
         ):
             return False
         # One piece, up to a call, which is all C code:
+        pending.appends = appends
         pending.flowing = True
         pending.queued = True
         store.last = name
@@ -991,11 +992,9 @@ class Topic(Uncopyable, Generic[T]):
 
     def _recount_reserved(self, store: TopicPersistence) -> None:
         """Count anew for how many messages room is reserved.  Idempotent."""
+        reserved = _reserved(store)
         for queue in (self._fan.held, *self._fan.queues):
-            queue.reserved = 0
-        for pending in store.unshown():
-            for queue in pending.bounded:
-                queue.reserved += len(pending)
+            queue.reserved = reserved[id(queue)]
 
     def _show(self) -> None:
         """Show what is settled; takes the lock, or leaves it to who has it."""
@@ -1547,6 +1546,19 @@ class Topic(Uncopyable, Generic[T]):
         assert held.is_idle() or (self._over is None and not self._fan.is_flowing())
         if self._over is not None:
             assert not self._fan.appends
+        if self._store is not None:
+            reserved = _reserved(self._store)
+            for queue in (held, *self._fan.queues):
+                assert queue.reserved == reserved[id(queue)], (queue.names, queue.reserved)
+
+
+def _reserved(store: TopicPersistence) -> Counter[int]:
+    """Return for how many messages room is reserved in queues, by `id`."""
+    reserved: Counter[int] = Counter()
+    for pending in store.unshown():
+        for queue in pending.bounded:
+            reserved[id(queue)] += len(pending)
+    return reserved
 
 
 def batch_of(bodies: Iterable[T], call: str) -> list[T]:

@@ -1080,6 +1080,21 @@ def test_a_bounded_channel_is_all_in_memory(path: Path) -> None:
         assert [8, 0] == [channel.depth, channel.stats().backend_depth]
 
 
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+@pytest.mark.parametrize("when_full", ["wait", "raise", "drop newest", "drop oldest"])
+def test_a_put_leaves_no_room_reserved(path: Path, when_full: Any, sync: Any) -> None:
+    """One message at a time, and a bound that is never reached, however many are put."""
+    with Scene(path, sync=sync) as scene:
+        channel = scene.channel(max_depth=2, when_full=when_full)
+        consumer = Consumer(channel)
+        for number in range(10):
+            scene.topic().put(b"%d" % number, timeout=0)
+            assert 0 == channel._queue.reserved
+            scene.topic()._check()
+            with consumer.get(timeout=0) as message:
+                assert b"%d" % number == message.body
+
+
 def test_what_a_signal_has_interrupted_is_made_again(path: Path) -> None:
     """Handing the same on once more changes nothing, though not all of it is in memory."""
     with Scene(path, mem_queue_size=2) as scene:
