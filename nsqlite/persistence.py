@@ -166,15 +166,17 @@ class QueuePersistence(Protocol):
         """
         ...
 
-    def later(self, due: int, name: str) -> MutableSequence[Record[Any]] | None:
-        """Return where a message goes that waits, if that is the file alone.
+    def later(
+        self, due: int, records: Sequence[Record[Any]]
+    ) -> MutableSequence[Record[Any]] | None:
+        """Return where messages go that wait, if that is the file alone.
 
         That is so if the file has others that wait, and none for longer; it may make room in memory
-        first, so that it is.  Whoever adds the message counts it in `Queue.backend_deferred`.
+        first, so that it is.  Whoever adds them counts them in `Queue.backend_deferred`.
 
         Args:
-            due: until when it waits, as it was or will be noted.
-            name: its id.
+            due: until when they wait, as it was or will be noted.
+            records: the messages.
         """
         ...
 
@@ -255,11 +257,13 @@ class TopicPersistence(Protocol):
             that it is one piece with what is decided by it.
         settled: what is settled and not shown yet, in order; who shows it takes it out.
         longest: bytes of the longest body that the store can keep.
+        share: bytes of the longest body that counts like any other in what is held in memory.
     """
 
     paused: bool
     late: bool
     last: str
+    share: int
     note: Callable[[Any], None]
     reserve: Callable[[PendingWrite[Any]], None]
     settled: list[PendingWrite[Any]]

@@ -293,8 +293,12 @@ class Queue(Generic[T]):
         Raises:
             StoreError: it cannot be read.
         """
-        if self.persistence is not None and self.limit is not None:
+        if self.persistence is not None and self.is_dropping():
             self.persistence.load()
+
+    def is_dropping(self) -> bool:
+        """Return whether a put may have to drop something."""
+        return self.limit is not None and self.when_full not in ("wait", "raise")
 
     def keep(self, persistence: QueuePersistence) -> None:
         """Have a store keep this queue, which is new, and fill it with what is there of it."""
@@ -391,9 +395,8 @@ class Queue(Generic[T]):
         tick = self.deferred.due(due)
         bucket = self.deferred.waiting.get(tick)
         if self._left is not last and not (bucket and bucket[-1] is last):
-            name = records[0][2] + records[0][3]
             store = self.persistence
-            place = None if store is None else store.later(due, name)
+            place = None if store is None else store.later(due, records)
             if place is None:
                 self.wait(records, tick)
             else:
@@ -452,7 +455,7 @@ class Queue(Generic[T]):
     def excess(self, count: int) -> int:
         """Return how many a put of so many may have to drop here."""
         limit = self.limit
-        if limit is None or self.when_full in ("wait", "raise"):
+        if limit is None or not self.is_dropping():
             return 0
         return max(0, min(count, self.depth() + count - limit))
 
@@ -928,7 +931,7 @@ class Queue(Generic[T]):
         if delay:
             due = self.deferred.due(now + min(delay, self._longest_req))
             if self.persistence is not None:
-                bucket = self.persistence.later(due, message.id)
+                bucket = self.persistence.later(due, (again,))
                 is_left = bucket is not None
             if bucket is None:
                 self.expect(due)

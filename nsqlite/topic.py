@@ -726,7 +726,7 @@ class Topic(Uncopyable, Generic[T]):
         Returns:
             The id; None if something is unusual, and then nothing has changed.
         """
-        if store.is_behind():
+        if store.is_behind() or len(data) > store.share:
             return None
         monitor = self._monitor
         fan = self._fan
@@ -811,6 +811,7 @@ class Topic(Uncopyable, Generic[T]):
             or fan.appends is not appends
             or not fan.kept_by
             or fan.bounded
+            or len(pending.rows[0][5]) > store.share
             or self._monitor.putters
             or self._monitor.state
         ):

@@ -313,7 +313,7 @@ class Listening:
     def look(self) -> None:
         pass
 
-    def later(self, due: int, name: str) -> None:
+    def later(self, due: int, records: Iterable[Record[Any]]) -> None:
         """Have all that waits in memory."""
 
     def hear(self, kind: Kind, record: Record[Any] | None, due: int | None) -> None:

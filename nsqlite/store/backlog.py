@@ -5,6 +5,9 @@ it but what does not come in the order of ids; `top` is the highest there is.  S
 once, and whether there is more to read is told by ids; `Queue.backend_depth` only counts.  Where it
 is 0 all is in memory, and `cursor` and `top` say nothing.
 
+How much is in memory is counted in messages and, about, in bytes: a body of up to `share` bytes
+counts as one message, and of those that are longer it is summed up how long they are.
+
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
 
@@ -20,9 +23,9 @@ Next: store/record.py
 """
 
 from collections import deque
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Final, Protocol
 
 import attrs
@@ -36,7 +39,7 @@ from nsqlite.monitor import Monitor
 from nsqlite.persistence import OnDone
 from nsqlite.queue import EVERYTHING, NO_LIMIT, Horizon
 from nsqlite.store.journal import Journal, Key, in_loop
-from nsqlite.store.storage import GONE, Copy, Found, name_of
+from nsqlite.store.storage import GONE, Copy, Found, cut, name_of
 
 PAGE: Final = 1000
 """The most messages that are read at a time."""
@@ -93,11 +96,13 @@ class Pages(Protocol):
         journal: where is noted what happens.
         mem_queue_size: how many messages of a channel are held in memory that are ready, and how
             many that are deferred.
+        mem_queue_bytes: how many bytes their bodies have, about.
         counts: deliveries are counted before `get` returns.
     """
 
     journal: Journal
     mem_queue_size: int
+    mem_queue_bytes: int
     counts: bool
 
     def require_open(self) -> None:
@@ -128,7 +133,13 @@ class Pages(Protocol):
 
 
 class Topic(Protocol):
-    """What a backlog needs of its topic's record."""
+    """What a backlog needs of its topic's record.
+
+    Attributes:
+        typical: how many bytes a codec has made of a body lately.
+    """
+
+    typical: int
 
     @property
     def monitor(self) -> Monitor:
@@ -193,9 +204,14 @@ class Backlog:
 
     __slots__ = (
         "_arriving",
+        "_budget",
+        "_bytes",
         "_capacity",
         "_entries",
+        "_few",
         "_journal",
+        "_later_budget",
+        "_low",
         "_mixed",
         "_most",
         "_pages",
@@ -253,6 +269,11 @@ class Backlog:
         self.wanted: bool = False
         self._capacity = 0  # so many ready messages are held in memory
         self._most = 0  # and so many that wait
+        self._bytes = 0  # each of so many bytes, about
+        self._budget = 0  # so many bytes more may be ready in memory, at least
+        self._later_budget = 0  # and wait there
+        self._low = PAGE  # with so few that are ready in memory the next page is read
+        self._few = 0  # and with so few that wait
         self._taken: Record[Any] | None = None
         # While a page of what waits is read: what has come to do so meanwhile, by when it is due.
         self._arriving: dict[int, list[Record[Any]]] | None = None
@@ -279,9 +300,12 @@ class Backlog:
         self.apart = []
 
     def fit(self) -> None:
-        """See `QueuePersistence`; a bounded queue has all in memory."""
+        """See `QueuePersistence`; a queue that may have to drop something has all in memory."""
         self._most = NO_LIMIT if self.all else self._pages.mem_queue_size
-        self._capacity = self._most if self.queue.limit is None else NO_LIMIT
+        self._bytes = NO_LIMIT if self.all else self._pages.mem_queue_bytes
+        self._capacity = NO_LIMIT if self.queue.is_dropping() else self._most
+        self._set_low()
+        self._few = self._most // 4
 
     def hold_all(self) -> None:
         """See `QueuePersistence`."""
@@ -375,8 +399,9 @@ class Backlog:
         first, last = records[0][2] + records[0][3], records[-1][2] + records[-1][3]
         cursor, top = self.cursor, max(self.top, last)
         is_full = queue.backend_depth > 0
-        if not is_full and len(queue.ready) + len(records) > self._capacity:
+        if not is_full and not self._has_room(records):
             is_full = True
+            self._set_low()
             cursor, top = max(cursor, name_of(int(first, 16) - 1)), last
         if is_full and first > cursor:
             back = deque() if queue.back is queue.ready else queue.back
@@ -394,6 +419,45 @@ class Backlog:
             self.cursor = cursor
             self.top = top
             queue.ready.extend(records)
+
+    def _has_room(self, records: Sequence[Record[Any]]) -> bool:
+        """Return whether messages that are ready have room in memory, where there is no backlog."""
+        ready = self.queue.ready
+        if self._capacity == NO_LIMIT:
+            return True
+        if len(ready) + len(records) > self._capacity:
+            return False
+        size = self._weigh(records)
+        if size > self._budget:
+            self._budget = self._left(ready)
+            if size > self._budget and (ready or len(records) > 1):
+                return False  # if not, nothing would ever come
+        self._budget -= size
+        return True
+
+    def _left(self, records: Iterable[Record[Any]]) -> int:
+        """Return how many bytes more have room beside messages; 0 if it is only a little.
+
+        So it is summed up seldom.
+        """
+        left = self._bytes - self._weigh(records)
+        return left if left >= self._bytes // 8 else 0
+
+    def _set_low(self) -> None:
+        """Decide when the next page is to be read: when half of what has room is left."""
+        ready = self.queue.ready
+        self._budget = 0  # it is to be summed up anew
+        if self._capacity == NO_LIMIT:
+            self._low = NO_LIMIT
+            return
+        self._low = min(PAGE, self._capacity // 2)
+        if self._weigh(ready) > self._bytes // 2:
+            self._low = min(self._low, len(ready) // 2)
+
+    def _weigh(self, records: Iterable[Record[Any]]) -> int:
+        """Return how many bytes messages have, about."""
+        typical = self._topic.typical
+        return sum([len(one[0]) if one[0].__class__ is bytes else typical for one in records])
 
     def take_over(self, other: Any) -> None:
         """See `QueuePersistence`."""
@@ -422,7 +486,7 @@ class Backlog:
 
     def _is_low(self) -> bool:
         """Say whether so little is in memory that the next page is to be read."""
-        return len(self.queue.ready) <= min(self._capacity, 2 * PAGE) // 2
+        return len(self.queue.ready) <= self._low
 
     def _has_few_deferred(self) -> bool:
         """Say whether so little waits in memory that the next page is to be read.
@@ -430,7 +494,7 @@ class Backlog:
         What has fallen due counts as long as there is too much of it.
         """
         queue = self.queue
-        return len(queue.deferred) <= self._most // 4 and len(queue.back) < 2 * self._most
+        return len(queue.deferred) <= self._few and len(queue.back) < 2 * self._most
 
     def read_ahead(self) -> None:
         """See `QueuePersistence`.
@@ -451,7 +515,7 @@ class Backlog:
 
     def load(self) -> None:
         """See `QueuePersistence`."""
-        self._capacity = NO_LIMIT
+        self._capacity = self._low = NO_LIMIT
         try:
             self._fetch_all()
         finally:
@@ -506,7 +570,7 @@ class Backlog:
         self.wanted = False
         queue = self.queue
         room = min(PAGE, self._capacity - len(queue.ready))
-        if not queue.backend_depth or room <= 0:
+        if not queue.backend_depth or room <= 0 or not self._is_low():
             return None
         upto = int(self.top, 16)
         lowest = self._topic.lowest()
@@ -522,8 +586,9 @@ class Backlog:
             self._journal.commit()
             self._topic.show()  # who put it may not have come to that yet
         found = self._pages.read(self.key, after, upto, limit + 1)
-        records = [self._pages.record(one) for one in found[:limit]]
-        arrive = partial(self._arrive, records, upto, since, more=len(found) > limit)
+        page, more = cut(found, limit)
+        records = [self._pages.record(one) for one in page]
+        arrive = partial(self._arrive, records, upto, since, more=more)
         with monitor.lock:
             monitor.perform(arrive)
 
@@ -544,27 +609,43 @@ class Backlog:
         queue.backend_depth = left
         queue.back = back
         queue.ready.extend(arrived)
+        self._set_low()
         queue.feed()
         self.look()
 
     # What waits
 
-    def later(self, due: int, name: str) -> MutableSequence[Record[Any]] | None:
+    def later(
+        self, due: int, records: Sequence[Record[Any]]
+    ) -> MutableSequence[Record[Any]] | None:
         """See `QueuePersistence`."""
         queue = self.queue
-        if len(queue.deferred) >= self._most:
-            self._leave_later()
-        if (due, name) <= queue.horizon:
+        self._make_room(records)
+        if (due, records[0][2] + records[0][3]) <= queue.horizon:
             return None
         if self._arriving is None:
             return NOWHERE
         return self._arriving.setdefault(due, [])
 
+    def _make_room(self, records: Sequence[Record[Any]]) -> None:
+        """Leave what waits in memory to the file if there is too much beside other messages."""
+        queue = self.queue
+        size = self._weigh(records)
+        if size > self._later_budget:
+            waiting = chain.from_iterable(queue.deferred.waiting.values())
+            self._later_budget = self._left(waiting)
+        if queue.deferred and (size > self._later_budget or len(queue.deferred) >= self._most):
+            self._leave_later()
+            self._few = min(self._most // 4, len(queue.deferred) // 2)
+            self._later_budget = 0
+        else:
+            self._later_budget -= size
+
     def _leave_later(self) -> None:
         """Leave the later half of what waits in memory to the file, if it is not the same tick."""
         queue = self.queue
         buckets = queue.deferred.buckets()
-        left = self._most // 2
+        left = min(self._most, len(queue.deferred)) // 2
         until = buckets[0][0] - queue.deferred.resolution
         for due, records in buckets:
             left -= len(records)
@@ -617,12 +698,10 @@ class Backlog:
             due, name = page.horizon
             behind = self._topic.wall(due), int(name, 16)
             between = int(page.since, 16), int(page.upto, 16)
-            found = self._pages.read_deferred(self.key, between, behind, page.limit + 1)
-            arrived = [
-                (self._pages.record(one), self._topic.due(one[2] or 0))
-                for one in found[: page.limit]
-            ]
-            more = len(found) > page.limit
+            found, more = cut(
+                self._pages.read_deferred(self.key, between, behind, page.limit + 1), page.limit
+            )
+            arrived = [(self._pages.record(one), self._topic.due(one[2] or 0)) for one in found]
             with monitor.lock:
                 monitor.perform(partial(self._arrive_deferred, page, arrived, more=more))
         finally:
@@ -638,6 +717,8 @@ class Backlog:
             if more:
                 last, due = arrived[-1]
                 horizon = due, last[2] + last[3]
+            is_cut = more and len(arrived) < page.limit
+            self._few = min(self._most // 4, len(arrived) // 2 if is_cut else self._most)
             fresh = self._arrived_meanwhile()
             known = page.known.union(one[2] + one[3] for one, _ in fresh)
             arrived = [(one, due) for one, due in arrived if one[2] + one[3] not in known]
@@ -661,6 +742,7 @@ class Backlog:
         for tick, records in of_tick.items():
             waiting[tick] = [*waiting.get(tick, ()), *records]
         left = 0 if horizon is EVERYTHING else max(1, queue.backend_deferred - len(arrived))
+        self._later_budget = 0  # it is to be summed up anew
         queue.shift(waiting, left, horizon)
 
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:

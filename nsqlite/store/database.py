@@ -36,6 +36,7 @@ from nsqlite.store.storage import (
     Storage,
     StoredChannel,
     StoredTopic,
+    cut,
     name_of,
 )
 from nsqlite.store.terms import Terms
@@ -56,6 +57,7 @@ class Database:
         counts: deliveries are counted before `get` returns.
         mem_queue_size: how many messages of a channel are held in memory that are ready, and how
             many that are deferred.
+        mem_queue_bytes: how many bytes their bodies have, about.
         epoch: see `record.Host`.
     """
 
@@ -73,6 +75,7 @@ class Database:
         self._coder: Final = Coder(terms.codec)
         self.counts: bool = terms.attempts == "durable"
         self.mem_queue_size: int = terms.mem_queue_size
+        self.mem_queue_bytes: int = terms.mem_queue_bytes
         self.journal: Journal = Journal(storage, terms, self._abandon)
         self._making: Final = make_lock(rank=-1)
         self._wanted: Final[dict[Backlog, None]] = {}
@@ -203,10 +206,11 @@ class Database:
         found = storage.read_apart(topic, channel, since, top)
         limit = max(1, min(PAGE, self.mem_queue_size // 2))
         waiting = storage.read_deferred(topic, channel, (since, top), FIRST, limit + 1)
-        backlog.apart = [(self.record(one), one[2]) for one in (*found, *waiting[:limit])]
-        if len(waiting) > limit:
+        page, more = cut(waiting, limit)
+        backlog.apart = [(self.record(one), one[2]) for one in (*found, *page)]
+        if more:
             count = storage.count_deferred(topic, channel, (since, top))
-            backlog.deferred = max(1, count - limit)
+            backlog.deferred = max(1, count - len(page))
             if channel is not None and top < last:
                 backlog.alone = set(map(name_of, storage.alone(topic, channel, top)))
         backlog.held = max(0, held - len(backlog.apart) - backlog.deferred)

@@ -70,7 +70,8 @@ class TopicRecord:
         last: the highest id that a message of it has.
         held: what the topic itself holds.
         late: what is put is shown at once, and written later.
-        note, reserve, settled, stir, is_behind: see `TopicPersistence`.
+        share, note, reserve, settled, stir, is_behind: see `TopicPersistence`.
+        typical: how many bytes a codec has made of a body lately.
         deleted: the topic is no more.
         exact: the counts that were taken at the end are right: it was closed as a whole, and
             nothing that was being put then lies in the file alone.
@@ -101,7 +102,9 @@ class TopicRecord:
         "paused",
         "reserve",
         "settled",
+        "share",
         "stir",
+        "typical",
         "write",
     )
 
@@ -129,6 +132,8 @@ class TopicRecord:
         self.late: bool = host.journal.late
         self.note: Callable[[Any], None] = host.journal.entries.extend
         self.reserve: Callable[[PendingWrite[Any]], None] = host.journal.queue.append
+        self.share: int = max(1, host.mem_queue_bytes // host.mem_queue_size)
+        self.typical: int = 0
         self.stir: Final = host.journal.stir_for_row
         self.is_behind: Final = host.journal.is_behind
         self.write: Final = host.journal.write
@@ -196,7 +201,10 @@ class TopicRecord:
 
     def encode(self, body: Any) -> Draft:
         """See `TopicPersistence`."""
-        return self._host.encode(body)
+        draft = self._host.encode(body)
+        if draft[2] is not None:
+            self.typical += (len(draft[1]) - self.typical) // 8
+        return draft
 
     def adopt(self, pending: PendingWrite[Any]) -> None:
         """See `TopicPersistence`."""

@@ -11,7 +11,7 @@ Next: store/journal.py
 import ctypes
 import os
 import sqlite3
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -32,9 +32,10 @@ from nsqlite.store.statements import (
     Statements,
     found,
     is_full,
+    taken,
     telling,
 )
-from nsqlite.store.storage import Batch, Found
+from nsqlite.store.storage import Batch, Found, cut
 from nsqlite.store.wal import Wal
 from nsqlite.store.writer import Writer
 
@@ -197,7 +198,7 @@ class SQLiteFile:
         values["due"], values["id"] = behind
         values["limit"] = limit
         waiting = sorted(self._read(topic, values, *DEFERRED), key=itemgetter(2, 0))
-        return waiting if limit < 0 else waiting[:limit]
+        return waiting if limit < 0 else waiting[: min(limit, len(cut(waiting, limit)[0]) + 1)]
 
     def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
         """See `Storage`."""
@@ -216,11 +217,17 @@ class SQLiteFile:
         known = self._writer.topics.get(topic)
         if known is None:
             return []
-        rows = []
+        rows: list[Any] = []
         with telling(self._path), self._reading:
-            for kind in kinds:
-                rows += self._reader.execute(kind[known.partition], values).fetchall()
+            self._select_all(rows, [kind[known.partition] for kind in kinds], values)
         return rows
+
+    def _select_all(
+        self, rows: list[Any], statements: list[str], values: dict[str, int | None]
+    ) -> None:
+        for statement in statements:
+            with closing(self._reader.execute(statement, values)) as selected:
+                rows += taken(selected, values.get("limit"))
 
     # Upkeep
 

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
 from nsqlite.store.schema import SHARED
-from nsqlite.store.storage import Found, Row, StoredChannel, StoredTopic
+from nsqlite.store.storage import PAGE_BYTES, Found, Row, StoredChannel, StoredTopic
 
 
 class Statements(dict[int, str]):
@@ -331,6 +331,25 @@ def plain_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
 def unchecked_values(topic: int, rows: list[Row]) -> tuple[object, ...]:
     """Return the same without checksums."""
     return tuple([value for row in rows for value in (row[0], row[1], row[5], topic, None)])
+
+
+def taken(rows: Iterable[Any], limit: int | None) -> list[Any]:
+    """Return the rows of a page of messages, which were selected with `_FOUND`; see `cut`.
+
+    Args:
+        rows: all that there may be.
+        limit: less than 0 if there is none, and None if the rows are no messages.
+    """
+    if limit is None or limit < 0:
+        return list(rows)
+    page = []
+    size = 0
+    for row in rows:
+        page.append(row)
+        if size >= PAGE_BYTES:
+            break
+        size += len(row[5]) if row[5].__class__ is bytes else 0
+    return page
 
 
 def found(topic: int, rows: list[Any]) -> list[Found]:

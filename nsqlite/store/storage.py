@@ -28,6 +28,7 @@ whose last batch said so (`counted`) has its counts from there.
 Next: store/codec.py
 """
 
+from operator import itemgetter
 from typing import Final, Protocol, TypeAlias
 
 import attrs
@@ -53,6 +54,28 @@ channel it is meant for, the codec that made the bytes, and the bytes."""
 Found: TypeAlias = tuple[int, int, int | None, str | None, bytes, int, bool]
 """A message of a channel: id, timestamp, due, codec, bytes, deliveries so far, and whether it is
 intact, as far as the storage can tell."""
+
+
+PAGE_BYTES: Final = 1 << 20
+"""When the bodies of a page have so many bytes, it has all but one more message; see `cut`."""
+
+_DATA: Final = itemgetter(4)
+"""Returns the bytes of a message that was found."""
+
+
+def cut(found: list[Found], limit: int) -> tuple[list[Found], bool]:
+    """Return what has room in a page, and whether there is more.
+
+    Args:
+        found: what was found, perhaps more than that.
+        limit: how many there may be.
+    """
+    size = 0
+    for count, data in enumerate(map(_DATA, found)):
+        if count == limit or size >= PAGE_BYTES:
+            return found[:count], True
+        size += len(data)
+    return found, False
 
 
 @attrs.define(kw_only=True)
@@ -210,7 +233,7 @@ class Storage(Protocol):
             channel: the channel's; None for what the topic itself holds.
             after: only ids above this.
             upto: only ids up to this.
-            limit: how many at most; -1 for all.
+            limit: how many at most, and no more than what `cut` needs; -1 for all.
 
         Returns:
             Those that are neither deferred nor apart and for which the channel has no copy that is
@@ -234,7 +257,7 @@ class Storage(Protocol):
             between: only ids above the first of these and up to the other; but those meant for the
                 channel alone may be above that.
             behind: only those behind this due and id.
-            limit: how many at most; -1 for all.
+            limit: how many at most, and no more than what `cut` needs; -1 for all.
         """
         ...
 

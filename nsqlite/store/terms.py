@@ -28,8 +28,9 @@ class StoreOptions(TypedDict, total=False):
     attempts: when deliveries are counted: ``"late"`` or ``"durable"`` ("late").
     sync_every: of so many changes the store hears at once, about; a put counts as two (2500).
     sync_timeout: seconds after which it hears of any change (0.2).
-    mem_queue_size: so many messages of a channel that are ready are held in memory, and as many that
-        are deferred (10000).
+    mem_queue_size: so many messages of a channel that are ready are held in memory, and as many
+        that are deferred (10000).
+    mem_queue_bytes: of which the bodies have so many bytes, about (64 MiB).
     codec: what keeps bodies that are not bytes: ``"json"``, ``"pickle"`` (which runs whatever code
         the file tells it to: only for files that nobody else can write), or a `Codec` (None).
     """
@@ -39,6 +40,7 @@ class StoreOptions(TypedDict, total=False):
     sync_every: int
     sync_timeout: float
     mem_queue_size: int
+    mem_queue_bytes: int
     codec: str | Codec | None
 
 
@@ -55,6 +57,7 @@ class Terms:
     sync_every: int
     sync_timeout: int
     mem_queue_size: int
+    mem_queue_bytes: int
     codec: Codec | None
 
 
@@ -64,6 +67,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "sync_every": 2500,
     "sync_timeout": 0.2,
     "mem_queue_size": 10_000,
+    "mem_queue_bytes": 64 << 20,
     "codec": None,
 }
 
@@ -87,6 +91,7 @@ def agree(given: StoreOptions) -> Terms:
         sync_every=whole("sync_every", chosen["sync_every"], 1),
         sync_timeout=nanoseconds("sync_timeout", chosen["sync_timeout"], above=True),
         mem_queue_size=whole("mem_queue_size", chosen["mem_queue_size"], 1),
+        mem_queue_bytes=whole("mem_queue_bytes", chosen["mem_queue_bytes"], 1),
         codec=checked_codec(chosen["codec"]),
     )
 

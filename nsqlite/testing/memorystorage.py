@@ -16,7 +16,16 @@ import attrs
 
 from nsqlite.errors import StoreError, StoreInUse
 from nsqlite.lock import make_lock
-from nsqlite.store.storage import GONE, Batch, Copy, Found, Row, StoredChannel, StoredTopic
+from nsqlite.store.storage import (
+    GONE,
+    Batch,
+    Copy,
+    Found,
+    Row,
+    StoredChannel,
+    StoredTopic,
+    cut,
+)
 
 WHERE: Final = "in memory"
 """Where errors say that it is."""
@@ -392,8 +401,7 @@ class MemoryStorage:
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
     ) -> list[Found]:
         """See `Storage`."""
-        found = self._read(topic, channel, after, upto, "ids")
-        return found if limit < 0 else found[:limit]
+        return _page(self._read(topic, channel, after, upto, "ids"), limit)
 
     def read_deferred(
         self,
@@ -405,8 +413,7 @@ class MemoryStorage:
     ) -> list[Found]:
         """See `Storage`."""
         waiting = sorted(self._read(topic, channel, *between, "deferred"), key=_DUE)
-        found = [one for one in waiting if _DUE(one) > behind]
-        return found if limit < 0 else found[:limit]
+        return _page([one for one in waiting if _DUE(one) > behind], limit)
 
     def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
         """See `Storage`."""
@@ -479,6 +486,14 @@ def _later(known: Copy, new: Copy) -> Copy:
         return GONE
     attempts, due = new
     return attempts, known[1] if due is None else due
+
+
+def _page(found: list[Found], limit: int) -> list[Found]:
+    """Return as much of what was found as was asked for."""
+    if limit < 0:
+        return found
+    page, _ = cut(found[:limit], limit)
+    return found[: min(limit, len(page) + 1)]
 
 
 def _last(rows: dict[int, Row]) -> int:

@@ -30,6 +30,7 @@ from nsqlite.errors import StoreError
 from nsqlite.store.storage import (
     FIRST,
     GONE,
+    PAGE_BYTES,
     Batch,
     Copy,
     Found,
@@ -37,6 +38,7 @@ from nsqlite.store.storage import (
     Storage,
     StoredChannel,
     StoredTopic,
+    cut,
 )
 
 HIGHEST: Final = (1 << 63) - 1
@@ -453,6 +455,21 @@ class StorageContract:
             assert _ids(storage.read(1, 7, 2, 6, 2)) == [3, 4]
             assert _ids(storage.read(1, 7, 9, HIGHEST, 10)) == []
             assert _ids(storage.read(1, 7, 2, 6, 0)) == []
+
+    def test_a_page_has_not_much_more_than_its_bytes(self) -> None:
+        """One message more than these tells that there is more, where a limit was given."""
+        data = b"x" * (PAGE_BYTES // 3)
+        rows = [_row(n, data) for n in range(1, 9)] + [_row(n, data, due=n) for n in range(9, 16)]
+        batch = _batch(_topic(_channel(7)), rows={1: rows})
+        for storage in self.after(lambda storage: storage.write(batch)):
+            for limit, expected in ((2, 2), (4, 4), (5, 5), (100, 5), (-1, 8)):
+                assert len(storage.read(1, 7, 0, HIGHEST, limit)) == expected, limit
+                waiting = storage.read_deferred(1, 7, (0, HIGHEST), FIRST, limit)
+                assert len(waiting) == min(expected, 7), limit
+            page, more = cut(storage.read(1, 7, 0, HIGHEST, 100), 100)
+            assert (_ids(page), more) == ([1, 2, 3, 4], True)
+            page, more = cut(storage.read(1, 7, page[-1][0], HIGHEST, 100), 100)
+            assert (_ids(page), more) == ([5, 6, 7, 8], False)
 
     def test_a_limit_below_zero_is_none(self) -> None:
         """A page without a limit has all messages."""

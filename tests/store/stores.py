@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Self
+from unittest.mock import patch
 
 import pytest
 from helpers import PATIENCE
@@ -16,7 +17,17 @@ from helpers import PATIENCE
 import nsqlite
 from nsqlite import Broker, Consumer, Empty, StoreFull
 from nsqlite.clock import Clock
-from nsqlite.store import Batch, Database, Found, Row, Storage, StoredChannel, StoredTopic
+from nsqlite.store import (
+    Batch,
+    Database,
+    Found,
+    Row,
+    Storage,
+    StoredChannel,
+    StoredTopic,
+    statements,
+    storage,
+)
 
 WRITES: Final = ("write_row", "write_rows", "write_attempts", "write")
 """The calls that write."""
@@ -242,6 +253,13 @@ class Held:
     def let_go(self) -> None:
         """Let it go on."""
         self._over.set()
+
+
+@contextlib.contextmanager
+def pages_of(size: int) -> Iterator[None]:
+    """Have pages end at so many bytes for the time of the block."""
+    with patch.object(storage, "PAGE_BYTES", size), patch.object(statements, "PAGE_BYTES", size):
+        yield
 
 
 def until(condition: Callable[[], object]) -> None:

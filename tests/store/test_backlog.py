@@ -23,7 +23,7 @@ from nsqlite.events import Kind
 from nsqlite.queue import Queue
 from nsqlite.store.backlog import PAGE, Backlog
 from nsqlite.testing import ManualClock
-from store.stores import Scene, everything, finished, threads_in, throw, until
+from store.stores import Scene, everything, finished, pages_of, threads_in, throw, until
 
 SECOND = 1_000_000_000
 
@@ -36,6 +36,68 @@ def backlog_of(scene: Scene, name: str = "billing") -> Backlog:
 
 def numbered(*numbers: int) -> list[bytes]:
     return [b"%d" % number for number in numbers]
+
+
+# Bytes
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+@pytest.mark.parametrize("way", ["one by one", "at once", "some"])
+def test_large_bodies_have_room_in_memory_for_a_few(path: Path, way: str, sync: Any) -> None:
+    """What is more than that lies in the file, and all come in order."""
+    options: dict[str, Any] = {"mem_queue_size": 1000, "mem_queue_bytes": 10_000, "sync": sync}
+    with pages_of(5000), Scene(path, **options) as scene:
+        queue = scene.channel()._queue
+        large = [b"%02d" % number * 1000 for number in range(40)]
+        size = {"one by one": 1, "at once": 40, "some": 3}[way]
+        for first in range(0, 40, size):
+            scene.topic().put_many(large[first : first + size])
+            assert len(queue.ready) <= 5
+        for body in large:
+            scene.topic().put(body)
+        assert len(queue.ready) <= 5
+        assert 80 == scene.channel().depth
+        most = 0
+        for number in range(80):
+            with scene.consumer().get(timeout=0) as message:
+                assert large[number % 40] == message.body
+            most = max(most, len(queue.ready))
+        assert most <= 5
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_a_body_that_is_larger_than_all_memory(path: Path, sync: Any) -> None:
+    """One is in memory, since something has to be; and small ones behind it are not refused."""
+    options: dict[str, Any] = {"mem_queue_size": 100, "mem_queue_bytes": 1000, "sync": sync}
+    with pages_of(1), Scene(path, **options) as scene:
+        for number in range(3):
+            scene.topic().put(b"%d" % number * 5000)
+            scene.topic().put(b"small")
+        assert len(scene.channel()._queue.ready) <= 3
+        lengths = [len(body) for body in bodies(scene.channel())]
+        assert [5000, 5] * 3 == lengths
+
+
+def test_small_bodies_cost_no_sum(path: Path) -> None:
+    """They count as messages: as many as `mem_queue_size` are in memory."""
+    with Scene(path, mem_queue_size=100, mem_queue_bytes=1000) as scene:
+        scene.channel()
+        for _ in range(120):
+            scene.topic().put(b"0123456789")
+        assert [100, 20] == [
+            len(scene.channel()._queue.ready),
+            scene.channel().stats().backend_depth,
+        ]
+
+
+def test_bodies_of_a_codec_count_as_what_it_makes_of_them(path: Path) -> None:
+    """About: as those that were put last did."""
+    options: dict[str, Any] = {"mem_queue_size": 1000, "mem_queue_bytes": 10_000, "codec": "json"}
+    with pages_of(5000), Scene(path, **options) as scene:
+        for number in range(40):
+            scene.topic().put([number, "x" * 2000])
+            assert len(scene.channel()._queue.ready) <= 12
+        assert list(range(40)) == [body[0] for body in bodies(scene.channel())]
 
 
 # Pages

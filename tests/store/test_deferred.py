@@ -18,7 +18,7 @@ from nsqlite.queue import EVERYTHING
 from nsqlite.store import Undecodable
 from nsqlite.store.backlog import Backlog
 from nsqlite.testing import ManualClock
-from store.stores import Scene, until
+from store.stores import Scene, pages_of, until
 
 SECOND = 1_000_000_000
 
@@ -457,6 +457,39 @@ def test_the_next_moment_is_known(path: Path) -> None:
                 bodies.append(message.body)
             scene.rest()
         assert [b"%d" % number for number in range(10, 100, 10)] == bodies
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_large_bodies_that_wait(path: Path, at_once: int, sync: Any) -> None:
+    """So many of them are in memory as have room there, now and after a restart."""
+    options: dict[str, Any] = {"mem_queue_bytes": 10_000, "sync": sync}
+    with pages_of(5000), Waiting(path, 1000, **options) as scene:
+        scene.channel()
+        for delay in range(1, 41):
+            scene.topic().put_many([b"%02d" % delay * 1000] * at_once, delay=delay)
+            assert scene.in_memory() <= 8
+        assert 40 * at_once == scene.channel().deferred_count
+        scene.reopen()
+        assert scene.in_memory() <= 4
+        assert 40 * at_once == scene.channel().deferred_count
+        assert [delay for delay in range(1, 41) for _ in range(at_once)] == [
+            int(body[:2]) for _, body in scene.due()
+        ]
+        assert_empty(scene)
+
+
+def test_what_is_requeued_with_a_large_body(path: Path) -> None:
+    """The same, and what a codec makes of a body counts as that does, about."""
+    options: dict[str, Any] = {"mem_queue_bytes": 10_000, "codec": "json"}
+    with pages_of(5000), Waiting(path, 1000, **options) as scene:
+        consumer = scene.consumer()
+        for number in range(1, 41):
+            scene.topic().put([number, "x" * 2000])
+            consumer.get(timeout=0).req(number)
+            assert scene.in_memory() <= 12
+        assert 40 == scene.channel().deferred_count
+        assert list(range(1, 41)) == [body[0] for _, body in scene.due()]
 
 
 def test_a_bounded_channel_leaves_what_waits_to_the_file(path: Path) -> None:

@@ -138,7 +138,7 @@ def test_what_is_put_while_a_channel_is_read_is_in_it_once(path: Path) -> None:
         scene.reopen()
         topic = scene.topic()
         scene.spy.once(lambda: Call(lambda: topic.put(b"3")).result(), ("read",), late=True)
-        channel = topic.channel("billing", max_depth=10)
+        channel = topic.channel("billing", max_depth=10, when_full="drop oldest")
         scene.topic()._check()
         assert 4 == channel._queue.total()
         assert 0 == channel.stats().backend_depth
@@ -157,7 +157,7 @@ def test_a_channel_asked_for_by_two(path: Path) -> None:
         scene.spy.once(
             lambda: others.append(Call(lambda: topic.channel("billing")).result()), ("read",)
         )
-        channel = topic.channel("billing", max_depth=5)
+        channel = topic.channel("billing", max_depth=5, when_full="drop newest")
         assert [channel] == others
         assert [b"1", b"2"] == bodies(channel)
 
@@ -1072,12 +1072,50 @@ def test_many_put_at_once_go_beyond(path: Path) -> None:
         assert [b"0", b"1", b"2", b"3", b"4"] == bodies(channel)
 
 
-def test_a_bounded_channel_is_all_in_memory(path: Path) -> None:
-    """What has a bound of its own needs no other."""
+@pytest.mark.parametrize("when_full", ["drop newest", "drop oldest"])
+def test_a_channel_that_drops_is_all_in_memory(path: Path, when_full: Any) -> None:
+    """What has a bound of its own needs no other, and what is dropped must be at hand."""
     with Scene(path, mem_queue_size=2) as scene:
-        channel = scene.channel(max_depth=10)
+        channel = scene.channel(max_depth=10, when_full=when_full)
         scene.topic().put_many([b"1"] * 8)
         assert [8, 0] == [channel.depth, channel.stats().backend_depth]
+    with Scene(path.with_name("large.db"), mem_queue_bytes=10) as scene:
+        for _ in range(2):
+            channel = scene.channel(max_depth=10, when_full=when_full)
+            scene.topic().put_many([b"large" * 100] * 4)
+            assert 0 == channel.stats().backend_depth
+            assert len(channel._queue.ready) == channel.depth
+            scene.reopen()
+        assert 8 == scene.channel(max_depth=10, when_full=when_full).depth
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("when_full", ["wait", "raise"])
+def test_a_channel_that_waits_or_raises_has_a_backlog(
+    path: Path, when_full: Any, restart: bool
+) -> None:
+    """Its bound counts what is in the file alone, now and after a restart, page by page."""
+    with Scene(path, mem_queue_size=2) as scene:
+        scene.channel(max_depth=10, when_full=when_full)
+        scene.topic().put_many(list(map(b"%d".__mod__, range(8))))
+        if restart:
+            scene.reopen()
+        channel = scene.channel(max_depth=10, when_full=when_full)
+        assert [8, 8] == [channel.depth, channel.stats().backend_depth]
+        number = 8
+        consumer = Consumer(channel)
+        for round_ in range(20):
+            while channel.depth < 10:
+                scene.topic().put(b"%d" % number, timeout=0)
+                number += 1
+            for bodies_ in ([b"x"], [b"x"] * 2):
+                with pytest.raises(Full):
+                    scene.topic().put_many(bodies_, timeout=0)
+            channel._check()
+            for _ in range(1 + round_ % 10):
+                with consumer.get(timeout=0):
+                    pass
+        assert [b"%d" % one for one in range(number - channel.depth, number)] == bodies(channel)
 
 
 @pytest.mark.parametrize("sync", ["normal", "interval"])

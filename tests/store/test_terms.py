@@ -18,6 +18,7 @@ def test_the_defaults() -> None:
         sync_every=2500,
         sync_timeout=200_000_000,
         mem_queue_size=10_000,
+        mem_queue_bytes=64 * 1024 * 1024,
         codec=None,
     )
 
@@ -41,6 +42,7 @@ def test_all_options() -> None:
             "sync_every": 1,
             "sync_timeout": 0.000_000_001,
             "mem_queue_size": 1,
+            "mem_queue_bytes": 2,
             "codec": mine,
         }
     ) == Terms(
@@ -49,6 +51,7 @@ def test_all_options() -> None:
         sync_every=1,
         sync_timeout=1,
         mem_queue_size=1,
+        mem_queue_bytes=2,
         codec=mine,
     )
     assert KNOWN["pickle"] is agree({"codec": "pickle"}).codec
@@ -71,6 +74,8 @@ def test_all_options() -> None:
         ("sync_timeout", "1"),
         ("mem_queue_size", 0),
         ("mem_queue_size", "many"),
+        ("mem_queue_bytes", 0),
+        ("mem_queue_bytes", 0.5),
         ("codec", "yaml"),
     ],
 )
@@ -98,6 +103,6 @@ def test_an_unknown_option() -> None:
     wrong: Any = {"fsync": True}
     with pytest.raises(InvalidOption) as info:
         agree(wrong)
-    known = "attempts, codec, mem_queue_size, sync, sync_every, sync_timeout"
+    known = "attempts, codec, mem_queue_bytes, mem_queue_size, sync, sync_every, sync_timeout"
     expected = str(InvalidOption("option of a store", "fsync", f"one of {known}"))
     assert expected == str(info.value)
