@@ -11,11 +11,6 @@ counts as one message, and of those that are longer it is summed up how long the
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
 
-What waits for its time is another such part, in the order of due and id: all up to
-`Queue.horizon` is in memory, and nothing behind it.  Where too much waits in memory, the later half
-is left to the file; where little does, the next page is read.  The order of ids says nothing of
-it, so what comes to wait behind the horizon while a page is read is remembered until it is there.
-
 Everything here expects the topic's lock, but for `look`, `read_ahead`, `fetch`, `load`, `hold_all`,
 `settle`, `send` and what only tells.
 
@@ -23,26 +18,22 @@ Next: store/record.py
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from functools import partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, Final, Protocol
 
-import attrs
-
-from nsqlite.clock import NEVER
 from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.events import Kind
 from nsqlite.lock import ensure, make_lock
 from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
 from nsqlite.persistence import OnDone
-from nsqlite.queue import EVERYTHING, NO_LIMIT, Horizon
-from nsqlite.store.journal import Journal, Key, in_loop
+from nsqlite.queue import NO_LIMIT
+from nsqlite.store import deferred
+from nsqlite.store.deferred import PAGE, left_of, weigh
+from nsqlite.store.journal import Key, in_loop
 from nsqlite.store.storage import GONE, Copy, Found, cut, name_of
-
-PAGE: Final = 1000
-"""The most messages that are read at a time."""
 
 STEERED: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
 """What is noted of a topic or channel itself."""
@@ -64,43 +55,17 @@ FEW: Final = 100
 
 COUNTED: Final = _Counted()
 
-NOWHERE: Final[MutableSequence[Any]] = deque(maxlen=0)
-"""Where a message goes that is left to the file."""
 
-HIGHEST: Final = name_of((1 << 63) - 1)
-"""The highest id: all that are due at the horizon are in memory."""
-
-
-@attrs.frozen
-class _Page:
-    """What is to be read of what waits.
-
-    Attributes:
-        horizon: behind which it is.
-        known: the ids of those that are in memory, as far as these may be found again.
-        limit: how many.
-        since, upto: between which ids, but for those that are meant for this queue alone.
-    """
-
-    horizon: Horizon
-    known: set[str]
-    limit: int
-    since: str
-    upto: str
-
-
-class Pages(Protocol):
+class Pages(deferred.Pages, Protocol):
     """What a backlog needs of the database.
 
     Attributes:
-        journal: where is noted what happens.
         mem_queue_size: how many messages of a channel are held in memory that are ready, and how
             many that are deferred.
         mem_queue_bytes: how many bytes their bodies have, about.
         counts: deliveries are counted before `get` returns.
     """
 
-    journal: Journal
     mem_queue_size: int
     mem_queue_bytes: int
     counts: bool
@@ -113,16 +78,6 @@ class Pages(Protocol):
         """Read messages that are ready, in the order of their ids; blocks."""
         ...
 
-    def read_deferred(
-        self, key: Key, between: tuple[int, int], behind: tuple[int, int], limit: int
-    ) -> list[Found]:
-        """Read messages that wait, in the order of due and id; blocks."""
-        ...
-
-    def record(self, found: Found) -> Record[Any]:
-        """Return a message that was found as a record."""
-        ...
-
     def want(self, backlog: "Backlog") -> None:
         """Have a page read soon, by the flusher; takes no lock."""
         ...
@@ -132,26 +87,12 @@ class Pages(Protocol):
         ...
 
 
-class Topic(Protocol):
-    """What a backlog needs of its topic's record.
-
-    Attributes:
-        typical: how many bytes a codec has made of a body lately.
-    """
-
-    typical: int
+class Topic(deferred.Topic, Protocol):
+    """What a backlog needs of its topic's record."""
 
     @property
     def monitor(self) -> Monitor:
         """The topic's."""
-        ...
-
-    def wall(self, due: int) -> int:
-        """Return a moment of the monotonic scale as nanoseconds since the epoch."""
-        ...
-
-    def due(self, wall: int) -> int:
-        """Return what `wall` has returned as a moment of the monotonic scale."""
         ...
 
     def heard(self, backlog: "Backlog", kind: Kind) -> None:
@@ -160,10 +101,6 @@ class Topic(Protocol):
 
     def lowest(self) -> int | None:
         """Return the lowest id of what is reserved and not shown; None if nothing is."""
-        ...
-
-    def now(self) -> int:
-        """Return the time, on the monotonic scale."""
         ...
 
     def shown_to(self, backlog: "Backlog") -> str:
@@ -195,7 +132,7 @@ class Backlog:
         apart: before it is bound, what does not come in order, with when it is due by the wall.
         held: before it is bound, how many messages lie here in order; at the end, how many there
             were in all.
-        deferred: before it is bound, how many more wait here, behind the last one that is `apart`.
+        behind: before it is bound, how many more wait here, behind the last one that is `apart`.
         ended: the queue is closed, and `held` is what it had.
         known: the journal, or the file, knows of it.
         queue: the queue.
@@ -203,17 +140,13 @@ class Backlog:
     """
 
     __slots__ = (
-        "_arriving",
         "_budget",
         "_bytes",
         "_capacity",
+        "_deferred",
         "_entries",
-        "_few",
         "_journal",
-        "_later_budget",
         "_low",
-        "_mixed",
-        "_most",
         "_pages",
         "_reading",
         "_taken",
@@ -221,9 +154,9 @@ class Backlog:
         "all",
         "alone",
         "apart",
+        "behind",
         "counted",
         "cursor",
-        "deferred",
         "ended",
         "held",
         "key",
@@ -260,7 +193,7 @@ class Backlog:
         self.cursor: str = since
         self.apart: list[tuple[Record[Any], int | None]] = []
         self.held: int = 0
-        self.deferred: int = 0
+        self.behind: int = 0
         self.all: bool = False
         self.alone: set[str] = set()
         self.ended: bool = False
@@ -268,16 +201,15 @@ class Backlog:
         self.queue: Any = None
         self.wanted: bool = False
         self._capacity = 0  # so many ready messages are held in memory
-        self._most = 0  # and so many that wait
-        self._bytes = 0  # each of so many bytes, about
-        self._budget = 0  # so many bytes more may be ready in memory, at least
-        self._later_budget = 0  # and wait there
-        self._low = PAGE  # with so few that are ready in memory the next page is read
-        self._few = 0  # and with so few that wait
+        self._bytes = 0  # of so many bytes, about
+        self._budget = 0  # so many bytes more may be, at least
+        self._low = PAGE  # with so few the next page is read
         self._taken: Record[Any] | None = None
-        # While a page of what waits is read: what has come to do so meanwhile, by when it is due.
-        self._arriving: dict[int, list[Record[Any]]] | None = None
-        self._mixed: int = 0  # what waits up to then in the file may be in memory as well
+        self._deferred: Final = deferred.Deferred(key, topic, pages, self._bounds)
+
+    def _bounds(self) -> tuple[str, str]:
+        """Return above which id, and up to which, what is meant for all is the queue's."""
+        return self.since, self._topic.shown_to(self)
 
     def bind(self, queue: Any) -> None:
         """See `QueuePersistence`."""
@@ -287,25 +219,18 @@ class Backlog:
         if queue.backend_depth or self.key[1] is None:
             queue.back = deque()  # of a topic's own, what has fallen due stays apart
         self.alone.update(one[2] + one[3] for one, _ in self.apart if one[2] + one[3] > self.top)
-        for record, wall in self.apart:
-            if wall is None:
-                queue.back.append(record)
-            else:
-                queue.wait([record], queue.deferred.due(self._topic.due(wall)))
-        if self.deferred:
-            last, wall = self.apart[-1]
-            assert wall is not None
-            queue.backend_deferred = self.deferred
-            queue.horizon = self._topic.due(wall), last[2] + last[3]
+        queue.back.extend(record for record, wall in self.apart if wall is None)
+        waiting = [(record, wall) for record, wall in self.apart if wall is not None]
+        self._deferred.bind(queue, waiting, self.behind)
         self.apart = []
 
     def fit(self) -> None:
         """See `QueuePersistence`; a queue that may have to drop something has all in memory."""
-        self._most = NO_LIMIT if self.all else self._pages.mem_queue_size
+        most = NO_LIMIT if self.all else self._pages.mem_queue_size
         self._bytes = NO_LIMIT if self.all else self._pages.mem_queue_bytes
-        self._capacity = NO_LIMIT if self.queue.is_dropping() else self._most
+        self._capacity = NO_LIMIT if self.queue.is_dropping() else most
         self._set_low()
-        self._few = self._most // 4
+        self._deferred.fit(most, self._bytes)
 
     def hold_all(self) -> None:
         """See `QueuePersistence`."""
@@ -427,21 +352,14 @@ class Backlog:
             return True
         if len(ready) + len(records) > self._capacity:
             return False
-        size = self._weigh(records)
+        typical = self._topic.typical
+        size = weigh(records, typical)
         if size > self._budget:
-            self._budget = self._left(ready)
+            self._budget = left_of(self._bytes, weigh(ready, typical))
             if size > self._budget and (ready or len(records) > 1):
                 return False  # if not, nothing would ever come
         self._budget -= size
         return True
-
-    def _left(self, records: Iterable[Record[Any]]) -> int:
-        """Return how many bytes more have room beside messages; 0 if it is only a little.
-
-        So it is summed up seldom.
-        """
-        left = self._bytes - self._weigh(records)
-        return left if left >= self._bytes // 8 else 0
 
     def _set_low(self) -> None:
         """Decide when the next page is to be read: when half of what has room is left."""
@@ -451,13 +369,8 @@ class Backlog:
             self._low = NO_LIMIT
             return
         self._low = min(PAGE, self._capacity // 2)
-        if self._weigh(ready) > self._bytes // 2:
+        if weigh(ready, self._topic.typical) > self._bytes // 2:
             self._low = min(self._low, len(ready) // 2)
-
-    def _weigh(self, records: Iterable[Record[Any]]) -> int:
-        """Return how many bytes messages have, about."""
-        typical = self._topic.typical
-        return sum([len(one[0]) if one[0].__class__ is bytes else typical for one in records])
 
     def take_over(self, other: Any) -> None:
         """See `QueuePersistence`."""
@@ -480,21 +393,13 @@ class Backlog:
         queue = self.queue
         if self.key[1] is not None and not self.wanted:
             is_short = queue.backend_depth and self._is_low()
-            if is_short or (queue.backend_deferred and self._has_few_deferred()):
+            if is_short or (queue.backend_deferred and self._deferred.has_few()):
                 self.wanted = True
                 self._pages.want(self)
 
     def _is_low(self) -> bool:
         """Say whether so little is in memory that the next page is to be read."""
         return len(self.queue.ready) <= self._low
-
-    def _has_few_deferred(self) -> bool:
-        """Say whether so little waits in memory that the next page is to be read.
-
-        What has fallen due counts as long as there is too much of it.
-        """
-        queue = self.queue
-        return len(queue.deferred) <= self._few and len(queue.back) < 2 * self._most
 
     def read_ahead(self) -> None:
         """See `QueuePersistence`.
@@ -559,11 +464,9 @@ class Backlog:
             plan = monitor.perform(self._plan)
         if plan is not None:
             self._read(monitor, *plan)
-        if self.queue.backend_deferred:
-            with monitor.lock:
-                later = monitor.perform(self._plan_deferred)
-            if later is not None:
-                self._read_deferred(monitor, later)
+        if self.queue.backend_deferred and (self.key[1] is not None or self.all):
+            self._deferred.fetch(monitor)  # what a topic holds waits until it is handed on
+            self.look()
 
     def _plan(self) -> tuple[int, int, int, str] | None:
         """Return after and up to which id is to be read, how many, and `since`; None if nothing."""
@@ -619,131 +522,11 @@ class Backlog:
         self, due: int, records: Sequence[Record[Any]]
     ) -> MutableSequence[Record[Any]] | None:
         """See `QueuePersistence`."""
-        queue = self.queue
-        self._make_room(records)
-        if (due, records[0][2] + records[0][3]) <= queue.horizon:
-            return None
-        if self._arriving is None:
-            return NOWHERE
-        return self._arriving.setdefault(due, [])
-
-    def _make_room(self, records: Sequence[Record[Any]]) -> None:
-        """Leave what waits in memory to the file if there is too much beside other messages."""
-        queue = self.queue
-        size = self._weigh(records)
-        if size > self._later_budget:
-            waiting = chain.from_iterable(queue.deferred.waiting.values())
-            self._later_budget = self._left(waiting)
-        if queue.deferred and (size > self._later_budget or len(queue.deferred) >= self._most):
-            self._leave_later()
-            self._few = min(self._most // 4, len(queue.deferred) // 2)
-            self._later_budget = 0
-        else:
-            self._later_budget -= size
-
-    def _leave_later(self) -> None:
-        """Leave the later half of what waits in memory to the file, if it is not the same tick."""
-        queue = self.queue
-        buckets = queue.deferred.buckets()
-        left = min(self._most, len(queue.deferred)) // 2
-        until = buckets[0][0] - queue.deferred.resolution
-        for due, records in buckets:
-            left -= len(records)
-            if left < 0:
-                break
-            until = due
-        until = max(until, queue.deferred.due(self._topic.now()))
-        waiting, left = self._cut(until)
-        if left:
-            queue.shift(waiting, queue.backend_deferred + left, (until, HIGHEST))
-
-    def _cut(self, until: int) -> tuple[dict[int, list[Record[Any]]], int]:
-        """Return what waits in memory up to the end of a tick, and how many do so for longer."""
-        deferred = self.queue.deferred
-        waiting = {due: records for due, records in deferred.waiting.items() if due <= until}
-        return waiting, len(deferred) - sum(map(len, waiting.values()))
+        return self._deferred.later(due, records)
 
     def take_over_deferred(self, other: Any) -> None:
         """See `QueuePersistence`."""
-        queue, theirs = self.queue, other.queue.horizon
-        horizon = min(queue.horizon, theirs)
-        if horizon is EVERYTHING or (theirs is not EVERYTHING and queue.taken_over is theirs):
-            return
-        # What has fallen due meanwhile was in memory, and perhaps is in flight.
-        both = (due for due, _ in (queue.horizon, theirs) if due != NEVER)
-        self._mixed = max(self._mixed, self._topic.now(), *both)
-        until = horizon[0] if horizon[1] == HIGHEST else horizon[0] - 1
-        until -= until % queue.deferred.resolution
-        waiting, left = self._cut(until)
-        left += queue.backend_deferred + other.queue.backend_deferred
-        queue.shift(waiting, left, (until, HIGHEST), theirs)
-
-    def _plan_deferred(self) -> "_Page | None":
-        """Return what is to be read of what waits; None if nothing is."""
-        queue = self.queue
-        queue.sweep()
-        if not (queue.backend_deferred and self._has_few_deferred()):
-            return None
-        if self.key[1] is None and not self.all:
-            return None  # nobody gets it, until it is handed on
-        known = set(queue.ids()) if queue.horizon[0] <= self._mixed else set()
-        limit = max(1, min(PAGE, self._most // 2 - len(queue.deferred)))
-        self._arriving = {}
-        return _Page(queue.horizon, known, limit, self.since, self._topic.shown_to(self))
-
-    def _read_deferred(self, monitor: Monitor, page: "_Page") -> None:
-        """Read a page of what waits and take it into memory; what is noted is written first."""
-        try:
-            self._journal.flush()
-            due, name = page.horizon
-            behind = self._topic.wall(due), int(name, 16)
-            between = int(page.since, 16), int(page.upto, 16)
-            found, more = cut(
-                self._pages.read_deferred(self.key, between, behind, page.limit + 1), page.limit
-            )
-            arrived = [(self._pages.record(one), self._topic.due(one[2] or 0)) for one in found]
-            with monitor.lock:
-                monitor.perform(partial(self._arrive_deferred, page, arrived, more=more))
-        finally:
-            self._arriving = None
-
-    def _arrive_deferred(
-        self, page: "_Page", arrived: list[tuple[Record[Any], int]], *, more: bool
-    ) -> None:
-        """Take such a page into memory, unless the horizon has changed meanwhile."""
-        queue = self.queue
-        if queue.horizon is page.horizon:
-            horizon = EVERYTHING
-            if more:
-                last, due = arrived[-1]
-                horizon = due, last[2] + last[3]
-            is_cut = more and len(arrived) < page.limit
-            self._few = min(self._most // 4, len(arrived) // 2 if is_cut else self._most)
-            fresh = self._arrived_meanwhile()
-            known = page.known.union(one[2] + one[3] for one, _ in fresh)
-            arrived = [(one, due) for one, due in arrived if one[2] + one[3] not in known]
-            arrived += [(one, due) for one, due in fresh if (due, one[2] + one[3]) <= horizon]
-            self._take_deferred(arrived, horizon)
-            queue.sweep()
-        self.look()
-
-    def _arrived_meanwhile(self) -> list[tuple[Record[Any], int]]:
-        """Return what has come to wait behind the horizon while a page was read."""
-        arriving, self._arriving = self._arriving or {}, None
-        return [(one, due) for due, records in arriving.items() for one in records]
-
-    def _take_deferred(self, arrived: list[tuple[Record[Any], int]], horizon: Horizon) -> None:
-        """Have messages wait in memory, and those behind a new horizon in the file alone."""
-        queue = self.queue
-        waiting = queue.deferred.waiting.copy()
-        of_tick: dict[int, list[Record[Any]]] = {}
-        for record, due in arrived:
-            of_tick.setdefault(queue.deferred.due(due), []).append(record)
-        for tick, records in of_tick.items():
-            waiting[tick] = [*waiting.get(tick, ()), *records]
-        left = 0 if horizon is EVERYTHING else max(1, queue.backend_deferred - len(arrived))
-        self._later_budget = 0  # it is to be summed up anew
-        queue.shift(waiting, left, horizon)
+        self._deferred.take_over(other)
 
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:
         """See `QueuePersistence`."""

@@ -24,8 +24,9 @@ from nsqlite.lock import make_lock
 from nsqlite.message import Record
 from nsqlite.names import is_ephemeral
 from nsqlite.persistence import OnDone, TopicPersistence
-from nsqlite.store.backlog import PAGE, Backlog
+from nsqlite.store.backlog import Backlog
 from nsqlite.store.codec import Coder
+from nsqlite.store.deferred import PAGE
 from nsqlite.store.flusher import Flusher
 from nsqlite.store.journal import Journal, Key, TopicChanged, TopicGone, taken
 from nsqlite.store.record import TopicRecord, record_of
@@ -210,10 +211,10 @@ class Database:
         backlog.apart = [(self.record(one), one[2]) for one in (*found, *page)]
         if more:
             count = storage.count_deferred(topic, channel, (since, top))
-            backlog.deferred = max(1, count - len(page))
+            backlog.behind = max(1, count - len(page))
             if channel is not None and top < last:
                 backlog.alone = set(map(name_of, storage.alone(topic, channel, top)))
-        backlog.held = max(0, held - len(backlog.apart) - backlog.deferred)
+        backlog.held = max(0, held - len(backlog.apart) - backlog.behind)
         if not backlog.held and storage.read(topic, channel, since, top, 1):
             backlog.held = 1
 

@@ -3,7 +3,7 @@
 The rule: it sleeps until somebody wakes it, or until what it was told to expect is due; it never
 polls.  How long things may be late is real time, as the disk is real.
 
-Next: store/backlog.py
+Next: store/deferred.py
 """
 
 import logging

@@ -561,7 +561,7 @@ def has_late(channel: nsqlite.Channel[Any]) -> bool:
     backlog = queue.persistence
     while queue.horizon[0] <= queue._now():
         assert isinstance(backlog, Backlog)
-        if not backlog._has_few_deferred():
+        if not backlog._deferred.has_few():
             return True
         backlog.fetch()
     return False

@@ -21,7 +21,8 @@ from nsqlite import (
 )
 from nsqlite.events import Kind
 from nsqlite.queue import Queue
-from nsqlite.store.backlog import PAGE, Backlog
+from nsqlite.store.backlog import Backlog
+from nsqlite.store.deferred import PAGE
 from nsqlite.testing import ManualClock
 from store.stores import Scene, everything, finished, pages_of, threads_in, throw, until
 

@@ -130,6 +130,19 @@ def test_many_of_the_same_moment(path: Path, size: int) -> None:
         assert [b"before", *(b"%d" % number for number in range(30)), b"last"] == found
 
 
+def test_what_is_due_in_this_tick_stays_in_memory(path: Path) -> None:
+    """However much it is; what is due later does not."""
+    with Waiting(path, 1, topics={"resolution": 1.0}) as scene:
+        scene.channel()
+        scene.clock.advance(0.5)
+        scene.put(0.1, 0.2, 0.3)
+        assert [3, 0] == [scene.in_memory(), scene.queue().backend_deferred]
+        scene.put(3, 4)
+        assert [3, 2] == [scene.in_memory(), scene.queue().backend_deferred]
+        found = [body for _, body in scene.due()]
+        assert [b"0.1", b"0.2", b"0.3", b"3", b"4"] == found
+
+
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_what_is_requeued_waits_behind_the_horizon_or_before_it(path: Path, size: int) -> None:
     """It comes when it was to, its attempts counted, whatever else waits; also after a restart."""
