@@ -151,6 +151,8 @@ class Queue(Generic[T]):
         emptying: all is being dropped.
         leaving: what is being finished, all of it one consumer's.
         moving: what has moved it has noted that for the store.
+        requeued: what has just been requeued, and until when it waits, if the store is still to
+            take note of it.
         taking: what is being delivered in a batch, all of it to one consumer.
         returned: of those at the head that were given back the two parts of the id and the
             deliveries, the next one last; some may have left it.
@@ -194,6 +196,7 @@ class Queue(Generic[T]):
         "persistence",
         "ready",
         "requeue_count",
+        "requeued",
         "reserved",
         "returned",
         "room",
@@ -251,6 +254,7 @@ class Queue(Generic[T]):
         self.emptying: bool = False
         self.leaving: Sequence[Message[T]] = ()
         self.moving: bool = False
+        self.requeued: tuple[Record[T], int | None] | None = None
         self.taking: Sequence[Message[T]] = ()
         self.expired: Expired[T] | None = None
         self.returned: Final[list[tuple[Any, ...]]] = []
@@ -283,7 +287,7 @@ class Queue(Generic[T]):
             self.wait(records, self.deferred.due(due))
         self._set_due()
         if self.persistence is not None:
-            self.persistence.fit()
+            self.persistence.fit()  # and takes note that these are not where their ticks say
 
     def load(self) -> None:
         """Have in memory what a store has of this, if a put may have to drop it; blocks.
@@ -336,7 +340,7 @@ class Queue(Generic[T]):
         if in_flight := len(self.timeouts):
             parts.append(f"{in_flight} in flight")
         if waiting := self.deferred_depth():
-            next_due = min(self.deferred.next_due, self.horizon[0])
+            next_due = min(self.deferred.next_due, self.deferred.due(self.horizon[0]))
             left = max(0, next_due - self._now()) / SECOND
             parts.append(f"{waiting} deferred, the next due in {left:.3g} s")
         return ", ".join(parts)
@@ -356,8 +360,10 @@ class Queue(Generic[T]):
 
     def has_stored(self) -> bool:
         """Return whether something may be ready, or due, that is in a store's file alone."""
-        is_late = self.horizon is not EVERYTHING and self.horizon[0] <= self._now()
-        return is_late or self.backend_depth > 0
+        if self.backend_depth:
+            return True
+        horizon = self.horizon
+        return horizon is not EVERYTHING and self.deferred.due(horizon[0]) <= self._now()
 
     def has_room(self, count: int) -> bool:
         """Return whether so many more fit in."""
@@ -508,10 +514,15 @@ class Queue(Generic[T]):
         self.waiters.unpark_all()
         self.feed()
         self.waiters.notify_all()
+        if self.persistence is not None:
+            self.persistence.look()
 
     def restore(self) -> None:
         """Have each message in one place again.  Idempotent."""
         self.note_entry()
+        if self.requeued is not None and self.persistence is not None:
+            self.persistence.hear(Kind.REQUEUED, *self.requeued)
+        self.requeued = None  # after it: what is noted twice is noted once
         if self.emptying:
             self.empty()
         if self.taking:
@@ -608,7 +619,7 @@ class Queue(Generic[T]):
     def next_due(self) -> int:
         """Return the next deadline of a message that is here; takes the lock."""
         with self._monitor.lock:
-            far = self.horizon[0]
+            far = self.deferred.due(self.horizon[0])
             known = min(self.timeouts.next_filled(), self.deferred.next_due)
             return known if far <= self._now() else min(known, far)  # else it is being read
 
@@ -936,12 +947,14 @@ class Queue(Generic[T]):
             if bucket is None:
                 self.expect(due)
                 bucket = self.deferred.bucket(due)
+        noted = again, due
         # One piece, up to the call that follows:
         message._outcome = REQUEUED
         owner._allowed += 1
         owner._unfinished += 1
         owner._requeued += 1
         self.requeue_count += 1
+        self.requeued = noted
         del old[message]
         if bucket is None:
             self._monitor.room_until = 0
@@ -956,6 +969,7 @@ class Queue(Generic[T]):
             self.emit(Kind.REQUEUED, again, owner, due)
             if due is not None:
                 self.emit(Kind.DEFERRED, again, None, due)
+        self.requeued = None
         self.settled(owner)
 
     def touch(self, owner: Holder, message: Message[T], now: int) -> None:

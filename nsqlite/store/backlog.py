@@ -11,7 +11,7 @@ counts as one message, and of those that are longer it is summed up how long the
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
 
-Everything here expects the topic's lock, but for `look`, `read_ahead`, `fetch`, `load`, `hold_all`,
+Everything here expects the topic's lock, but for `read_ahead`, `fetch`, `load`, `hold_all`,
 `settle`, `send` and what only tells.
 
 Next: store/record.py
@@ -103,8 +103,12 @@ class Topic(deferred.Topic, Protocol):
         """Return the lowest id of what is reserved and not shown; None if nothing is."""
         ...
 
-    def shown_to(self, backlog: "Backlog") -> str:
-        """Return the id up to which a queue has got all that is meant for it."""
+    def given_to(self, backlog: "Backlog") -> str:
+        """Return the id up to which what is meant for all is, or will be, a queue's."""
+        ...
+
+    def unshown_ids(self) -> set[int]:
+        """Return the ids of what is reserved and not shown yet."""
         ...
 
     def skipped(self) -> None:
@@ -205,15 +209,18 @@ class Backlog:
         self._budget = 0  # so many bytes more may be, at least
         self._low = PAGE  # with so few the next page is read
         self._taken: Record[Any] | None = None
-        self._deferred: Final = deferred.Deferred(key, topic, pages, self._bounds)
+        self._deferred: Final = deferred.Deferred(key, topic, pages, self._bounds, self.look)
 
-    def _bounds(self) -> tuple[str, str]:
-        """Return above which id, and up to which, what is meant for all is the queue's."""
-        return self.since, self._topic.shown_to(self)
+    def _bounds(self) -> tuple[str, str, set[int]]:
+        """Return above which id, and up to which, what is meant for all is the queue's.
+
+        And the ids of those between that it has not got yet.
+        """
+        return self.since, self._topic.given_to(self), self._topic.unshown_ids()
 
     def bind(self, queue: Any) -> None:
         """See `QueuePersistence`."""
-        self.queue = queue
+        self.queue = self._deferred.queue = queue
         self.fit()
         queue.backend_depth, self.held = self.held, 0
         if queue.backend_depth or self.key[1] is None:
@@ -221,7 +228,7 @@ class Backlog:
         self.alone.update(one[2] + one[3] for one, _ in self.apart if one[2] + one[3] > self.top)
         queue.back.extend(record for record, wall in self.apart if wall is None)
         waiting = [(record, wall) for record, wall in self.apart if wall is not None]
-        self._deferred.bind(queue, waiting, self.behind)
+        self._deferred.bind(waiting, self.behind)
         self.apart = []
 
     def fit(self) -> None:
@@ -270,6 +277,7 @@ class Backlog:
             names = [record[2] + record[3] for record in records]
             self._journal.note_all(key, names, [COUNTED[record[4]] for record in records])
         if self.queue.backend_depth or self.queue.backend_deferred:
+            self._deferred.credit(len(messages))
             self.look()
 
     def finished(self, messages: Sequence[Message[Any]]) -> None:
@@ -300,6 +308,7 @@ class Backlog:
     def empty(self, last: str) -> None:
         """Hold nothing of what was given up to an id."""
         self.since = self.cursor = self.top = last
+        self._deferred.forget()
         if self.key[1] is not None:
             self.queue.back = self.queue.ready
 
@@ -394,8 +403,8 @@ class Backlog:
         if self.key[1] is not None and not self.wanted:
             is_short = queue.backend_depth and self._is_low()
             if is_short or (queue.backend_deferred and self._deferred.has_few()):
-                self.wanted = True
                 self._pages.want(self)
+                self.wanted = True  # after it: a signal in between has it wanted twice, not never
 
     def _is_low(self) -> bool:
         """Say whether so little is in memory that the next page is to be read."""
@@ -466,7 +475,6 @@ class Backlog:
             self._read(monitor, *plan)
         if self.queue.backend_deferred and (self.key[1] is not None or self.all):
             self._deferred.fetch(monitor)  # what a topic holds waits until it is handed on
-            self.look()
 
     def _plan(self) -> tuple[int, int, int, str] | None:
         """Return after and up to which id is to be read, how many, and `since`; None if nothing."""
@@ -526,7 +534,7 @@ class Backlog:
 
     def take_over_deferred(self, other: Any) -> None:
         """See `QueuePersistence`."""
-        self._deferred.take_over(other)
+        self._deferred.take_over(other._deferred)
 
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:
         """See `QueuePersistence`."""

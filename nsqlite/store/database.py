@@ -59,7 +59,7 @@ class Database:
         mem_queue_size: how many messages of a channel are held in memory that are ready, and how
             many that are deferred.
         mem_queue_bytes: how many bytes their bodies have, about.
-        epoch: see `record.Host`.
+        epoch, drift: see `record.Host`.
     """
 
     def __init__(self, where: str, storage: Storage, terms: Terms, factory: GuidFactory) -> None:
@@ -86,6 +86,7 @@ class Database:
         self._forked = False
         self._finished = False
         self.epoch: int = 0  # once a topic is opened
+        self.drift: int = 0
         self._has_clock = False  # that is set, and the storage knows the time
         topics, channels = storage.load()
         self._stored: Final = {topic.name: topic for topic in topics}

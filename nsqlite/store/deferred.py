@@ -6,6 +6,13 @@ Where too much waits in memory, the later half is left to the file; where little
 is read.  The order of ids says nothing of it, so what comes to wait behind the horizon while a page
 is read is remembered until that is there.
 
+What falls due in the file is read as room for it is made: each message that is read takes a credit,
+and each delivery gives one.
+
+In memory only the tick is known in which a message is due, not the moment itself, by which the
+file has it.  So the horizon is never drawn through a tick; where ticks of another resolution are in
+memory, all is left to the file before it is drawn.
+
 Everything here expects the topic's lock, but for `fetch`.
 
 Next: store/backlog.py
@@ -46,6 +53,7 @@ class _Page:
         known: the ids of those that are in memory, as far as these may be found again.
         limit: how many.
         since, upto: between which ids, but for those that are meant for this queue alone.
+        unshown: the ids of those that are not the queue's yet, as numbers.
     """
 
     horizon: Horizon
@@ -53,6 +61,7 @@ class _Page:
     limit: int
     since: str
     upto: str
+    unshown: set[int]
 
 
 class Pages(Protocol):
@@ -109,17 +118,27 @@ class Deferred:
         "_bounds",
         "_budget",
         "_bytes",
+        "_coarse",
+        "_credit",
         "_few",
         "_key",
+        "_look",
         "_mixed",
         "_most",
         "_pages",
+        "_resolution",
         "_topic",
+        "_tried",
         "queue",
     )
 
     def __init__(
-        self, key: Key, topic: Topic, pages: Pages, bounds: Callable[[], tuple[str, str]]
+        self,
+        key: Key,
+        topic: Topic,
+        pages: Pages,
+        bounds: Callable[[], tuple[str, str, set[int]]],
+        look: Callable[[], None],
     ) -> None:
         """Begin with nothing.
 
@@ -127,17 +146,24 @@ class Deferred:
             key: the numbers of topic and channel.
             topic: the topic's record.
             pages: the database.
-            bounds: returns the ids above which, and up to which, messages are the queue's.
+            bounds: returns the ids above which, and up to which, messages are the queue's, and of
+                those between that are not yet.
+            look: has the next page read if little is left in memory.
         """
         self._key: Final = key
         self._topic: Final = topic
         self._pages: Final = pages
         self._bounds: Final = bounds
+        self._look: Final = look
         self.queue: Any = None
         self._most = 0  # so many wait in memory
         self._bytes = 0  # of so many bytes, about
         self._budget = 0  # so many bytes more may do so, at least
         self._few = 0  # with so few the next page is read
+        self._credit = 0  # so many more may be read before something is delivered
+        self._tried = 0  # so many wait in memory that all are of this tick
+        self._resolution = 0  # the length of a tick
+        self._coarse = 0  # so long before its tick ends something in memory may be due
         # While a page is read: what has come to wait meanwhile, by when it is due.
         self._arriving: dict[int, list[Record[Any]]] | None = None
         self._mixed: int = 0  # what waits up to then in the file may be in memory as well
@@ -147,10 +173,27 @@ class Deferred:
         self._most = most
         self._bytes = size
         self._few = most // 4
+        self._credit = 2 * most
+        resolution = self.queue.deferred.resolution
+        if resolution != self._resolution:
+            self._coarse = resolution + (self._coarse if self.queue.deferred else 0)
+            self._resolution = resolution
+            if self.queue.backend_deferred:
+                self._leave_all()
+                self._look()
 
-    def bind(self, queue: Any, waiting: Sequence[tuple[Record[Any], int]], count: int) -> None:
+    def forget(self) -> None:
+        """Begin anew, as the queue was emptied."""
+        self._credit = 2 * self._most
+        self._coarse = self._resolution
+
+    def credit(self, count: int) -> None:
+        """Take note that messages were delivered, so that there is room for others."""
+        self._credit = min(self._credit + count, 2 * self._most)
+
+    def bind(self, waiting: Sequence[tuple[Record[Any], int]], count: int) -> None:
         """Begin with what was read first, and so many more behind it."""
-        self.queue = queue
+        queue = self.queue
         for record, wall in waiting:
             queue.wait([record], queue.deferred.due(self._topic.due(wall)))
         if count:
@@ -159,12 +202,11 @@ class Deferred:
             queue.horizon = self._topic.due(wall), last[2] + last[3]
 
     def has_few(self) -> bool:
-        """Say whether so little waits in memory that the next page is to be read.
-
-        What has fallen due counts as long as there is too much of it.
-        """
+        """Say whether so little waits in memory that the next page is to be read."""
         queue = self.queue
-        return len(queue.deferred) <= self._few and len(queue.back) < 2 * self._most
+        if len(queue.deferred) > self._few:
+            return False
+        return self._credit > 0 or not (queue.ready or queue.back)
 
     def later(
         self, due: int, records: Sequence[Record[Any]]
@@ -181,19 +223,38 @@ class Deferred:
     def _make_room(self, records: Sequence[Record[Any]]) -> None:
         """Leave what waits in memory to the file if there is too much beside other messages."""
         queue = self.queue
+        count = len(queue.deferred)
+        if self._tried // 2 <= count < self._tried:
+            return
         size = self._weigh(records)
         if size > self._budget:
             waiting = chain.from_iterable(queue.deferred.waiting.values())
             self._budget = left_of(self._bytes, self._weigh(waiting))
-        if queue.deferred and (size > self._budget or len(queue.deferred) >= self._most):
+        if count and (size > self._budget or count >= self._most):
             self._leave_later()
-            self._few = min(self._most // 4, len(queue.deferred) // 2)
+            left = len(queue.deferred)
+            self._tried = 2 * count if left == count else 0  # so that it costs each a little
+            self._few = min(self._most // 4, left // 2)
             self._budget = 0
         else:
             self._budget -= size
 
+    def _leave_all(self) -> None:
+        """Leave all that waits in memory to the file: its ticks do not say when it is due."""
+        queue = self.queue
+        first = min(queue.deferred.waiting, default=queue.horizon[0] + self._coarse)
+        until = min(first - self._coarse, queue.horizon[0] - 1)
+        until -= until % self._resolution
+        self._mixed = max(self._mixed, self._topic.now())
+        left = queue.backend_deferred + len(queue.deferred)
+        queue.shift({}, left, (until, HIGHEST))
+        self._coarse = self._resolution
+
     def _leave_later(self) -> None:
-        """Leave the later half of what waits in memory to the file, if it is not the same tick."""
+        """Leave the later half of what waits in memory to the file, but for what is due by now."""
+        if self._coarse != self._resolution:
+            self._leave_all()
+            return
         queue = self.queue
         buckets = queue.deferred.buckets()
         counts = list(accumulate(len(records) for _, records in buckets))
@@ -210,17 +271,31 @@ class Deferred:
         waiting = {due: records for due, records in deferred.waiting.items() if due <= until}
         return waiting, len(deferred) - sum(map(len, waiting.values()))
 
-    def take_over(self, other: Any) -> None:
-        """Take what waits in the file of another queue; see `QueuePersistence`."""
+    def take_over(self, other: "Deferred") -> None:
+        """Take what waits in the file of another queue; see `QueuePersistence`.
+
+        What waits in its memory, and will be handed on next, is left to the file if its ticks are
+        others.
+        """
         queue, theirs = self.queue, other.queue.horizon
+        until = NEVER
+        if other._coarse != self._resolution and other.queue.deferred:
+            until = min(other.queue.deferred.waiting) - other._coarse
+        is_all = theirs is queue.horizon is EVERYTHING and until == NEVER
+        if not is_all and (theirs is EVERYTHING or queue.taken_over is not theirs):
+            self._take_over(other, until)
+        self._look()
+
+    def _take_over(self, other: "Deferred", until: int) -> None:
+        queue, theirs = self.queue, other.queue.horizon
+        if self._coarse != self._resolution:
+            self._leave_all()
         horizon = min(queue.horizon, theirs)
-        if horizon is EVERYTHING or (theirs is not EVERYTHING and queue.taken_over is theirs):
-            return
+        until = min(until, horizon[0] if horizon[1] == HIGHEST else horizon[0] - 1)
+        until -= until % self._resolution
         # What has fallen due meanwhile was in memory, and perhaps is in flight.
         both = (due for due, _ in (queue.horizon, theirs) if due != NEVER)
         self._mixed = max(self._mixed, self._topic.now(), *both)
-        until = horizon[0] if horizon[1] == HIGHEST else horizon[0] - 1
-        until -= until % queue.deferred.resolution
         waiting, left = self._cut(until)
         left += queue.backend_deferred + other.queue.backend_deferred
         queue.shift(waiting, left, (until, HIGHEST), theirs)
@@ -257,9 +332,11 @@ class Deferred:
             due, name = page.horizon
             behind = self._topic.wall(due), int(name, 16)
             between = int(page.since, 16), int(page.upto, 16)
-            found, more = cut(
-                self._pages.read_deferred(self._key, between, behind, page.limit + 1), page.limit
-            )
+            most = page.limit + 1 + len(page.unshown)
+            found = self._pages.read_deferred(self._key, between, behind, most)
+            is_cut = cut(found, most)[1]
+            found, more = cut([one for one in found if one[0] not in page.unshown], page.limit)
+            more = more or is_cut
             arrived = [(self._pages.record(one), self._topic.due(one[2] or 0)) for one in found]
             with monitor.lock:
                 monitor.perform(partial(self._arrive, page, arrived, more=more))
@@ -270,10 +347,12 @@ class Deferred:
         """Take such a page into memory, unless the horizon has changed meanwhile."""
         queue = self.queue
         if queue.horizon is page.horizon:
-            horizon = EVERYTHING
-            if more:
+            horizon = page.horizon if more else EVERYTHING
+            if more and arrived:
                 last, due = arrived[-1]
                 horizon = due, last[2] + last[3]
+            self._credit -= len(arrived)
+            self._tried = 0
             is_cut = more and len(arrived) < page.limit
             self._few = min(self._most // 4, len(arrived) // 2 if is_cut else self._most)
             fresh = self._arrived_meanwhile()
@@ -282,6 +361,7 @@ class Deferred:
             arrived += [(one, due) for one, due in fresh if (due, one[2] + one[3]) <= horizon]
             self._take(arrived, horizon)
             queue.sweep()
+        self._look()
 
     def _arrived_meanwhile(self) -> list[tuple[Record[Any], int]]:
         """Return what has come to wait behind the horizon while a page was read."""

@@ -228,6 +228,17 @@ class TopicGone:
 
 
 @attrs.frozen
+class ClockSet:
+    """The wall's time is so much ahead of the one that is noted."""
+
+    drift: int
+
+    def add_to(self, batch: Batch, _notes: Notes) -> None:
+        """See `Change`."""
+        batch.drift = self.drift
+
+
+@attrs.frozen
 class Emptied:
     """What a topic itself held was dropped: all between two ids."""
 
@@ -882,7 +893,8 @@ def in_loop() -> bool:
 
 def _is_decided(batch: Batch) -> bool:
     """Say whether a batch has what is to be written before the next put."""
-    return bool(batch.topics or batch.channels or batch.gone_channels or batch.gone_topics)
+    changed = batch.topics or batch.channels or batch.gone_channels or batch.gone_topics
+    return bool(changed) or batch.drift is not None
 
 
 def _rows_of(pendings: list[PendingWrite[Any]]) -> dict[int, list[Row]]:

@@ -16,6 +16,7 @@ from nsqlite.clock import Clock
 from nsqlite.events import Kind
 from nsqlite.message import Message, Record
 from nsqlite.monitor import Monitor
+from nsqlite.options import SECOND
 from nsqlite.persistence import Draft, PendingWrite, QueuePersistence
 from nsqlite.store import storage
 from nsqlite.store.backlog import Backlog, Pages
@@ -23,6 +24,7 @@ from nsqlite.store.journal import (
     Change,
     ChannelChanged,
     ChannelGone,
+    ClockSet,
     Emptied,
     Note,
     Published,
@@ -33,17 +35,21 @@ from nsqlite.store.journal import (
 )
 from nsqlite.store.storage import Row, StoredChannel, StoredTopic, name_of
 
+SLIGHT: Final = SECOND // 10
+"""By so many nanoseconds the wall's time may be off before it counts as set."""
+
 
 class Host(Pages, Protocol):
     """What a topic's record needs of the database.
 
     Attributes:
         epoch: when the monotonic scale began, by the wall's time as it was at first; so what the
-            file tells of waiting is in step with it, and a clock that is set while this is open
-            was so, for the file, before it is opened again.
+            file tells of waiting is in step with it, as long as it is open.
+        drift: how much the wall's time is ahead of that by now; see `Batch`.
     """
 
     epoch: int
+    drift: int
 
     def require_owner(self) -> None:
         """Check that this is no child of a fork."""
@@ -234,7 +240,12 @@ class TopicRecord:
 
     def wall(self, due: int) -> int:
         """Return a moment of the monotonic scale as nanoseconds since the epoch."""
-        self._journal.now = max(self._journal.now, self._clock.monotonic_ns() + self._host.epoch)
+        now = self._clock.monotonic_ns() + self._host.epoch
+        self._journal.now = max(self._journal.now, now)
+        drift = self._clock.time_ns() - now
+        if abs(drift - self._host.drift) > SLIGHT:
+            self._host.drift = drift
+            self._journal.decide(ClockSet(drift))
         return due + self._host.epoch
 
     def due(self, wall: int) -> int:
@@ -328,9 +339,13 @@ class TopicRecord:
         known = set(map(id, waiting))
         return [one for one in self.settled if id(one) not in known] + waiting
 
-    def shown_to(self, backlog: Backlog) -> str:
-        """Return the id up to which a queue has got all that is meant for it."""
-        return self._shown() if backlog is self.held else min(self._given(), self._shown())
+    def given_to(self, backlog: Backlog) -> str:
+        """Return the id up to which what is meant for all is, or will be, a queue's."""
+        return self.last if backlog is self.held else self._given()
+
+    def unshown_ids(self) -> set[int]:
+        """Return the ids of what is reserved and not shown yet."""
+        return {int(name, 16) for one in self.unshown() for name in one.names}
 
     def lowest(self) -> int | None:
         """Return the lowest id of what is reserved and not shown; None if nothing is."""

@@ -62,14 +62,15 @@ CREATE TABLE highest (
     topic INTEGER NOT NULL,
     channel INTEGER NOT NULL,
     id INTEGER NOT NULL,
-    now INTEGER NOT NULL DEFAULT 0
+    now INTEGER NOT NULL DEFAULT 0,
+    drift INTEGER NOT NULL DEFAULT 0
 );
-INSERT INTO highest VALUES (0, 0, 0, 0)
+INSERT INTO highest VALUES (0, 0, 0, 0, 0)
 """
 """What every file has; `storage.py` tells what the columns mean.  `unheld`: messages that nobody
 holds may be there.  `gone`: it was deleted, and what belongs to it is being forgotten.  `highest`:
-the highest numbers and id that there ever were, since none is given again; and the wall's time when
-something was requeued last."""
+the highest numbers and id that there ever were, since none is given again; the time when something
+was requeued last, and how much the wall's time is ahead of that since it was set."""
 
 MESSAGES: Final = """
 CREATE TABLE IF NOT EXISTS messages_{0} (
@@ -82,7 +83,7 @@ CREATE TABLE IF NOT EXISTS messages_{0} (
     crc INTEGER,
     data BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS apart_{0} ON messages_{0} (topic, due, only)
+CREATE INDEX IF NOT EXISTS apart_{0} ON messages_{0} (topic, due, id, only)
     WHERE due IS NOT NULL OR only IS NOT NULL
 """
 """A partition.  `crc`: see `statements.checksum`; NULL where none was made.  The index finds what
@@ -167,14 +168,20 @@ def _move_topic(connection: sqlite3.Connection, number: int, partition: int) -> 
 
 
 def _from_2(connection: sqlite3.Connection) -> None:
-    """Add the time, unless the step before has made tables of this version."""
+    """Add the time."""
+    _add_to_highest(connection, "now")
+
+
+def _add_to_highest(connection: sqlite3.Connection, column: str) -> None:
+    """Add a column, unless an earlier step has made tables of this version."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(highest)")]
-    if "now" not in columns:
-        connection.execute("ALTER TABLE highest ADD COLUMN now INTEGER NOT NULL DEFAULT 0")
+    if column not in columns:
+        connection.execute(f"ALTER TABLE highest ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
 
 
 def _from_3(connection: sqlite3.Connection) -> None:
-    """Have the index of what waits in the order in which it is due."""
+    """Have the index of what waits in the order in which it is due, and add the drift."""
+    _add_to_highest(connection, "drift")
     query = "SELECT substr(name, 10) FROM sqlite_master WHERE type = 'table' AND name GLOB"
     for (partition,) in connection.execute(f"{query} 'messages_*'").fetchall():
         connection.execute(f"DROP INDEX apart_{partition}")

@@ -186,6 +186,14 @@ WRITE_CHANNEL: Final = (
     " ON CONFLICT (number) DO UPDATE SET paused = excluded.paused, since = excluded.since,"
     " held = excluded.held"
 )
+SET_DRIFT: Final = "UPDATE highest SET drift = ?"
+
+WAITING: Final = Statements(
+    f"SELECT {MESSAGE}, topic FROM messages_{{0}} INDEXED BY apart_{{0}}"
+    " WHERE (due IS NOT NULL OR only IS NOT NULL) AND due IS NOT NULL"
+)
+"""All that was put with a delay."""
+
 RAISE_HIGHEST: Final = (
     "UPDATE highest SET topic = max(topic, :topic), channel = max(channel, :channel),"
     " id = max(id, :id), now = max(now, :now)"

@@ -143,8 +143,9 @@ class Batch:
             id; but for messages meant for one channel alone.
         unheld: the numbers of topics in which there may be messages that nobody holds.
         highest: no message that was ever put has a higher id; 0 says nothing.
-        now: the wall's time when something was requeued last, as far as this tells of it; 0 says
-            nothing.
+        now: the time when something was requeued last, as far as this tells of it; 0 says nothing.
+        drift: how much the wall's time is ahead of the one that `now` and whatever waits are told
+            in, since it was set while the storage was open; None says nothing.
     """
 
     topics: dict[int, StoredTopic] = attrs.Factory(dict)
@@ -157,6 +158,7 @@ class Batch:
     unheld: set[int] = attrs.Factory(set)
     highest: int = 0
     now: int = 0
+    drift: int | None = None
 
 
 class Storage(Protocol):
@@ -193,6 +195,9 @@ class Storage(Protocol):
 
     def set_clock(self, now: int) -> None:
         """Take note of the wall's time, before anything is read apart.
+
+        First all that waits does so until `drift` later, and `now` counts as that much later, which
+        makes the drift 0: then it is told in the wall's time again.
 
         Where the clock was set back no wait is to become longer than what was asked for.  If `now`
         is before the highest `Batch.now`, all copies that wait do so until that much earlier, and

@@ -7,10 +7,10 @@ Next: store/wal.py
 """
 
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from json import dumps
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nsqlite.errors import StoreError
 from nsqlite.lock import ensure
@@ -33,8 +33,10 @@ from nsqlite.store.statements import (
     PUT_PLAIN,
     RAISE_HIGHEST,
     REFUSED,
+    SET_DRIFT,
     UNHELD,
     UNHELD_LIST,
+    WAITING,
     WRITE_CHANNEL,
     WRITE_TOPIC,
     Statements,
@@ -214,16 +216,47 @@ class Writer:
     def set_clock(self, now: int) -> None:
         """See `Storage`."""
         with telling(self._where):
-            [before] = self._connection.execute("SELECT now FROM highest").fetchone()
+            execute = self._connection.execute
+            [drift] = execute("SELECT drift FROM highest").fetchone()
+            if drift:
+                self.in_one(partial(self._correct, drift))
+            [before] = execute("SELECT now FROM highest").fetchone()
             later = self._find_later(now)
             if now < before or later:
                 self.in_one(partial(self._set_back, before, now, later))
+
+    def _correct(self, drift: int) -> None:
+        """Have all that waits do so until so much later."""
+        execute = self._connection.execute
+        execute("UPDATE copy SET due = due + ? WHERE due IS NOT NULL", (drift,))
+        execute("UPDATE highest SET now = now + ?", (drift,))
+        execute(SET_DRIFT, (0,))
+        for partition in self._partitions():
+            rows = execute(WAITING[partition]).fetchall()
+            self._change_dues(partition, rows, lambda timestamp, due: (timestamp, due + drift))
+
+    def _change_dues(
+        self, partition: int, rows: Iterable[Any], change: Callable[[int, int], tuple[int, int]]
+    ) -> None:
+        """Write other timestamps and dues of messages, but of those that are damaged."""
+        changed = []
+        for *row, topic in rows:
+            if is_intact(topic, tuple(row)):
+                identity, timestamp, due, only, codec, data, crc = row
+                new = identity, *change(timestamp, due), only, codec, data
+                kept = None if crc is None else checksum(topic, new)
+                changed.append((new[1], new[2], kept, identity))
+        self._many(PUT_NOW[partition], changed)
+
+    def _partitions(self) -> set[int]:
+        """Return the partitions that topics have."""
+        return {SHARED, *(known.partition for known in self.topics.values())}
 
     def _find_later(self, now: int) -> list[int]:
         """Return the partitions in which something waits that was put later than now."""
         return [
             partition
-            for partition in {SHARED, *(known.partition for known in self.topics.values())}
+            for partition in self._partitions()
             if self._connection.execute(PUT_LATER[partition], (now,)).fetchone() is not None
         ]
 
@@ -233,14 +266,8 @@ class Writer:
             execute("UPDATE copy SET due = due - ? WHERE due IS NOT NULL", (before - now,))
             execute("UPDATE highest SET now = ?", (now,))
         for partition in partitions:
-            changed = []
-            for *row, topic in execute(PUT_LATER[partition], (now,)):
-                if is_intact(topic, tuple(row)):
-                    identity, timestamp, due, only, codec, data, crc = row
-                    new = identity, now, now + due - timestamp, only, codec, data
-                    kept = None if crc is None else checksum(topic, new)
-                    changed.append((now, new[2], kept, identity))
-            self._many(PUT_NOW[partition], changed)
+            rows = execute(PUT_LATER[partition], (now,)).fetchall()
+            self._change_dues(partition, rows, lambda timestamp, due: (now, now + due - timestamp))
 
     # Counting
 
@@ -424,6 +451,8 @@ class Writer:
         if topic or channel or batch.highest or batch.now:
             highest = {"topic": topic, "channel": channel, "id": batch.highest, "now": batch.now}
             self._connection.execute(RAISE_HIGHEST, highest)
+        if batch.drift is not None:
+            self._connection.execute(SET_DRIFT, (batch.drift,))
 
     def _many(self, statement: str, values: Collection[tuple[object, ...]]) -> None:
         if values:

@@ -9,6 +9,7 @@ Next: testing/memorystore.py
 """
 
 import os
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Final, Literal, Self, TypeAlias
 
@@ -50,6 +51,7 @@ class Tables:
         highest: the highest numbers that a topic and a channel ever had, and the highest id that a
             batch told of.
         now: the highest time that a batch told of.
+        drift: what a batch told of that last.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,7 @@ class Tables:
         self.copies: dict[int, dict[int, Copy]] = {}
         self.highest: tuple[int, int, int] = (0, 0, 0)
         self.now: int = 0
+        self.drift: int = 0
 
     def copy(self) -> Self:
         """Return tables that can change for themselves."""
@@ -70,6 +73,7 @@ class Tables:
         new.copies = {number: copies.copy() for number, copies in self.copies.items()}
         new.highest = self.highest
         new.now = self.now
+        new.drift = self.drift
         return new
 
     # What is there
@@ -191,19 +195,36 @@ class Tables:
             max(identity, batch.highest),
         )
         self.now = max(self.now, batch.now)
+        self.drift = self.drift if batch.drift is None else batch.drift
 
     def set_clock(self, now: int) -> None:
         """Have nothing wait longer where the clock was set back."""
+        drift, self.drift = self.drift, 0
+        self.now += drift
+        self.shift_copies(drift)
+        self.change_dues(lambda timestamp, due: (timestamp, due + drift))
         if now < self.now:
-            back, self.now = self.now - now, now
-            for copies in self.copies.values():
-                for identity, copy in copies.items():
-                    if copy is not GONE and copy[1] is not None:
-                        copies[identity] = copy[0], copy[1] - back
+            self.shift_copies(now - self.now)
+            self.now = now
+        self.change_dues(
+            lambda timestamp, due: (
+                (now, now + due - timestamp) if due > timestamp > now else (timestamp, due)
+            )
+        )
+
+    def shift_copies(self, span: int) -> None:
+        """Have what was requeued wait so much longer."""
+        for copies in self.copies.values():
+            for identity, copy in copies.items():
+                if copy is not GONE and copy[1] is not None:
+                    copies[identity] = copy[0], copy[1] + span
+
+    def change_dues(self, change: Callable[[int, int], tuple[int, int]]) -> None:
+        """Change timestamp and due of what was put with a delay."""
         for rows in self.rows.values():
             for identity, timestamp, due, only, codec, data in list(rows.values()):
-                if due is not None and due > timestamp > now:
-                    rows[identity] = identity, now, now + due - timestamp, only, codec, data
+                if due is not None:
+                    rows[identity] = identity, *change(timestamp, due), only, codec, data
 
     def remove(self, number: int) -> None:
         """Forget a topic and all that is in it."""

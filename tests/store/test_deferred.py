@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from helpers import Call
+from helpers import Call, bodies
 
 import nsqlite
 from nsqlite import Consumer, Empty, StoreError
 from nsqlite.aio import Consumer as AsyncConsumer
-from nsqlite.queue import EVERYTHING
-from nsqlite.store import Undecodable
+from nsqlite.queue import EVERYTHING, Queue
+from nsqlite.store import Database, Undecodable
 from nsqlite.store.backlog import Backlog
+from nsqlite.store.deferred import Deferred
+from nsqlite.store.journal import Journal
+from nsqlite.store.record import TopicRecord
 from nsqlite.testing import ManualClock
 from store.stores import Scene, pages_of, until
 
@@ -516,3 +520,257 @@ def test_a_bounded_channel_leaves_what_waits_to_the_file(path: Path) -> None:
             scene.topic().put(b"d", timeout=0)
         assert (3, 19) == (channel.depth, channel.deferred_count)
         assert 22 == len(scene.due())
+
+
+# Found by attacks
+
+
+class CoarseClock(ManualClock):
+    """A clock whose ticks are as long as the system's."""
+
+    resolution = 10_000_000
+
+
+def test_who_sleeps_is_served_after_a_pause(path: Path) -> None:
+    """What a topic held in the file alone is read as soon as it is handed on."""
+    with Waiting(path, 1) as scene:
+        consumer = scene.consumer()
+        scene.topic().pause()
+        scene.put(1, 2)
+        assert 0 == len(scene.topic()._fan.held.deferred)
+        call = Call(lambda: consumer.get(timeout=60).body)
+        until(lambda: scene.queue().waiters.threads)
+        scene.topic().unpause()
+        scene.rest()
+        scene.clock.advance(1)
+        assert b"1" == call.result()
+
+
+@pytest.mark.parametrize("size", [1, 10])
+@pytest.mark.parametrize("name", ["emit", "hear", "_note", "note", "wall"])
+def test_a_signal_as_something_is_requeued(
+    path: Path, name: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted all the same, so that the file knows until when it waits."""
+    places: dict[str, Any] = {
+        "emit": Queue,
+        "hear": Backlog,
+        "_note": Backlog,
+        "note": Journal,
+        "wall": TopicRecord,
+    }
+    with Waiting(path, size) as scene:
+        consumer = scene.consumer()
+        scene.put(1, 2)
+        scene.topic().put(b"5")
+        message = consumer.get(timeout=0)
+        scene.rest()
+        struck: list[str] = []
+
+        def strike(*_: object, **__: object) -> None:
+            monkeypatch.undo()
+            struck.append(name)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(places[name], name, strike)
+        with pytest.raises(KeyboardInterrupt):
+            message.req(5)
+        assert [name] == struck
+        scene.topic()._check()
+        if size > 1:
+            scene.reopen()
+        assert numbered(1, 2, 5) == scene.due()
+
+
+def test_a_page_beside_a_put_that_is_being_written(path: Path) -> None:
+    """It has what was shown with a higher id, as what is moved is, and not the put."""
+    with Waiting(path, 4) as scene:
+        consumer = scene.consumer()
+        other = Consumer(scene.channel("audit", "other"))
+        scene.topic("other").put(b"15")
+        moved = other.get(timeout=0)
+        scene.put(1, 2, 20, 30, 40)
+        scene.rest()
+        scene.database.flush()
+        with scene.spy.held() as held:
+            call = Call(lambda: scene.topic().put(b"12", delay=12))
+            held.until_begun()
+            other.move(moved, scene.topic())
+            consumer.get(timeout=0).req(15)
+            scene.clock.advance(2)
+            for _ in range(2):
+                consumer.get(timeout=0).fin()
+        call.result()
+        scene.rest()
+        assert [b"12", b"15", b"20", b"30", b"40"] == [body for _, body in scene.due()]
+
+
+@pytest.mark.parametrize("held", [0, 3, 12])
+@pytest.mark.parametrize("own", [3, 12])
+@pytest.mark.parametrize("size", [2, 8, 40])
+def test_ticks_of_another_length(path: Path, size: int, own: int, held: int) -> None:
+    """A channel whose ticks are not its topic's, nor those that it had before, gets all in time.
+
+    Whether what it had, or what the topic held, was in memory or in the file.
+    """
+    clock = CoarseClock()
+    with Scene(path, clock=clock, mem_queue_size=size) as scene:
+        scene.channel()
+        number = 0
+        for resolution in (0.001, 0.25, 0.003):
+            scene.reopen()
+            channel = scene.channel(resolution=resolution)
+            for _ in range(own):
+                number += 1
+                scene.topic().put(b"x", delay=1 + number % 7 / 1000 + 0.0003)
+            scene.topic().pause()
+            for _ in range(held):
+                number += 1
+                scene.topic().put(b"x", delay=1 + number % 7 / 1000 + 0.0001)
+            scene.topic().unpause()
+            channel._check()
+            assert number == channel.deferred_count
+        consumer = Consumer(channel)
+        clock.advance(0.5)
+        with pytest.raises(Empty):
+            consumer.get(timeout=0)
+        clock.advance(0.8)
+        assert number == len(bodies(channel))
+        assert 0 == channel.deferred_count
+
+
+def test_ticks_of_another_length_and_too_much_in_memory(path: Path) -> None:
+    """All of it is left to the file, since its ticks do not say when it is due."""
+    clock = CoarseClock()
+    with Scene(path, clock=clock, mem_queue_size=10) as scene:
+        scene.channel()
+        for number in range(4):
+            scene.topic().put(b"x", delay=1.0033 + number / 100)
+        scene.reopen()
+        channel = scene.channel(resolution=0.25)
+        for number in range(12):
+            scene.topic().put(b"x", delay=1.0033 + number / 100)
+            channel._check()
+            assert 5 + number == channel.deferred_count
+        clock.advance(1.25)
+        assert 16 == len(bodies(channel))
+
+
+def test_what_is_taken_over_twice_is_there_once(path: Path) -> None:
+    """As where a signal has struck who handed it on."""
+    with Waiting(path, 2) as scene:
+        scene.put(*range(1, 10))
+        scene.reopen()
+        held = scene.topic()._fan.held
+        topic = scene.topic()
+        monitor = topic._monitor
+        backlog = scene.backlog()
+        topic.pause()
+        scene.put(*range(10, 20))
+        with monitor.lock:
+            for _ in range(2):
+                backlog.take_over_deferred(held.persistence)
+            taken = scene.queue().backend_deferred
+        topic.unpause()
+        assert 19 == scene.channel().deferred_count, taken
+        topic._check()
+        assert numbered(*range(1, 20)) == scene.due()
+
+
+def test_what_waits_in_the_file_is_not_starved(path: Path) -> None:
+    """Not by what comes back again and again, nor by a bound that is always reached."""
+    bound: dict[str, Any] = {"max_depth": 20}
+    for name, options in (("a", {}), ("b", bound)):
+        with Waiting(path.with_name(f"{name}.db"), 4) as scene:
+            channel = scene.channel(**options)
+            scene.put(*range(1, 13))
+            scene.topic().put_many([b"x"] * 20)
+            consumer = Consumer(channel)
+            scene.clock.advance(50)
+            seen = set()
+            for _ in range(400):
+                message = consumer.get(timeout=0)
+                seen.add(message.body)
+                if options and message.body == b"x":
+                    message.fin()
+                    with suppress(nsqlite.Full):
+                        scene.topic().put(b"x", timeout=0)
+                elif message.body == b"x":
+                    message.req()
+                else:
+                    message.fin()
+                scene.rest()
+            assert {b"%d" % number for number in range(1, 13)} < seen
+
+
+def test_within_a_tick_nobody_reads_again_and_again(path: Path) -> None:
+    """Whoever gets hears that nothing is due before the tick ends."""
+    clock = CoarseClock()
+    with Scene(path, clock=clock, mem_queue_size=4) as scene:
+        consumer = scene.consumer()
+        for number in range(8):
+            scene.topic().put(b"%d" % number, delay=0.001 + number / 10_000)
+        clock.advance(0.005)
+        with pytest.raises(Empty):
+            consumer.get(timeout=0)
+        clock.advance(0.005)
+        assert 8 == len(bodies(scene.channel()))
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+@pytest.mark.parametrize("size", [1, 10])
+def test_a_clock_that_was_set_before_a_restart(path: Path, step: int, size: int) -> None:
+    """What was put before that or after waits as long as was asked for."""
+    with Waiting(path, size) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"150")
+        message = consumer.get(timeout=0)
+        scene.put(*range(10, 60, 10))
+        scene.clock._start += step * SECOND  # type: ignore[misc]
+        scene.put(*range(60, 120, 10))
+        message.req(150)
+        scene.reopen()
+        assert numbered(*range(10, 120, 10), 150) == scene.due()
+
+
+def test_a_signal_as_a_page_is_wanted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is wanted again: whoever sleeps is served."""
+    with Waiting(path, 1) as scene:
+        scene.channel()
+        scene.put(1, 2, 3)
+        scene.rest()
+        calls = [Call(lambda: scene.consumer().get(timeout=60).body) for _ in range(3)]
+        until(lambda: len(scene.queue().waiters.able) == 3)
+
+        def strike(*_: object) -> None:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Database, "want", strike)
+        with suppress(KeyboardInterrupt):
+            scene.clock.advance(1)
+        for _ in range(3):
+            scene.rest()
+            scene.clock.advance(1)
+        assert [b"1", b"2", b"3"] == sorted(call.result() for call in calls)
+
+
+def test_what_is_overdue_costs_a_put_little(path: Path) -> None:
+    """Nobody sweeps it, and nothing of it can be left to the file."""
+    with Waiting(path, 4) as scene:
+        scene.channel()
+        for _ in range(3):
+            scene.put(*(number / 1000 for number in range(1, 5)))
+            scene.clock._elapsed += SECOND  # as time passes, with nobody who looks
+        deferred = scene.backlog()._deferred
+        looks = []
+        cut = deferred._cut
+
+        def looked(until_: int) -> Any:
+            looks.append(until_)
+            return cut(until_)
+
+        with patch.object(Deferred, "_cut", side_effect=looked):
+            scene.put(*([0.001] * 100))
+        assert len(looks) < 20
+        assert 112 == len(scene.due())
