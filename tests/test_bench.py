@@ -36,6 +36,7 @@ STORES = {
     "commits": 3,
     "shared": 1,
     "opening": 3,
+    "later": 2,
     "stall": 6,
 }
 BUILD = {"build": 4}

@@ -37,15 +37,17 @@ Only if they are named:
 
     other     what earlier versions reached and must not lose
     store     and `durable`, `waiting`, `storemany`, `interval`, `commits`, `shared`, `opening`,
-              `stall`; `stores` are all of these.  They keep their messages in a file, which is made
-              anew for each run where temporary files are: set TMPDIR to measure another disk.  What
-              is written late is written before the run ends
+              `later`, `stall`; `stores` are all of these.  They keep their messages in a file,
+              which is made anew for each run where temporary files are: set TMPDIR to measure
+              another disk.  What is written late is written before the run ends
     commits   is the time for each message of one thread or of eight together; the notes are how
               many share a commit, and what the disk alone takes
     shared    judges the size of the file
     opening   judges the seconds until a file that a killed process left behind has given its first
               message, and the most memory of the process that drains it; its notes are the speed;
               `huge` is the same with ten million messages: minutes, and 2 GB
+    later     judges the seconds that it takes to open a file in which messages wait for hours, and
+              the memory
     stall     judges the longest time between two rounds of an event loop, the median of some runs,
               without the time in which other programs had the processor; the note is the worst of
               all with it

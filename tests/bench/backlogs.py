@@ -27,7 +27,19 @@ for _ in range(count // 1000):
 os._exit(0)
 """
 
-_DRAIN = """
+_PUT_LATER = """
+import os, random, sys, nsqlite
+path, count = sys.argv[1], int(sys.argv[2])
+broker = nsqlite.Broker(store=nsqlite.SQLite(path), max_req_timeout=1_000_000)
+topic = broker.topic("bench")
+topic.channel("a")
+bodies = [b"x" * 100] * 100
+for _ in range(count // 100):
+    topic.put_many(bodies, delay=100 + random.random() * 100_000)
+os._exit(0)
+"""
+
+_PEAK = """
 import json, sys, time, nsqlite
 from pathlib import Path
 path, count = sys.argv[1], int(sys.argv[2])
@@ -44,6 +56,16 @@ def peak():  # of this process alone: what `getrusage` says may be of the one th
 empty = peak()
 begin = time.perf_counter()
 broker = nsqlite.Broker(store=nsqlite.SQLite(path))
+"""
+
+_OPEN_LATER = f"""{_PEAK}
+channel = broker.topic("bench").channel("a")
+opened = time.perf_counter() - begin
+assert channel.deferred_count == count
+print(json.dumps(dict(seconds=opened, empty=empty, peak=peak())))
+"""
+
+_DRAIN = f"""{_PEAK}
 consumer = nsqlite.Consumer(broker.topic("bench").channel("a"))
 message = consumer.get(timeout=10)
 first = time.perf_counter() - begin
@@ -95,6 +117,31 @@ def drained(count: int) -> Drained:
         _python(_PUT, path, str(count))
         size = sum(_uncached(file) for file in Path(directory).iterdir())
         return Drained(size=size, **json.loads(_python(_DRAIN, path, str(count))))
+
+
+@attrs.frozen(kw_only=True)
+class Opened:
+    """What it took to open a file.
+
+    Attributes:
+        seconds: until its topic and channel were there.
+        empty: the most memory of the process before, in bytes.
+        peak: the same afterwards.
+    """
+
+    seconds: float
+    empty: int
+    peak: int
+
+
+def opened_with_deferred(count: int) -> Opened:
+    """Fill a file with messages that wait for hours, and open it in another process."""
+    with TemporaryDirectory() as directory:
+        path = f"{directory}/bench.db"
+        _python(_PUT_LATER, path, str(count))
+        for file in Path(directory).iterdir():
+            _uncached(file)
+        return Opened(**json.loads(_python(_OPEN_LATER, path, str(count))))
 
 
 def _uncached(file: Path) -> int:

@@ -29,6 +29,8 @@ BOUNDS: Final = {
     "shared": Bound(1.2, 1.05),
     "opening": Bound(2, 2),
     "memory": Bound(200 << 20, 200 << 20),
+    "later": Bound(2, 1),
+    "later memory": Bound(100 << 20, 50 << 20),
     "stall": Bound(0.005, 0.005),
 }
 
@@ -178,6 +180,32 @@ def _opening(name: str, count: int) -> Iterator[Line]:
     )
 
 
+def later(scale: Scale) -> Iterator[Line]:
+    """A file in which many messages wait for hours, left behind by a process that was killed."""
+    count = max(200_000, scale.many)
+    result = backlogs.opened_with_deferred(count)
+    yield Line(
+        name="later",
+        work=f"open, {count:,} deferred, not cached",
+        ours=result.seconds,
+        unit="s",
+        judged=result.seconds,
+        bound=BOUNDS["later"],
+        absolute=True,
+    )
+    yield Line(
+        name="later",
+        work="the memory of the process that opened it",
+        against="before",
+        ours=result.peak,
+        theirs=result.empty,
+        unit="MiB",
+        judged=result.peak,
+        bound=BOUNDS["later memory"],
+        absolute=True,
+    )
+
+
 def stall(scale: Scale) -> Iterator[Line]:
     """How long an event loop stands still: the median of some runs, and the worst of all."""
     kinds: tuple[Sync, ...] = ("normal", "full", "interval")
@@ -223,6 +251,7 @@ ROWS: Final[dict[str, Callable[[Scale], Iterator[Line]]]] = {
     "commits": commits,
     "shared": shared,
     "opening": opening,
+    "later": later,
     "stall": stall,
 }
 
