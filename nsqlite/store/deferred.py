@@ -329,19 +329,23 @@ class Deferred:
         """Read a page of what waits and take it into memory; what is noted is written first."""
         try:
             self._pages.journal.flush()
-            due, name = page.horizon
-            behind = self._topic.wall(due), int(name, 16)
-            between = int(page.since, 16), int(page.upto, 16)
-            most = page.limit + 1 + len(page.unshown)
-            found = self._pages.read_deferred(self._key, between, behind, most)
-            is_cut = cut(found, most)[1]
-            found, more = cut([one for one in found if one[0] not in page.unshown], page.limit)
-            more = more or is_cut
-            arrived = [(self._pages.record(one), self._topic.due(one[2] or 0)) for one in found]
+            arrived, more = self._find(page)
             with monitor.lock:
                 monitor.perform(partial(self._arrive, page, arrived, more=more))
         finally:
             self._arriving = None
+
+    def _find(self, page: "_Page") -> tuple[list[tuple[Record[Any], int]], bool]:
+        """Return a page with when each is due, and whether there is more behind it."""
+        due, name = page.horizon
+        behind = self._topic.wall(due), int(name, 16)
+        between = int(page.since, 16), int(page.upto, 16)
+        most = page.limit + 1 + len(page.unshown)
+        found = self._pages.read_deferred(self._key, between, behind, most)
+        is_cut = cut(found, most)[1]
+        found, more = cut([one for one in found if one[0] not in page.unshown], page.limit)
+        arrived = [(self._pages.record(one), self._topic.due(one[2] or 0)) for one in found]
+        return arrived, more or is_cut
 
     def _arrive(self, page: "_Page", arrived: list[tuple[Record[Any], int]], *, more: bool) -> None:
         """Take such a page into memory, unless the horizon has changed meanwhile."""

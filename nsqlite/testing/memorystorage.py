@@ -447,8 +447,8 @@ class MemoryStorage:
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """See `Storage`."""
         with self._lock:
-            rows = self._tables().rows.get(topic, {})
-            return [row[0] for row in rows.values() if row[3] == channel and row[0] > above]
+            rows = list(self._tables().rows.get(topic, {}).values())
+        return [row[0] for row in rows if row[3] == channel and row[0] > above]
 
     def _read(
         self, number: int, channel: int | None, after: int, upto: int, order: Order
