@@ -211,7 +211,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         """
         whole("n", n, 1)
         persistence = self._queue.persistence
-        if self._queue.backend_depth and persistence is not None:
+        if persistence is not None and self._queue.has_stored():
             persistence.read_ahead()
         batch: list[Message[T]] = []
         try:
@@ -228,9 +228,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
 
         It waits its turn beside those that wait in `get`, first come, first served: for each
         message that becomes ready one of them is served.  It is called after the lock, by the
-        thread that made the message ready; at once if there is one already; and also when the
-        consumer, the channel or the topic is over.  Who was told is to `take`, or to `get`: until
-        then nobody else who waits is told of that message.
+        thread that made the message ready, which may be the store's: where a loop is to hear of it
+        it goes through `loop.call_soon_threadsafe`.  It is called at once if there is one already,
+        and also when the consumer, the channel or the topic is over.  Who was told is to `take`, or
+        to `get`: until then nobody else who waits is told of that message.
 
         What falls due or times out becomes ready when somebody looks.  Called in an event loop on
         an `nsqlite.aio.Consumer`, the loop looks in time; else whoever uses the channel next does.

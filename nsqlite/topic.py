@@ -357,7 +357,11 @@ class Topic(Uncopyable, Generic[T]):
         """Return until when a message waits that is put now; needs no lock."""
         if delay.__class__ is float and 0 < delay <= self._longest_delay:
             return self._now() + round(delay * SECOND)  # a third of what `seconds` costs
-        wait = nanoseconds("delay", delay, 0, self._longest_delay)
+        try:
+            wait = nanoseconds("delay", delay, 0, self._longest_delay)
+        except InvalidOption as error:
+            expected = f"{error.expected}, which the option max_req_timeout changes"
+            raise InvalidOption("delay", delay, expected) from error
         return self._now() + wait if wait else None
 
     def _limit(self, timeout: float) -> int | None:

@@ -713,7 +713,8 @@ def test_put_delay_out_of_range(delay: Any) -> None:
     channel = topic.channel("billing")
     with pytest.raises(InvalidOption) as info:
         topic.put(b"x", delay=delay)
-    text = "a finite number of seconds, at least 0 and at most 3600"
+    limit = "at most 3600, which the option max_req_timeout changes"
+    text = f"a finite number of seconds, at least 0 and {limit}"
     assert f"delay must be {text}, not {delay!r}" == str(info.value)
     with pytest.raises(InvalidOption):
         topic.put_many([b"x"], delay=delay)

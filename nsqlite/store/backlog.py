@@ -235,7 +235,9 @@ class Backlog:
         """See `QueuePersistence`; a queue that may have to drop something has all in memory."""
         most = NO_LIMIT if self.all else self._pages.mem_queue_size
         self._bytes = NO_LIMIT if self.all else self._pages.mem_queue_bytes
-        self._capacity = NO_LIMIT if self.queue.is_dropping() else most
+        if self.queue.is_dropping():
+            most = self._bytes = NO_LIMIT
+        self._capacity = most
         self._set_low()
         self._deferred.fit(most, self._bytes)
 
@@ -243,8 +245,6 @@ class Backlog:
         """See `QueuePersistence`."""
         self.all = True
         self.load()
-        while self.queue.backend_deferred:
-            self.fetch()
 
     # What happens is noted
 
@@ -430,13 +430,14 @@ class Backlog:
     def load(self) -> None:
         """See `QueuePersistence`."""
         self._capacity = self._low = NO_LIMIT
+        self._deferred.fit(NO_LIMIT, NO_LIMIT)
         try:
             self._fetch_all()
         finally:
             self.fit()
 
     def _fetch_all(self) -> None:
-        while self.queue.backend_depth:
+        while self.queue.backend_depth or self.queue.backend_deferred:
             self.fetch()
 
     def fetch(self) -> None:
@@ -473,7 +474,7 @@ class Backlog:
             plan = monitor.perform(self._plan)
         if plan is not None:
             self._read(monitor, *plan)
-        if self.queue.backend_deferred and (self.key[1] is not None or self.all):
+        if self.queue.backend_deferred and (self.key[1] is not None or self._capacity == NO_LIMIT):
             self._deferred.fetch(monitor)  # what a topic holds waits until it is handed on
 
     def _plan(self) -> tuple[int, int, int, str] | None:

@@ -170,9 +170,8 @@ class Database:
     def _open(self, stored: StoredTopic, clock: Clock, home: object, *, fresh: bool) -> TopicRecord:
         """Return a topic's record, filled with what the file has of it."""
         if not self._has_clock:
-            now = clock.time_ns()
-            self.journal.alone(self._storage.set_clock, now)
-            self.epoch = now - clock.monotonic_ns()
+            self.journal.alone(self._storage.set_clock, clock.time_ns())
+            self.epoch = clock.time_ns() - clock.monotonic_ns()  # that may have taken long
             self._has_clock = True
         if fresh:
             self.journal.decide(TopicChanged(stored))

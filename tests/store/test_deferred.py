@@ -703,6 +703,60 @@ def test_what_waits_in_the_file_is_not_starved(path: Path) -> None:
             assert {b"%d" % number for number in range(1, 13)} < seen
 
 
+@pytest.mark.parametrize("kind", [Consumer, AsyncConsumer])
+def test_take_finds_what_has_fallen_due(path: Path, kind: Any) -> None:
+    """In the file, too, page by page, where it may read."""
+    with Waiting(path, 4) as scene:
+        scene.channel()
+        scene.put(*range(1, 31))
+        scene.clock.advance(40)
+        consumer = kind(scene.channel())
+        found: list[bytes] = []
+        while messages := consumer.take(100):
+            found += [message.body for message in messages]
+        assert [b"%d" % number for number in range(1, 31)] == found
+
+
+@pytest.mark.parametrize("when_full", ["drop newest", "drop oldest"])
+def test_a_channel_that_drops_has_all_that_waits_in_memory(path: Path, when_full: Any) -> None:
+    """So what is dropped is what would be dropped without a store, also after a restart."""
+    with Waiting(path, 4) as scene:
+        for _ in range(2):
+            channel = scene.channel(max_depth=10, when_full=when_full)
+            scene.put(*range(1, 21))
+            until(lambda: scene.in_memory() == scene.channel().deferred_count)
+            scene.topic().pause()
+            scene.put(*range(1, 11))
+            scene.reopen()
+            scene.channel(max_depth=10, when_full=when_full)
+            scene.topic().unpause()
+        channel = scene.channel(max_depth=10, when_full=when_full)
+        assert 60 == channel.deferred_count
+        until(lambda: scene.in_memory() == 60)
+        scene.clock.advance(30)
+        assert 60 == channel.depth
+        scene.topic().put(b"new")
+        assert (when_full == "drop oldest") is (b"new" in bodies(channel))
+
+
+def test_a_file_that_takes_long_to_open_changes_no_wait(path: Path) -> None:
+    """What is put then waits as long as was asked for, after another start as well."""
+    with Waiting(path, 4) as scene:
+        scene.channel()
+        scene.reopen()
+        set_clock = scene.database._storage.set_clock
+
+        def slow(now: int) -> None:
+            scene.clock._elapsed += 8 * SECOND
+            set_clock(now)
+
+        with patch.object(scene.spy, "set_clock", side_effect=slow):
+            scene.channel()
+        scene.put(5, 6)
+        scene.reopen()
+        assert numbered(5, 6) == scene.due()
+
+
 def test_within_a_tick_nobody_reads_again_and_again(path: Path) -> None:
     """Whoever gets hears that nothing is due before the tick ends."""
     clock = CoarseClock()
