@@ -258,6 +258,20 @@ def test_who_was_killed_as_he_made_a_file_misses_nothing(tmp_path: Path) -> None
     assert missing_log(str(copy))
 
 
+def test_a_file_that_was_just_made_as_the_power_was_lost_misses_nothing(tmp_path: Path) -> None:
+    """SQLite's journal is beside it, and neither the log nor the lock: it is made anew."""
+    path, copy = tmp_path / "jobs.db", tmp_path / "copy.db"
+    with an_owner(path):
+        shutil.copy(path, copy)
+    assert missing_log(str(copy))
+    Path(f"{copy}-journal").touch()
+    assert not missing_log(str(copy))
+    with nsqlite.Broker(store=nsqlite.SQLite(copy)) as broker:
+        assert [] == list(broker.topics)
+        broker.topic("orders").put(b"tea")
+    assert [b"tea"] == found(copy)
+
+
 def test_a_file_with_many_tables_misses_no_log(tmp_path: Path) -> None:
     """A file that tells of its tables in pages below the first one is not taken for a young one."""
     path = tmp_path / "jobs.db"
