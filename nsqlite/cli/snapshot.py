@@ -26,10 +26,10 @@ import attrs
 from nsqlite.errors import StoreDamaged, StoreForeign
 from nsqlite.store.backup import open_to_read
 from nsqlite.store.counts import count_rows
-from nsqlite.store.known import HIGHEST, Known, known_as
+from nsqlite.store.known import Known, known_as
 from nsqlite.store.schema import VERSION
 from nsqlite.store.statements import LAST, Statements, read_channels, read_topics, telling
-from nsqlite.store.storage import StoredChannel, StoredTopic
+from nsqlite.store.storage import HIGHEST, StoredChannel, StoredTopic
 
 SAMPLE: Final = 1000
 """How many of the oldest and of the newest messages are asked for their codecs."""

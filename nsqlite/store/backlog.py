@@ -95,6 +95,10 @@ class Topic(deferred.Topic, Protocol):
         """The topic's."""
         ...
 
+    def until(self, due: int) -> int:
+        """Return a moment until which something waits as it is to be noted, and note the time."""
+        ...
+
     def heard(self, backlog: "Backlog", kind: Kind) -> None:
         """Take note of what happened to a queue."""
         ...
@@ -254,7 +258,7 @@ class Backlog:
             if kind in STEERED:
                 self._topic.heard(self, kind)
         elif kind is Kind.REQUEUED:
-            self._note(record, (record[4], None if due is None else self._topic.wall(due)))
+            self._note(record, (record[4], None if due is None else self._topic.until(due)))
         elif kind is Kind.RETURNED:
             self._note(record, (record[4], None))
         elif kind is Kind.DROPPED:

@@ -9,9 +9,10 @@ import sqlite3
 from functools import partial
 from itertools import pairwise
 
-from nsqlite.store.known import HIGHEST, Known
+from nsqlite.store.known import Known
 from nsqlite.store.schema import SHARED
 from nsqlite.store.statements import ALONE, GONE_COPIES, HAS_APART, SIZE
+from nsqlite.store.storage import HIGHEST
 
 
 def count_rows(

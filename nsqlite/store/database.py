@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 from nsqlite.clock import Clock
 from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
@@ -45,6 +45,7 @@ from nsqlite.store.terms import Terms
 log: Final = logging.getLogger("nsqlite")
 
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 
 class Database:
@@ -374,13 +375,7 @@ class Database:
         Raises:
             StoreError: it cannot be read.
         """
-        try:
-            found = self._storage.read(*key, after, upto, limit)
-        except StoreError as error:
-            self._unread = error
-            raise
-        self._unread = None
-        return found
+        return self._known(self._storage.read, *key, after, upto, limit)
 
     def read_deferred(
         self, key: Key, between: tuple[int, int], behind: tuple[int, int], limit: int
@@ -390,8 +385,12 @@ class Database:
         Raises:
             StoreError: it cannot be read.
         """
+        return self._known(self._storage.read_deferred, *key, between, behind, limit)
+
+    def _known(self, read: Callable[[*Ts], list[Found]], *args: *Ts) -> list[Found]:
+        """Read, and take note of why that cannot be done."""
         try:
-            found = self._storage.read_deferred(*key, between, behind, limit)
+            found = read(*args)
         except StoreError as error:
             self._unread = error
             raise

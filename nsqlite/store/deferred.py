@@ -32,7 +32,7 @@ from nsqlite.message import Record
 from nsqlite.monitor import Monitor
 from nsqlite.queue import EVERYTHING, Horizon
 from nsqlite.store.journal import Journal, Key
-from nsqlite.store.storage import Found, cut, name_of
+from nsqlite.store.storage import HIGHEST, Found, cut, name_of
 
 PAGE: Final = 1000
 """The most messages that are read at a time."""
@@ -40,8 +40,8 @@ PAGE: Final = 1000
 NOWHERE: Final[MutableSequence[Any]] = deque(maxlen=0)
 """Where a message goes that is left to the file."""
 
-HIGHEST: Final = name_of((1 << 63) - 1)
-"""The highest id: all that are due at the horizon are in memory."""
+ALL: Final = name_of(HIGHEST)
+"""The id of a horizon at which all that are due then are in memory."""
 
 
 @attrs.frozen
@@ -247,7 +247,7 @@ class Deferred:
         until -= until % self._resolution
         self._mixed = max(self._mixed, self._topic.now())
         left = queue.backend_deferred + len(queue.deferred)
-        queue.shift({}, left, (until, HIGHEST))
+        queue.shift({}, left, (until, ALL))
         self._coarse = self._resolution
 
     def _leave_later(self) -> None:
@@ -263,7 +263,7 @@ class Deferred:
         until = max(until, queue.deferred.due(self._topic.now()))
         waiting, left = self._cut(until)
         if left:
-            queue.shift(waiting, queue.backend_deferred + left, (until, HIGHEST))
+            queue.shift(waiting, queue.backend_deferred + left, (until, ALL))
 
     def _cut(self, until: int) -> tuple[dict[int, list[Record[Any]]], int]:
         """Return what waits in memory up to the end of a tick, and how many do so for longer."""
@@ -291,14 +291,14 @@ class Deferred:
         if self._coarse != self._resolution:
             self._leave_all()
         horizon = min(queue.horizon, theirs)
-        until = min(until, horizon[0] if horizon[1] == HIGHEST else horizon[0] - 1)
+        until = min(until, horizon[0] if horizon[1] == ALL else horizon[0] - 1)
         until -= until % self._resolution
         # What has fallen due meanwhile was in memory, and perhaps is in flight.
         both = (due for due, _ in (queue.horizon, theirs) if due != NEVER)
         self._mixed = max(self._mixed, self._topic.now(), *both)
         waiting, left = self._cut(until)
         left += queue.backend_deferred + other.queue.backend_deferred
-        queue.shift(waiting, left, (until, HIGHEST), theirs)
+        queue.shift(waiting, left, (until, ALL), theirs)
 
     def fetch(self, monitor: Monitor) -> None:
         """Bring what comes next into memory, if little waits there; blocks, and takes the lock.

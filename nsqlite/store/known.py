@@ -7,15 +7,11 @@ Next: store/counts.py
 """
 
 from collections.abc import Set as AbstractSet
-from typing import Final
 
 import attrs
 
 from nsqlite.store.schema import SHARED
-from nsqlite.store.storage import GONE, Batch, Copy, Row, StoredTopic
-
-HIGHEST: Final = (1 << 63) - 1
-"""The highest id that there can be."""
+from nsqlite.store.storage import GONE, HIGHEST, Batch, Copy, Row, StoredTopic
 
 
 @attrs.frozen

@@ -240,13 +240,17 @@ class TopicRecord:
 
     def wall(self, due: int) -> int:
         """Return a moment of the monotonic scale as nanoseconds since the epoch."""
-        now = self._clock.monotonic_ns() + self._host.epoch
+        return due + self._host.epoch
+
+    def until(self, due: int) -> int:
+        """Return the same of a moment until which something is noted to wait, and note the time."""
+        now = self.wall(self.now())
         self._journal.now = max(self._journal.now, now)
         drift = self._clock.time_ns() - now
         if abs(drift - self._host.drift) > SLIGHT:
             self._host.drift = drift
             self._journal.decide(ClockSet(drift))
-        return due + self._host.epoch
+        return self.wall(due)
 
     def due(self, wall: int) -> int:
         """Return what `wall` has returned as a moment of the monotonic scale."""
@@ -314,7 +318,7 @@ class TopicRecord:
 
     def _rows(self, pending: PendingWrite[Any], only: int | None) -> list[Row]:
         """Return what is to be written of messages."""
-        due = None if pending.due is None else self.wall(pending.due)
+        due = None if pending.due is None else self.until(pending.due)
         identities = map(int, pending.names, repeat(16))
         codes = pending.codes
         if codes is None:

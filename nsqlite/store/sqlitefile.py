@@ -35,7 +35,7 @@ from nsqlite.store.statements import (
     taken,
     telling,
 )
-from nsqlite.store.storage import Batch, Found, cut
+from nsqlite.store.storage import Batch, Found, page_of
 from nsqlite.store.wal import Wal
 from nsqlite.store.writer import Writer
 
@@ -198,7 +198,7 @@ class SQLiteFile:
         values["due"], values["id"] = behind
         values["limit"] = limit
         waiting = sorted(self._read(topic, values, *DEFERRED), key=itemgetter(2, 0))
-        return waiting if limit < 0 else waiting[: min(limit, len(cut(waiting, limit)[0]) + 1)]
+        return page_of(waiting, limit)
 
     def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
         """See `Storage`."""

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign, StoreFull
 from nsqlite.store.schema import SHARED
-from nsqlite.store.storage import PAGE_BYTES, Found, Row, StoredChannel, StoredTopic
+from nsqlite.store.storage import HIGHEST, PAGE_BYTES, Found, Row, StoredChannel, StoredTopic
 
 
 class Statements(dict[int, str]):
@@ -90,7 +90,7 @@ READY: Final = Statements(
     " AND coalesce(c.gone, 0) = 0 AND c.due IS NULL ORDER BY m.id LIMIT :limit"
 )
 _MINE: Final = "(m.only = :channel OR (m.only IS NULL AND m.id <= :upto))"
-_PUT_LATER: Final = (
+_DELAYED: Final = (
     " FROM messages_{0} m INDEXED BY apart_{0}"
     " LEFT JOIN copy c ON c.channel = :channel AND c.id = m.id"
     " WHERE m.topic = :topic AND m.id > :after AND (m.due IS NOT NULL OR m.only IS NOT NULL)"
@@ -102,27 +102,25 @@ _REQUEUED: Final = (
     " AND c.gone = 0"
 )
 
-LATEST: Final = (1 << 63) - 1
-"""What is due later is due at no time: it is no number."""
-
+# What is due after the highest number is due at no time: it is no number.
 APART: Final = (
-    Statements(f"{_FOUND}{_PUT_LATER} AND m.due IS NULL"),
-    Statements(f"{_FOUND}{_PUT_LATER} AND m.due > {LATEST}"),
-    Statements(f"{_FOUND}{_REQUEUED} AND c.due > {LATEST}"),
+    Statements(f"{_FOUND}{_DELAYED} AND m.due IS NULL"),
+    Statements(f"{_FOUND}{_DELAYED} AND m.due > {HIGHEST}"),
+    Statements(f"{_FOUND}{_REQUEUED} AND c.due > {HIGHEST}"),
 )
 DEFERRED: Final = (
     Statements(
-        f"{_FOUND}{_PUT_LATER} AND (m.due, m.id) > (:due, :id) AND m.due <= {LATEST}"
+        f"{_FOUND}{_DELAYED} AND (m.due, m.id) > (:due, :id) AND m.due <= {HIGHEST}"
         " ORDER BY m.due, m.id LIMIT :limit"
     ),
     Statements(
-        f"{_FOUND}{_REQUEUED} AND (c.due, c.id) > (:due, :id) AND c.due <= {LATEST}"
+        f"{_FOUND}{_REQUEUED} AND (c.due, c.id) > (:due, :id) AND c.due <= {HIGHEST}"
         " ORDER BY c.due, c.id LIMIT :limit"
     ),
 )
 COUNT_DEFERRED: Final = (
-    Statements(f"SELECT count(*){_PUT_LATER} AND m.due <= {LATEST}"),
-    Statements(f"SELECT count(*){_REQUEUED} AND c.due <= {LATEST}"),
+    Statements(f"SELECT count(*){_DELAYED} AND m.due <= {HIGHEST}"),
+    Statements(f"SELECT count(*){_REQUEUED} AND c.due <= {HIGHEST}"),
 )
 ALONE_ABOVE: Final = Statements(
     "SELECT m.id FROM messages_{0} m INDEXED BY apart_{0} WHERE m.topic = :topic"
@@ -167,11 +165,15 @@ HAS_APART: Final = Statements(
 MESSAGE: Final = "id, timestamp, due, only, codec, data, crc"
 """What `is_intact` is told of a message."""
 
-PUT_LATER: Final = Statements(
-    f"SELECT {MESSAGE}, topic"
-    " FROM messages_{0} INDEXED BY apart_{0} WHERE (due IS NOT NULL OR only IS NOT NULL)"
-    " AND timestamp > ? AND due > timestamp"
+_WAITING: Final = (
+    f"SELECT {MESSAGE}, topic FROM messages_{{0}} INDEXED BY apart_{{0}}"
+    " WHERE (due IS NOT NULL OR only IS NOT NULL)"
 )
+
+WAITING: Final = Statements(f"{_WAITING} AND due IS NOT NULL")
+"""All that was put with a delay."""
+
+PUT_LATER: Final = Statements(f"{_WAITING} AND timestamp > ? AND due > timestamp")
 """What waits, and was put later than now.  To look for it takes a tenth of what reading it does."""
 
 PUT_NOW: Final = Statements("UPDATE messages_{0} SET timestamp = ?, due = ?, crc = ? WHERE id = ?")
@@ -187,12 +189,6 @@ WRITE_CHANNEL: Final = (
     " held = excluded.held"
 )
 SET_DRIFT: Final = "UPDATE highest SET drift = ?"
-
-WAITING: Final = Statements(
-    f"SELECT {MESSAGE}, topic FROM messages_{{0}} INDEXED BY apart_{{0}}"
-    " WHERE (due IS NOT NULL OR only IS NOT NULL) AND due IS NOT NULL"
-)
-"""All that was put with a delay."""
 
 RAISE_HIGHEST: Final = (
     "UPDATE highest SET topic = max(topic, :topic), channel = max(channel, :channel),"

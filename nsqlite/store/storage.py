@@ -41,6 +41,9 @@ Copy: TypeAlias = tuple[int, int | None] | None
 
 None for the latter leaves an earlier one as it is: what had to wait once stays apart."""
 
+HIGHEST: Final = (1 << 63) - 1
+"""The highest id that there can be, and the latest moment."""
+
 LONGEST: Final = 999_000_000
 """Bytes of the longest body that every storage can keep."""
 
@@ -76,6 +79,16 @@ def cut(found: list[Found], limit: int) -> tuple[list[Found], bool]:
             return found[:count], True
         size += len(data)
     return found, False
+
+
+def page_of(found: list[Found], limit: int) -> list[Found]:
+    """Return what a storage returns of all that it has found: what `cut` needs; see `Storage.read`.
+
+    Args:
+        found: what was found.
+        limit: how many there may be; -1 for all.
+    """
+    return found if limit < 0 else found[: min(limit, len(cut(found, limit)[0]) + 1)]
 
 
 @attrs.define(kw_only=True)

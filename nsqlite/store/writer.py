@@ -228,12 +228,17 @@ class Writer:
     def _correct(self, drift: int) -> None:
         """Have all that waits do so until so much later."""
         execute = self._connection.execute
-        execute("UPDATE copy SET due = due + ? WHERE due IS NOT NULL", (drift,))
+        self._shift_copies(drift)
         execute("UPDATE highest SET now = now + ?", (drift,))
         execute(SET_DRIFT, (0,))
         for partition in self._partitions():
             rows = execute(WAITING[partition]).fetchall()
             self._change_dues(partition, rows, lambda timestamp, due: (timestamp, due + drift))
+
+    def _shift_copies(self, span: int) -> None:
+        """Have what was requeued wait so much longer."""
+        statement = "UPDATE copy SET due = due + ? WHERE due IS NOT NULL"
+        self._connection.execute(statement, (span,))
 
     def _change_dues(
         self, partition: int, rows: Iterable[Any], change: Callable[[int, int], tuple[int, int]]
@@ -263,7 +268,7 @@ class Writer:
     def _set_back(self, before: int, now: int, partitions: list[int]) -> None:
         execute = self._connection.execute
         if now < before:
-            execute("UPDATE copy SET due = due - ? WHERE due IS NOT NULL", (before - now,))
+            self._shift_copies(now - before)
             execute("UPDATE highest SET now = ?", (now,))
         for partition in partitions:
             rows = execute(PUT_LATER[partition], (now,)).fetchall()

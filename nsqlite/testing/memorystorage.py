@@ -25,7 +25,7 @@ from nsqlite.store.storage import (
     Row,
     StoredChannel,
     StoredTopic,
-    cut,
+    page_of,
 )
 
 WHERE: Final = "in memory"
@@ -422,7 +422,7 @@ class MemoryStorage:
         self, topic: int, channel: int | None, after: int, upto: int, limit: int
     ) -> list[Found]:
         """See `Storage`."""
-        return _page(self._read(topic, channel, after, upto, "ids"), limit)
+        return page_of(self._read(topic, channel, after, upto, "ids"), limit)
 
     def read_deferred(
         self,
@@ -434,7 +434,7 @@ class MemoryStorage:
     ) -> list[Found]:
         """See `Storage`."""
         waiting = sorted(self._read(topic, channel, *between, "deferred"), key=_DUE)
-        return _page([one for one in waiting if _DUE(one) > behind], limit)
+        return page_of([one for one in waiting if _DUE(one) > behind], limit)
 
     def count_deferred(self, topic: int, channel: int | None, between: tuple[int, int]) -> int:
         """See `Storage`."""
@@ -507,14 +507,6 @@ def _later(known: Copy, new: Copy) -> Copy:
         return GONE
     attempts, due = new
     return attempts, known[1] if due is None else due
-
-
-def _page(found: list[Found], limit: int) -> list[Found]:
-    """Return as much of what was found as was asked for."""
-    if limit < 0:
-        return found
-    page, _ = cut(found[:limit], limit)
-    return found[: min(limit, len(page) + 1)]
 
 
 def _last(rows: dict[int, Row]) -> int:

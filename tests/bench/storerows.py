@@ -151,26 +151,11 @@ def huge(_: Scale) -> Iterator[Line]:
 
 def _opening(name: str, count: int) -> Iterator[Line]:
     result = backlogs.drained(count)
-    yield Line(
-        name=name,
-        work=f"open, first get, {count:,} waiting, not cached",
-        ours=result.first,
-        unit="s",
-        judged=result.first,
-        bound=BOUNDS["opening"],
-        absolute=True,
-    )
-    yield Line(
-        name=name,
-        work="the memory of the process that drained it",
-        against="after the first get",
-        ours=result.peak,
-        theirs=result.opened,
-        unit="MiB",
-        judged=result.peak,
-        bound=BOUNDS["memory"],
-        absolute=True,
-    )
+    work = f"open, first get, {count:,} waiting, not cached"
+    yield _took(name, work, result.first, BOUNDS["opening"])
+    work = "the memory of the process that drained it"
+    against = "after the first get", result.opened
+    yield _needed(name, work, against, result.peak, BOUNDS["memory"])
     yield Line(
         name=name,
         work=f"get, fin; {1 / result.each:,.0f} in a second, {result.size >> 20:,} MiB",
@@ -184,24 +169,29 @@ def later(scale: Scale) -> Iterator[Line]:
     """A file in which many messages wait for hours, left behind by a process that was killed."""
     count = max(200_000, scale.many)
     result = backlogs.opened_with_deferred(count)
-    yield Line(
-        name="later",
-        work=f"open, {count:,} deferred, not cached",
-        ours=result.seconds,
-        unit="s",
-        judged=result.seconds,
-        bound=BOUNDS["later"],
-        absolute=True,
-    )
-    yield Line(
-        name="later",
-        work="the memory of the process that opened it",
-        against="before",
-        ours=result.peak,
-        theirs=result.empty,
+    work = f"open, {count:,} deferred, not cached"
+    yield _took("later", work, result.seconds, BOUNDS["later"])
+    work = "the memory of the process that opened it"
+    against = "before", result.empty
+    yield _needed("later", work, against, result.peak, BOUNDS["later memory"])
+
+
+def _took(name: str, work: str, ours: float, bound: Bound) -> Line:
+    """Return how many seconds something took."""
+    return Line(name=name, work=work, ours=ours, unit="s", judged=ours, bound=bound, absolute=True)
+
+
+def _needed(name: str, work: str, against: tuple[str, int], ours: int, bound: Bound) -> Line:
+    """Return how much memory something needed, and what there was before."""
+    return Line(
+        name=name,
+        work=work,
+        against=against[0],
+        ours=ours,
+        theirs=against[1],
         unit="MiB",
-        judged=result.peak,
-        bound=BOUNDS["later memory"],
+        judged=ours,
+        bound=bound,
         absolute=True,
     )
 

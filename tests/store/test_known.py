@@ -3,7 +3,8 @@
 import pytest
 
 from nsqlite.store import GONE, Batch, Copy, Row, StoredChannel, StoredTopic
-from nsqlite.store.known import HIGHEST, Known, changed, messages
+from nsqlite.store.known import Known, changed, messages
+from nsqlite.store.storage import HIGHEST
 from store.files import row
 
 TWO = {1: Known(1, counted=True, channels={7: 0, 8: 5})}
