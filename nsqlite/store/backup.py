@@ -161,8 +161,8 @@ def missing_log(path: str) -> bool:
     That is known for certain of a file into which its log had never been copied: it has a first
     page, which says that there is a log, and no tables; and nothing lies beside it.  Of an older
     file it cannot be known.  A file that a killed process was just making has its owner's lock
-    beside it still, or the log itself; or, where the power was lost, the journal by which SQLite
-    takes the first page back.
+    beside it still, which is on the disk before that page is; or the log itself; or, where the
+    power was lost, the journal by which SQLite takes the first page back.
 
     It opens no file that has an owner: to close it would give away that one's locks.
 

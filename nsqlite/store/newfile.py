@@ -140,6 +140,12 @@ def sync_directory(path: str) -> None:
         _sync(str(Path(path).parent), os.O_RDONLY)
 
 
+def empty(path: str) -> None:
+    """Have nothing in a file that is there, also on the disk, if it can be written at all."""
+    with suppress(OSError):
+        _sync(path, os.O_WRONLY | os.O_TRUNC)
+
+
 def _link(name: str, path: str) -> None:
     try:
         Path(path).hardlink_to(name)

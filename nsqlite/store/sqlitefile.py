@@ -20,7 +20,7 @@ from typing import Any, Final
 from nsqlite.errors import StoreDamaged, StoreError, StoreForeign
 from nsqlite.lock import make_lock
 from nsqlite.store.backup import copy_file, require_log
-from nsqlite.store.newfile import sync_directory
+from nsqlite.store.newfile import empty, sync_directory
 from nsqlite.store.owner import Owner
 from nsqlite.store.schema import MARK, VERSION, create, upgrade
 from nsqlite.store.statements import (
@@ -73,6 +73,7 @@ class SQLiteFile:
         self._path: Final = path
         self._reading: Final = make_lock(rank=3)
         self._connections: Final[list[sqlite3.Connection]] = []
+        self._is_unmade = False  # it has a log and no tables, as one whose log is missing
         self._owner: Final = Owner(path)
         try:
             with telling(path):
@@ -108,9 +109,14 @@ class SQLiteFile:
         return connection
 
     def _let_go(self) -> None:
-        """Close what is open, the last one to write at last, and give the file back."""
+        """Close what is open, the last one to write at last, and give the file back.
+
+        One that could not be made is empty then, so that it can be once there is room.
+        """
         with ExitStack() as stack:
             stack.callback(self._owner.release)
+            if self._is_unmade:
+                stack.callback(empty, self._path)
             for connection in self._connections:
                 stack.callback(connection.close)
 
@@ -124,6 +130,9 @@ class SQLiteFile:
             problem = f"a later nsqlite wrote it (version {version}; this one knows {VERSION})"
             raise StoreForeign(self._path, problem)
         if not tables:
+            sync_directory(self._path)  # from here on `-owner` tells it from one without its log
+            [pages] = writer.execute("PRAGMA page_count").fetchone()
+            self._is_unmade = pages <= 1
             writer.execute(f"PRAGMA page_size = {PAGE}")
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         [mode] = writer.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -136,6 +145,7 @@ class SQLiteFile:
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         if not tables:
             self._writer.in_one(partial(create, writer))
+            self._is_unmade = False
             sync_directory(self._path)  # a file whose log is lost cannot be opened
         elif version < VERSION:
             self._writer.in_one(partial(upgrade, writer, version))

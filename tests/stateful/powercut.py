@@ -54,6 +54,10 @@ CUTS: Final = 40
 the other."""
 
 PROBE: Final = "probe"
+OWNER: Final = "-owner"
+"""What the name of the owner's lock ends in, which is on the disk before SQLite writes anything; it
+is not SQLite's, so it is not in a record."""
+
 SYNCS: Final = ("full", "normal", "interval")
 
 
@@ -245,7 +249,7 @@ def cut(life: Life, moments: list[int], seed: int) -> Iterator[Cut]:
         for record in life.records[done:moment]:
             disk.take(record)
         done = moment
-        files = disk.lose_power(random.Random(f"{seed} {moment}"))
+        files = {OWNER: b"", **disk.lose_power(random.Random(f"{seed} {moment}"))}
         seen, wrong = examine(life, moment, files)
         yield Cut(moment, seed, files, seen, wrong)
 

@@ -145,12 +145,24 @@ def test_what_a_commit_waits_for(path: Path, full: bool, expected: int) -> None:
 def test_the_names_of_a_new_file_are_on_the_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a loss of power could leave the file without its log; of an old one they are there."""
-    synced: list[str] = []
-    monkeypatch.setattr(sqlitefile, "sync_directory", synced.append)
+    """Else a loss of power could leave the file without its log; of an old one they are there.
+
+    That of the lock is there before anything is in the file, so that a file that was just being
+    made is not taken for one whose log is missing.
+    """
+    synced: list[tuple[bool, list[str]]] = []
+
+    def sync(where: str) -> None:
+        assert str(path) == where
+        names = sorted(one.name for one in path.parent.iterdir())
+        synced.append((bool(path.stat().st_size), names))
+
+    monkeypatch.setattr(sqlitefile, "sync_directory", sync)
     for _ in range(2):
         SQLiteFile(str(path), full=False).close()
-    assert [str(path)] == synced
+    made, names = synced
+    assert (False, ["jobs.db", "jobs.db-owner"]) == made
+    assert (True, ["jobs.db", "jobs.db-owner", "jobs.db-shm", "jobs.db-wal"]) == names
 
 
 def test_only_its_own_files_lie_beside_it(path: Path, file: SQLiteFile) -> None:
