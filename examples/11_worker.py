@@ -9,7 +9,7 @@ others go on.  The second fails for ever; its dead letter tells where it came fr
 It prints:
 
     4 messages took 7 attempts
-    soap is given up after 3 attempts in orders:kitchen: ValueError('soap is no food')
+    soap is given up after 3 attempts in orders:kitchen: soap is no food
 
 Next: 12_survive_kill.py
 """
@@ -40,9 +40,7 @@ def main() -> None:
         topic.channel("kitchen"),
         cook,
         concurrency=2,
-        max_attempts=3,
-        requeue_delay=0.01,
-        backoff=None,
+        retry=nsqlite.Retry(max_attempts=3, delay=0.01),
         dead_letter=dead,
     )
     topic.put_many(["milk", "flour", "soap", "butter"])

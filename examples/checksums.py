@@ -68,9 +68,7 @@ def compute(paths: list[Path], lost: Path) -> Sums:
         channel,
         sums.add,
         concurrency=CONCURRENCY,
-        max_attempts=3,
-        requeue_delay=0.02,
-        backoff=nsqlite.Backoff(multiplier=0.005),
+        retry=nsqlite.Retry(max_attempts=3, delay=0.02),
         dead_letter=dead,
     )
     away = lost.with_name(f"{lost.name}.away")
@@ -82,9 +80,8 @@ def compute(paths: list[Path], lost: Path) -> Sums:
         assert missing == {lost.name}
         print(f"every file but one is summed by {CONCURRENCY} threads")
         letter = letters.peek()[0].body
-        error = letter.error.partition("(")[0]
         where = f"{letter.topic}:{letter.channel}"
-        print(f"one is given up after {letter.attempts} attempts in {where}: {error}")
+        print(f"one is given up after {letter.attempts} attempts in {where}: {letter.error_type}")
 
         away.rename(lost)
         count = nsqlite.redrive(letters, broker)

@@ -197,7 +197,9 @@ def test_what_a_class_shows_is_documented(cls: type) -> None:
     bare = []
     for name in members_of(cls):
         value = inspect.getattr_static(cls, name, None)
-        documented = isinstance(value, property | staticmethod) or inspect.isfunction(value)
+        documented = isinstance(value, property | staticmethod | classmethod) or inspect.isfunction(
+            value
+        )
         if name not in known and not (documented and value.__doc__) and not isinstance(value, cls):
             bare.append(name)
     assert [] == bare

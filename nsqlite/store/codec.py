@@ -192,7 +192,9 @@ class Coder:
 
         head, _, rest = data.partition(b"\n")
         fields = json.loads(head)
-        return DeadLetter(body=self.decode(fields.pop("codec"), rest), **fields)
+        body = self.decode(fields.pop("codec"), rest)
+        known = (field.name for field in attrs.fields(DeadLetter))
+        return DeadLetter(body=body, **{name: fields[name] for name in known if name in fields})
 
 
 def is_letter(body: object) -> bool:

@@ -20,6 +20,7 @@ from nsqlite.worker.deadletter import DeadLetter, redrive
 from nsqlite.worker.handler import Handler
 from nsqlite.worker.middleware import Middleware, logged, timed
 from nsqlite.worker.outcome import Drop, Outcome, Requeue, TakeOver
+from nsqlite.worker.retry import Retry
 from nsqlite.worker.worker import Worker
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Middleware",
     "Outcome",
     "Requeue",
+    "Retry",
     "TakeOver",
     "Worker",
     "logged",

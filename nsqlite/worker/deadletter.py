@@ -22,6 +22,7 @@ from nsqlite.message import Message
 from nsqlite.options import SECOND, nanoseconds
 from nsqlite.topic import Topic
 from nsqlite.waiting import ThreadWaiter
+from nsqlite.worker.failure import Failure
 from nsqlite.worker.handler import is_plain
 
 log: Final = logging.getLogger("nsqlite")
@@ -37,8 +38,11 @@ class DeadLetter:
         channel: the channel in which it failed.
         id: the id it had there.
         attempts: how often it was delivered there.
-        error: the last error as text; empty if the handler was not called.
+        error: what the last error says of itself; or why there was none.
         timestamp: when it was published first, in nanoseconds since the epoch.
+        error_type: the name of the last error's class, with its module unless that is `builtins`;
+            empty if the handler was not called.
+        traceback: the last lines of that error's traceback, at most 4,000 characters.
     """
 
     body: Any
@@ -48,9 +52,11 @@ class DeadLetter:
     attempts: int
     error: str
     timestamp: int
+    error_type: str = ""
+    traceback: str = ""
 
 
-def letter_of(message: Message[Any], channel: Channel[Any], error: str) -> DeadLetter:
+def letter_of(message: Message[Any], channel: Channel[Any], failure: Failure) -> DeadLetter:
     """Return a message as a dead letter."""
     return DeadLetter(
         body=message.body,
@@ -58,8 +64,10 @@ def letter_of(message: Message[Any], channel: Channel[Any], error: str) -> DeadL
         channel=channel.name,
         id=message.id,
         attempts=message.attempts,
-        error=error,
+        error=failure.text,
         timestamp=message.timestamp,
+        error_type=failure.kind,
+        traceback=failure.traceback,
     )
 
 

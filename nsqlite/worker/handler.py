@@ -2,7 +2,7 @@
 
 The rule: what a function does not tell of itself is no reason to refuse it.
 
-Next: worker/outcome.py
+Next: worker/retry.py
 """
 
 import inspect

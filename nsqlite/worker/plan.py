@@ -6,7 +6,7 @@ Next: worker/flow_control.py
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -14,8 +14,12 @@ from nsqlite.channel import Channel
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
 from nsqlite.topic import Topic
-from nsqlite.worker.backoff import Backoff
 from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_generator, is_plain
+from nsqlite.worker.retry import Retry
+
+Tracebacks = Literal["once", "always", "never"]
+"""How often the traceback of a failed message is logged: once for each different error, at every
+attempt, or never."""
 
 GiveUp: TypeAlias = Callable[[Message[Any], BaseException | None], object]
 """Called with a message that is given up, and its last error if its handler was called."""
@@ -34,26 +38,25 @@ class Plan:
     handler: Handler
     name: str
     concurrency: int
-    max_attempts: int
-    backoff: Backoff | None
+    retry: Retry
     dead_letter: Topic[Any] | None
     on_give_up: GiveUp | None
-    requeue_delay: float
-    max_requeue_delay: float
     msg_timeout: float | None
     prefetch: int
     window: int
     auto_touch: bool
+    tracebacks: Tracebacks
 
 
 def check_kinds(
     channel: Any,
     handler: Any,
     *,
-    backoff: Any,
+    retry: Any,
     dead_letter: Any,
     on_give_up: Any,
     auto_touch: Any,
+    tracebacks: Any,
     name: Any,
 ) -> None:
     """Check what a worker is given that is no number.
@@ -66,8 +69,8 @@ def check_kinds(
     # What a handler needs besides may come from its middleware.
     if not callable(handler) or is_generator(handler) or not accepts(handler, 1, or_more=True):
         raise InvalidOption("handler", handler, ONE_MESSAGE)
-    if backoff is not None and not isinstance(backoff, Backoff):
-        raise InvalidOption("backoff", backoff, "a Backoff or None")
+    if not isinstance(retry, Retry):
+        raise InvalidOption("retry", retry, "a Retry")
     if dead_letter is not None and not isinstance(dead_letter, Topic):
         raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
     if dead_letter is not None and dead_letter._monitor is channel._monitor:
@@ -77,5 +80,8 @@ def check_kinds(
         raise InvalidOption("on_give_up", on_give_up, expected)
     if not isinstance(auto_touch, bool):
         raise InvalidOption("auto_touch", auto_touch, "True or False")
+    if tracebacks not in get_args(Tracebacks):
+        allowed = ", ".join(map(repr, get_args(Tracebacks)))
+        raise InvalidOption("tracebacks", tracebacks, f"one of {allowed}")
     if name is not None and not isinstance(name, str):
         raise InvalidOption("name", name, "a str or None")

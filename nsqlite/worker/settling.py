@@ -10,19 +10,25 @@ Next: worker/supervisor.py
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Final
 
 from nsqlite.consumer import AnyConsumer
-from nsqlite.errors import NotInFlight, NSQLiteError, shown
+from nsqlite.errors import NotInFlight, NSQLiteError
 from nsqlite.message import Message, State
 from nsqlite.worker.backoff import Signal
 from nsqlite.worker.deadletter import letter_of
+from nsqlite.worker.failure import NO_ANSWER, Failure, failure_of, strip
 from nsqlite.worker.flow_control import FlowControl
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.outcome import Drop, Outcome, Requeue, TakeOver
 from nsqlite.worker.plan import Plan
+from nsqlite.worker.retry import Delays
 
 log: Final = logging.getLogger("nsqlite")
+
+MOST_FAILURES: Final = 10_000
+"""Of so many messages a worker knows how they failed last."""
 
 
 class Settler:
@@ -32,10 +38,12 @@ class Settler:
 
     Attributes:
         flow_control: how many messages the worker may hold.
-        error: the first error that a handler raised, None so far.
+        error: the first error that a handler raised, None so far; it keeps no frames, but says in
+            a note where it was raised.
+        failures: how messages failed last that are to be tried again, by id; the newest ones.
     """
 
-    __slots__ = ("_consumer", "_plan", "_unmoved", "_wake", "error", "flow_control")
+    __slots__ = ("_consumer", "_delays", "_plan", "_wake", "error", "failures", "flow_control")
 
     def __init__(self, plan: Plan, consumer: AnyConsumer[Any], wake: Callable[[], object]) -> None:
         """Begin without backoff.
@@ -48,10 +56,10 @@ class Settler:
         self._plan: Final = plan
         self._consumer: Final = consumer
         self._wake: Final = wake
-        self.flow_control: Final = FlowControl(plan.name, plan.backoff, plan.window, consumer)
+        self._delays: Final = Delays(plan.name, plan.retry)
+        self.flow_control: Final = FlowControl(plan.name, plan.retry.backoff, plan.window, consumer)
         self.error: BaseException | None = None
-        # last errors, by id, while the dead letters have no room
-        self._unmoved: Final[dict[str, BaseException | None]] = {}
+        self.failures: Final[dict[str, Failure]] = {}
 
     def settle(self, message: Message[Any], result: object) -> None:
         """Answer a message whose handler returned."""
@@ -78,7 +86,10 @@ class Settler:
 
     def _fail(self, message: Message[Any], error: BaseException) -> None:
         self.remember(error)
-        self._retry(message, error)
+        failure = failure_of(error)
+        self._retry(message, error, failure)
+        if error is self.error:
+            self._let_frames_go(message, error, failure)
 
     def _finish(self, message: Message[Any]) -> None:
         """Finish a message whose handler succeeded, unless the handler has answered it."""
@@ -86,9 +97,11 @@ class Settler:
         if state is State.REQUEUED:
             self._signal(Signal.BACK_OFF)  # as the handler wanted
             return
+        if self.failures:
+            self.failures.pop(message.id, None)
         done = state in (State.IN_FLIGHT, State.FINISHED)
         self._signal(Signal.RESUME if done else Signal.GO_ON)
-        self.answer(lambda: self._consumer.fin(message), message)
+        self.answer(partial(self._consumer.fin, message), message)
 
     def _follow_class(self, message: Message[Any], kind: type[Outcome]) -> None:
         """Do what a handler decided by a class, as `raise` does."""
@@ -102,9 +115,7 @@ class Settler:
     def _follow(self, message: Message[Any], outcome: Outcome) -> None:
         """Do what a handler decided."""
         if isinstance(outcome, Requeue):
-            delay = self._delay(message) if outcome.delay is None else outcome.delay
-            self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON)
-            self.answer(lambda: self._consumer.req(message, delay), message)
+            self._requeue(message, outcome)
         elif isinstance(outcome, Drop):
             log.info("%s: message %s: %s", self._plan.name, message.id, outcome)
             self._finish(message)
@@ -113,70 +124,115 @@ class Settler:
         else:
             self._fail(message, TypeError(f"{outcome!r} is no Requeue, Drop or TakeOver"))
 
-    def _retry(self, message: Message[Any], error: BaseException) -> None:
+    def _requeue(self, message: Message[Any], outcome: Requeue) -> None:
+        """Requeue a message as its handler decided."""
+        delay = outcome.delay
+        if delay is None:
+            delay = self._delays.of(message, outcome)
+        if delay is None:
+            self.give_up(message, outcome, failure_of(outcome))
+            return
+        self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON)
+        self.answer(partial(self._consumer.req, message, delay), message)
+
+    def _retry(self, message: Message[Any], error: BaseException, failure: Failure) -> None:
         """Requeue a message whose handler failed, or give it up."""
+        name = name_of(self._plan.handler)
         if message.state is not State.IN_FLIGHT:
             log.warning(
-                "%s: %s failed on message %s, which is %s already",
+                "%s: %s failed on message %s, which is %s already: %s",
                 self._plan.name,
-                name_of(self._plan.handler),
+                name,
                 message.id,
                 message.state,
-                exc_info=error,
+                failure,
+                exc_info=self._exc_info(message, error, failure),
             )
             self._signal(Signal.BACK_OFF)
             return
-        if 0 < self._plan.max_attempts <= message.attempts:
-            self.give_up(message, error)
+        delay = self._delays.after(message, error)
+        if delay is None:
+            self.give_up(message, error, failure)
             return
-        delay = self._delay(message)
         log.warning(
-            "%s: %s failed on message %s, attempt %d; the next in %g s",
+            "%s: %s failed on message %s, attempt %d; the next in %g s: %s",
             self._plan.name,
-            name_of(self._plan.handler),
+            name,
             message.id,
             message.attempts,
             delay,
-            exc_info=error,
+            failure,
+            exc_info=self._exc_info(message, error, failure),
         )
+        self._note(message, failure)
         self._signal(Signal.BACK_OFF)
-        self.answer(lambda: self._consumer.req(message, delay), message)
+        self.answer(partial(self._consumer.req, message, delay), message)
 
-    def _delay(self, message: Message[Any]) -> float:
-        """Return a requeue's delay in seconds: longer each time (NSQ client §5)."""
-        return min(self._plan.requeue_delay * message.attempts, self._plan.max_requeue_delay)
+    def _exc_info(
+        self, message: Message[Any], error: BaseException | None, failure: Failure
+    ) -> BaseException | None:
+        """Return an error whose traceback is to be logged, None if it is not."""
+        wanted = self._plan.tracebacks
+        if wanted == "always" or (wanted == "once" and self.failures.get(message.id) != failure):
+            return error
+        return None
 
-    def give_up(self, message: Message[Any], error: BaseException | None) -> None:
-        """Move a message to the dead letters, or finish it."""
+    def _note(self, message: Message[Any], failure: Failure) -> None:
+        """Take note of how a message failed that comes again."""
+        failures = self.failures
+        failures[message.id] = failure
+        if len(failures) > MOST_FAILURES:
+            for oldest in list(failures)[: MOST_FAILURES // 10]:
+                failures.pop(oldest, None)
+
+    def give_up(
+        self, message: Message[Any], error: BaseException | None, failure: Failure | None = None
+    ) -> None:
+        """Move a message to the dead letters, or finish it.
+
+        Args:
+            message: one that is in flight.
+            error: what its handler raised, None if that was not called.
+            failure: the same in words; None for what is known of the message.
+        """
         self._signal(Signal.RESUME if error is None else Signal.BACK_OFF)
+        if failure is None:
+            failure = self.failures.get(message.id, NO_ANSWER)
         if self._plan.dead_letter is None:
-            self._tell_given_up(message, error)
-            self.answer(lambda: self._consumer.fin(message), message)
+            self._tell_given_up(message, error, failure)
+            self.answer(partial(self._consumer.fin, message), message)
             return
-        if error is None:
-            error = self._unmoved.get(message.id)
-        text = "" if error is None else shown(error)
-        letter = letter_of(message, self._plan.channel, text)
+        letter = letter_of(message, self._plan.channel, failure)
         try:
             self._consumer.move(message, self._plan.dead_letter, body=letter)
         except NotInFlight as late:
             self._too_late(late, message)
         except NSQLiteError as problem:  # it is full, closed, or its store cannot keep the letter
-            self._unmoved[message.id] = error
-            log.error("%s: message %s cannot be moved: %s", self._plan.name, message.id, problem)  # noqa: TRY400 - its text tells all
-            self.answer(lambda: self._consumer.req(message, self._delay(message)), message)
+            self._note(message, failure)
+            delay = self._delays.until_move(message)
+            log.error(  # noqa: TRY400 - its text tells all
+                "%s: message %s cannot be moved to the dead letters, tried again in %g s: %s",
+                self._plan.name,
+                message.id,
+                delay,
+                problem,
+            )
+            self.answer(partial(self._consumer.req, message, delay), message)
         else:
-            self._unmoved.pop(message.id, None)
-            self._tell_given_up(message, error)
+            self._tell_given_up(message, error, failure)
 
-    def _tell_given_up(self, message: Message[Any], error: BaseException | None) -> None:
+    def _tell_given_up(
+        self, message: Message[Any], error: BaseException | None, failure: Failure
+    ) -> None:
         log.error(
-            "%s: message %s is given up after %d attempts",
+            "%s: message %s is given up after attempt %d: %s",
             self._plan.name,
             message.id,
             message.attempts,
-            exc_info=error,
+            failure,
+            exc_info=self._exc_info(message, error, failure),
         )
+        self.failures.pop(message.id, None)
         if self._plan.on_give_up is not None:
             try:
                 self._plan.on_give_up(message, error)
@@ -204,6 +260,12 @@ class Settler:
         if self.error is None:
             self.error = error
             self.notify_joins()
+
+    def _let_frames_go(self, message: Message[Any], error: BaseException, failure: Failure) -> None:
+        """Keep of the first error where it was raised, in words."""
+        strip(error)
+        name = name_of(self._plan.handler)
+        error.add_note(f"raised by {name} on message {message.id}:\n{failure.traceback}")
 
     def notify_joins(self) -> None:
         """Let those look who wait for this worker; takes the topic's lock."""

@@ -146,7 +146,7 @@ class Supervisor:
             slot.touchable = True
             if self._touch_at(message) < self._asleep_until:
                 self._wake()
-        most = self.plan.max_attempts
+        most = self.plan.retry.max_attempts
         if most and message.attempts > most:
             self.settler.give_up(message, None)
             slot.message = None
@@ -193,7 +193,11 @@ class Supervisor:
 
     def fin_is_all(self) -> bool:
         """Return whether a success has no other consequence than that its message is finished."""
-        return self._flow_control.level == 0 and self.plan.prefetch == 0 and not self.stopping
+        return (
+            self._flow_control.level == 0
+            and self.plan.prefetch == 0
+            and not (self.stopping or self.settler.failures)
+        )
 
     def leave(self, slot: Slot) -> None:
         """Take note that a slot takes no more."""

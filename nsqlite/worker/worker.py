@@ -3,13 +3,14 @@
 The rule: a message is taken only when there is a slot for it, is answered once, and is never lost,
 however a handler fails and however the worker ends.
 
-    returns --> finished           raises --> requeued, later and later, and all slow down
+    returns --> finished           raises --> requeued, later and later; the others go on
                                    raises at the last attempt --> dead letters
 
 Next: worker/app.py
 """
 
 import atexit
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -20,15 +21,15 @@ from nsqlite import aio
 from nsqlite.aio.publish import until
 from nsqlite.channel import Channel
 from nsqlite.consumer import AnyConsumer, Consumer
-from nsqlite.errors import Closed, Reentered
+from nsqlite.errors import Closed, InvalidOption, Reentered
 from nsqlite.lock import make_lock
 from nsqlite.options import nanoseconds, timeout_ns, unknown_option, whole
 from nsqlite.topic import Topic
 from nsqlite.waiting import wait_until
-from nsqlite.worker.backoff import Backoff
 from nsqlite.worker.handler import Handler, is_coroutine, name_of
 from nsqlite.worker.middleware import Middleware, wrap
-from nsqlite.worker.plan import GiveUp, Plan, check_kinds
+from nsqlite.worker.plan import GiveUp, Plan, Tracebacks, check_kinds
+from nsqlite.worker.retry import Retry
 from nsqlite.worker.tasks import GRACE, TaskRunner, soon
 from nsqlite.worker.threads import ThreadRunner
 
@@ -36,17 +37,16 @@ log: Final = logging.getLogger("nsqlite")
 
 Runner: TypeAlias = ThreadRunner | TaskRunner
 
-_DEFAULT_BACKOFF: Final = Backoff()
+_DEFAULT_RETRY: Final = Retry()
 
 
 class Worker:
     """Calls a handler with each message of a channel, in several slots at a time.
 
     A handler is called with the `Message`.  When it returns, the message is finished.  When it
-    raises an `Exception`, the message is requeued with a delay, `requeue_delay` times its attempts,
-    and the worker backs off.  It can decide otherwise: see `nsqlite.Requeue`, `Drop` and
-    `TakeOver`; or answer the message itself.  What is no `Exception`, like `SystemExit`, ends the
-    worker; the message is requeued.
+    raises an `Exception`, the message alone waits and is tried again, as `retry` says.  It can
+    decide otherwise: see `nsqlite.Requeue`, `Drop` and `TakeOver`; or answer the message itself.
+    What is no `Exception`, like `SystemExit`, ends the worker; the message is requeued.
 
     A plain function runs in threads of the worker's own.  A coroutine function runs in tasks: in
     the loop that is running when the worker is started, else in a loop of its own.
@@ -69,17 +69,15 @@ class Worker:
         handler: Handler,
         *,
         concurrency: int = 1,
-        max_attempts: int = 5,
-        backoff: Backoff | None = _DEFAULT_BACKOFF,
+        retry: Retry = _DEFAULT_RETRY,
         dead_letter: Topic[Any] | None = None,
         on_give_up: GiveUp | None = None,
-        requeue_delay: float = 90.0,
-        max_requeue_delay: float = 900.0,
         msg_timeout: float | None = None,
         auto_touch: bool = False,
         prefetch: int = 0,
         max_in_flight: int | None = None,
         middleware: Iterable[Middleware] = (),
+        tracebacks: Tracebacks = "once",
         name: str | None = None,
         **unknown: Never,
     ) -> None:
@@ -89,15 +87,12 @@ class Worker:
             channel: where its messages come from.
             handler: called with each message.
             concurrency: how many messages it works on at a time, each in a thread or task.
-            max_attempts: after how many failed attempts a message is given up, 0 for never.  One
-                that arrives with more is given up without calling the handler.
-            backoff: how it slows down when handlers fail; None for not at all.
+            retry: when a failed message is tried again, and after how many attempts it is given
+                up.  One that arrives with more is given up without calling the handler.
             dead_letter: where messages go that are given up, as `DeadLetter`; without it they are
                 finished.
             on_give_up: a plain function, called with a message that is given up, and its error or
                 None: before it is finished, or after it was moved to the dead letters.
-            requeue_delay: seconds of delay for each attempt that a failed message had.
-            max_requeue_delay: the longest such delay, in seconds.
             msg_timeout: seconds until a message that is not answered is delivered again; None for
                 the channel's.
             auto_touch: touch messages that are worked on for long, up to `max_msg_timeout`.
@@ -106,6 +101,8 @@ class Worker:
             max_in_flight: how many messages the worker may hold, those taken over included; by
                 default as many as its slots take.
             middleware: what stands around the handler, the outermost first.
+            tracebacks: log the traceback of a failed message ``"once"`` for each different error,
+                ``"always"``, at every attempt, or ``"never"``.
             name: what log records, threads, tasks and its consumer are called; by default the
                 topic's and the channel's.
             unknown: nothing else; the error names the option that is nearest.
@@ -117,15 +114,13 @@ class Worker:
         check_kinds(
             channel,
             handler,
-            backoff=backoff,
+            retry=retry,
             dead_letter=dead_letter,
             on_give_up=on_give_up,
             auto_touch=auto_touch,
+            tracebacks=tracebacks,
             name=name,
         )
-        nanoseconds("requeue_delay", requeue_delay, 0, 3600)
-        nanoseconds("max_requeue_delay", max_requeue_delay, 0, 3600)
-        whole("max_attempts", max_attempts, 0, 65535)
         window = whole("concurrency", concurrency, 1) * (1 + whole("prefetch", prefetch, 0))
         if max_in_flight is not None:
             window = whole("max_in_flight", max_in_flight, 1)
@@ -138,16 +133,14 @@ class Worker:
             handler=wrap(handler, middleware),
             name=self.name,
             concurrency=concurrency,
-            max_attempts=max_attempts,
-            backoff=backoff,
+            retry=retry,
             dead_letter=dead_letter,
             on_give_up=on_give_up,
-            requeue_delay=requeue_delay,
-            max_requeue_delay=max_requeue_delay,
             msg_timeout=msg_timeout,
             prefetch=prefetch,
             window=window,
             auto_touch=auto_touch,
+            tracebacks=tracebacks,
         )
         self.when_over: Callable[[], object] = lambda: None
         self._started = False
@@ -373,6 +366,12 @@ class Worker:
 OPTIONS: Final = frozenset(Worker.__init__.__kwdefaults__ or ())
 """The names of all options of a worker."""
 
+RETRY_OPTIONS: Final = {
+    **dict.fromkeys(inspect.signature(Retry.nsq).parameters, "Retry.nsq"),
+    **dict.fromkeys(inspect.signature(Retry).parameters, "Retry"),
+}
+"""Options that are those of its `retry`, and what makes one of them."""
+
 
 def check_names(names: Iterable[str]) -> None:
     """Check that a worker has options of these names.
@@ -381,6 +380,8 @@ def check_names(names: Iterable[str]) -> None:
         InvalidOption: it has not; the error offers the nearest that it has.
     """
     for name in names:
+        if name in RETRY_OPTIONS:
+            raise InvalidOption("option", name, f"given as retry={RETRY_OPTIONS[name]}({name}=...)")
         if name not in OPTIONS:
             raise unknown_option("option", name, OPTIONS)
 

@@ -12,7 +12,18 @@ import pytest
 from helpers import PATIENCE
 
 import nsqlite
-from nsqlite import Backoff, DeadLetter, Drop, Event, Message, Requeue, TakeOver, Topic, Worker
+from nsqlite import (
+    Backoff,
+    DeadLetter,
+    Drop,
+    Event,
+    Message,
+    Requeue,
+    Retry,
+    TakeOver,
+    Topic,
+    Worker,
+)
 from nsqlite.testing import ManualClock
 
 MAX_ATTEMPTS: Final = 4
@@ -102,11 +113,15 @@ class Scene:
             self.channel,
             self.handle if number % 2 else self.handle_async,
             concurrency=1 + number % 3,
-            max_attempts=MAX_ATTEMPTS,
-            backoff=Backoff(multiplier=0.5, strategy="full jitter", seed=number),
+            retry=Retry(
+                max_attempts=MAX_ATTEMPTS,
+                delay=3,
+                factor=None,
+                seed=number,
+                backoff=Backoff(multiplier=0.5, strategy="full jitter", seed=number),
+            ),
             dead_letter=self.dead,
             on_give_up=lambda message, _error: self.given_up.append(message.body),
-            requeue_delay=3.0,
             prefetch=number % 2 * 2,
         )
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from helpers import bodies
 
@@ -277,6 +278,19 @@ def test_a_dead_letter_comes_back(codec: Any, body: object) -> None:
     kept, data, name = coder.encode(letter(body))
     assert LETTER == name
     assert letter(body) == kept == coder.decode(name, data)
+
+
+def test_a_dead_letter_of_another_version() -> None:
+    """What one of an earlier version lacks is empty; what a later one has besides is left out."""
+    whole = attrs.evolve(letter(b"x"), error_type="LookupError", traceback="in work")
+    _, data, name = Coder(None).encode(whole)
+    assert whole == Coder(None).decode(name, data)
+    head, _, body = data.partition(b"\n")
+    fields = json.loads(head)
+    old = {key: fields[key] for key in fields if key not in ("error_type", "traceback")}
+    assert letter(b"x") == Coder(None).decode(name, json.dumps(old).encode() + b"\n" + body)
+    new = json.dumps({**fields, "mood": "bad"}).encode()
+    assert whole == Coder(None).decode(name, new + b"\n" + body)
 
 
 def test_the_body_of_a_dead_letter_is_what_comes_back() -> None:

@@ -26,6 +26,7 @@ from nsqlite import (
     Consumer,
     DeadLetter,
     Empty,
+    Retry,
     StoreError,
     StoreFull,
     StoreInUse,
@@ -383,14 +384,15 @@ def test_dead_letters_are_kept(path: Path) -> None:
         def refuse(message: Any) -> None:
             raise LookupError(message.body.decode())
 
-        with Worker(channel, refuse, max_attempts=1, dead_letter=dead) as worker:
+        with Worker(channel, refuse, retry=Retry(max_attempts=1), dead_letter=dead) as worker:
             worker.join()
         scene.reopen()
         letters = scene.channel("letters", "dead")
         found = [info.body for info in letters.peek()]
         assert [b"1", b"2"] == [letter.body for letter in found]
         assert all(isinstance(letter, DeadLetter) for letter in found)
-        assert "LookupError('1')" == str(found[0].error)
+        assert ("LookupError", "1") == (found[0].error_type, found[0].error)
+        assert "in refuse" in found[0].traceback
         assert ("orders", "billing") == (found[0].topic, found[0].channel)
         assert 2 == nsqlite.redrive(letters, scene.broker)
         assert [b"1", b"2"] == [info.body for info in scene.channel().peek()]
@@ -406,7 +408,9 @@ def test_workers_in_a_loop_with_dead_letters(path: Path) -> None:
         done: list[bytes] = []
         settled = threading.Event()
 
-        @app.handler("orders", "billing", concurrency=3, max_attempts=1, dead_letter="dead")
+        @app.handler(
+            "orders", "billing", concurrency=3, retry=Retry(max_attempts=1), dead_letter="dead"
+        )
         async def work(message: Any) -> None:
             if message.body == b"bad":
                 raise LookupError

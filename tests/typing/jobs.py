@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, assert_type
 
 import nsqlite
-from nsqlite import Backoff, DeadLetter, Drop, Message, Requeue, TakeOver, Worker
+from nsqlite import Backoff, DeadLetter, Drop, Message, Requeue, Retry, TakeOver, Worker
 from nsqlite.worker import Handler, Middleware, Outcome, logged, timed
 
 
@@ -25,6 +25,11 @@ def decide(message: Message[str]) -> Outcome | None:
     if message.attempts > 1:
         raise Drop("seen already")
     return None
+
+
+def wait(message: Message[str], error: BaseException) -> float | None:
+    """Say when to try again."""
+    return None if isinstance(error, OSError) else 1.0 * message.attempts
 
 
 class Resizer:
@@ -86,8 +91,7 @@ def main() -> None:
         channel,
         resize,
         concurrency=2,
-        max_attempts=1,
-        backoff=Backoff(),
+        retry=Retry(max_attempts=1, give_up_on=OSError, backoff=Backoff()),
         dead_letter=dead,
         on_give_up=give_up,
         middleware=[logged(logging.getLogger("jobs"), logging.DEBUG), timed(report), retried(2)],
@@ -97,10 +101,10 @@ def main() -> None:
         assert_type(worker.join(timeout=10), bool)
     assert_type(worker.running, bool)
     assert_type(nsqlite.redrive(letters, broker, where=is_image, rate=100), int)
-    with Worker(channel, resizer, requeue_delay=0) as second:
+    with Worker(channel, resizer, retry=Retry(delay=wait)) as second:
         second.join()
     assert resizer.count == 1
-    with Worker(channel, decide, backoff=None):
+    with Worker(channel, decide, retry=Retry.nsq(backoff=None)):
         time.monotonic()
     broker.close()
 
@@ -117,7 +121,7 @@ def mistakes(channel: nsqlite.Channel[str]) -> None:
     Worker(channel, resize, concurency=4)  # error: arg-type, reportArgumentType
     Worker(channel, resize, concurrency="4")  # error: arg-type, reportArgumentType
     Worker(channel, resize, dead_letter="dead")  # error: arg-type, reportArgumentType
-    Worker(channel, resize, backoff=5)  # error: arg-type, reportArgumentType
+    Worker(channel, resize, retry=5)  # error: arg-type, reportArgumentType
     Worker(channel, resize, middleware=logged)  # error: arg-type, reportArgumentType
     Requeue(backoff=5)  # error: arg-type, reportArgumentType
     Requeue(5, False)  # error: call-arg, reportCallIssue

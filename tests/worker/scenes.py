@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from helpers import PATIENCE
 
-from nsqlite import Channel, Consumer, Event, Kind, Message, Topic, aio
+from nsqlite import Channel, Consumer, Event, Kind, Message, Retry, Topic, aio
 from nsqlite.clock import Alarm, Loop
 from nsqlite.consumer import SAME, AnyConsumer
 from nsqlite.options import SECOND
@@ -213,9 +213,22 @@ def nothing(_message: Message[Any]) -> None:
     """Succeed on every message."""
 
 
+def as_nsq(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a worker's options, those of `Retry.nsq` among them, for one that does as NSQ's do.
+
+    What is measured against NSQ's clients is tried with these; with `retry` nothing is changed.
+    """
+    if "retry" in options:
+        return options
+    names = ("max_attempts", "requeue_delay", "max_requeue_delay", "backoff")
+    chosen = {name: options[name] for name in names if name in options}
+    rest = {name: option for name, option in options.items() if name not in names}
+    return {"auto_touch": False, **rest, "retry": Retry.nsq(**chosen)}
+
+
 def plan_of(channel: Channel[Any], handler: Handler = nothing, **options: Any) -> Any:
-    """Return the plan of a worker with these options."""
-    return Worker(channel, handler, **options)._plan
+    """Return the plan of a worker with these options; see `as_nsq`."""
+    return Worker(channel, handler, **as_nsq(options))._plan
 
 
 class OneThread:

@@ -13,7 +13,16 @@ import pytest
 from aio.loops import in_loop, outcome, turns
 from helpers import PATIENCE, Call, bodies
 
-from nsqlite import App, Broker, ClockStandsStill, Closed, InvalidName, InvalidOption, Message
+from nsqlite import (
+    App,
+    Broker,
+    ClockStandsStill,
+    Closed,
+    InvalidName,
+    InvalidOption,
+    Message,
+    Retry,
+)
 from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
 from worker.scenes import KINDS, Clock, Hold, failing, nothing, of_kind, threads_of, until_ended
@@ -78,10 +87,9 @@ def test_a_channel_is_there_when_it_is_declared(scene: Scene) -> None:
 
 def test_dead_letters_can_be_named(scene: Scene) -> None:
     """A topic of dead letters can be given by its name or itself, and is created."""
-    scene.declare(failing, max_attempts=1, dead_letter="orders.dead")
-    scene.declare(
-        failing, "shipping", max_attempts=1, dead_letter=scene.broker.topic("orders.dead")
-    )
+    once = Retry(max_attempts=1)
+    scene.declare(failing, retry=once, dead_letter="orders.dead")
+    scene.declare(failing, "shipping", retry=once, dead_letter=scene.broker.topic("orders.dead"))
     dead = scene.broker.topics["orders.dead"].channel("redrive")
     with scene.app:
         scene.orders.put(b"order")
@@ -89,7 +97,9 @@ def test_dead_letters_can_be_named(scene: Scene) -> None:
     assert {"billing", "shipping"} == {letter.channel for letter in bodies(dead)}
 
 
-@pytest.mark.parametrize("options", [{"concurrency": 0}, {"dead_letter": 1}, {"backoff": 2}])
+@pytest.mark.parametrize(
+    "options", [{"concurrency": 0}, {"dead_letter": 1}, {"backoff": 2}, {"retry": 2}]
+)
 def test_a_bad_option_is_refused_when_it_is_declared(scene: Scene, options: dict[str, Any]) -> None:
     """An option that no worker takes is an error at the declaration, and nothing is declared."""
     with pytest.raises(InvalidOption):
@@ -527,7 +537,7 @@ def test_run_raises_what_broke_a_worker(
 
 def test_a_failure_ends_no_run(scene: Scene) -> None:
     """What a handler raises that is an `Exception` is no reason to end."""
-    scene.declare(failing)
+    scene.declare(failing, retry=Retry.nsq())
     scene.app.handler("parcels", "packing")(lambda _: scene.app.stop())
     scene.orders.put(b"bad")
     call = Call(scene.app.run)

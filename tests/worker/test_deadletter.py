@@ -21,6 +21,7 @@ from nsqlite import (
 )
 from nsqlite.testing import ManualClock
 from nsqlite.worker.deadletter import letter_of
+from nsqlite.worker.failure import Failure
 
 
 def a_letter(body: object, topic: str = "orders", channel: str = "billing") -> DeadLetter:
@@ -65,15 +66,17 @@ def test_a_letter_tells_what_failed_where() -> None:
     consumer = Consumer(channel)
     name = topic.put(body)
     consumer.get(timeout=0).req()
-    letter = letter_of(consumer.get(timeout=0), channel, "Failure()")
+    letter = letter_of(consumer.get(timeout=0), channel, Failure("KeyError", "'tea'", "..."))
     expected = DeadLetter(
         body=body,
         topic="orders",
         channel="billing",
         id=name,
         attempts=2,
-        error="Failure()",
+        error="'tea'",
         timestamp=1000 * 10**9,
+        error_type="KeyError",
+        traceback="...",
     )
     assert expected == letter
     assert letter.body is body

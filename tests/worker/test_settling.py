@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -9,10 +10,10 @@ from unittest import mock
 import pytest
 from helpers import bodies
 
-from nsqlite import Broker, DeadLetter, Drop, Message, Requeue, State, TakeOver, Topic
+from nsqlite import Broker, DeadLetter, Drop, Message, Requeue, Retry, State, TakeOver, Topic
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock, MemoryStore
-from nsqlite.worker import Outcome
+from nsqlite.worker import Outcome, settling
 from nsqlite.worker.settling import Settler
 from worker.scenes import Failure, OneThread, failing, nothing
 
@@ -109,6 +110,7 @@ def test_a_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     message = scene.do(error)
     [record] = caplog.records
     text = f"orders:billing: failing failed on message {message.id}, attempt 1; the next in 90 s"
+    text += ": worker.scenes.Failure"
     assert (logging.WARNING, text) == (record.levelno, record.getMessage())
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -121,6 +123,79 @@ def test_the_first_failure_is_kept() -> None:
     scene.do(first)
     scene.do(Failure())
     assert scene.settler.error is first
+
+
+class Burden:
+    """What a handler had."""
+
+
+def test_the_first_failure_keeps_no_frames() -> None:
+    """What a worker keeps of it keeps neither the handler's frames nor the message; but a note."""
+    scene = Scene(backoff=None, tracebacks="never")  # a log record keeps frames, too
+    burdens: list[weakref.ref[Any]] = []
+
+    def fall() -> None:
+        burden = Burden()
+        burdens.append(weakref.ref(burden))
+        raise Failure("bad")
+
+    body = Burden()
+    burdens.append(weakref.ref(body))
+    message = scene.begin(body)
+    del body
+    try:
+        fall()
+    except Failure as error:
+        scene.settler.settle_error(message, error)
+    name = message.id
+    del message
+    scene.channel.empty()
+    kept = scene.settler.error
+    assert [None, None] == [burden() for burden in burdens]
+    assert kept is not None
+    [note] = kept.__notes__
+    assert note.startswith(f"raised by nothing on message {name}:\nTraceback (most recent call")
+    assert "in fall" in note
+
+
+@pytest.mark.parametrize(
+    ("tracebacks", "expected"),
+    [
+        ("once", [True, False, True, False, False]),
+        ("always", [True] * 5),
+        ("never", [False] * 5),
+    ],
+)
+def test_a_traceback_is_logged_once(
+    tracebacks: str, expected: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that fails again in the same way is logged without; the option says otherwise."""
+    scene = Scene(backoff=None, tracebacks=tracebacks)
+    scene.do(Failure("bad"))
+    for text in ("bad", "worse", "worse", "worse"):
+        scene.clock.advance_to_next()
+        scene.settler.settle_error(scene.again(), Failure(text))
+    assert expected == [record.exc_info is not None for record in caplog.records]
+    assert caplog.messages[-1].endswith("given up after attempt 5: worker.scenes.Failure: worse")
+    assert {} == scene.settler.failures
+
+
+def test_a_success_forgets_the_failure() -> None:
+    """What was known of a message's failures is forgotten when it is finished."""
+    scene = Scene(backoff=None)
+    scene.do(Failure("bad"))
+    assert 1 == len(scene.settler.failures)
+    scene.clock.advance_to_next()
+    scene.settler.settle(scene.again(), None)
+    assert {} == scene.settler.failures
+
+
+def test_it_knows_a_bounded_number_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more messages than it remembers, the oldest are forgotten."""
+    monkeypatch.setattr(settling, "MOST_FAILURES", 10)
+    scene = Scene(backoff=None)
+    names = [scene.do(Failure("bad")).id for _ in range(25)]
+    assert names[-10:] == list(scene.settler.failures)
 
 
 # Outcomes
@@ -368,6 +443,7 @@ def test_a_failure_after_the_answer_promises_nothing(
     error = Failure()
     scene.settler.settle_error(message, error)
     text = f"orders:billing: failing failed on message {message.id}, which is {how} already"
+    text += ": worker.scenes.Failure"
     record = caplog.records[-1]
     assert (logging.WARNING, text) == (record.levelno, record.getMessage())
     assert record.exc_info is not None
@@ -475,13 +551,16 @@ def test_the_last_failure_ends_in_the_dead_letters(caplog: pytest.LogCaptureFixt
         channel="billing",
         id=message.id,
         attempts=5,
-        error="Failure('bad')",
+        error="bad",
         timestamp=message.timestamp,
+        error_type="worker.scenes.Failure",
+        traceback="worker.scenes.Failure: bad",
     )
     assert [expected] == letters(dead)
     assert ((0, 0, 0), State.FINISHED) == (scene.counts, message.state)
     [record] = caplog.records
-    text = f"orders:billing: message {message.id} is given up after 5 attempts"
+    text = f"orders:billing: message {message.id} is given up after attempt 5"
+    text += ": worker.scenes.Failure: bad"
     assert (logging.ERROR, text) == (record.levelno, record.getMessage())
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -495,8 +574,8 @@ def test_before_the_last_failure_nothing_is_given_up() -> None:
     assert (0, 0, 1) == scene.counts
 
 
-def test_a_message_that_was_not_handled_has_no_error() -> None:
-    """A message that is given up unhandled is moved without an error, and counts as a success."""
+def test_a_message_that_was_not_handled_says_so() -> None:
+    """A message that is given up unhandled says why, and counts as a success."""
     dead = Topic("orders.dead", clock=ManualClock())
     scene = Scene(dead_letter=dead)
     scene.back_off()
@@ -504,7 +583,9 @@ def test_a_message_that_was_not_handled_has_no_error() -> None:
     scene.settler.give_up(scene.again(), None)
     assert (["RDY 1", "MOVE"], 0) == (scene.consumer.rest(), scene.level)
     [letter] = letters(dead)
-    assert (6, "") == (letter.attempts, letter.error)
+    assert (6, "", "") == (letter.attempts, letter.error_type, letter.traceback)
+    expected = "it was not answered: its last delivery timed out, or its process was killed"
+    assert expected == letter.error
 
 
 def test_without_a_limit_nothing_is_given_up() -> None:
@@ -546,9 +627,26 @@ def test_a_callback_may_answer_itself() -> None:
     assert (1, 0, 0) == scene.counts
 
 
+def test_a_requeue_waits_as_a_failure_does() -> None:
+    """Without a delay of its own a `Requeue` waits what the retries say; they may give it up."""
+    told: list[Any] = []
+    answers: list[float | None] = [7, None]
+
+    def wait(message: Message[Any], error: BaseException) -> float | None:
+        told.append((message.attempts, type(error)))
+        return answers[message.attempts - 1]
+
+    scene = Scene(retry=Retry(delay=wait))
+    scene.settler.settle(scene.begin(), Requeue())
+    assert 7 == scene.delay
+    scene.clock.advance_to_next()
+    scene.settler.settle(scene.again(), Requeue())
+    assert ([(1, Requeue), (2, Requeue)], (0, 0, 0)) == (told, scene.counts)
+
+
 @pytest.mark.parametrize("how", ["full", "closed", "deleted"])
 def test_a_message_that_cannot_be_moved_stays(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    """When the topic of dead letters is full or over the message is requeued with its delay."""
+    """When the topic of dead letters is full or over the message is requeued for a second."""
     dead = Topic("orders.dead", max_depth=1)
     channel = dead.channel("redrive")
     dead.put("the last")
@@ -556,13 +654,14 @@ def test_a_message_that_cannot_be_moved_stays(how: str, caplog: pytest.LogCaptur
     if how != "full":
         (dead.close if how == "closed" else dead.delete)()
     message = scene.do(Failure())
-    assert 90 == scene.delay
+    assert 1 == scene.delay
     problem = {
         "full": "orders.dead:redrive has no room for 1 more: max_depth=1",
         "closed": "topic 'orders.dead' is closed",
         "deleted": "topic 'orders.dead' is deleted",
     }[how]
-    text = f"orders:billing: message {message.id} cannot be moved: {problem}"
+    text = f"orders:billing: message {message.id} cannot be moved to the dead letters, tried again"
+    text += f" in 1 s: {problem}"
     assert text == caplog.messages[-1]
     assert how != "full" or ["the last"] == bodies(channel)
 
@@ -594,8 +693,8 @@ def test_a_message_that_cannot_be_moved_keeps_its_last_error() -> None:
     scene.clock.advance_to_next()
     scene.settler.give_up(scene.again(), None)
     [letter] = bodies(channel)
-    assert (4, "Failure('bad')") == (letter.attempts, letter.error)
-    assert {} == scene.settler._unmoved
+    assert (4, "bad") == (letter.attempts, letter.error)
+    assert {} == scene.settler.failures
 
 
 def test_a_message_that_timed_out_keeps_its_last_error() -> None:
@@ -611,7 +710,7 @@ def test_a_message_that_timed_out_keeps_its_last_error() -> None:
     scene.clock.advance(60)
     scene.settler.give_up(message, None)
     scene.settler.give_up(scene.again(), None)
-    assert ["Failure('bad')"] == [letter.error for letter in bodies(channel)]
+    assert ["bad"] == [letter.error for letter in bodies(channel)]
 
 
 def test_who_is_told_of_a_dead_letter_is_told_once_it_was_moved(
@@ -634,7 +733,8 @@ def test_who_is_told_of_a_dead_letter_is_told_once_it_was_moved(
     bodies(channel)
     message = scene.do(error)
     assert [(State.FINISHED, error, 1)] == told
-    text = f"orders:billing: message {message.id} is given up after 1 attempts"
+    name = "worker.scenes.Failure"
+    text = f"orders:billing: message {message.id} is given up after attempt 1: {name}"
     assert text == caplog.messages[-1]
 
 

@@ -32,6 +32,7 @@ from nsqlite import (
     Message,
     Reentered,
     Requeue,
+    Retry,
     State,
     TakeOver,
     TooManyConsumers,
@@ -52,9 +53,11 @@ from worker.scenes import (
     NotingAsync,
     NotingConsumer,
     Watch,
+    as_nsq,
     failing,
     nothing,
     of_kind,
+    plan_of,
     threads_of,
     until_ended,
 )
@@ -75,10 +78,10 @@ class Scene:
         self.topic.observe(self.watch)
 
     def worker(self, kind: str, work: Come, **options: Any) -> Worker:
-        return Worker(self.channel, of_kind(kind, work), **options)
+        return Worker(self.channel, of_kind(kind, work), **as_nsq(options))
 
     def holding(self, kind: str, hold: Hold, **options: Any) -> Worker:
-        return Worker(self.channel, hold.handler(kind), **options)
+        return Worker(self.channel, hold.handler(kind), **as_nsq(options))
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -246,7 +249,7 @@ def test_the_fifth_failure_ends_in_the_dead_letters_at_once(scene: Scene, kind: 
         assert worker.join(PATIENCE)
     [letter] = bodies(dead.channel("redrive"))
     assert ([1, 2, 3, 4, 5], 0) == (seen, scene.clock.monotonic_ns())
-    assert ("bad", "orders", "billing", 5, "Failure(5)") == (
+    assert ("bad", "orders", "billing", 5, "5") == (
         letter.body,
         letter.topic,
         letter.channel,
@@ -303,7 +306,7 @@ def test_the_reference_trace(scene: Scene, kind: str) -> None:
             raise Failure
 
     handler = of_kind(kind, work)
-    plan = Worker(scene.channel, handler, concurrency=5, backoff=Backoff(multiplier=0.01))._plan
+    plan = plan_of(scene.channel, handler, concurrency=5, backoff=Backoff(multiplier=0.01))
     consumer: NotingConsumer | NotingAsync
     runner: ThreadRunner | TaskRunner
     if kind == "plain":
@@ -355,7 +358,7 @@ def test_in_backoff_a_worker_takes_nothing(scene: Scene, kind: str) -> None:
         hold.stay(message)
 
     handler = work if kind == "plain" else work_async
-    with Worker(scene.channel, handler, concurrency=3):
+    with Worker(scene.channel, handler, **as_nsq({"concurrency": 3})):
         scene.topic.put("bad")
         scene.watch.until(Kind.REQUEUED)
         scene.topic.put_many([1, 2, 3])
@@ -584,7 +587,8 @@ def test_a_probing_worker_stops(scene: Scene, kind: str, *, works: bool) -> None
             raise Failure
         hold.stay(message)
 
-    worker = Worker(scene.channel, work if kind == "plain" else work_async).start()
+    handler = work if kind == "plain" else work_async
+    worker = Worker(scene.channel, handler, retry=Retry.nsq()).start()
     scene.topic.put("bad")
     scene.clock.until_supervised(2)
     scene.clock.advance(2)
@@ -1248,15 +1252,13 @@ def test_middleware_stands_around_the_handler(scene: Scene, kind: str) -> None:
 
 BAD: Final[dict[str, tuple[Any, ...]]] = {
     "concurrency": (0, -1, 1.5, True, None),
-    "max_attempts": (-1, 65536, 1.5, True, None),
-    "backoff": (1, "exponential", Backoff),
+    "retry": (5, None, Retry, Backoff()),
     "dead_letter": ("orders.dead", 1),
     "on_give_up": ("print", 1, asyncio.sleep, functools.partial(asyncio.sleep), nothing),
     "auto_touch": (5, 0, None, "yes"),
     "name": (1, b"bills"),
     "middleware": (None, 1, nothing, nsqlite.worker.logged),
-    "requeue_delay": (-1, 3601, float("nan"), True, None),
-    "max_requeue_delay": (-1, 3601, float("nan"), True, None),
+    "tracebacks": ("sometimes", True, None),
     "msg_timeout": (0, -1, 901, float("nan"), True),
     "prefetch": (-1, 1.5, True, None),
     "max_in_flight": (0, -1, 1.5, True),
@@ -1281,11 +1283,23 @@ def test_an_unknown_option_is_refused(scene: Scene) -> None:
     with pytest.raises(InvalidOption) as info:
         Worker(scene.channel, nothing, **options)
     expected = (
-        "option must be one of auto_touch, backoff, concurrency, dead_letter, max_attempts,"
-        " max_in_flight, max_requeue_delay, middleware, msg_timeout, name, on_give_up, prefetch,"
-        " requeue_delay (did you mean 'max_in_flight'?), not 'max_inflight'"
+        "option must be one of auto_touch, concurrency, dead_letter, max_in_flight, middleware,"
+        " msg_timeout, name, on_give_up, prefetch, retry, tracebacks (did you mean"
+        " 'max_in_flight'?), not 'max_inflight'"
     )
     assert expected == str(info.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["max_attempts", "backoff", "delay", "requeue_delay", "max_requeue_delay"]
+)
+def test_an_option_of_its_retry_is_refused(scene: Scene, name: str) -> None:
+    """An option that is one of `retry` is answered with how to give it."""
+    options: dict[str, Any] = {name: 3}
+    maker = "Retry.nsq" if "requeue" in name else "Retry"
+    with pytest.raises(InvalidOption) as info:
+        Worker(scene.channel, nothing, **options)
+    assert f"option must be given as retry={maker}({name}=...), not {name!r}" == str(info.value)
 
 
 @each_kind
@@ -1563,7 +1577,7 @@ def test_a_clock_that_jumps_by_itself_misses_no_retry() -> None:
         raise ValueError
 
     topic.put(b"1")
-    with Worker(channel, fail, concurrency=2, backoff=None) as worker:
+    with Worker(channel, fail, concurrency=2, retry=Retry.nsq(backoff=None)) as worker:
         assert worker.join()
     assert [0, 90, 270, 540, 900] == moments
 
