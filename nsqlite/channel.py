@@ -15,7 +15,7 @@ from itertools import islice
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, TypeVarTuple
 
-from nsqlite.clock import Clock
+from nsqlite.clock import NEVER, Clock
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.events import Kind
 from nsqlite.message import Message, Record, T, Uncopyable, counted, was_delivered
@@ -620,7 +620,7 @@ class Channel(Uncopyable, Generic[T]):
     def _in_flight(self, n: int) -> "list[MessageInfo]":
         self._queue.sweep()
         return [
-            self._info(counted(message), due, message._consumer.client_id)
+            self._info(counted(message), None if due >= NEVER else due, message._consumer.client_id)
             for due, message in islice(self._queue.timeouts.pairs(), n)
         ]
 

@@ -74,6 +74,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         "_delivered",
         "_due",
         "_fresh",
+        "_keeps",
         "_lock",
         "_monitor",
         "_now",
@@ -148,6 +149,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._pool: Final[list[ThreadWaiter[T]]] = []  # of gets that are over, for the next
         self._page = NOWHERE
         self._due = self._fresh = 0
+        self._keeps = False
         self._by_id: dict[str, Message[Any]] | None = None
         with _numbering:
             self.client_id: Final = next(_numbers)
@@ -189,6 +191,23 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def _set_window(self, window: int) -> None:
         if not self._over:
             self.channel._set_window(self, window)
+
+    # Its time-outs
+
+    def _keep(self) -> None:
+        """Let nothing time out that it is given, before it has been given anything.
+
+        For a worker, which answers whatever becomes of its handlers, or leaves the channel.
+        """
+        self._keeps = True
+
+    def _let_expire(self, message: Message[T]) -> None:
+        """Have a message that it keeps time out after all, as if it were delivered now."""
+        self._monitor.call(self._set_deadline, message)
+
+    def _set_deadline(self, message: Message[T]) -> None:
+        now = self._queue.sweep()
+        self._queue.let_expire(self, message, now)
 
     # Getting without waiting
 

@@ -73,6 +73,7 @@ class Holder(Owner, Windowed, Protocol):
         _page: where a message that it is given now times out.
         _due: when that is.
         _fresh: until when `get` may use both without a further look: nothing is due before.
+        _keeps: it may hold what it is given now as long as it likes: that times out at `NEVER`.
     """
 
     _delivered: int
@@ -83,6 +84,7 @@ class Holder(Owner, Windowed, Protocol):
     _page: Page[Message[Any]]
     _due: int
     _fresh: int
+    _keeps: bool
 
     @property
     def _window(self) -> int:
@@ -701,7 +703,7 @@ class Queue(Generic[T]):
             body,
             attempts + 1,
             owner.client_id,
-            None if due is None else (wall + due - self._now()) / SECOND,
+            None if due is None or due >= NEVER else (wall + due - self._now()) / SECOND,
             1,
             owner.name,
         )
@@ -756,13 +758,13 @@ class Queue(Generic[T]):
         """
         timeout = owner._timeout
         timeouts = self.timeouts
-        due = now + timeout
+        due = NEVER if owner._keeps else now + timeout
         due += -due % timeouts.resolution
         if due < self.due:
             self.expect(due)
         old = owner._page
         page = old if old.open and old.start <= due < old.end else timeouts.page(due)
-        fresh = due - timeout + 1
+        fresh = NEVER if owner._keeps else due - timeout + 1
         if page.kept_until < fresh:  # noqa: PLR1730 - a third of what max() costs
             page.kept_until = fresh
         if page is not old:
@@ -975,11 +977,23 @@ class Queue(Generic[T]):
     def touch(self, owner: Holder, message: Message[T], now: int) -> None:
         """Give a message its whole time-out again, up to the longest; the caller has swept."""
         self.require(owner, message)
+        deadline = message._page[message]
+        if deadline < NEVER:
+            if not hasattr(message, "_since"):
+                message._since = deadline - owner._timeout
+            deadline = min(now + owner._timeout, message._since + self._longest)
+            self._move_deadline(message, self.timeouts.due(deadline))
+        if self._monitor.watched:
+            self.tell(Kind.TOUCHED, message, deadline)
+
+    def let_expire(self, owner: Holder, message: Message[T], now: int) -> None:
+        """Give a message that would not time out its time-out, from now; the caller has swept."""
+        self.require(owner, message)
+        self._move_deadline(message, self.timeouts.due(now + owner._timeout))
+
+    def _move_deadline(self, message: Message[T], due: int) -> None:
+        """Have a message time out at another moment."""
         old = message._page
-        if not hasattr(message, "_since"):
-            message._since = old[message] - owner._timeout
-        deadline = min(now + owner._timeout, message._since + self._longest)
-        due = self.timeouts.due(deadline)
         if due != old[message]:
             self.expect(due)
             page = self.timeouts.page(due)
@@ -990,8 +1004,6 @@ class Queue(Generic[T]):
                 page[message] = due  # one piece with the next two lines
                 message._page = page
                 del old[message]
-        if self._monitor.watched:
-            self.tell(Kind.TOUCHED, message, deadline)
 
     # Away with everything
 

@@ -7,7 +7,8 @@ Time is cut into ticks of `resolution` nanoseconds, and a deadline is due at the
 What is far away lies in pages of many ticks, unordered: a page is a dict of items with the moments
 at which they are due, and a `SortedDict` keeps the pages in order.  When the first item of a page
 is due, the page is opened: its items are sorted.  Nearly every timer is cancelled before
-that, and nearly all new ones fall into a page that is there, so:
+that, and nearly all new ones fall into a page that is there; what is due at `NEVER` or later lies
+in a page that is never opened.  So:
 
     add      one dict look-up and one insertion: O(1); a new page O(log pages)
     cancel   one dict deletion: O(1)
@@ -178,7 +179,7 @@ class TimerWheel(Generic[H]):
     def _set_next(self) -> None:
         pages = self._pages
         first: int = pages.peekitem(0)[1].first if pages else NEVER
-        self.next_due = min([first, *(order[-1][0] for _, order in self._runs if order)])
+        self.next_due = min([NEVER, first, *(order[-1][0] for _, order in self._runs if order)])
 
     def until(self, now: int) -> Iterator[tuple[H, int, Page[H]]]:
         """Go through what is due at `now`, the earliest first: item, moment and page.

@@ -744,6 +744,38 @@ def test_requeue() -> None:
     topic._check()
 
 
+def test_what_a_consumer_keeps_does_not_time_out() -> None:
+    """What a worker's consumer is given has no deadline until that is wanted; the others have."""
+    clock = ManualClock()
+    topic: Topic[int] = Topic("orders", clock=clock)
+    told: list[nsqlite.Event] = []
+    topic.observe(told.append, kinds=[nsqlite.Kind.DELIVERED, nsqlite.Kind.TOUCHED])
+    channel = topic.channel("billing")
+    kept, other = Consumer(channel), Consumer(channel)
+    kept._keep()
+    topic.put_many(range(6))
+    first, *batch = kept.get(timeout=0), *kept.get_many(2, timeout=0), *kept.take(1)
+    clock.advance(10)
+    second, third = kept.get(timeout=0), other.get(timeout=0)
+    first.touch()
+    assert [None] * 6 == [event.due for event in told if event.client_id == kept.client_id]
+    assert [None] * 5 == [info.due for info in channel.in_flight() if info.body != 5]
+    topic._check()
+    assert 60 == clock.advance_to_next()
+    assert third.state is nsqlite.State.TIMED_OUT
+    assert clock.advance_to_next() is None
+    kept._let_expire(second)
+    topic._check()
+    clock.advance(59)
+    second.touch()
+    assert 60 == clock.advance_to_next()
+    assert second.state is nsqlite.State.TIMED_OUT
+    kept.fin_many([first, *batch])
+    clock.advance(10**9)
+    topic._check()
+    assert (0, 2) == (channel.in_flight_count, channel.depth)
+
+
 def test_requeue_delay_is_clamped() -> None:
     """A requeue's delay beyond max_req_timeout counts as that; a bad one is refused."""
     clock = ManualClock()

@@ -1,6 +1,7 @@
 """The package: its public names, what is loaded late, its types and its version."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_what_is_loaded_late_is_public(name: str) -> None:
     module = nsqlite._LAZY[name]
     load = vars(nsqlite)["__getattr__"]  # which a type checker does not see
     if module:
-        of_module = sys.modules[f"nsqlite.{module}"]
+        of_module = importlib.import_module(f"nsqlite.{module}")
         assert getattr(of_module, name) is load(name) is getattr(nsqlite, name)
         assert name in of_module.__all__
     else:

@@ -179,6 +179,19 @@ def test_an_old_page_does_not_take_a_new_one_away() -> None:
     assert ([new], 10) == (wheel.pages(), wheel.next_due)
 
 
+def test_what_is_due_never_is_never_due() -> None:
+    """What is due at `NEVER` or later is there, and comes at no moment, not even the last."""
+    wheel = TimerWheel[str](resolution=7)
+    page = wheel.add("for ever", NEVER)
+    wheel.add("tea", 13)
+    assert (14, ["tea"]) == (wheel.next_due, wheel.expire(NEVER - 1))
+    assert (NEVER, NEVER, 1) == (wheel.next_due, wheel.next_filled(), len(wheel))
+    wheel._check()
+    assert ["for ever"] == list(wheel)
+    wheel.cancel("for ever", page)
+    assert (NEVER, 0) == (wheel.next_due, len(wheel))
+
+
 def test_items_are_shown_with_their_moments() -> None:
     """The pairs are each item with when it is due, the earliest first."""
     wheel: TimerWheel[str] = TimerWheel(10, 10)

@@ -67,7 +67,7 @@ class TakeOver(Outcome):
     """Leave the message in flight: the handler has passed it on, and it is answered elsewhere.
 
     It counts in the worker's window until then, of one message while the worker is backing off; and
-    it times out if nobody answers.
+    it times out if nobody answers within `msg_timeout` from now on.
     """
 
     def __str__(self) -> str:

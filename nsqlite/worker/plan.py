@@ -45,6 +45,7 @@ class Plan:
     prefetch: int
     window: int
     auto_touch: bool
+    time_limit: float | None
     tracebacks: Tracebacks
 
 

@@ -121,6 +121,8 @@ class Settler:
             self._finish(message)
         elif isinstance(outcome, TakeOver):
             self._signal(Signal.RESUME)  # its handler did not fail
+            if self._plan.auto_touch:
+                self.answer(partial(self._consumer._let_expire, message), message)
         else:
             self._fail(message, TypeError(f"{outcome!r} is no Requeue, Drop or TakeOver"))
 

@@ -1,4 +1,4 @@
-"""A worker's slots and its supervisor: what begins, what is touched, and how all of it ends.
+"""A worker's slots and its supervisor: what begins, what takes too long, and how all of it ends.
 
 The rule: whatever happens, every slot comes to an end or is told of, and what is left goes back.
 
@@ -12,7 +12,6 @@ Next: worker/threads.py
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Final
 
 from nsqlite.clock import NEVER
@@ -35,20 +34,22 @@ class Slot:
         name: the worker's and a number; that of its thread or task.
         message: what it works on, None while it waits.
         begun: since when.
+        late: whether its handler has taken longer than `time_limit`.
         fetched: what it has got beyond that; `stop` takes it away.
-        touchable: whether another touch would give it more time.
+        count: how many messages it has begun with.
         over: whether it takes no more.
     """
 
-    __slots__ = ("begun", "fetched", "message", "name", "over", "touchable")
+    __slots__ = ("begun", "count", "fetched", "late", "message", "name", "over")
 
     def __init__(self, name: str) -> None:
         """Begin without a message."""
         self.name: Final = name
         self.message: Message[Any] | None = None
         self.begun: int = 0
+        self.late: bool = False
         self.fetched: list[Message[Any]] = []
-        self.touchable: bool = True
+        self.count: int = 0
         self.over: bool = False
 
     def next(self) -> Message[Any] | None:
@@ -81,13 +82,14 @@ class Supervisor:
 
     __slots__ = (
         "_asleep_until",
+        "_cut",
         "_ended",
         "_flow_control",
+        "_limit",
         "_lock",
         "_now",
         "_overdue",
         "_stop_at",
-        "_touch_before",
         "_wake",
         "broken",
         "consumer",
@@ -100,7 +102,13 @@ class Supervisor:
     )
 
     def __init__(
-        self, plan: Plan, consumer: AnyConsumer[Any], *, overdue: str, wake: Callable[[], object]
+        self,
+        plan: Plan,
+        consumer: AnyConsumer[Any],
+        *,
+        overdue: str,
+        wake: Callable[[], object],
+        cut: Callable[[Slot], bool] = lambda _slot: False,
     ) -> None:
         """Begin with free slots.
 
@@ -109,6 +117,8 @@ class Supervisor:
             consumer: where its messages come from.
             overdue: what becomes of a handler that has not ended in time, in a word or two.
             wake: has `act` called early; called by any thread.
+            cut: ends the handler of a slot that takes longer than `time_limit`; returns whether it
+                can.
         """
         self.plan: Final = plan
         self.consumer: Final = consumer
@@ -124,7 +134,9 @@ class Supervisor:
         self._overdue: Final = overdue
         self._wake: Final = wake
         self._now: Final = consumer._now
-        self._touch_before: Final = consumer._timeout // 2
+        self._cut: Final = cut
+        limit = plan.time_limit
+        self._limit: Final = NEVER if limit is None else round(limit * SECOND)
         # Protects the two below; nothing is called inside.
         self._lock: Final = make_lock(rank=2)
         self._stop_at = NEVER
@@ -135,17 +147,18 @@ class Supervisor:
 
     def begin(self, slot: Slot, message: Message[Any]) -> bool:
         """Take note of a message; return whether its handler is to be called."""
-        slot.message = message  # before it looks whether to stop: `stop` does it the other way
         slot.begun = self._now()
+        slot.late = False
+        slot.message = message  # before it looks whether to stop: `stop` does it the other way
+        slot.count += 1
         if self.stopping or (self.plan.prefetch and message.state is not State.IN_FLIGHT):
             slot.message = None
+            slot.count -= 1
             # Unless its time went by in the slot's own queue:
             self.put_back([message, *slot.rest()] if self.stopping else [message])
             return False
-        if self.plan.auto_touch:
-            slot.touchable = True
-            if self._touch_at(message) < self._asleep_until:
-                self._wake()
+        if slot.begun + self._limit < self._asleep_until:
+            self._wake()
         most = self.plan.retry.max_attempts
         if most and message.attempts > most:
             self.settler.give_up(message, None)
@@ -215,36 +228,33 @@ class Supervisor:
             return None
         self._asleep_until = NEVER  # a message that comes while this looks wakes
         moment = min(self._flow_control.probe_at, self._stop_at)
-        if self.plan.auto_touch:
-            moment = min(moment, self._touch(now))
+        if self._limit < NEVER:
+            moment = min(moment, self._end_late(now))
         self._asleep_until = moment
         return moment
 
-    def _touch(self, now: int) -> int:
-        """Touch what has been worked on for half of its time; return when the next will have."""
+    def _end_late(self, now: int) -> int:
+        """Tell of handlers that take too long, and end them; return when the next will do so."""
         moment = NEVER
         for slot in self.slots:
             message = slot.message
-            if message is None or not slot.touchable:
+            if message is None or slot.late:
                 continue
-            touch_at = self._touch_at(message)
-            if now >= touch_at:
-                self.settler.answer(partial(self.consumer.touch, message), message)
-                before, touch_at = touch_at, self._touch_at(message)
-                if touch_at == before:  # max_msg_timeout allows no more
-                    slot.touchable = False
-                    continue
-            moment = min(moment, touch_at)
+            late_at = slot.begun + self._limit  # of that message, or of one that came after it
+            if now < late_at:
+                moment = min(moment, late_at)
+                continue
+            slot.late = True
+            if not self._cut(slot):
+                log.error(
+                    "%s: %s on message %s takes longer than time_limit=%g s in %s",
+                    self.plan.name,
+                    name_of(self.plan.handler),
+                    message.id,
+                    self._limit / SECOND,
+                    slot.name,
+                )
         return moment
-
-    def _touch_at(self, message: Message[Any]) -> int:
-        """Return when to touch a message, `NEVER` if it is not in flight any more."""
-        page = message._page
-        while (due := page.get(message)) is None:
-            if page is message._page:  # else it was touched meanwhile
-                return NEVER
-            page = message._page
-        return due - self._touch_before
 
     # How it ends
 

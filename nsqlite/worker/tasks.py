@@ -24,6 +24,7 @@ from nsqlite.errors import Closed
 from nsqlite.message import Message
 from nsqlite.monitor import Monitor
 from nsqlite.waiting import wait_until
+from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.supervisor import Slot, Supervisor
 
@@ -60,7 +61,9 @@ class TaskRunner:
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make what `start` begins."""
-        self.supervisor: Final = Supervisor(plan, consumer, overdue="cancelled", wake=self._wake)
+        self.supervisor: Final = Supervisor(
+            plan, consumer, overdue="cancelled", wake=self._wake, cut=self._cancel_slot
+        )
         self._handler: Final = plan.handler
         self._consumer: Final = consumer
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,14 +189,30 @@ class TaskRunner:
         try:
             result = await self._handler(message)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if self._uncancel(slot):
                 raise
-            supervisor.failed(slot, error)  # what it awaited was cancelled, not the handler
+            if slot.late:
+                supervisor.failed(slot, self._late())
+            else:
+                supervisor.failed(slot, error)  # what it awaited was cancelled, not the handler
         except Exception as error:
+            self._uncancel(slot)
             supervisor.failed(slot, error)
         else:
+            self._uncancel(slot)
             supervisor.succeeded(slot, result)
+
+    def _uncancel(self, slot: Slot) -> int:
+        """Take back that a handler was cancelled for its time; return whether others want that."""
+        task = asyncio.current_task()
+        assert task is not None
+        return task.uncancel() if slot.late else task.cancelling()
+
+    def _late(self) -> TimeoutError:
+        plan = self.supervisor.plan
+        return TimeoutError(
+            f"{name_of(plan.handler)} took longer than time_limit={plan.time_limit:g} s"
+        )
 
     # In the supervisor's task
 
@@ -234,6 +253,10 @@ class TaskRunner:
         """Have the supervisor's task look again, from any thread; before it begins it will."""
         if self._waiting is not None:
             self._waiting.wake()
+
+    def _cancel_slot(self, slot: Slot) -> bool:
+        """Cancel the handler of a slot."""
+        return self._tasks[self.supervisor.slots.index(slot)].cancel()
 
     async def _cancel(self) -> None:
         """Cancel what has not ended, and let the loop go round so that it can."""

@@ -73,7 +73,8 @@ class Worker:
         dead_letter: Topic[Any] | None = None,
         on_give_up: GiveUp | None = None,
         msg_timeout: float | None = None,
-        auto_touch: bool = False,
+        auto_touch: bool = True,
+        time_limit: float | None = None,
         prefetch: int = 0,
         max_in_flight: int | None = None,
         middleware: Iterable[Middleware] = (),
@@ -93,9 +94,15 @@ class Worker:
                 finished.
             on_give_up: a plain function, called with a message that is given up, and its error or
                 None: before it is finished, or after it was moved to the dead letters.
-            msg_timeout: seconds until a message that is not answered is delivered again; None for
-                the channel's.
-            auto_touch: touch messages that are worked on for long, up to `max_msg_timeout`.
+            msg_timeout: seconds until a message that was taken over (`TakeOver`) and not answered
+                is delivered again; without `auto_touch` any that is not answered.  None for the
+                channel's.
+            auto_touch: let nothing time out while the worker has it, however long its handler
+                takes; so no handler runs beside itself.  Without, as in NSQ's clients, a handler
+                is to touch its message.
+            time_limit: seconds that a handler may take; None for no limit.  One that is a coroutine
+                function is cancelled then, and its message has failed with a `TimeoutError`; one
+                in a thread is told of in the log and in `stats`, and goes on.
             prefetch: how many messages more than the one it works on a slot may take at a time;
                 they wait behind it, and their time runs.
             max_in_flight: how many messages the worker may hold, those taken over included; by
@@ -124,6 +131,8 @@ class Worker:
         window = whole("concurrency", concurrency, 1) * (1 + whole("prefetch", prefetch, 0))
         if max_in_flight is not None:
             window = whole("max_in_flight", max_in_flight, 1)
+        if time_limit is not None:
+            nanoseconds("time_limit", time_limit, above=True)
         if msg_timeout is not None:
             nanoseconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
         self.channel: Final = channel
@@ -140,6 +149,7 @@ class Worker:
             prefetch=prefetch,
             window=window,
             auto_touch=auto_touch,
+            time_limit=time_limit,
             tracebacks=tracebacks,
         )
         self.when_over: Callable[[], object] = lambda: None
@@ -184,9 +194,11 @@ class Worker:
             "msg_timeout": plan.msg_timeout,
             "name": plan.name,
         }
-        if is_coroutine(plan.handler):
-            return TaskRunner(plan, aio.Consumer(self.channel, **options))
-        return ThreadRunner(plan, Consumer(self.channel, **options))
+        kind = aio.Consumer if is_coroutine(plan.handler) else Consumer
+        consumer: Any = kind(self.channel, **options)
+        if plan.auto_touch:
+            consumer._keep()
+        return (TaskRunner if kind is aio.Consumer else ThreadRunner)(plan, consumer)
 
     def stop(self, timeout: float = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.

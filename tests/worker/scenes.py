@@ -240,6 +240,8 @@ class OneThread:
         self.channel = self.topic.channel("billing")
         self.plan = plan_of(self.channel, plan.pop("handler", nothing), **plan)
         self.consumer = NotingConsumer(self.channel, self.plan.window)
+        if self.plan.auto_touch:
+            self.consumer._keep()
         self.wakes: list[None] = []
 
     def wake(self) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from helpers import bodies
 
-from nsqlite import Event, Kind, Message, State, TakeOver, Topic
+from nsqlite import Message, State, TakeOver, Topic
 from nsqlite.clock import NEVER
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
-from nsqlite.timerwheel import Page
 from nsqlite.worker.supervisor import Slot, Supervisor
 from worker.scenes import Disaster, Failure, OneThread, failing
 
@@ -89,72 +88,77 @@ def test_the_supervisor_lets_a_probe_through() -> None:
     assert ["RDY 1", "RDY 0", "REQ 90", "RDY 1"] == scene.consumer.rest()
 
 
-# Touching
+# What takes long
 
 
-def test_by_default_nothing_is_touched() -> None:
-    """Without `auto_touch` the supervisor has nothing to do for a message."""
-    scene = Scene()
-    scene.begin()
-    assert NEVER == scene.supervisor.act()
-    scene.clock.advance(59)
-    scene.supervisor.act()
-    assert ["RDY 1"] == scene.consumer.rest()
-
-
-def test_a_long_handlers_message_is_touched_up_to_the_limit() -> None:
-    """A message is touched at half of its time, as long as that helps; then it times out."""
-    scene = Scene({"msg_timeout": 10, "max_msg_timeout": 22}, auto_touch=True)
+def test_what_is_worked_on_does_not_time_out() -> None:
+    """However long a handler takes, its message is in flight, and nobody has to do anything."""
+    scene = Scene(auto_touch=True)
     message = scene.begin()
-    moments = []
-    while (moment := scene.supervisor.act()) not in (NEVER, None):
-        assert moment is not None
-        moments.append(moment / SECOND)
-        scene.clock.advance(moments[-1] - scene.now)
-    assert [5, 10, 15, 17] == moments
-    assert ["RDY 1", *["TOUCH"] * 4] == scene.consumer.rest()
-    scene.clock.advance(22 - scene.now - 0.001)
-    states = [message.state]
-    scene.clock.advance(0.001)
-    states.append(message.state)
-    assert [State.IN_FLIGHT, State.TIMED_OUT] == states
-    assert NEVER == scene.supervisor.act()
-
-
-def test_a_new_message_can_be_touched_again() -> None:
-    """A slot whose last message was out of touches touches the next."""
-    scene = Scene({"msg_timeout": 10, "max_msg_timeout": 10}, auto_touch=True)
-    scene.begin()
-    scene.clock.advance(5)
-    assert NEVER == scene.supervisor.act()
+    assert (NEVER, NEVER) == (scene.supervisor.act(), scene.channel._queue.next_due())
+    scene.clock.advance(10**6)
+    message.touch()
+    [info] = scene.channel.in_flight()
+    assert ((0, 1, 0), None, State.IN_FLIGHT) == (scene.counts, info.due, message.state)
     scene.supervisor.succeeded(scene.slot, None)
+    assert (0, 0, 0) == scene.counts
+
+
+def test_without_auto_touch_a_message_times_out() -> None:
+    """As in NSQ's clients the time of a message is its handler's own affair."""
+    scene = Scene(auto_touch=False)
+    scene.begin()
+    assert NEVER == scene.supervisor.act()
+    scene.clock.advance(60)
+    assert (1, 0, 0) == scene.counts
+
+
+def test_what_was_taken_over_times_out_from_then_on() -> None:
+    """A message that nobody answers who took it over comes again, unless it is touched."""
+    scene = Scene(auto_touch=True)
+    message = scene.begin()
+    scene.clock.advance(1000)
+    scene.supervisor.succeeded(scene.slot, TakeOver())
+    scene.clock.advance(59)
+    message.touch()
+    [info] = scene.channel.in_flight()
+    assert (60, (0, 1, 0)) == (info.due, scene.counts)
+    scene.clock.advance(60)
+    assert ((1, 0, 0), State.TIMED_OUT) == (scene.counts, message.state)
+
+
+def test_what_its_handler_finished_before_it_was_taken_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """To take over what is answered already means nothing."""
+    scene = Scene(auto_touch=True)
+    scene.begin().fin()
+    scene.supervisor.succeeded(scene.slot, TakeOver())
+    assert ((0, 0, 0), []) == (scene.counts, caplog.records)
+
+
+def test_a_handler_over_its_limit_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The supervisor comes when the time is over, logs slot and message, and that is all."""
+    scene = Scene(time_limit=5, handler=failing)
+    assert NEVER == scene.supervisor.act()
+    message = scene.begin()
+    assert 5 * SECOND == scene.supervisor.act()
+    scene.clock.advance(4.9)
+    assert (5 * SECOND, []) == (scene.supervisor.act(), caplog.messages)
+    scene.clock.advance(0.1)
+    for _ in range(2):
+        assert NEVER == scene.supervisor.act()
+    text = f"failing on message {message.id} takes longer than time_limit=5 s in orders:billing-1"
+    assert [f"orders:billing: {text}"] == caplog.messages
+    scene.supervisor.succeeded(scene.slot, None)
+    assert State.FINISHED is message.state
     scene.begin()
     assert 10 * SECOND == scene.supervisor.act()
 
 
-def test_what_is_not_worked_on_is_not_touched() -> None:
-    """Neither a message that was taken over nor one that its handler finished is touched."""
-    scene = Scene(auto_touch=True, concurrency=2)
-    scene.begin()
-    scene.supervisor.succeeded(scene.slot, TakeOver())
-    scene.begin().fin()
-    scene.clock.advance(30)
-    assert NEVER == scene.supervisor.act()
-    assert "TOUCH" not in scene.consumer.rest()
-
-
-def test_a_touch_that_comes_too_late_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A supervisor that comes after the time-out says so."""
-    scene = Scene(auto_touch=True)
-    message = scene.begin()
-    scene.clock._elapsed = 61 * SECOND  # as if the channel had not looked yet
-    scene.supervisor.act()
-    assert (State.TIMED_OUT, 1) == (message.state, len(caplog.records))
-
-
 def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:
-    """A message rings only if its touch comes before the moment to which the supervisor sleeps."""
-    scene = Scene(auto_touch=True, concurrency=3)
+    """A message rings only if its limit comes before the moment to which the supervisor sleeps."""
+    scene = Scene(time_limit=5, concurrency=3)
     first, second, third = scene.supervisor.slots
     scene.supervisor.act()
     scene.begin(slot=first)
@@ -168,39 +172,20 @@ def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:
 
 def test_a_message_that_comes_while_the_supervisor_looks_is_not_forgotten() -> None:
     """A message that comes when its slot was looked at already has the supervisor look again."""
-    scene = Scene(auto_touch=True, concurrency=2)
+    scene = Scene(time_limit=5, concurrency=2)
     first, second = scene.supervisor.slots
     scene.supervisor.act()
     scene.begin(slot=second)
-    scene.clock.advance((scene.supervisor.act() or 0) / SECOND)
+    scene.clock.advance(5)
     scene.wakes.clear()
-    came: list[Event] = []
 
-    def come(event: Event) -> None:
-        if event.kind is Kind.TOUCHED and not came:
-            came.append(event)
-            scene.begin(slot=first)
+    def come(_slot: Slot) -> bool:
+        scene.begin(slot=first)
+        return True
 
-    scene.topic.observe(come)
+    scene.supervisor._cut = come  # type: ignore[misc]  # where it looks
     scene.supervisor.act()
     assert [None] == scene.wakes
-
-
-def test_a_message_that_is_touched_while_the_supervisor_looks_is_found() -> None:
-    """A message that its handler moves to another page under the supervisor's eyes is not lost."""
-    scene = Scene(auto_touch=True)
-    message = scene.begin()
-    page = message._page
-
-    class Left(Page[Message[Any]]):
-        """The page in which the message was until just now."""
-
-        def __getattribute__(self, name: str) -> Any:
-            message._page = page
-            return super().__getattribute__(name)
-
-    message._page = Left(0, 0, 0)
-    assert 30 * SECOND == scene.supervisor.act()
 
 
 # Prefetching

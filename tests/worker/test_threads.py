@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from helpers import PATIENCE, Call
 
-from nsqlite import ClockStandsStill, Event, Kind, Message, Topic
+from nsqlite import ClockStandsStill, Message, Topic
 from nsqlite.options import SECOND
 from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
+from nsqlite.worker.supervisor import Slot
 from nsqlite.worker.threads import ThreadRunner
 from worker.scenes import (
     Clock,
@@ -187,13 +188,12 @@ def test_a_supervisor_that_breaks_ends_the_worker(
 ) -> None:
     """When something is thrown into the supervisor the threads end, and nothing is lost."""
     hold = Hold()
-    scene = Scene(hold.stay, auto_touch=True)
+    scene = Scene(hold.stay, time_limit=30)
 
-    def explode(event: Event) -> None:
-        if event.kind is Kind.TOUCHED:
-            raise Disaster
+    def explode(_slot: Slot) -> bool:
+        raise Disaster
 
-    scene.topic.observe(explode)
+    scene.runner.supervisor._cut = explode  # type: ignore[misc]  # where it acts
     scene.runner.start()
     scene.topic.put(b"order")
     hold.begun(1)

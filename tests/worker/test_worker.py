@@ -103,6 +103,34 @@ def scene() -> Iterator[Scene]:
     made.topic._check()
 
 
+class Heard(logging.Handler):
+    """Log records, for which a test can wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self._records.put(record)
+
+    def next(self, level: int) -> str:
+        """Return the text of the next record of a level; those before it are forgotten."""
+        while (record := self._records.get(timeout=PATIENCE)).levelno != level:
+            pass
+        return record.getMessage()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    """Collect what is logged."""
+    handler = Heard()
+    logger = logging.getLogger("nsqlite")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -376,28 +404,86 @@ def test_in_backoff_a_worker_takes_nothing(scene: Scene, kind: str) -> None:
 
 @each_kind
 def test_a_long_handler_keeps_its_message(kind: str) -> None:
-    """With `auto_touch` a message is touched in time, up to the longest; then it times out."""
+    """A message does not time out under its handler, also beyond `max_msg_timeout`."""
     scene = Scene(msg_timeout=10, max_msg_timeout=25)
     hold = Hold()
-    moments = []
-    with scene.holding(kind, hold, auto_touch=True):
+    with Worker(scene.channel, hold.handler(kind), concurrency=2):
         scene.topic.put(b"order")
+        assert scene.watch.until(Kind.DELIVERED).due is None
         hold.begun(1)
-        for moment in (5, 10, 15, 20):
-            scene.clock.until_supervised(moment)
-            scene.clock.advance(moment - scene.clock.monotonic_ns() / SECOND)
-            scene.watch.until(Kind.TOUCHED)
-            moments.append(scene.clock.monotonic_ns() // SECOND)
-        assert (0, 1, 0) == scene.counts
-        scene.clock.advance(5)
-        assert [(b"order", 1)] == scene.attempts
+        scene.clock.advance(1000)
+        assert ((0, 1, 0), True) == (scene.counts, hold.nobody())
         hold.let_go()
         scene.watch.until(Kind.FINISHED)
-    assert [5, 10, 15, 20] == moments
+
+
+def test_a_thread_that_takes_too_long(scene: Scene, heard: Heard) -> None:
+    """With `time_limit` a handler in a thread is told of, and goes on."""
+    hold = Hold()
+    with Worker(scene.channel, hold.stay, time_limit=5, name="bills") as worker:
+        name = scene.topic.put(b"order")
+        hold.begun(1)
+        scene.clock.until_supervised(5)
+        scene.clock.advance(5)
+        text = f"stay on message {name} takes longer than time_limit=5 s in bills-1"
+        assert f"bills: Hold.{text}" == heard.next(logging.ERROR)
+        hold.let_go()
+        assert worker.join(PATIENCE)
+    assert (0, 0, 0) == scene.counts
+
+
+def test_a_task_that_takes_too_long(scene: Scene, heard: Heard) -> None:
+    """With `time_limit` a coroutine is cancelled, and its message has failed; the slot goes on."""
+    hold = Hold()
+    with Worker(scene.channel, hold.stay_async, time_limit=5, name="bills") as worker:
+        name = scene.topic.put(b"order")
+        hold.begun(1)
+        scene.clock.until_supervised(5)
+        scene.clock.advance(5)
+        text = heard.next(logging.WARNING)
+        assert text.startswith(f"bills: Hold.stay_async failed on message {name}, attempt 1; the")
+        assert text.endswith(": TimeoutError: Hold.stay_async took longer than time_limit=5 s")
+        hold.let_go()
+        scene.topic.put(b"another")
+        scene.watch.until(Kind.FINISHED)
+        assert (0, 0, 1) == scene.counts
+        scene.channel.empty()
+        assert worker.join(PATIENCE)
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "sleeps"])
+@in_loop
+async def test_a_task_that_goes_on_when_it_is_cancelled(scene: Scene, end: str) -> None:
+    """What a handler makes of being cancelled for its time counts; a stop cancels it still."""
+    begun = asyncio.Event()
+
+    async def resist(_message: Message[Any]) -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if end == "raises":
+                raise Failure from None
+            if end == "sleeps":
+                await asyncio.Event().wait()
+
+    async with Worker(scene.channel, resist, time_limit=5) as worker:
+        scene.topic.put(b"order")
+        await begun.wait()
+        await turns()
+        scene.clock.advance(5)
+        await turns(20)
+        assert (0, int(end == "sleeps"), int(end == "raises")) == scene.counts
+        scene.topic.put(b"another")
+        begun.clear()
+        if end != "sleeps":
+            await begun.wait()
+        await worker.stop_async(0)
+    assert (1 + (end == "sleeps"), 0, int(end == "raises")) == scene.counts
 
 
 @each_kind
-def test_by_default_nothing_is_touched(scene: Scene, kind: str) -> None:
+def test_without_auto_touch_nothing_is_touched(scene: Scene, kind: str) -> None:
     """Without `auto_touch` a message times out under a long handler."""
     hold = Hold()
     with scene.holding(kind, hold):
@@ -1259,6 +1345,7 @@ BAD: Final[dict[str, tuple[Any, ...]]] = {
     "name": (1, b"bills"),
     "middleware": (None, 1, nothing, nsqlite.worker.logged),
     "tracebacks": ("sometimes", True, None),
+    "time_limit": (0, -1, float("nan"), True, "5"),
     "msg_timeout": (0, -1, 901, float("nan"), True),
     "prefetch": (-1, 1.5, True, None),
     "max_in_flight": (0, -1, 1.5, True),
@@ -1284,7 +1371,7 @@ def test_an_unknown_option_is_refused(scene: Scene) -> None:
         Worker(scene.channel, nothing, **options)
     expected = (
         "option must be one of auto_touch, concurrency, dead_letter, max_in_flight, middleware,"
-        " msg_timeout, name, on_give_up, prefetch, retry, tracebacks (did you mean"
+        " msg_timeout, name, on_give_up, prefetch, retry, time_limit, tracebacks (did you mean"
         " 'max_in_flight'?), not 'max_inflight'"
     )
     assert expected == str(info.value)
