@@ -38,7 +38,7 @@ class Failure:
     traceback: str = attrs.field(default="", eq=False)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.text}" if self.text else self.kind
+        return ": ".join(filter(None, (self.kind, self.text)))
 
 
 NO_ANSWER: Final = Failure(

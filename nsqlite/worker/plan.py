@@ -72,10 +72,8 @@ def check_kinds(
         raise InvalidOption("handler", handler, ONE_MESSAGE)
     if not isinstance(retry, Retry):
         raise InvalidOption("retry", retry, "a Retry")
-    if dead_letter is not None and not isinstance(dead_letter, Topic):
-        raise InvalidOption("dead_letter", dead_letter, "a Topic or None")
-    if dead_letter is not None and dead_letter._monitor is channel._monitor:
-        raise InvalidOption("dead_letter", dead_letter, "another topic than the channel's")
+    if dead_letter is not None:
+        _check_dead_letter(channel, dead_letter)
     if on_give_up is not None and not is_plain(on_give_up, 2):
         expected = "a plain function of a message and an error"
         raise InvalidOption("on_give_up", on_give_up, expected)
@@ -86,3 +84,14 @@ def check_kinds(
         raise InvalidOption("tracebacks", tracebacks, f"one of {allowed}")
     if name is not None and not isinstance(name, str):
         raise InvalidOption("name", name, "a str or None")
+
+
+def _check_dead_letter(channel: Channel[Any], topic: Any) -> None:
+    """Check that a channel's messages can be moved to a topic, as far as that can be known."""
+    if not isinstance(topic, Topic):
+        raise InvalidOption("dead_letter", topic, "a Topic or None")
+    if topic._monitor is channel._monitor:
+        raise InvalidOption("dead_letter", topic, "another topic than the channel's")
+    if topic._store is not None and not topic._store.keeps(channel._queue.persistence):
+        expected = "a topic of the same store as the channel, or of none"
+        raise InvalidOption("dead_letter", topic, expected)

@@ -10,11 +10,12 @@ Next: worker/supervisor.py
 
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from nsqlite.consumer import AnyConsumer
-from nsqlite.errors import NotInFlight, NSQLiteError
+from nsqlite.errors import NotInFlight
 from nsqlite.message import Message, State
 from nsqlite.worker.backoff import Signal
 from nsqlite.worker.deadletter import letter_of
@@ -95,7 +96,7 @@ class Settler:
         """Finish a message whose handler succeeded, unless the handler has answered it."""
         state = message.state
         if state is State.REQUEUED:
-            self._signal(Signal.BACK_OFF)  # as the handler wanted
+            self._signal(Signal.BACK_OFF, "a handler requeued its message")
             return
         if self.failures:
             self.failures.pop(message.id, None)
@@ -134,7 +135,7 @@ class Settler:
         if delay is None:
             self.give_up(message, outcome, failure_of(outcome))
             return
-        self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON)
+        self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON, outcome)
         self.answer(partial(self._consumer.req, message, delay), message)
 
     def _retry(self, message: Message[Any], error: BaseException, failure: Failure) -> None:
@@ -150,7 +151,7 @@ class Settler:
                 failure,
                 exc_info=self._exc_info(message, error, failure),
             )
-            self._signal(Signal.BACK_OFF)
+            self._signal(Signal.BACK_OFF, failure)
             return
         delay = self._delays.after(message, error)
         if delay is None:
@@ -167,7 +168,7 @@ class Settler:
             exc_info=self._exc_info(message, error, failure),
         )
         self._note(message, failure)
-        self._signal(Signal.BACK_OFF)
+        self._signal(Signal.BACK_OFF, failure)
         self.answer(partial(self._consumer.req, message, delay), message)
 
     def _exc_info(
@@ -197,9 +198,9 @@ class Settler:
             error: what its handler raised, None if that was not called.
             failure: the same in words; None for what is known of the message.
         """
-        self._signal(Signal.RESUME if error is None else Signal.BACK_OFF)
         if failure is None:
             failure = self.failures.get(message.id, NO_ANSWER)
+        self._signal(Signal.RESUME if error is None else Signal.BACK_OFF, failure)
         if self._plan.dead_letter is None:
             self._tell_given_up(message, error, failure)
             self.answer(partial(self._consumer.fin, message), message)
@@ -209,7 +210,7 @@ class Settler:
             self._consumer.move(message, self._plan.dead_letter, body=letter)
         except NotInFlight as late:
             self._too_late(late, message)
-        except NSQLiteError as problem:  # it is full, closed, or its store cannot keep the letter
+        except Exception as problem:  # it is full, closed, or its store cannot keep the letter
             self._note(message, failure)
             delay = self._delays.until_move(message)
             log.error(  # noqa: TRY400 - its text tells all
@@ -242,11 +243,22 @@ class Settler:
                 log.exception("%s: on_give_up failed on message %s", self._plan.name, message.id)
 
     def answer(self, answer: Callable[[], object], message: Message[Any]) -> None:
-        """Make an answer, which may come too late."""
+        """Make an answer, which may come too late, or fail with the store."""
         try:
             answer()
         except NotInFlight as late:
             self._too_late(late, message)
+        except Exception as problem:
+            log.exception("%s: message %s cannot be answered", self._plan.name, message.id)
+            self.trouble(problem)
+            if self._plan.auto_touch:  # else it would never come again
+                with suppress(NotInFlight):
+                    self._consumer._let_expire(message)
+
+    def trouble(self, problem: Exception) -> None:
+        """Hold the worker back for a while, since the store failed."""
+        if self.flow_control.trouble(problem):
+            self._wake()
 
     def _too_late(self, late: NotInFlight, message: Message[Any]) -> None:
         """Tell that an answer found nothing to answer, unless the handler answered itself."""
@@ -274,6 +286,6 @@ class Settler:
         monitor = self._consumer._monitor
         monitor.call(monitor.notify_joins)
 
-    def _signal(self, signal: Signal) -> None:
-        if self.flow_control.signal(signal):
+    def _signal(self, signal: Signal, why: object = "") -> None:
+        if self.flow_control.signal(signal, why):
             self._wake()

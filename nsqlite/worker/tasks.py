@@ -180,7 +180,9 @@ class TaskRunner:
         except Closed:
             if not self.supervisor.stopping:
                 self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
-            return []
+        except Exception as problem:  # the store's: a handler's are caught where it is called
+            self.supervisor.settler.trouble(problem)
+        return []
 
     async def _work(self, slot: Slot, message: Message[Any]) -> None:
         supervisor = self.supervisor

@@ -102,7 +102,9 @@ class ThreadRunner:
         except (Closed, ClockStandsStill):  # the second is for who waits for this worker
             if self._consumer.closed and not self.supervisor.stopping:
                 self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
-            return []
+        except Exception as problem:  # the store's: a handler's are caught where it is called
+            self.supervisor.settler.trouble(problem)
+        return []
 
     def _work(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
         """Handle a message; return another one if it was got at once with the answer."""

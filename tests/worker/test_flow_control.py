@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nsqlite import Backoff
+from nsqlite import Backoff, StoreFull
 from nsqlite.clock import NEVER
 from nsqlite.options import SECOND
 from nsqlite.worker.backoff import Signal
@@ -125,10 +125,35 @@ def test_backoff_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Each change of the window by a result is told of in one line."""
     scene = Scene()
     with caplog.at_level(logging.INFO, "nsqlite"):
-        scene.flow.signal(BAD)
+        scene.flow.signal(BAD, "ValueError: bad")
+        assert ("ValueError: bad", 0.02) == (scene.flow.why, scene.flow.held_back_for())
         scene.probe()
+        scene.flow.signal(NEITHER)
+        scene.probe()
+        assert 0 == scene.flow.held_back_for()
         scene.flow.signal(GOOD)
-    assert ["bills: backoff 1, shut", "bills: backoff 0, open"] == caplog.messages
+    held = "bills: held back for 0.02 s: ValueError: bad"
+    assert ([held, held, "bills: goes on"], "") == (caplog.messages, scene.flow.why)
+
+
+def test_a_store_that_fails_holds_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a backoff a worker waits 1 s for its store, then 2, and so on; a success ends it."""
+    scene = Scene(backoff=None)
+    waits = []
+    with caplog.at_level(logging.INFO, "nsqlite"):
+        for _ in range(8):
+            assert scene.flow.trouble(StoreFull("jobs.db", "the disk is full"))
+            waits.append(scene.flow.held_back_for())
+            assert not scene.flow.trouble(OSError())
+            assert not scene.flow.signal(GOOD)
+            scene.probe()
+        assert not scene.flow.signal(BAD)
+    assert [1, 2, 4, 8, 16, 32, 32, 32] == waits
+    assert "bills: held back for 1 s: store jobs.db: the disk is full" == caplog.messages[0]
+    assert "bills: goes on" == caplog.messages[-1]
+    assert (0, "", 5) == (scene.flow.level, scene.flow.why, scene.consumer.max_in_flight)
+    scene.flow.trouble(OSError())
+    assert 1 == scene.flow.held_back_for()
 
 
 def test_a_window_that_changes_meanwhile_is_set_again() -> None:

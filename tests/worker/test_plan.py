@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nsqlite import InvalidOption, Message, Topic, Worker
+from nsqlite import Broker, InvalidOption, Message, Topic, Worker
+from nsqlite.testing import MemoryStore
 from worker.scenes import nothing
 
 topic: Topic[Any] = Topic("orders")
@@ -55,6 +56,23 @@ def test_dead_letters_do_not_come_to_their_own_topic() -> None:
         Worker(channel, nothing, dead_letter=topic)
     expected = ("dead_letter", topic, "another topic than the channel's")
     assert expected == (info.value.option, info.value.value, info.value.expected)
+
+
+def test_dead_letters_lie_in_the_same_store() -> None:
+    """A message cannot be moved from one store to another in one step, so that is refused."""
+    with (
+        Broker(store=MemoryStore()) as broker,
+        Broker(store=MemoryStore()) as other,
+        Broker() as third,
+    ):
+        kept = broker.topic("orders").channel("billing")
+        with pytest.raises(InvalidOption) as info:
+            Worker(kept, nothing, dead_letter=other.topic("dead"))
+        expected = ("dead_letter", "a topic of the same store as the channel, or of none")
+        assert expected == (info.value.option, info.value.expected)
+        for dead in (broker.topic("dead"), third.topic("dead")):
+            Worker(kept, nothing, dead_letter=dead)
+        Worker(channel, nothing, dead_letter=other.topic("dead"))
 
 
 def test_what_a_handler_needs_besides_may_come_from_its_middleware() -> None:
