@@ -19,16 +19,21 @@ from typing import Any, Final
 from nsqlite.aio.consumer import Consumer
 from nsqlite.aio.publish import until
 from nsqlite.aio.waiting import TaskWaiter
-from nsqlite.clock import NEVER, Clock
+from nsqlite.clock import NEVER, SYSTEM, Clock
 from nsqlite.errors import Closed
 from nsqlite.message import Message
 from nsqlite.monitor import Monitor
+from nsqlite.options import SECOND
 from nsqlite.waiting import wait_until
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.supervisor import Slot, Supervisor
 
 log: Final = logging.getLogger("nsqlite")
+
+TURN: Final = SECOND // 1000
+"""Nanoseconds that the handlers of a worker may keep their loop to themselves, however many slots
+there are, before it goes round."""
 
 _ROUNDS: Final = 5
 """How often the loop goes round for handlers that were cancelled."""
@@ -55,6 +60,7 @@ class TaskRunner:
         "_main",
         "_tasks",
         "_thread",
+        "_turn_ends",
         "_waiting",
         "supervisor",
     )
@@ -72,6 +78,7 @@ class TaskRunner:
         self._thread: threading.Thread | None = None
         self._waiting: TaskWaiter[Any] | None = None  # the supervisor's task
         self._gone = False
+        self._turn_ends = 0  # real time
 
     def start(self) -> None:
         """Begin, in the running loop or a thread's own."""
@@ -170,6 +177,22 @@ class TaskRunner:
             slot.fetched = await self._next(most)
             while (message := slot.next()) is not None:
                 await self._work(slot, message)
+                while SYSTEM.monotonic_ns() >= self._turn_ends and not supervisor.stopping:
+                    await self._give_way()
+
+    async def _give_way(self) -> None:
+        """Let the loop go round, and begin another turn once it has.
+
+        Handlers that never suspend would keep it for as long as there are messages.
+        """
+        assert self._loop is not None
+        if self._turn_ends:
+            self._turn_ends = 0  # until the callback has come all slots wait for it
+            self._loop.call_soon(self._begin_turn)
+        await asyncio.sleep(0)
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = SYSTEM.monotonic_ns() + TURN
 
     async def _next(self, most: int) -> list[Message[Any]]:
         """Wait for messages; return none where there is a reason to look again."""
@@ -226,6 +249,7 @@ class TaskRunner:
         )
         self._waiting = waiting
         self._loop = waiting.loop
+        self._begin_turn()
         for slot in supervisor.slots:
             self._tasks.append(self._loop.create_task(self._serve(slot), name=slot.name))
         try:

@@ -578,3 +578,28 @@ def test_a_second_stop_wakes_who_waits_for_the_first() -> None:
     worker.stop(0)
     assert first.result() is None
     assert not worker.running
+
+
+@pytest.mark.parametrize("concurrency", [1, 5])
+@pytest.mark.parametrize("prefetch", [0, 3])
+@in_loop
+async def test_handlers_that_never_suspend_leave_their_loop_some_time(
+    concurrency: int, prefetch: int
+) -> None:
+    """With a queue that never empties timers, other tasks, and a stop come, after a turn each."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    handled = [0]
+
+    async def handle(message: Message[int]) -> None:
+        handled[0] += 1
+        topic.put(message.body)
+
+    topic.put_many(range(20))
+    async with Worker(channel, handle, concurrency=concurrency, prefetch=prefetch):
+        for _ in range(10):
+            before = handled[0]
+            await asyncio.sleep(0.0001)
+            assert handled[0] > before
+            await turns()
+    assert 20 == channel.depth
