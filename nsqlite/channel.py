@@ -378,8 +378,14 @@ class Channel(Uncopyable, Generic[T]):
         )
         self._queue.feed()
 
-    def _leave(self, reader: Reader, give_back: bool) -> None:
-        """Let a consumer go, with what it holds."""
+    def _leave(self, reader: Reader, give_back: bool, counts: bool) -> None:
+        """Let a consumer go, with what it holds.
+
+        Args:
+            reader: the consumer.
+            give_back: put what it holds back to the head of the queue.
+            counts: the deliveries of what is put back count.
+        """
         if reader._over and weakref.ref(reader) not in self._readers:
             return
         self._retire(reader)
@@ -389,7 +395,7 @@ class Channel(Uncopyable, Generic[T]):
             returns = []
             for message in queue.timeouts:
                 if message._consumer is reader:
-                    never = handed.pop(message, None) is not None
+                    never = handed.pop(message, None) is not None or not counts
                     returns.append((message, message._record if never else counted(message)))
             queue.give_back(returns)
         queue.feed()

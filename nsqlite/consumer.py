@@ -192,7 +192,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if not self._over:
             self.channel._set_window(self, window)
 
-    # Its time-outs
+    # What a worker needs besides
 
     def _keep(self) -> None:
         """Let nothing time out that it is given, before it has been given anything.
@@ -208,6 +208,14 @@ class AnyConsumer(Uncopyable, Generic[T]):
     def _set_deadline(self, message: Message[T]) -> None:
         now = self._queue.sweep()
         self._queue.let_expire(self, message, now)
+
+    def _withdraw(self) -> None:
+        """Leave the channel, and put back what it holds as if it had never been delivered."""
+        self._monitor.call(self.channel._leave, self, True, False)
+
+    def _postpone(self, message: Message[T], delay: float) -> None:
+        """Requeue a message as if it had never been delivered."""
+        self._monitor.call(self._req, message, nanoseconds("delay", delay), False)
 
     # Getting without waiting
 
@@ -389,7 +397,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
                         or (queue.parked and self in queue.parked)
                         or (
                             (monitor.joins or queue.draining)  # it may be the last one
-                            and not (queue.ready or queue.deferred.count)
+                            and (self._over or not (queue.ready or queue.deferred.count))
                             and self._delivered - self._allowed + self._window <= 1
                         )
                     ):
@@ -438,11 +446,11 @@ class AnyConsumer(Uncopyable, Generic[T]):
             InvalidOption: the delay is negative or no finite number; nothing has changed.
         """
         wait = nanoseconds("delay", delay)
-        self._monitor.call(self._req, message, wait)
+        self._monitor.call(self._req, message, wait, True)
 
-    def _req(self, message: Message[T], wait: int) -> None:
+    def _req(self, message: Message[T], wait: int, counts: bool) -> None:
         now = self._queue.sweep()
-        self._queue.requeue(self, message, wait, now)
+        self._queue.requeue(self, message, wait, now, counts=counts)
 
     def touch(self, message: Message[T]) -> None:
         """Give a message its whole time-out again, from now (NSQ semantics §9).
@@ -603,7 +611,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
                 counted.  With False it stays in flight until it times out, as in nsqd when a
                 client disconnects.
         """
-        self._monitor.call(self.channel._leave, self, give_back)
+        self._monitor.call(self.channel._leave, self, give_back, True)
 
     def __enter__(self) -> Self:
         """Begin a block that closes it."""

@@ -73,6 +73,7 @@ class Holder(Owner, Windowed, Protocol):
         _page: where a message that it is given now times out.
         _due: when that is.
         _fresh: until when `get` may use both without a further look: nothing is due before.
+        _over: it has left the channel, or is about to.
         _keeps: it may hold what it is given now as long as it likes: that times out at `NEVER`.
     """
 
@@ -84,6 +85,7 @@ class Holder(Owner, Windowed, Protocol):
     _page: Page[Message[Any]]
     _due: int
     _fresh: int
+    _over: bool
     _keeps: bool
 
     @property
@@ -930,13 +932,23 @@ class Queue(Generic[T]):
             self.waiters.unpark(owner)
         if self.waiters.able and self.ready:
             self.feed()
-        if (self.draining or self._monitor.joins) and self.is_idle():
+        if (self.draining or self._monitor.joins) and (owner._over or self.is_idle()):
             self.answered()
 
-    def requeue(self, owner: Holder, message: Message[T], delay: int, now: int) -> None:
-        """Make a message ready again, or deferred; the caller has swept."""
+    def requeue(
+        self, owner: Holder, message: Message[T], delay: int, now: int, *, counts: bool = True
+    ) -> None:
+        """Make a message ready again, or deferred; the caller has swept.
+
+        Args:
+            owner: who holds it.
+            message: what is requeued.
+            delay: in nanoseconds.
+            now: the time.
+            counts: the delivery counts.
+        """
         self.require(owner, message)
-        again = counted(message)
+        again = counted(message) if counts else message._record
         old = message._page
         due = None
         bucket: MutableSequence[Record[T]] | None = None

@@ -24,20 +24,27 @@ class Requeue(Outcome):
 
     Args:
         delay: seconds until then; None for the worker's usual delay.
-        backoff: whether the worker is to slow down.
+        backoff: whether a worker that has a `backoff` is to slow down.
+        counted: whether this delivery counts as an attempt.  False is for "not yet": however often
+            a message is put off like that, it is not given up for it.
 
     Raises:
-        InvalidOption: the delay is negative or no finite number, or the backoff no bool.
+        InvalidOption: the delay is negative or no finite number, or one of the others no bool.
     """
 
-    def __init__(self, delay: float | None = None, *, backoff: bool = True) -> None:
+    def __init__(
+        self, delay: float | None = None, *, backoff: bool = True, counted: bool = True
+    ) -> None:
         super().__init__(delay)
         if delay is not None:
             nanoseconds("delay", delay)
         if not isinstance(backoff, bool):
             raise InvalidOption("backoff", backoff, "True or False")
+        if not isinstance(counted, bool):
+            raise InvalidOption("counted", counted, "True or False")
         self.delay = delay
         self.backoff = backoff
+        self.counted = counted
 
     def __str__(self) -> str:
         return "requeue" if self.delay is None else f"requeue after {self.delay:g} s"

@@ -136,7 +136,8 @@ class Settler:
             self.give_up(message, outcome, failure_of(outcome))
             return
         self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON, outcome)
-        self.answer(partial(self._consumer.req, message, delay), message)
+        again = self._consumer.req if outcome.counted else self._consumer._postpone
+        self.answer(partial(again, message, delay), message)
 
     def _retry(self, message: Message[Any], error: BaseException, failure: Failure) -> None:
         """Requeue a message whose handler failed, or give it up."""

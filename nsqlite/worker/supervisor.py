@@ -19,7 +19,9 @@ from nsqlite.consumer import AnyConsumer
 from nsqlite.errors import shown
 from nsqlite.lock import make_lock
 from nsqlite.message import Message, State
+from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
+from nsqlite.waiting import Waiter, leave, look
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.settling import Settler
@@ -64,6 +66,21 @@ class Slot:
         return list(iter(self.next, None))
 
 
+class _Answered(Waiter[Any]):
+    """Has a supervisor look again when all that was taken over is answered."""
+
+    __slots__ = ("_wake",)
+
+    def __init__(self, monitor: Monitor, wake: Callable[[], object]) -> None:
+        """Begin."""
+        super().__init__(monitor)
+        self._wake: Final = wake
+
+    def wake(self) -> None:
+        """See `Waiter`."""
+        self._wake()
+
+
 class Supervisor:
     """A worker's decisions.
 
@@ -87,9 +104,11 @@ class Supervisor:
         "_flow_control",
         "_limit",
         "_lock",
+        "_monitor",
         "_now",
         "_overdue",
         "_stop_at",
+        "_waiter",
         "_wake",
         "broken",
         "consumer",
@@ -134,6 +153,8 @@ class Supervisor:
         self._overdue: Final = overdue
         self._wake: Final = wake
         self._now: Final = consumer._now
+        self._monitor: Final = consumer._monitor
+        self._waiter: Final = _Answered(self._monitor, wake)
         self._cut: Final = cut
         limit = plan.time_limit
         self._limit: Final = NEVER if limit is None else round(limit * SECOND)
@@ -223,15 +244,27 @@ class Supervisor:
         """Do what is due; return the moment until when there is nothing to do, None at the end."""
         now = self._now()
         self._flow_control.act(now)
-        if self.stopping and (now >= self._stop_at or all(slot.over for slot in self.slots)):
+        if self.stopping and (now >= self._stop_at or self._is_done()):
             self.end()
             return None
         self._asleep_until = NEVER  # a message that comes while this looks wakes
         moment = min(self._flow_control.probe_at, self._stop_at)
+        if self.stopping:
+            moment = min(moment, self.consumer._queue.due)  # what was taken over may time out
         if self._limit < NEVER:
             moment = min(moment, self._end_late(now))
         self._asleep_until = moment
         return moment
+
+    def _is_done(self) -> bool:
+        """Return whether no handler is at work, and all that was taken over is answered."""
+        if not all(slot.over for slot in self.slots):
+            return False
+        self.consumer._queue.advance()
+        return self._monitor.run(look, self._monitor, self._waiter, self._is_answered)
+
+    def _is_answered(self) -> bool:
+        return self.consumer._held <= 0 or self.consumer.channel._over is not None
 
     def _end_late(self, now: int) -> int:
         """Tell of handlers that take too long, and end them; return when the next will do so."""
@@ -300,4 +333,5 @@ class Supervisor:
                     self._overdue,
                     slot.name,
                 )
-        self.consumer.close()
+        self._monitor.run(leave, self._monitor, self._waiter, self._is_answered)
+        self.consumer._withdraw()

@@ -203,9 +203,10 @@ class Worker:
     def stop(self, timeout: float = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.
 
-        What they have not answered in time goes back to the head of the queue, its attempts
-        counted.  A handler that has not ended by then is told of in the log and not waited for: its
-        task is cancelled, its thread is left behind.
+        It waits for what was taken over (`TakeOver`), too.  What is not answered in time goes back
+        to the head of the queue, its attempts as before: to be stopped is no failure.  A handler
+        that has not ended by then is told of in the log and not waited for: its task is cancelled,
+        its thread is left behind.
 
         Called by a handler, in the loop in which the handlers run, or by a signal handler in the
         middle of another call, it does not wait; see `stop_async`.  A second call can only shorten

@@ -42,6 +42,8 @@ def test_a_requeue_refuses_what_is_no_bool(backoff: Any) -> None:
     """Whether the worker backs off is True or False."""
     with pytest.raises(InvalidOption) as info:
         Requeue(backoff=backoff)
+    with pytest.raises(InvalidOption, match="counted must be True or False"):
+        Requeue(counted=backoff)
     assert f"backoff must be True or False, not {backoff!r}" == str(info.value)
 
 

@@ -10,7 +10,18 @@ from unittest import mock
 import pytest
 from helpers import bodies
 
-from nsqlite import Broker, DeadLetter, Drop, Message, Requeue, Retry, State, TakeOver, Topic
+from nsqlite import (
+    Broker,
+    Consumer,
+    DeadLetter,
+    Drop,
+    Message,
+    Requeue,
+    Retry,
+    State,
+    TakeOver,
+    Topic,
+)
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock, MemoryStore
 from nsqlite.worker import Outcome, settling
@@ -642,6 +653,42 @@ def test_a_requeue_waits_as_a_failure_does() -> None:
     scene.clock.advance_to_next()
     scene.settler.settle(scene.again(), Requeue())
     assert ([(1, Requeue), (2, Requeue)], (0, 0, 0)) == (told, scene.counts)
+
+
+def test_not_yet_is_no_attempt() -> None:
+    """With `counted=False` a message comes again as if it had not been delivered."""
+    scene = Scene(backoff=None)
+    scene.topic.put(b"order")
+    for _ in range(10):
+        message = scene.again()
+        assert 1 == message.attempts
+        scene.settler.settle(message, Requeue(7, counted=False))
+        assert ((0, 0, 1), 7, State.REQUEUED) == (scene.counts, scene.delay, message.state)
+        scene.clock.advance(7)
+    scene.settler.settle(scene.again(), Requeue(0, counted=False))
+    assert [0] == [info.attempts for info in scene.channel.peek()]
+    assert 11 == scene.channel.stats().requeue_count
+    scene.topic._check()
+
+
+@pytest.mark.parametrize("attempts", ["late", "durable"])
+@pytest.mark.parametrize("how", ["not yet", "withdrawn"])
+def test_what_is_no_attempt_is_none_in_the_store(attempts: Any, how: str) -> None:
+    """What was put off, or interrupted by a stop, has after a restart the attempts it had."""
+    store = MemoryStore(attempts=attempts)
+    with Broker(store=store) as broker:
+        channel = broker.topic("orders").channel("billing")
+        broker.topic("orders").put(b"order")
+        consumer = Consumer(channel)
+        consumer.get(timeout=0).req()
+        message = consumer.get(timeout=0)
+        if how == "not yet":
+            consumer._postpone(message, 0)
+        else:
+            consumer._withdraw()
+    with Broker(store=store) as broker:
+        [info] = broker.topic("orders").channel("billing").peek()
+        assert 1 == info.attempts
 
 
 @pytest.mark.parametrize("how", ["full", "closed", "deleted"])

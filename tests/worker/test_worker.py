@@ -635,7 +635,7 @@ def test_a_handler_that_does_not_end_is_not_waited_for(
     scene.clock.until_supervised(15)
     scene.clock.advance(10)
     assert call.result() is None
-    assert (False, [(0, 1), (1, 0)]) == (worker.running, scene.attempts)
+    assert (False, [(0, 0), (1, 0)]) == (worker.running, scene.attempts)
     name, overdue = {
         "plain": ("Hold.stay", "left behind"),
         "coroutine": ("Hold.stay_async", "cancelled"),
@@ -730,6 +730,67 @@ def test_what_was_prefetched_does_not_wait_for_the_handlers(scene: Scene, kind: 
     hold.let_go()
     worker.stop()
     assert [(2, 0), (3, 0)] == scene.attempts
+
+
+@each_kind
+def test_a_stop_waits_for_what_was_taken_over(scene: Scene, kind: str) -> None:
+    """It is over when the last of it is answered, in whatever way, though more is ready."""
+    taken: queue.SimpleQueue[Message[Any]] = queue.SimpleQueue()
+
+    def take_over(message: Message[Any]) -> Any:
+        taken.put(message)
+        return TakeOver()
+
+    scene.topic.put_many([1, 2, 3])
+    worker = scene.worker(kind, take_over, max_in_flight=2, concurrency=2, auto_touch=True).start()
+    messages = [taken.get(timeout=PATIENCE) for _ in range(2)]
+    call = Call(worker.stop)
+    scene.clock.until_waiting("stop() of worker")
+    messages[0].fin()
+    assert worker.running
+    messages[1].req(5)
+    call.result()
+    assert (False, (1, 0, 1)) == (worker.running, scene.counts)
+
+
+@each_kind
+def test_a_stop_waits_no_longer_than_it_may(scene: Scene, kind: str) -> None:
+    """What was taken over and is not answered in time goes back as it was; or it has timed out."""
+    taken = threading.Event()
+
+    def take_over(_message: Message[Any]) -> Any:
+        taken.set()
+        return TakeOver()
+
+    for count, (patience, attempts) in enumerate([(30, 0), (90, 1)], 1):
+        scene.topic.put("order")
+        worker = scene.worker(kind, take_over, auto_touch=True).start()
+        assert taken.wait(PATIENCE)
+        call = Call(functools.partial(worker.stop, patience))
+        scene.clock.until_waiting("stop() of worker", count)
+        scene.clock.advance(min(patience, 60))
+        call.result()
+        assert [("order", attempts)] == scene.attempts
+        scene.channel.empty()
+        taken.clear()
+
+
+def test_the_end_of_its_channel_ends_a_stop(scene: Scene) -> None:
+    """What was taken over from a channel that is closed meanwhile is waited for no more."""
+    taken = threading.Event()
+
+    def take_over(_message: Message[Any]) -> Any:
+        taken.set()
+        return TakeOver()
+
+    scene.topic.put("order")
+    worker = scene.worker("plain", take_over).start()
+    assert taken.wait(PATIENCE)
+    call = Call(worker.stop)
+    scene.clock.until_waiting("stop() of worker")
+    scene.channel.close()
+    call.result()
+    assert not worker.running
 
 
 @each_kind
@@ -837,7 +898,7 @@ def test_ctrl_c_makes_a_stop_immediate(
         worker.stop()
     call.result()
     worker.stop()
-    assert (False, [(b"order", 1)], 1) == (worker.running, scene.attempts, len(caplog.records))
+    assert (False, [(b"order", 0)], 1) == (worker.running, scene.attempts, len(caplog.records))
     hold.let_go()
     until_ended("orders")
 
@@ -875,7 +936,7 @@ def test_a_stop_on_a_clock_that_stands_still_is_told_so() -> None:
     worker.stop()
     shelf.close()
     until_ended("orders")
-    assert (False, [(b"order", 1)]) == (worker.running, scene.attempts)
+    assert (False, [(b"order", 0)]) == (worker.running, scene.attempts)
 
 
 @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), None, "1", True])
@@ -985,7 +1046,7 @@ async def test_a_cancelled_stop_is_immediate() -> None:
     stopping.cancel()
     assert isinstance(await outcome(stopping), asyncio.CancelledError)
     await worker.stop_async()
-    assert (False, [(b"order", 1)]) == (worker.running, scene.attempts)
+    assert (False, [(b"order", 0)]) == (worker.running, scene.attempts)
 
 
 # Joining
