@@ -39,7 +39,7 @@ LAYERS: Final = (
     ("worker.retry", "worker.deadletter", "worker.middleware"),
     ("worker.plan",),
     ("worker.flow_control",),
-    ("worker.settling",),
+    ("worker.settling", "worker.stats"),
     ("worker.supervisor",),
     ("worker.threads", "worker.tasks"),
     ("worker.worker",),

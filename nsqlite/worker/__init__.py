@@ -21,10 +21,12 @@ from nsqlite.worker.handler import Handler
 from nsqlite.worker.middleware import Middleware, logged, timed
 from nsqlite.worker.outcome import Drop, Outcome, Requeue, TakeOver
 from nsqlite.worker.retry import Retry
+from nsqlite.worker.stats import AtWork, WorkerStats
 from nsqlite.worker.worker import Worker
 
 __all__ = [
     "App",
+    "AtWork",
     "Backoff",
     "DeadLetter",
     "Drop",
@@ -35,6 +37,7 @@ __all__ = [
     "Retry",
     "TakeOver",
     "Worker",
+    "WorkerStats",
     "logged",
     "redrive",
     "timed",

@@ -20,6 +20,7 @@ from nsqlite.errors import InvalidOption
 from nsqlite.options import nanoseconds, unknown_option
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import Handler
+from nsqlite.worker.stats import WorkerStats
 from nsqlite.worker.worker import Worker, check_names
 
 log: Final = logging.getLogger("nsqlite")
@@ -113,11 +114,17 @@ class App:
         """Work until SIGINT or SIGTERM comes, or `stop` is called; then stop the workers.
 
         A second signal makes that immediate.  The signals are caught if this is called in the main
-        thread, and are afterwards what they were.  It ends by itself when all workers have ended.
+        thread, and are afterwards what they were.  It ends by itself when all channels are drained
+        (`close(drain=True)`), and when a worker ends otherwise: nobody else would notice that.
 
         Raises:
+            InvalidOption: there is no handler.
+            Closed: a worker has ended since its channel is closed or deleted.
             BaseException: what a handler raised that is no `Exception`, like `SystemExit`.
         """
+        if not self._factories:
+            expected = "at least one, declared with @app.handler(topic, channel)"
+            raise InvalidOption("handlers", self._factories, expected)
         self._signals = 0
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
@@ -127,19 +134,23 @@ class App:
             stack.enter_context(self)
             self._notice_end()  # of one that came before somebody listened
             self._semaphore.acquire()
-            broken = self._broken()
-        if broken is not None:
-            raise broken
+            why = self._why_ended()
+        if why is not None:
+            raise why
 
-    def _broken(self) -> BaseException | None:
-        """Return what ended a worker though no handler should raise it."""
-        return next((worker.broken for worker in self.workers if worker.broken is not None), None)
+    def _why_ended(self) -> BaseException | None:
+        """Return why a worker has ended that should not have."""
+        return next(filter(None, (worker._why_ended() for worker in self.workers)), None)
 
     def _notice_end(self) -> None:
-        """End `run` if a worker broke, or all have ended."""
+        """End `run` if a worker has ended that should not have, or all have."""
         workers = self.workers
-        if self._broken() is not None or (workers and all(w._is_over() for w in workers)):
+        if self._why_ended() is not None or (workers and all(w._is_over() for w in workers)):
             release(self._semaphore)
+
+    def stats(self) -> tuple[WorkerStats, ...]:
+        """Return a snapshot of each worker that runs now, in the order of their declaration."""
+        return tuple(worker.stats() for worker in self.workers)
 
     def stop(self) -> None:
         """Have `run` come to its end; it does not wait for that."""

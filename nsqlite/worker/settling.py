@@ -5,10 +5,11 @@ answer that caused it (NSQ client §4).
 
 Handlers, callbacks and log records run under no lock.
 
-Next: worker/supervisor.py
+Next: worker/stats.py
 """
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 from nsqlite.consumer import AnyConsumer
 from nsqlite.errors import NotInFlight
+from nsqlite.lock import make_lock
 from nsqlite.message import Message, State
 from nsqlite.worker.backoff import Signal
 from nsqlite.worker.deadletter import letter_of
@@ -42,9 +44,20 @@ class Settler:
         error: the first error that a handler raised, None so far; it keeps no frames, but says in
             a note where it was raised.
         failures: how messages failed last that are to be tried again, by id; the newest ones.
+        counts: how often a handler failed, a message was retried, and one was given up.
     """
 
-    __slots__ = ("_consumer", "_delays", "_plan", "_wake", "error", "failures", "flow_control")
+    __slots__ = (
+        "_consumer",
+        "_counting",
+        "_delays",
+        "_plan",
+        "_wake",
+        "counts",
+        "error",
+        "failures",
+        "flow_control",
+    )
 
     def __init__(self, plan: Plan, consumer: AnyConsumer[Any], wake: Callable[[], object]) -> None:
         """Begin without backoff.
@@ -61,6 +74,8 @@ class Settler:
         self.flow_control: Final = FlowControl(plan.name, plan.retry.backoff, plan.window, consumer)
         self.error: BaseException | None = None
         self.failures: Final[dict[str, Failure]] = {}
+        self._counting: Final = make_lock(rank=2)  # protects `counts`; nothing is called inside
+        self.counts: Final[Counter[str]] = Counter()
 
     def settle(self, message: Message[Any], result: object) -> None:
         """Answer a message whose handler returned."""
@@ -87,6 +102,7 @@ class Settler:
 
     def _fail(self, message: Message[Any], error: BaseException) -> None:
         self.remember(error)
+        self._count("failed")
         failure = failure_of(error)
         self._retry(message, error, failure)
         if error is self.error:
@@ -136,6 +152,7 @@ class Settler:
             self.give_up(message, outcome, failure_of(outcome))
             return
         self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON, outcome)
+        self._count("retried")
         again = self._consumer.req if outcome.counted else self._consumer._postpone
         self.answer(partial(again, message, delay), message)
 
@@ -169,6 +186,7 @@ class Settler:
             exc_info=self._exc_info(message, error, failure),
         )
         self._note(message, failure)
+        self._count("retried")
         self._signal(Signal.BACK_OFF, failure)
         self.answer(partial(self._consumer.req, message, delay), message)
 
@@ -237,6 +255,7 @@ class Settler:
             exc_info=self._exc_info(message, error, failure),
         )
         self.failures.pop(message.id, None)
+        self._count("given_up")
         if self._plan.on_give_up is not None:
             try:
                 self._plan.on_give_up(message, error)
@@ -275,6 +294,10 @@ class Settler:
         if self.error is None:
             self.error = error
             self.notify_joins()
+
+    def _count(self, what: str) -> None:
+        with self._counting:
+            self.counts[what] += 1
 
     def _let_frames_go(self, message: Message[Any], error: BaseException, failure: Failure) -> None:
         """Keep of the first error where it was raised, in words."""

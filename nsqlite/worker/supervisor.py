@@ -25,6 +25,7 @@ from nsqlite.waiting import Waiter, leave, look
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.settling import Settler
+from nsqlite.worker.stats import AtWork, WorkerStats
 
 log: Final = logging.getLogger("nsqlite")
 
@@ -38,7 +39,7 @@ class Slot:
         begun: since when.
         late: whether its handler has taken longer than `time_limit`.
         fetched: what it has got beyond that; `stop` takes it away.
-        count: how many messages it has begun with.
+        count: how often it has called the handler.
         over: whether it takes no more.
     """
 
@@ -171,10 +172,8 @@ class Supervisor:
         slot.begun = self._now()
         slot.late = False
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
-        slot.count += 1
         if self.stopping or (self.plan.prefetch and message.state is not State.IN_FLIGHT):
             slot.message = None
-            slot.count -= 1
             # Unless its time went by in the slot's own queue:
             self.put_back([message, *slot.rest()] if self.stopping else [message])
             return False
@@ -185,6 +184,7 @@ class Supervisor:
             self.settler.give_up(message, None)
             slot.message = None
             return False
+        slot.count += 1
         return True
 
     def succeeded(self, slot: Slot, result: object) -> None:
@@ -289,6 +289,37 @@ class Supervisor:
                 )
         return moment
 
+    # Looking
+
+    def stats(self) -> WorkerStats:
+        """Return a snapshot."""
+        flow = self._flow_control
+        counts = self.settler.counts
+        now = self._now()
+        calls = sum(slot.count for slot in self.slots)
+        at_work = tuple(
+            AtWork(
+                id=message.id,
+                attempts=message.attempts,
+                seconds=max(0, now - slot.begun) / SECOND,
+                late=slot.late,
+                slot=slot.name,
+            )
+            for slot in self.slots
+            if (message := slot.message) is not None
+        )
+        return WorkerStats(
+            name=self.plan.name,
+            state="stopped" if self.over.is_set() else "stopping" if self.stopping else "running",
+            processed=max(0, calls - len(at_work)),
+            failed=counts["failed"],
+            retried=counts["retried"],
+            given_up=counts["given_up"],
+            at_work=at_work,
+            held_back_for=flow.held_back_for(),
+            held_back_by=flow.why,
+        )
+
     # How it ends
 
     def stop(self, timeout: int) -> None:
@@ -321,6 +352,15 @@ class Supervisor:
         if ended:
             return
         now = self._now()
+        told = self.stats()
+        log.info(
+            "%s: stopped; %d processed, %d failed, %d retried, %d given up",
+            self.plan.name,
+            told.processed,
+            told.failed,
+            told.retried,
+            told.given_up,
+        )
         for slot in self.slots:
             message = slot.message
             if message is not None:

@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from nsqlite.aio.consumer import Consumer
 from nsqlite.aio.publish import until
@@ -49,8 +49,11 @@ class TaskRunner:
     """One task for each slot, and the supervisor's.
 
     Attributes:
+        kind: what they are, in a word.
         supervisor: what they act on.
     """
+
+    kind: ClassVar[str] = "tasks"
 
     __slots__ = (
         "_consumer",

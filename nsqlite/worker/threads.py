@@ -8,7 +8,7 @@ Next: worker/tasks.py
 
 import threading
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from nsqlite.clock import NEVER, held_semaphore, release
 from nsqlite.consumer import Consumer
@@ -23,8 +23,11 @@ class ThreadRunner:
     """One thread for each slot, and the supervisor's.
 
     Attributes:
+        kind: what they are, in a word.
         supervisor: what they act on.
     """
+
+    kind: ClassVar[str] = "threads"
 
     __slots__ = ("_clock", "_consumer", "_handler", "_semaphore", "_threads", "supervisor")
 

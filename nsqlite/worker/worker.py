@@ -30,6 +30,7 @@ from nsqlite.worker.handler import Handler, is_coroutine, name_of
 from nsqlite.worker.middleware import Middleware, wrap
 from nsqlite.worker.plan import GiveUp, Plan, Tracebacks, check_kinds
 from nsqlite.worker.retry import Retry
+from nsqlite.worker.stats import WorkerStats
 from nsqlite.worker.tasks import GRACE, TaskRunner, soon
 from nsqlite.worker.threads import ThreadRunner
 
@@ -154,6 +155,7 @@ class Worker:
         )
         self.when_over: Callable[[], object] = lambda: None
         self._started = False
+        self._told_to_stop = False
         self._runner: Runner | None = None
         self._inherited: AnyConsumer[Any] | None = None  # the parent's, in the child of a fork
 
@@ -180,6 +182,8 @@ class Worker:
             if not worker.running:
                 _running.discard(worker)
         _running.add(self)
+        many = f"{self._plan.concurrency} {runner.kind}"
+        log.info("%s: started %s in %s", self.name, name_of(self._plan.handler), many)
         runner.start()
         return self
 
@@ -232,6 +236,7 @@ class Worker:
     def begin_stop(self, timeout: float = 30.0) -> None:
         """Stop like `stop`, and do not wait for the end."""
         limit = nanoseconds("timeout", timeout)
+        self._told_to_stop = True
         if self._runner is not None:
             self._runner.supervisor.stop(limit)
         elif self._inherited is not None:
@@ -367,13 +372,32 @@ class Worker:
         """What ended it though no handler should raise it, like `SystemExit`; None if nothing."""
         return None if self._runner is None else self._runner.supervisor.broken
 
+    def _why_ended(self) -> BaseException | None:
+        """Return why it has ended; None if it has not, was stopped, or its channel was drained."""
+        broken, channel = self.broken, self.channel
+        if broken is not None:
+            return broken
+        if not self._is_over() or self._told_to_stop or channel._queue.draining:
+            return None
+        why = "" if channel._over is None else f": {channel._title} is {channel._over}"
+        return Closed(f"worker {self.name!r}", f"over{why}")
+
+    def stats(self) -> WorkerStats:
+        """Return a snapshot of what it has done and does; costs its hot path nothing."""
+        if self._runner is None:
+            return WorkerStats(name=self.name, state="new")
+        return self._runner.supervisor.stats()
+
     def _error(self) -> BaseException | None:
         return None if self._runner is None else self._runner.supervisor.settler.error
 
     def __repr__(self) -> str:
-        """Show its name, handler and state."""
-        state = "running" if self.running else "stopped" if self._runner else "new"
-        return f"<Worker {self.name!r} of {name_of(self._plan.handler)} {state}>"
+        """Show its name, handler and state, and what holds it back."""
+        told = self.stats()
+        held = ""
+        if told.held_back_for:
+            held = f", held back for {told.held_back_for:.3g} s: {told.held_back_by}"
+        return f"<Worker {self.name!r} of {name_of(self._plan.handler)} {told.state}{held}>"
 
 
 OPTIONS: Final = frozenset(Worker.__init__.__kwdefaults__ or ())

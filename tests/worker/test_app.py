@@ -455,19 +455,65 @@ def test_run_restores_the_signals_when_it_fails(scene: Scene) -> None:
         scene.app.run()
 
 
-def test_run_ends_when_all_workers_have(scene: Scene) -> None:
-    """When the channels of all handlers are over `run` ends by itself, not before."""
+def test_run_ends_when_all_channels_are_drained(scene: Scene) -> None:
+    """When the channels of all handlers are drained `run` ends by itself, not before."""
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
     call = Call(scene.app.run)
     scene.clock.until_waiting("get() on", 2)
     first, second = scene.app.workers
-    scene.orders.channel("billing").delete()
+    scene.orders.channel("billing").close(drain=True)
     assert first._runner is not None
     first._runner.wait()
     assert second.running
-    scene.orders.channel("shipping").close()
+    scene.orders.channel("shipping").close(drain=True)
     assert (None, []) == (call.result(), scene.app.workers)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["close", "delete"])
+def test_run_raises_when_a_worker_has_ended(scene: Scene, kind: str, how: str) -> None:
+    """A worker whose channel is closed or deleted ends the run, though another could go on."""
+    scene.declare(of_kind(kind, nothing))
+    scene.declare(nothing, "shipping")
+    call = Call(scene.app.run)
+    scene.clock.until_waiting("get() on", 1 + (kind == "plain"))
+    getattr(scene.orders.channel("billing"), how)()
+    error = call.result()
+    text = f"channel 'billing' of topic 'orders' is {how.rstrip('e')}ed"
+    assert isinstance(error, Closed)
+    assert f"worker 'orders:billing' is over: {text}" == str(error)
+    assert [] == scene.app.workers
+
+
+def test_a_worker_that_was_stopped_ends_no_run(scene: Scene) -> None:
+    """Who stops a worker knows; the run goes on with the others, and ends with the last."""
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping")
+    call = Call(scene.app.run)
+    scene.clock.until_waiting("get() on", 2)
+    first, second = scene.app.workers
+    first.stop()
+    assert second.running
+    second.stop()
+    assert call.result() is None
+
+
+def test_run_needs_a_handler(scene: Scene) -> None:
+    """Without a handler there is nothing to run, which is an error at once."""
+    with pytest.raises(InvalidOption) as info:
+        scene.app.run()
+    text = "handlers must be at least one, declared with @app.handler(topic, channel), not []"
+    assert text == str(info.value)
+
+
+def test_an_app_shows_what_its_workers_do(scene: Scene) -> None:
+    """The statistics are those of the workers, in their order; outside of a run there are none."""
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping")
+    with scene.app as app:
+        assert ["orders:billing", "orders:shipping"] == [told.name for told in app.stats()]
+    assert () == app.stats()
 
 
 def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:

@@ -859,8 +859,10 @@ def test_handlers_may_end_after_their_channel(
     with caplog.at_level(logging.INFO, "nsqlite"):
         hold.let_go()
         call.result()
-    assert (False, 1) == (worker.running, len(caplog.records))
-    assert caplog.messages[0].endswith(" was thrown away meanwhile")
+    assert not worker.running
+    first, second = caplog.messages
+    assert first.endswith(" was thrown away meanwhile")
+    assert second.startswith("orders:billing: stopped; 1 processed")
 
 
 @each_kind
@@ -1448,6 +1450,77 @@ def test_an_option_of_its_retry_is_refused(scene: Scene, name: str) -> None:
     with pytest.raises(InvalidOption) as info:
         Worker(scene.channel, nothing, **options)
     assert f"option must be given as retry={maker}({name}=...), not {name!r}" == str(info.value)
+
+
+@each_kind
+def test_a_worker_counts_what_it_does(scene: Scene, kind: str) -> None:
+    """What was processed, failed, retried and given up, and what its handlers work on now."""
+    hold = Hold()
+
+    def work(message: Message[Any]) -> Any:
+        if message.body == "hold":
+            return hold.stay(message)
+        if message.body == "later" and message.attempts == 1:
+            return Requeue(0)
+        if message.body == "bad":
+            raise Failure
+        return None
+
+    async def work_async(message: Message[Any]) -> Any:
+        return await hold.stay_async(message) if message.body == "hold" else work(message)
+
+    handler = work if kind == "plain" else work_async
+    worker = Worker(
+        scene.channel, handler, retry=Retry(max_attempts=2, delay=0), time_limit=5, name="bills"
+    )
+    assert nsqlite.worker.WorkerStats(name="bills", state="new") == worker.stats()
+    scene.topic.put_many(["good", "later", "bad", "good"])
+    worker.start()
+    assert worker.join(PATIENCE)
+    name = scene.topic.put("hold")
+    hold.begun(1)
+    scene.clock.until_supervised(5)
+    scene.clock.advance(3)
+    told = worker.stats()
+    assert ("running", 6, 2, 2, 1) == (
+        told.state,
+        told.processed,
+        told.failed,
+        told.retried,
+        told.given_up,
+    )
+    [one] = told.at_work
+    assert (
+        nsqlite.worker.AtWork(id=name, attempts=1, seconds=3.0, late=False, slot="bills-1") == one
+    )
+    hold.let_go()
+    assert worker.join(PATIENCE)
+    worker.stop()
+    assert ("stopped", 7, ()) == (worker.stats().state, worker.stats().processed, ())
+
+
+@each_kind
+def test_a_worker_says_when_it_starts_and_stops(scene: Scene, kind: str, heard: Heard) -> None:
+    """One line each, with what it did; and one when it is held back, which it shows as well."""
+    logging.getLogger("nsqlite").setLevel(logging.INFO)
+    try:
+        with scene.worker(kind, failing, concurrency=2, max_attempts=1) as worker:
+            kinds = {"plain": "threads", "coroutine": "tasks"}
+            text = f"orders:billing: started failing in 2 {kinds[kind]}"
+            assert text == heard.next(logging.INFO)
+            scene.topic.put("order")
+            why = "worker.scenes.Failure: order"
+            assert f"orders:billing: held back for 2 s: {why}" == heard.next(logging.INFO)
+            scene.clock.until_supervised(2)
+            scene.clock.advance(0.5)
+            held = f"running, held back for 1.5 s: {why}"
+            assert f"<Worker 'orders:billing' of failing {held}>" == repr(worker)
+            told = worker.stats()
+            assert (1.5, why) == (told.held_back_for, told.held_back_by)
+        counts = "1 processed, 1 failed, 0 retried, 1 given up"
+        assert f"orders:billing: stopped; {counts}" == heard.next(logging.INFO)
+    finally:
+        logging.getLogger("nsqlite").setLevel(logging.NOTSET)
 
 
 @each_kind
