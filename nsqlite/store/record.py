@@ -364,7 +364,10 @@ class TopicRecord:
         if self.deleted:
             return
         changes = self._later.copy()
-        if flowing is not self.flowing:
+        has_gone = any(isinstance(change, ChannelGone) for change in changes)
+        # With ephemeral channels alone it flows still, and the file knows of no channel.
+        is_last = flowing and has_gone and not self._channels
+        if is_last or flowing is not self.flowing:
             self._hand_on_unshown()
             self.handed = self.held.since = self.held.cursor = self.held.top = self.last
             changes.append(TopicChanged(self.stored()))

@@ -1028,6 +1028,31 @@ def test_a_topic_of_ephemeral_channels_forgets(path: Path) -> None:
         assert [(b"4", 1)] == scene.disk() == everything(kept)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_the_last_kept_channel_had_does_not_come_back(
+    path: Path, when: str, *, paused: bool
+) -> None:
+    """It goes with the channel though an ephemeral one is left; what the topic holds stays."""
+    with Scene(path) as scene:
+        kept = scene.channel()
+        if when == "before":
+            scene.channel("live#ephemeral")
+        scene.topic().put_many([b"1", b"2"])
+        if when == "after":
+            scene.channel("live#ephemeral")
+        if paused:
+            scene.topic().pause()
+            scene.topic().put(b"held")
+        kept.delete()
+        scene.topic()._check()
+        with scene.as_on_disk() as other:
+            new = other.channel("new")
+            other.topic().unpause()
+            assert bodies(new) == ([b"held"] if paused else [])
+            other.broker._check()
+
+
 def test_what_a_put_in_memory_alone_notes(path: Path) -> None:
     """A put that only ephemeral channels get writes nothing, and is not missed in the file."""
     with Scene(path) as scene:
