@@ -11,6 +11,7 @@ Next: fanout.py
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from sys import maxsize
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, TypeVarTuple
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, TypeVa
 from nsqlite.clock import NEVER, Clock
 from nsqlite.errors import Closed, TooManyConsumers
 from nsqlite.events import Kind
+from nsqlite.ids import checked_id
 from nsqlite.message import Message, Record, T, Uncopyable, counted, was_delivered
 from nsqlite.monitor import Monitor
 from nsqlite.names import is_ephemeral
 from nsqlite.options import SECOND, Options, timeout_ns, whole
-from nsqlite.queue import Holder, Moved, Queue
+from nsqlite.queue import Holder, Moved, Place, Queue
 from nsqlite.waiting import Waiter, wait_until
 
 if TYPE_CHECKING:
@@ -199,6 +201,41 @@ class Channel(Uncopyable, Generic[T]):
         Where a store keeps the channel it shows those that are in memory.
         """
         return self._monitor.run(self._list_deferred, _at_most(n))
+
+    def find(self, id: str) -> "MessageInfo | None":  # noqa: A002 - what NSQ calls it
+        """Return a snapshot of a message by its id; None if it is not, or no more, in this channel.
+
+        It goes through what is in memory, under the topic's lock: some 50 ns for each message.
+        Where a store keeps the channel, what lies in the file alone is looked up there by its id.
+
+        Raises:
+            InvalidMessage: it is no id, which has 16 hexadecimal characters.
+            StoreError: it is not in memory, and the store could not be read.
+        """
+        return find_message(self._queue, self._monitor, self._clock, checked_id(id))
+
+    def discard(self, id: str) -> bool:  # noqa: A002 - what NSQ calls it
+        """Take out a message that is ready or deferred, so that it is never delivered here.
+
+        Other channels keep theirs.  What is in flight stays: whoever holds it answers.  It costs
+        what `find` does; of what lies in the file alone it returns when that is written.
+
+        Returns:
+            Whether it was taken out; False if it is in flight, or not in this channel.
+
+        Raises:
+            InvalidMessage: it is no id, which has 16 hexadecimal characters.
+            Closed: the channel is closed or deleted.
+            StoreError: it is not in memory, and the store could not be read, and nothing has
+                changed; or it could not be written, and the message may still be delivered.
+            Reentered: called by a signal handler or destructor inside another call.
+        """
+        name = checked_id(id)
+        done = self._monitor.run(self._discard, name)
+        persistence = self._queue.persistence
+        if done is None and persistence is not None:
+            done = persistence.discard(name, partial(self._discard, name))
+        return bool(done)
 
     def __repr__(self) -> str:
         """Show its name, its state and how much is in it, as it was last looked at."""
@@ -603,36 +640,40 @@ class Channel(Uncopyable, Generic[T]):
         latency = self._queue.latency
         return Counter() if latency is None else latency.counts(now)
 
-    def _info(
-        self, record: Record[T], due: int | None = None, holder: int | None = None
-    ) -> "MessageInfo":
-        from nsqlite.stats import MessageInfo  # noqa: PLC0415 - keeps importing fast
-
-        age = max(0, self._clock.time_ns() - record[1]) / SECOND
-        left = None if due is None else (due - self._clock.monotonic_ns()) / SECOND
-        return MessageInfo(
-            id=record[2] + record[3],
-            body=record[0],
-            attempts=record[4],
-            age=age,
-            client_id=holder,
-            due=left,
-        )
-
     def _peek(self, n: int) -> "list[MessageInfo]":
         self._queue.sweep()
-        return [self._info(record) for record in islice(self._queue.ready, n)]
+        return [
+            self._info(("ready", record, None, None)) for record in islice(self._queue.ready, n)
+        ]
 
     def _in_flight(self, n: int) -> "list[MessageInfo]":
         self._queue.sweep()
         return [
-            self._info(counted(message), None if due >= NEVER else due, message._consumer.client_id)
+            self._info(("in flight", counted(message), due, message._consumer))
             for due, message in islice(self._queue.timeouts.pairs(), n)
         ]
 
     def _list_deferred(self, n: int) -> "list[MessageInfo]":
         self._queue.sweep()
-        return [self._info(record, due) for due, record in islice(self._queue.deferred.pairs(), n)]
+        pairs = islice(self._queue.deferred.pairs(), n)
+        return [self._info(("deferred", record, due, None)) for due, record in pairs]
+
+    def _info(self, place: Place[T]) -> "MessageInfo":
+        return info_of(place, self._clock)
+
+    # One message, under the lock
+
+    def _discard(self, name: str) -> bool | None:
+        """Take a message out of memory; return whether it could be, None if it is not there."""
+        self._require_open()
+        self._queue.sweep()
+        place = self._queue.find(name)
+        if place is None:
+            return None
+        if place[0] == "in flight":
+            return False
+        self._queue.discard(place)
+        return True
 
     # Checking
 
@@ -654,3 +695,38 @@ class Channel(Uncopyable, Generic[T]):
 def _at_most(n: int) -> int:
     """Check how many messages to show, and return a number that `islice` takes."""
     return min(whole("n", n, 0), maxsize)
+
+
+def find_message(
+    queue: Queue[Any], monitor: Monitor, clock: Clock, name: str
+) -> "MessageInfo | None":
+    """Return a message of a queue by its id; see `Channel.find`."""
+
+    def look() -> Place[Any] | None:
+        queue.sweep()
+        return queue.find(name)
+
+    place = monitor.run(look)
+    if place is None and queue.persistence is not None:
+        stored = queue.persistence.find(name)
+        place = monitor.run(look)  # it may have come into memory meanwhile
+        if place is None and stored is not None:
+            record, due = stored
+            place = "ready" if due is None else "deferred", record, due, None
+    return None if place is None else info_of(place, clock)
+
+
+def info_of(place: Place[Any], clock: Clock) -> "MessageInfo":
+    """Return what is told of a message and where it is."""
+    from nsqlite.stats import MessageInfo  # noqa: PLC0415 - keeps importing fast
+
+    state, record, due, owner = place
+    return MessageInfo(
+        id=record[2] + record[3],
+        state=state,
+        body=record[0],
+        attempts=record[4],
+        age=max(0, clock.time_ns() - record[1]) / SECOND,
+        client_id=None if owner is None else owner.client_id,
+        due=None if due is None or due >= NEVER else (due - clock.monotonic_ns()) / SECOND,
+    )

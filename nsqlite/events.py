@@ -27,6 +27,7 @@ class Kind(enum.StrEnum):
     DEFERRED = "deferred"
     DUE = "due"
     DROPPED = "dropped"
+    DISCARDED = "discarded"
     WAITING = "waiting"
     REFUSED = "refused"
     WINDOW_FULL = "window full"

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
-from nsqlite.errors import ClockOutOfRange
+from nsqlite.errors import ClockOutOfRange, InvalidMessage, shown
 from nsqlite.lock import make_lock
 from nsqlite.options import SECOND
 
@@ -28,6 +28,10 @@ EPOCH: Final = 1288834974288
 
 TICKS: Final = 1 << 41
 """The ticks that an id can tell apart: 73 years of them."""
+
+LENGTH: Final = 16
+DIGITS: Final = "0123456789abcdef"
+"""An id has so many of these characters."""
 
 BLOCK: Final = 256
 """How many ids a topic takes at a time."""
@@ -50,6 +54,17 @@ def _out_of_range(now: int) -> ClockOutOfRange:
     else:
         problem = f"but it has been beyond {limit} before, where message ids end: begin a new store"
     return ClockOutOfRange(now / SECOND, problem)
+
+
+def checked_id(given: object) -> str:
+    """Return an id that was given.
+
+    Raises:
+        InvalidMessage: it is none.
+    """
+    if isinstance(given, str) and len(given) == LENGTH and not given.strip(DIGITS):
+        return given
+    raise InvalidMessage(f"expected an id of 16 hex characters, not {shown(given)}")
 
 
 @cache

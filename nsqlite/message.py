@@ -16,7 +16,7 @@ Next: waiting.py
 
 import enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, Self, TypeAlias
 
 from nsqlite.errors import NotCopyable, NotInFlight, shown
 from nsqlite.monitor import logger
@@ -35,6 +35,10 @@ _SHOWN: Final = 60
 
 Record: TypeAlias = tuple[T, int, str, str, int]
 """Body, timestamp, the two parts of the id, deliveries so far."""
+
+
+Where = Literal["ready", "in flight", "deferred"]
+"""Where a message of a channel is."""
 
 
 class State(enum.StrEnum):

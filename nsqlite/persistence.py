@@ -225,6 +225,32 @@ class QueuePersistence(Protocol):
         """Have all in memory from now on, what waits too, for an ephemeral channel; as `load`."""
         ...
 
+    def find(self, name: str) -> "tuple[Record[Any], int | None] | None":
+        """Return a message by its id that lies in the store, and until when it waits; blocks.
+
+        It may have come into memory already, or leave it by now.  Takes the lock.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        ...
+
+    def discard(self, name: str, from_memory: Callable[[], bool | None]) -> bool:
+        """Take out a message by its id that lies in the store alone; blocks, and takes the lock.
+
+        Args:
+            name: its id.
+            from_memory: called under the lock, to take it out of memory; returns None if it has not
+                come there.
+
+        Returns:
+            Whether it was taken out.
+
+        Raises:
+            StoreError: it cannot be read, and nothing has changed; or not be written.
+        """
+        ...
+
     def send(self, task: Callable[[], object], on_done: OnDone) -> None:
         """Have something that blocks, as `fetch`, done by the store's thread; takes no lock.
 

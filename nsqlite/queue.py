@@ -19,7 +19,7 @@ Next: channel.py
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence
-from itertools import filterfalse, repeat, starmap
+from itertools import chain, filterfalse, repeat, starmap
 from operator import attrgetter
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias
 
@@ -28,7 +28,7 @@ from nsqlite.delayqueue import DelayQueue
 from nsqlite.errors import Full, InvalidMessage, NotInFlight, shown
 from nsqlite.events import Event, Kind
 from nsqlite.latency import Latency
-from nsqlite.message import Message, Owner, Record, State, T, counted, was_delivered
+from nsqlite.message import Message, Owner, Record, State, T, Where, counted, was_delivered
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND, Options, WhenFull, nanoseconds
 from nsqlite.persistence import QueuePersistence
@@ -111,6 +111,10 @@ EVERYTHING: Final[Horizon] = (NEVER, "")
 """The horizon behind which nothing waits."""
 
 
+Place: TypeAlias = tuple[Where, Record[T], int | None, Holder | None]
+"""Where a message is, the message, when it is due, and who holds it."""
+
+
 class Expired(NamedTuple, Generic[T]):
     """A page of messages that have all timed out, on its way to the ready ones."""
 
@@ -155,6 +159,7 @@ class Queue(Generic[T]):
         emptying: all is being dropped.
         leaving: what is being finished, all of it one consumer's.
         moving: what has moved it has noted that for the store.
+        discarded: what has just been taken out by its id, if the store is still to hear of it.
         requeued: what has just been requeued, and until when it waits, if the store is still to
             take note of it.
         taking: what is being delivered in a batch, all of it to one consumer.
@@ -181,6 +186,7 @@ class Queue(Generic[T]):
         "backend_deferred",
         "backend_depth",
         "deferred",
+        "discarded",
         "draining",
         "dropped_count",
         "due",
@@ -259,6 +265,7 @@ class Queue(Generic[T]):
         self.leaving: Sequence[Message[T]] = ()
         self.moving: bool = False
         self.requeued: tuple[Record[T], int | None] | None = None
+        self.discarded: Record[T] | None = None
         self.taking: Sequence[Message[T]] = ()
         self.expired: Expired[T] | None = None
         self.returned: Final[list[tuple[Any, ...]]] = []
@@ -527,6 +534,9 @@ class Queue(Generic[T]):
         if self.requeued is not None and self.persistence is not None:
             self.persistence.hear(Kind.REQUEUED, *self.requeued)
         self.requeued = None  # after it: what is noted twice is noted once
+        if self.discarded is not None and self.persistence is not None:
+            self.persistence.hear(Kind.DISCARDED, self.discarded, None)
+        self.discarded = None
         if self.emptying:
             self.empty()
         if self.taking:
@@ -1016,6 +1026,65 @@ class Queue(Generic[T]):
                 page[message] = due  # one piece with the next two lines
                 message._page = page
                 del old[message]
+
+    # One message, by its id
+
+    def find(self, name: str) -> Place[T] | None:
+        """Return where a message is in memory; the caller has swept.  O(n)."""
+        back = () if self.back is self.ready else self.back
+        for record in chain(self.ready, back):
+            if record[2] + record[3] == name:
+                return "ready", record, None, None
+        for due, record in self.deferred.pairs():
+            if record[2] + record[3] == name:
+                return "deferred", record, due, None
+        for due, message in self.timeouts.pairs():
+            if message.id == name:
+                return "in flight", counted(message), due, message._consumer
+        return None
+
+    def discard(self, place: Place[T]) -> None:
+        """Take out a message that `find` has found in memory, ready or deferred."""
+        _, record, due, _ = place
+        self._monitor.discard(record)
+        waits: MutableSequence[Record[T]] = self.back
+        if due is not None:
+            waits = self.deferred.waiting[due]
+        elif any(one is record for one in self.ready):
+            waits = self.ready
+        at = next(at for at, one in enumerate(waits) if one is record)
+        if record[2:5] in self.returned:
+            self.returned.remove(record[2:5])
+        left = self.deferred.count - (due is not None)
+        # One piece, up to the call:
+        self.discarded = record
+        self.deferred.count = left
+        del waits[at]
+        self._note_discarded(record)
+
+    def discard_stored(self, record: Record[T], *, waits: bool) -> None:
+        """Take out a message that lies in the store alone, ready or deferred."""
+        # That there is no more is found out when the next page is read.
+        depth = self.backend_depth if waits else max(1, self.backend_depth - 1)
+        deferred = max(1, self.backend_deferred - 1) if waits else self.backend_deferred
+        # One piece, up to the call:
+        self.discarded = record
+        self.backend_depth = depth
+        self.backend_deferred = deferred
+        self._note_discarded(record)
+
+    def _note_discarded(self, record: Record[T]) -> None:
+        """Have noted and told that a message was taken out, and do what follows."""
+        self.emit(Kind.DISCARDED, record)
+        self.discarded = None
+        self._settle_discarded()
+
+    def _settle_discarded(self) -> None:
+        """Do what follows when there is one message less."""
+        if self._monitor.putters:
+            self.room()
+        if (self.draining or self._monitor.joins) and self.is_idle():
+            self.answered()
 
     # Away with everything
 

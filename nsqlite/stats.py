@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from nsqlite.latency import quantile
+from nsqlite.message import Where
 
 __all__ = [
     "BrokerStats",
@@ -243,10 +244,11 @@ class BrokerStats:
 
 @attrs.frozen(kw_only=True)
 class MessageInfo:
-    """A message as `Channel.peek`, `in_flight` and `deferred` show it.
+    """A message as `Channel.find`, `peek`, `in_flight` and `deferred` show it.
 
     Attributes:
         id: its id.
+        state: where it is: ``"ready"``, ``"in flight"`` or ``"deferred"``.
         body: the object that was published.
         attempts: its deliveries in this channel so far.
         age: seconds since it was published.
@@ -255,6 +257,7 @@ class MessageInfo:
     """
 
     id: str
+    state: Where
     body: Any
     attempts: int
     age: float

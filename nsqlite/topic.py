@@ -33,12 +33,12 @@ from typing import (
     Unpack,
 )
 
-from nsqlite.channel import Channel
+from nsqlite.channel import Channel, find_message
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentered
 from nsqlite.events import Kind, Observer, Subscription, all_observers, subscription
 from nsqlite.fanout import FanOut
-from nsqlite.ids import BLOCK, GuidFactory, Ids
+from nsqlite.ids import BLOCK, GuidFactory, Ids, checked_id
 from nsqlite.lock import Lock, ensure
 from nsqlite.message import Record, T, Uncopyable
 from nsqlite.monitor import BUSY, QUIET, Monitor, logger
@@ -60,7 +60,7 @@ from nsqlite.queue import Moved, Queue, consume
 from nsqlite.waiting import ThreadWaiter, Waiter, wait_until
 
 if TYPE_CHECKING:
-    from nsqlite.stats import TopicStats
+    from nsqlite.stats import MessageInfo, TopicStats
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -1438,6 +1438,25 @@ class Topic(Uncopyable, Generic[T]):
         return done
 
     # Looking
+
+    def find(self, id: str) -> "dict[str, MessageInfo]":  # noqa: A002 - what NSQ calls it
+        """Return where a message is, by the names of the channels that have it.
+
+        Under the name `""` stands what the topic holds itself, which has no channel, or is paused.
+        It asks one after the other, as `Channel.find` does: so a message that is handed on just
+        then may be missed.
+
+        Raises:
+            InvalidMessage: it is no id, which has 16 hexadecimal characters.
+            StoreError: it is not in memory, and the store could not be read.
+        """
+        name = checked_id(id)
+        queues = {"": self._fan.held} | {one.name: one._queue for one in self.channels.values()}
+        found = {
+            where: find_message(queue, self._monitor, self._clock, name)
+            for where, queue in queues.items()
+        }
+        return {where: info for where, info in found.items() if info is not None}
 
     def stats(self) -> "TopicStats":
         """Return a snapshot of its counters and its channels'."""

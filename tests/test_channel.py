@@ -16,6 +16,7 @@ from nsqlite import (
     Consumer,
     Empty,
     Event,
+    InvalidMessage,
     InvalidOption,
     Kind,
     NotInFlight,
@@ -313,6 +314,120 @@ def test_one_may_look_at_any_number() -> None:
     assert [b"1"] == [info.body for info in channel.peek(2**70)]
     assert [b"2"] == [info.body for info in channel.deferred(2**70)]
     assert [] == channel.in_flight(2**70)
+
+
+# One message, by its id
+
+
+def test_a_message_is_found_wherever_it_is() -> None:
+    """By its id one learns where it is, how often it was delivered, and when it is due."""
+    clock = ManualClock()
+    topic: Topic[bytes] = Topic("orders", clock=clock)
+    held = topic.put(b"0")
+    assert {"": "ready"} == {name: info.state for name, info in topic.find(held).items()}
+    channel, other = topic.channel("billing"), topic.channel("audit")
+    consumer = Consumer(channel)
+    ready, deferred = topic.put(b"1"), topic.put(b"2", delay=9)
+    consumer.get(timeout=0)
+    found = [channel.find(one) for one in (held, ready, deferred)]
+    assert [("in flight", 1, 60, consumer.client_id), ("ready", 0, None, None)] == [
+        (info.state, info.attempts, info.due, info.client_id) for info in found[:2] if info
+    ]
+    assert found[2] is not None
+    assert ("deferred", b"2", 9) == (found[2].state, found[2].body, found[2].due)
+    assert found[2] == channel.deferred()[0]
+    assert {"billing": "in flight"} == {name: info.state for name, info in topic.find(held).items()}
+    consumer.get(timeout=0)
+    assert {"billing": "in flight", "audit": "ready"} == {
+        name: info.state for name, info in topic.find(ready).items()
+    }
+    consumer.close()
+    Consumer(other).get(timeout=0).fin()
+    assert ["billing"] == list(topic.find(ready))
+    clock.advance(9)
+    assert "ready" == channel.peek(9)[-1].state
+    assert [None, {}] == [channel.find("0123456789abcdef"), topic.find("0123456789abcdef")]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "0123456789ABCDEF", "0123456789abcde", " 123456789abcdef", 5]
+)
+def test_what_is_no_id_is_refused(wrong: Any) -> None:
+    """An id has 16 hexadecimal characters, in small letters."""
+    topic: Topic[bytes] = Topic("orders")
+    for call in (topic.find, topic.channel("billing").find, topic.channel("billing").discard):
+        with pytest.raises(InvalidMessage, match="expected an id of 16 hex characters, not "):
+            call(wrong)
+
+
+def test_a_message_can_be_taken_out() -> None:
+    """What is ready or deferred is never delivered then; other channels keep theirs."""
+    told: list[Event] = []
+    clock = ManualClock()
+    topic: Topic[bytes] = Topic("orders", clock=clock, observers=[told.append])
+    channel, other = topic.channel("billing"), topic.channel("audit")
+    ids = topic.put_many([b"%d" % number for number in range(6)])
+    delayed = [topic.put(b"%d" % number, delay=number) for number in range(6, 9)]
+    consumer = Consumer(channel)
+    first = consumer.get(timeout=0)
+    second = consumer.get(timeout=0)
+    consumer.close()  # both are at the head again
+    assert [True, True, True] == [channel.discard(one) for one in (ids[1], ids[4], delayed[1])]
+    assert [False, False] == [channel.discard(one) for one in (ids[1], "0123456789abcdef")]
+    topic._check()
+    assert [("discarded", ids[1], 1), ("discarded", ids[4], 0), ("discarded", delayed[1], 0)] == [
+        (event.kind, event.id, event.attempts) for event in told if event.kind is Kind.DISCARDED
+    ]
+    clock.advance(100)
+    again = Consumer(channel)
+    held = again.get(timeout=0)
+    assert not channel.discard(held.id)
+    held.fin()
+    assert [b"2", b"3", b"5", b"6", b"8"] == [one.body for one in again.take(9)]
+    assert [first.body, second.body, b"2", b"3", b"4"] == [info.body for info in other.peek(5)]
+    assert 9 == other.depth
+    topic._check()
+
+
+def test_what_is_given_back_keeps_its_order_beside_what_was_taken_out() -> None:
+    """What comes back later goes behind what came back before, though some of that has gone."""
+    topic: Topic[int] = Topic("orders")
+    channel = topic.channel("billing")
+    ids = topic.put_many(range(6))
+    consumers = [Consumer(channel) for _ in range(6)]
+    for consumer in consumers:
+        consumer.get(timeout=0)
+    for number in (1, 3, 4):
+        consumers[number].close()
+    channel.discard(ids[3])
+    for number in (2, 0, 5):
+        consumers[number].close()
+    topic._check()
+    assert [0, 1, 2, 4, 5] == [info.body for info in channel.peek()]
+
+
+def test_taking_out_makes_room() -> None:
+    """A put that waits for room has it then, and a join or drain may be over."""
+    topic: Topic[bytes] = Topic("orders")
+    channel = topic.channel("billing", max_depth=1)
+    first = topic.put(b"1")
+    put = Call(lambda: topic.put(b"2"))
+    while not topic._monitor.putters:
+        pass
+    assert channel.discard(first)
+    second = put.result()
+    assert [b"2"] == [info.body for info in channel.peek()]
+    join = Call(lambda: channel.join(10))
+    while not topic._monitor.joins:
+        pass
+    assert channel.discard(second)
+    assert join.result() is True
+    third = topic.put(b"3")
+    channel.close(drain=True)
+    assert channel.discard(third)
+    assert channel.closed
+    with pytest.raises(Closed):
+        channel.discard(third)
 
 
 def test_delete_frees_the_name() -> None:

@@ -49,6 +49,7 @@ def test_every_kind_has_its_words() -> None:
         "deferred",
         "due",
         "dropped",
+        "discarded",
         "waiting",
         "refused",
         "window full",

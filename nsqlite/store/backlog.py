@@ -39,6 +39,10 @@ STEERED: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
 """What is noted of a topic or channel itself."""
 
 
+LEFT: Final = (Kind.DROPPED, Kind.DISCARDED)
+"""What happens to messages that are in the queue no more."""
+
+
 class _Counted(dict[int, Copy]):
     """What becomes of a message that was delivered, by how often that was before."""
 
@@ -76,6 +80,10 @@ class Pages(deferred.Pages, Protocol):
 
     def read(self, key: Key, after: int, upto: int, limit: int) -> list[Found]:
         """Read messages that are ready, in the order of their ids; blocks."""
+        ...
+
+    def find(self, key: Key, identity: int) -> list[Found]:
+        """Read a message by its id; blocks."""
         ...
 
     def want(self, backlog: "Backlog") -> None:
@@ -261,7 +269,7 @@ class Backlog:
             self._note(record, (record[4], None if due is None else self._topic.until(due)))
         elif kind is Kind.RETURNED:
             self._note(record, (record[4], None))
-        elif kind is Kind.DROPPED:
+        elif kind in LEFT:
             self._note(record, GONE)
 
     def _note(self, record: Record[Any], copy: Copy) -> None:
@@ -464,11 +472,7 @@ class Backlog:
             Reentered: called by a signal handler or destructor inside another call.
         """
         monitor = self._topic.monitor
-        self._pages.require_open()
-        monitor.require_free("get")
-        self._journal.require_free("get")
-        if self._reading.owned():
-            raise Reentered("get")
+        self._require_free("get")
         with self._reading:
             self._fetch(monitor)
         monitor.settle()
@@ -528,6 +532,83 @@ class Backlog:
         self._set_low()
         queue.feed()
         self.look()
+
+    # One message, by its id
+
+    def find(self, name: str) -> tuple[Record[Any], int | None] | None:
+        """See `QueuePersistence`."""
+        self._require_free("find")
+        with self._reading:
+            found = self._find(name)
+            return found if found is not None and self._lies_apart(name, found[1]) else None
+
+    def discard(self, name: str, from_memory: Callable[[], bool | None]) -> bool:
+        """See `QueuePersistence`."""
+        self._require_free("discard")
+        monitor = self._topic.monitor
+        with self._reading:  # no page comes into memory meanwhile
+            found = self._find(name)
+            with monitor.lock:
+                done = monitor.perform(partial(self._discard, name, found, from_memory))
+            self._journal.flush()  # before the next page is read
+            if self.queue.backend_depth == 1:
+                self._end_at_last(monitor)
+            if self.queue.backend_deferred == 1:
+                self._deferred.end_at_last(monitor)
+        monitor.settle()
+        return bool(done)
+
+    def _end_at_last(self, monitor: Monitor) -> None:
+        """Have no backlog any more if the last message of it was discarded; all is written."""
+        cursor, top, since = self.cursor, self.top, self.since
+        if self._pages.read(self.key, int(cursor, 16), int(top, 16), 1):
+            return
+
+        def end() -> None:
+            if self.queue.backend_depth == 1 and (cursor, top) == (self.cursor, self.top):
+                self._arrive([], int(top, 16), since, more=False)
+
+        with monitor.lock:
+            monitor.perform(end)
+
+    def _require_free(self, call: str) -> None:
+        self._pages.require_open()
+        self._topic.monitor.require_free(call)
+        self._journal.require_free(call)
+        if self._reading.owned():
+            raise Reentered(call)
+
+    def _find(self, name: str) -> tuple[Record[Any], int | None] | None:
+        """Read a message of this queue from the file, once what is noted is written."""
+        self._journal.flush()
+        number = int(name, 16)
+        if name <= self.since:
+            return None
+        found = self._pages.find(self.key, number)
+        if not found or number in self._topic.unshown_ids():
+            return None
+        [one] = found
+        return self._pages.record(one), None if one[2] is None else self._topic.due(one[2])
+
+    def _lies_apart(self, name: str, due: int | None) -> bool:
+        """Return whether a message in the file has not come into memory."""
+        queue = self.queue
+        if due is None:
+            return bool(queue.backend_depth) and self.cursor < name <= self.top
+        return bool(queue.backend_deferred) and (due, name) > queue.horizon
+
+    def _discard(
+        self,
+        name: str,
+        found: tuple[Record[Any], int | None] | None,
+        from_memory: Callable[[], bool | None],
+    ) -> bool | None:
+        done = from_memory()
+        if done is None and found is not None and self._lies_apart(name, found[1]):
+            record, due = found
+            self.queue.discard_stored(record, waits=due is not None)
+            return True
+        return done
 
     # What waits
 

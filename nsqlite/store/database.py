@@ -377,6 +377,14 @@ class Database:
         """
         return self._known(self._storage.read, *key, after, upto, limit)
 
+    def find(self, key: Key, identity: int) -> list[Found]:
+        """Read a message by its id, as `read`.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._known(self._storage.find, *key, identity)
+
     def read_deferred(
         self, key: Key, between: tuple[int, int], behind: tuple[int, int], limit: int
     ) -> list[Found]:

@@ -311,6 +311,24 @@ class Deferred:
         if page is not None:
             self._read(monitor, page)
 
+    def end_at_last(self, monitor: Monitor) -> None:
+        """Have nothing wait in the file any more if the last that did was discarded; blocks.
+
+        All is written, and no page is read meanwhile.
+        """
+        queue = self.queue
+        horizon = queue.horizon
+        page = _Page(horizon, set(), 1, *self._bounds())
+        if self._find(page)[0]:
+            return
+
+        def end() -> None:
+            if queue.backend_deferred == 1 and queue.horizon is horizon:
+                self._take([], EVERYTHING)
+
+        with monitor.lock:
+            monitor.perform(end)
+
     def _weigh(self, records: Iterable[Record[Any]]) -> int:
         return weigh(records, self._topic.typical)
 

@@ -28,6 +28,7 @@ from nsqlite.store.statements import (
     APART,
     COUNT_DEFERRED,
     DEFERRED,
+    FIND,
     READY,
     Statements,
     found,
@@ -214,6 +215,12 @@ class SQLiteFile:
         """See `Storage`."""
         values = _values(topic, channel, between)
         return sum(count for (count,) in self._select(topic, values, *COUNT_DEFERRED))
+
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        """See `Storage`."""
+        values = _values(topic, channel, (0, 0))
+        values["id"] = identity
+        return self._read(topic, values, FIND)
 
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """See `Storage`."""

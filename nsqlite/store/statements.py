@@ -118,6 +118,11 @@ DEFERRED: Final = (
         " ORDER BY c.due, c.id LIMIT :limit"
     ),
 )
+FIND: Final = Statements(
+    f"{_FOUND} FROM messages_{{0}} m LEFT JOIN copy c ON c.channel = :channel AND c.id = m.id"
+    " WHERE {mine} m.id = :id AND (m.only IS NULL OR m.only = :channel)"
+    " AND coalesce(c.gone, 0) = 0"
+)
 COUNT_DEFERRED: Final = (
     Statements(f"SELECT count(*){_DELAYED} AND m.due <= {HIGHEST}"),
     Statements(f"SELECT count(*){_REQUEUED} AND c.due <= {HIGHEST}"),

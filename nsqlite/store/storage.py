@@ -297,6 +297,20 @@ class Storage(Protocol):
         """
         ...
 
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        """Return a message by its id, if it is there and not meant for another channel alone.
+
+        Args:
+            topic: the topic's number.
+            channel: the channel's; None for what the topic itself holds.
+            identity: the id.
+
+        Returns:
+            The message, unless the channel's copy of it is gone; whether it is the channel's, or
+            the topic's still, the ids tell.
+        """
+        ...
+
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """Return the ids above one of the messages that are meant for a channel alone."""
         ...

@@ -114,6 +114,11 @@ class FaultyStorage:
         count: int = self._between("count_deferred", topic, channel, between)
         return count
 
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        """See `Storage`."""
+        found: list[Found] = self._between("find", topic, channel, identity)
+        return found
+
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """See `Storage`."""
         found: list[int] = self._between("alone", topic, channel, above)

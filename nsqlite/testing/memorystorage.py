@@ -444,6 +444,16 @@ class MemoryStorage:
         """See `Storage`."""
         return self._read(topic, channel, after, upto, "apart")
 
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        """See `Storage`."""
+        orders: tuple[Order, ...] = ("ids", "deferred", "apart")
+        found = [
+            one
+            for order in orders
+            for one in self._read(topic, channel, identity - 1, identity, order)
+        ]
+        return [one for one in found if one[0] == identity]
+
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """See `Storage`."""
         with self._lock:

@@ -537,6 +537,28 @@ class StorageContract:
         with self.opened() as storage:
             assert storage.count(1) == (0, {7: 2, 8: 2})
 
+    def test_a_message_is_found_by_its_id(self) -> None:
+        """As the channel, or the topic, has it; not if it is gone there, or for another one."""
+        rows = [_row(1), _row(2, only=7), _row(3, due=5), _row(4), _row(5)]
+        copies: dict[tuple[int, int], dict[int, Copy]] = {(1, 7): {4: (3, 9), 5: GONE}}
+        batch = _batch(_topic(_channel(7), _channel(8)), rows={1: rows}, copies=copies)
+        for storage in self.after(lambda storage: storage.write(batch)):
+            found = {
+                channel: [storage.find(1, channel, identity) for identity in range(1, 7)]
+                for channel in (7, 8, None)
+            }
+            told = {
+                channel: [[(one[0], one[2], one[5]) for one in some] for some in each]
+                for channel, each in found.items()
+            }
+            assert told == {
+                7: [[(1, None, 0)], [(2, None, 0)], [(3, 5, 0)], [(4, 9, 3)], [], []],
+                8: [[(1, None, 0)], [], [(3, 5, 0)], [(4, None, 0)], [(5, None, 0)], []],
+                None: [[(1, None, 0)], [], [(3, 5, 0)], [(4, None, 0)], [(5, None, 0)], []],
+            }
+            assert found[7][0][0][4] == _row(1)[5], "its bytes"
+            assert storage.find(2, 7, 1) == []
+
     def test_a_channel_holds_nothing_up_to_where_it_begins(self) -> None:
         """Messages with ids up to its `since` are not those of a channel."""
         old = _batch(_topic(_channel(7)), rows={1: [_row(1), _row(2, due=9)]})

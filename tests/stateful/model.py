@@ -101,6 +101,20 @@ class Model:
         self.settle()
         return count
 
+    def discard(self, queue: Queue, name: str) -> bool:
+        """Take out a message that is ready or waits."""
+        if queue.over:
+            raise Refused(Closed)
+        waiting = [(due, copy) for due, copy in queue.waiting if copy.id != name]
+        ready = [copy for copy in queue.ready if copy.id != name]
+        gone = [copy for copy in queue.ready if copy.id == name]
+        gone += [copy for _, copy in queue.waiting if copy.id == name]
+        queue.waiting[:], queue.ready[:] = waiting, ready
+        for copy in gone:
+            self.tell(Kind.DISCARDED, queue, copy)
+        self.settle()
+        return bool(gone)
+
     def delete_topic(self, topic: Stream) -> int:
         """Drop all and free the name."""
         count = self.end_topic(topic, "deleted")

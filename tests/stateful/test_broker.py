@@ -79,6 +79,7 @@ actions: list[Action] = [
     *do("advance", 2, step=steps),
     *do("advance_to_next", 2),
     *do("steer", 2, pick=picks, what=what, how=st.sampled_from(["unpause", "pause", "empty"])),
+    *do("discard", 2, pick=picks, which=picks),
     *do("get_topic", name=topic_names, options=all_options),
     *do("get_channel", pick=picks, name=channel_names, options=all_options),
     *do("new_consumer", 2, pick=picks, window=windows, timeout=timeouts, requeue_delay=delays),
@@ -360,6 +361,18 @@ class BrokerMachine(Twins):
         else:
             call = channel.pause if paused else channel.unpause
             self.same(lambda: self.model.pause_channel(queue, paused=paused), call)
+
+    def discard(self, pick: int, which: int) -> None:
+        """Take a message out by its id, which may not be there."""
+        channel, queue = self.choose(self.channels, pick)
+        copies = [
+            *queue.ready,
+            *(one.copy for one in queue.flying),
+            *(one for _, one in queue.waiting),
+        ]
+        ids = [*(copy.id for copy in copies), "0123456789abcdef"]
+        name = ids[which % len(ids)]
+        self.same(lambda: self.model.discard(queue, name), lambda: channel.discard(name))
 
     def lose_consumer(self, pick: int, how: str) -> None:
         if not self.consumers:

@@ -73,6 +73,7 @@ actions: list[Action] = [
     *do("steer_topic", 2, name=topic_names, how=st.sampled_from(["pause", "unpause", "unpause"])),
     *do("steer_channel", pick=picks, how=st.sampled_from(["pause", "unpause", "unpause"])),
     *do("wipe", 2, name=topic_names, pick=picks, how=st.integers(0, 3)),
+    *do("discard", 2, pick=picks),
     *do("channel", 2, name=topic_names, channel=channel_names),
     *do("leave", pick=picks, give_back=st.booleans()),
     *do("flush"),
@@ -382,6 +383,25 @@ class DurableMachine(RuleBasedStateMachine):
             queue.copies.clear()
             self.steered(stream, queue)
 
+    def discard(self, pick: int) -> None:
+        """Find a message by its id wherever it is, and take it out."""
+        copies = list(self.model.copies())
+        if copies:
+            stream, queue, copy = any_of(copies, pick)
+            channel = self.real(stream, queue)
+            info = channel.find(copy.id)
+            assert info is not None
+            assert (copy.body, copy.attempts) == (info.body, info.attempts)
+            is_flying, is_ready = copy.deadline is not None, copy.is_ready(self.model.now)
+            is_overdue = is_ready and copy.due is not None and info.state == "deferred"
+            expected = "in flight" if is_flying else "ready" if is_ready else "deferred"
+            assert is_overdue or expected == info.state  # what is overdue may lie in the file still
+            assert channel.discard(copy.id) is not is_flying
+            if not is_flying:
+                del queue.copies[copy.id]
+                assert channel.find(copy.id) is None
+                self.model.passed()
+
     def delete_topic(self, name: str) -> None:
         topic, stream = self.topic(name)
         count = topic.delete()
@@ -443,8 +463,11 @@ class DurableMachine(RuleBasedStateMachine):
         self.flush()
 
     def put_in_vain(self, name: str, count: int, delay: float | None) -> None:
-        topic, _ = self.topic(name)
-        if is_kept(name) and not self.model.interval:
+        topic, stream = self.topic(name)
+        is_written = not stream.channels or any(
+            map(is_kept, stream.channels)
+        )  # for one that is kept
+        if is_kept(name) and is_written and not self.model.interval:
             bodies = self.bodies(count)
             if count == 1:
                 self.in_vain(lambda: topic.put(bodies[0], delay=delay))
@@ -556,14 +579,17 @@ class DurableMachine(RuleBasedStateMachine):
 
 
 def has_late(channel: nsqlite.Channel[Any]) -> bool:
-    """Read what has fallen due, or say that there is more than has room in memory."""
+    """Read what has fallen due, or say that there is more than can be read now."""
     queue = channel._queue
     backlog = queue.persistence
     while queue.horizon[0] <= queue._now():
         assert isinstance(backlog, Backlog)
         if not backlog._deferred.has_few():
             return True
-        backlog.fetch()
+        try:
+            backlog.fetch()
+        except nsqlite.StoreFull:  # what is noted is written first, if there is room
+            return True
     return False
 
 

@@ -38,6 +38,8 @@ SELDOM: Final[dict[str, Act]] = {
     "req with a delay": lambda scene: scene.message.req(9),
     "empty a channel": lambda scene: scene.channel("audit").empty(),
     "delete a channel": lambda scene: scene.channel("audit").delete(),
+    "find": lambda scene: scene.channel("audit").find(scene.message.id),
+    "discard": lambda scene: scene.channel("audit").discard(scene.message.id),
     "pause a channel": lambda scene: scene.channel("audit").pause(),
     "make a channel": lambda scene: scene.channel("new"),
     "make the first channel": lambda scene: scene.channel("first", "dead"),

@@ -222,6 +222,8 @@ CALLS: Final[dict[str, Act]] = {
     "close the channel": lambda s: s.channel.close(),
     "drain the channel": lambda s: s.channel.close(drain=True),
     "join the channel": lambda s: s.channel.join(timeout=0),
+    "find": lambda s: s.channel.find(s.held[0].id),
+    "discard": lambda s: s.channel.discard((s.channel.peek() or s.channel.in_flight())[0].id),
     "join waits": lambda s: s.channel.join(timeout=9),
     "pause the topic": lambda s: s.topic.pause(),
     "unpause the topic": lambda s: s.topic.unpause(),

@@ -138,12 +138,17 @@ class Twins(RuleBasedStateMachine):
             assert in_flight == [attrs.asdict(info) for info in channel.in_flight(ALL)]
             deferred = [self.info(copy, due) for due, copy in queue.deferred()]
             assert deferred == [attrs.asdict(info) for info in channel.deferred(ALL)]
+            for shown in [*ready, *in_flight, *deferred][::7]:
+                info = channel.find(shown["id"])
+                assert info is not None
+                assert shown == attrs.asdict(info)
 
     def info(
         self, copy: Copy, due: int | None = None, client_id: int | None = None
     ) -> dict[str, Any]:
         return {
             "id": copy.id,
+            "state": "ready" if due is None else "deferred" if client_id is None else "in flight",
             "body": copy.body,
             "attempts": copy.attempts,
             "age": (self.model.now - copy.put_at) / SECOND,

@@ -128,6 +128,10 @@ class Spy:
         count: int = self._make("count_deferred", topic, channel, between)
         return count
 
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        found: list[Found] = self._make("find", topic, channel, identity)
+        return found
+
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         found: list[int] = self._make("alone", topic, channel, above)
         return found

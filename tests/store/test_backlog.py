@@ -997,3 +997,118 @@ def test_a_signal_before_a_finish_is_noted(path: Path, monkeypatch: pytest.Monke
         assert 1 == scene.channel().depth
         scene.broker.flush()
         assert [(b"2", 1)] == scene.disk()
+
+
+# One message, by its id
+
+
+def many(scene: Scene) -> tuple[list[str], list[str]]:
+    """Put some that are ready and some that wait, nearly all of them in the file alone."""
+    ready = scene.topic().put_many(numbered(*range(20)))
+    waiting = [scene.topic().put(b"%d" % number, delay=number) for number in range(20, 40)]
+    return ready, waiting
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_what_lies_in_the_file_is_found(path: Path, sync: Any) -> None:
+    """A message is found by its id in the file, too, and not when it has gone from there."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3, sync=sync) as scene:
+        channel, other = scene.channel(), scene.channel("audit")
+        ready, waiting = many(scene)
+        for number, name in enumerate([*ready, *waiting]):
+            info = channel.find(name)
+            assert info is not None
+            state, due = ("ready", None) if number < 20 else ("deferred", number)
+            assert (b"%d" % number, state, due) == (info.body, info.state, info.due)
+        assert {"billing", "audit"} == set(scene.topic().find(waiting[-1]))
+        assert 20 == len(everything(channel))
+        assert channel.find(ready[-1]) is None
+        assert other.find(ready[-1]) is not None
+        later = scene.channel("later")
+        assert [None, None] == [later.find(ready[-1]), later.find(waiting[-1])]
+
+
+@pytest.mark.parametrize("sync", ["normal", "interval"])
+def test_what_lies_in_the_file_can_be_taken_out(path: Path, sync: Any) -> None:
+    """It is not delivered, counts no more, and is gone after a restart or a crash as well."""
+    clock = ManualClock()
+    with Scene(path, clock=clock, mem_queue_size=3, sync=sync) as scene:
+        channel, other = scene.channel(), scene.channel("audit")
+        ready, waiting = many(scene)
+        gone = [*ready[1::3], *waiting[1::3]]
+        assert all(channel.discard(name) for name in gone)
+        assert not any(channel.discard(name) for name in gone)
+        assert (13, 13) == (channel.depth, channel.deferred_count)
+        assert (20, 20) == (other.depth, other.deferred_count)
+        scene.broker._check()
+        with scene.as_on_disk() as left:
+            assert (13, 13) == (left.channel().depth, left.channel().deferred_count)
+        scene.reopen()
+        channel = scene.channel()
+        assert (13, 13) == (channel.depth, channel.deferred_count)
+        clock.advance(100)
+        expected = [b"%d" % number for number in range(40)]
+        kept = [one for one in expected if one not in expected[1:20:3] + expected[21:40:3]]
+        assert sorted(kept) == sorted(bodies(channel))
+        scene.broker._check()
+
+
+def test_the_last_that_lies_in_the_file_can_be_taken_out(path: Path) -> None:
+    """Then there is no backlog any more, and nothing is said to be left in the file."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3) as scene:
+        channel = scene.channel()
+        ready, waiting = many(scene)
+        for name in (*ready[::-1], *waiting[::-1]):
+            assert channel.discard(name)
+        assert (0, 0, 0) == (channel.depth, channel.deferred_count, channel._queue.backend_depth)
+        assert channel.join(timeout=0)
+        scene.topic().put(b"new")
+        assert [b"new"] == bodies(channel)
+        scene.broker._check()
+
+
+@pytest.mark.parametrize("call", ["find", "discard"])
+def test_a_file_that_cannot_be_read_has_lost_nothing(path: Path, call: str) -> None:
+    """What is not in memory is looked for in the file; if that fails, nothing has changed."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3) as scene:
+        channel = scene.channel()
+        ready, _ = many(scene)
+        with scene.spy.failing(names=("find",)), pytest.raises(StoreFull):
+            getattr(channel, call)(ready[10])
+        assert 20 == channel.depth
+        info = channel.find(ready[0])  # which is in memory
+        assert info is not None
+        assert [b"%d" % number for number in range(20)] == bodies(channel)
+
+
+def test_what_comes_into_memory_meanwhile_is_found_there(path: Path) -> None:
+    """Where a page is read between the look into memory and that into the file, all is right."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=6) as scene:
+        channel = scene.channel()
+        ready, _ = many(scene)
+        consumer = Consumer(channel)
+        persistence = channel._queue.persistence
+        assert persistence is not None
+
+        def read_a_page() -> None:
+            for _ in range(6):
+                consumer.get(timeout=0).fin()
+            persistence.read_ahead()
+
+        for call, expected in ((channel.discard, True), (channel.find, None)):
+            read_a_page()
+            assert call(ready[8]) is expected
+        assert b"8" not in bodies(channel)
+        scene.broker._check()
+
+
+def test_a_call_inside_another_looks_into_no_file(path: Path) -> None:
+    """A destructor or signal handler in the middle of another call is refused."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3) as scene:
+        channel = scene.channel()
+        ready, _ = many(scene)
+        with backlog_of(scene)._reading, pytest.raises(Reentered):
+            channel.find(ready[10])
+        with backlog_of(scene)._reading, pytest.raises(Reentered):
+            channel.discard(ready[10])
+        assert 20 == channel.depth

@@ -129,6 +129,10 @@ class CountingStorage:
         """See `Storage`."""
         return self._storage.count_deferred(topic, channel, between)
 
+    def find(self, topic: int, channel: int | None, identity: int) -> list[Found]:
+        """See `Storage`."""
+        return self._storage.find(topic, channel, identity)
+
     def alone(self, topic: int, channel: int, above: int) -> list[int]:
         """See `Storage`."""
         return self._storage.alone(topic, channel, above)
