@@ -7,6 +7,7 @@ Next: worker/outcome.py
 """
 
 import traceback
+from collections.abc import Iterator
 from typing import Final
 
 import attrs
@@ -61,11 +62,33 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _traceback_of(error: BaseException) -> str:
+    """Return the last lines of a traceback, as Python shows it, but without the carets.
+
+    To find out where these belong Python 3.11 parses source, which fails now and then where two
+    threads do so at a time.
+    """
     try:
-        lines = "".join(traceback.format_exception(error)).splitlines()
+        lines = "".join(_lines_of(error, set())).splitlines()
     except Exception:  # what an exception of somebody's own does when it is shown
         return ""
     return "\n".join(lines[-MOST_LINES:])[-MOST_TRACEBACK:]
+
+
+def _lines_of(error: BaseException, seen: set[int]) -> Iterator[str]:
+    """Go through the lines of an error, after those of what led to it."""
+    seen.add(id(error))
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None and id(before) not in seen:
+        yield from _lines_of(before, seen)
+        yield "then:\n"
+    frames = [
+        (frame.f_code.co_filename, line, frame.f_code.co_name, None)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    if frames:
+        yield "Traceback (most recent call last):\n"
+        yield from traceback.StackSummary.from_list(frames[-MOST_LINES:]).format()
+    yield from traceback.format_exception_only(error)
 
 
 def strip(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -1112,3 +1113,50 @@ def test_a_call_inside_another_looks_into_no_file(path: Path) -> None:
         with backlog_of(scene)._reading, pytest.raises(Reentered):
             channel.discard(ready[10])
         assert 20 == channel.depth
+
+
+def test_what_came_back_can_be_taken_out(path: Path) -> None:
+    """What was requeued waits behind the next page, in memory, and is taken out there."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3) as scene:
+        consumer = scene.consumer()
+        many(scene)
+        message = consumer.get(timeout=0)
+        message.req()
+        assert [message.id] == [record[2] + record[3] for record in consumer._queue.back]
+        assert scene.channel().discard(message.id)
+        scene.broker._check()
+        assert [b"%d" % number for number in range(1, 20)] == bodies(scene.channel())
+
+
+@pytest.mark.parametrize("delay", [0, 50])
+def test_what_is_put_as_the_last_is_taken_out_is_not_lost(path: Path, delay: int) -> None:
+    """What comes into the file while it is looked whether that was the last one stays there."""
+    clock = ManualClock()
+    with Scene(path, clock=clock, mem_queue_size=3) as scene:
+        channel = scene.channel()
+        ready, waiting = many(scene)
+        queue = channel._queue
+        backlog_of(scene).fetch()  # or the flusher would, as it likes
+        stored = [name for name in (waiting if delay else ready) if queue.find(name) is None]
+        for name in stored[1:]:
+            assert channel.discard(name)
+        assert 1 == (queue.backend_deferred if delay else queue.backend_depth)
+        put = partial(scene.topic().put, b"new", delay=delay)
+        scene.spy.once(put, names=("read_deferred" if delay else "read",), late=True)
+        assert channel.discard(stored[0])
+        scene.broker._check()
+        clock.advance(100)
+        assert b"new" in bodies(channel)
+        scene.broker._check()
+
+
+def test_what_a_signal_has_cut_short_is_noted(path: Path) -> None:
+    """A message that was just taken out of memory as a signal struck is gone from the file, too."""
+    with Scene(path) as scene:
+        channel = scene.channel()
+        scene.topic().put_many(numbered(1, 2))
+        queue = channel._queue
+        queue.discarded = queue.ready.popleft()
+        scene.topic()._monitor.run(queue.restore)
+        scene.reopen()
+        assert [b"2"] == bodies(scene.channel())

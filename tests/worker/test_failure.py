@@ -75,9 +75,24 @@ def test_a_traceback_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail(*_given: Any, **_more: Any) -> Any:
         raise RecursionError
 
-    monkeypatch.setattr(traceback, "format_exception", fail)
+    monkeypatch.setattr(traceback, "format_exception_only", fail)
     assert Failure("ValueError", "bad", "") == failure_of(ValueError("bad"))
     assert "" == failure_of(ValueError("bad")).traceback
+
+
+def test_what_led_to_an_error_comes_before_it() -> None:
+    """Its cause, or what was handled as it was raised, unless that is not to be shown."""
+    cause, context, error = OSError("no disk"), KeyError("tea"), ValueError("bad")
+    context.__context__ = error  # a circle
+    for first, shown in ((cause, "OSError: no disk"), (context, "KeyError: 'tea'")):
+        error.__cause__ = first if first is cause else None
+        error.__suppress_context__ = first is cause
+        error.__context__ = context
+        lines = failure_of(raised(error)).traceback.splitlines()
+        assert lines.index(shown) == lines.index("then:") - 1
+        assert "ValueError: bad" == lines[-1]
+    error.__suppress_context__ = True
+    assert "then:" not in failure_of(error).traceback
 
 
 class Thing:

@@ -136,6 +136,14 @@ def test_backoff_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert ([held, held, "bills: goes on"], "") == (caplog.messages, scene.flow.why)
 
 
+def test_a_backoff_of_no_time_is_none() -> None:
+    """With a `max_duration` of 0 handlers that fail hold nobody back, and a store does as ever."""
+    scene = Scene(backoff=Backoff(max_duration=0))
+    assert not scene.flow.signal(BAD)
+    scene.flow.trouble(OSError())
+    assert 1 == scene.flow.held_back_for()
+
+
 def test_a_store_that_fails_holds_back(caplog: pytest.LogCaptureFixture) -> None:
     """Without a backoff a worker waits 1 s for its store, then 2, and so on; a success ends it."""
     scene = Scene(backoff=None)

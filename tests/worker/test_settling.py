@@ -638,6 +638,30 @@ def test_a_callback_may_answer_itself() -> None:
     assert (1, 0, 0) == scene.counts
 
 
+@pytest.mark.parametrize("auto_touch", [True, False])
+@pytest.mark.parametrize("late", [False, True])
+def test_an_answer_that_fails_comes_again(
+    auto_touch: bool, late: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be answered is logged, times out, and the worker is held back for a while."""
+    scene = Scene(retry=Retry(), auto_touch=auto_touch)
+    message = scene.begin()
+    finish = scene.consumer.fin
+
+    def fail(answered: Message[Any]) -> None:
+        if late:
+            finish(answered)
+        raise OSError
+
+    with mock.patch.object(scene.consumer, "fin", fail):
+        scene.settler.settle(message, None)
+    text = f"orders:billing: message {message.id} cannot be answered"
+    assert (text, 1) == (caplog.messages[0], scene.settler.flow_control.held_back_for())
+    assert [None] == scene.wakes
+    scene.clock.advance(60)
+    assert (0 if late else 1) == scene.channel.depth
+
+
 def test_a_requeue_waits_as_a_failure_does() -> None:
     """Without a delay of its own a `Requeue` waits what the retries say; they may give it up."""
     told: list[Any] = []

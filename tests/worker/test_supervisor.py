@@ -188,6 +188,31 @@ def test_a_message_that_comes_while_the_supervisor_looks_is_not_forgotten() -> N
     assert [None] == scene.wakes
 
 
+# What was taken over, at the end
+
+
+@pytest.mark.parametrize("how", ["fin", "req", "time out", "close"])
+def test_the_end_waits_for_what_was_taken_over(how: str) -> None:
+    """The supervisor is woken by the last answer, or looks when a time-out is due."""
+    scene = Scene(auto_touch=True)
+    message = scene.begin()
+    scene.supervisor.succeeded(scene.slot, TakeOver())
+    scene.topic.put(b"more")
+    scene.supervisor.stop(90 * SECOND)
+    scene.supervisor.leave(scene.slot)
+    assert 60 * SECOND == scene.supervisor.act()
+    scene.wakes.clear()
+    if how == "time out":
+        scene.clock.advance(60)
+    elif how == "close":
+        scene.channel.close()
+    else:
+        getattr(message, how)()
+    assert scene.wakes == ([] if how == "time out" else [None])
+    assert scene.supervisor.act() is None
+    assert {} == scene.topic._monitor.joins
+
+
 # Prefetching
 
 

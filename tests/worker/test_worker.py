@@ -1500,6 +1500,36 @@ def test_a_worker_counts_what_it_does(scene: Scene, kind: str) -> None:
 
 
 @each_kind
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_get_that_fails_ends_no_worker(
+    scene: Scene, kind: str, prefetch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held back for a second, and then goes on with what is there."""
+    failures = [OSError("broken")]
+    seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    cls = Consumer if kind == "plain" else nsqlite.aio.Consumer
+    name = "get_many" if prefetch else "get"
+    original: Any = getattr(cls, name)
+
+    def get(consumer: Any, *given: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return original(consumer, *given)
+
+    monkeypatch.setattr(cls, name, get)
+    scene.topic.put("order")
+    with scene.worker(kind, seen.put, retry=Retry(), prefetch=prefetch) as worker:
+        scene.clock.until_supervised(1)
+        assert ", held back for 1 s: broken>" in repr(worker)
+        assert (1, "broken") == (worker.stats().held_back_for, worker.stats().held_back_by)
+        assert 1 == scene.channel.depth
+        scene.clock.advance(1)
+        assert "order" == seen.get(timeout=PATIENCE).body
+        assert worker.join(PATIENCE)
+    assert ("stopped", "") == (worker.stats().state, worker.stats().held_back_by)
+
+
+@each_kind
 def test_a_worker_says_when_it_starts_and_stops(scene: Scene, kind: str, heard: Heard) -> None:
     """One line each, with what it did; and one when it is held back, which it shows as well."""
     logging.getLogger("nsqlite").setLevel(logging.INFO)
