@@ -178,7 +178,7 @@ class Database:
             self.journal.decide(TopicChanged(stored))
             return TopicRecord(stored, 0, self, clock, home)
         number = stored.number
-        last = self._storage.last(number)
+        last = self.journal.alone(self._storage.last, number)
         channels = self._stored_channels.get(number, [])
         held, counts = self._count(stored, channels)
         record = TopicRecord(stored, last, self, clock, home)

@@ -827,3 +827,18 @@ def test_what_is_put_beside_a_channel_that_drains_is_counted(path: Path) -> None
         scene.topic().put(b"3")
     with Scene(path) as scene:
         assert 3 == scene.channel().depth == len(bodies(scene.channel()))
+
+
+def test_the_connection_that_writes_is_used_by_one_at_a_time(path: Path) -> None:
+    """What a topic begins with is read while nobody writes: no half of a transaction is seen."""
+    with Scene(path) as scene:
+        for name in ("a", "b"):
+            scene.channel("billing", name)
+            scene.topic(name).put(b"1")
+        with scene.as_on_disk() as left:
+            lock = left.database.journal.lock
+            owned: list[bool] = []
+            for name, call in (("a", "last"), ("b", "count")):
+                left.spy.once(lambda: owned.append(lock.owned()), names=(call,))
+                left.topic(name)
+            assert [True, True] == owned
