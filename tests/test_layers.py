@@ -61,7 +61,7 @@ LAYERS: Final = (
     ("testing",),
     ("cli", "cli.demo", "cli.failure", "cli.lines", "cli.signals", "cli.merge"),
     ("cli.snapshot", "cli.progress"),
-    ("cli.overview", "cli.check", "cli.pages", "cli.taken"),
+    ("cli.overview", "cli.check", "cli.pages", "cli.taken", "cli.operate"),
     ("cli.export", "cli.backup"),
     ("cli.load",),
     ("cli.commands",),

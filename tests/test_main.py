@@ -94,11 +94,11 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     assert exit_.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    pattern = (
-        f"python -m nsqlite: argument COMMAND: invalid choice: {name!r} \\(choose from"
-        " '?inspect'?, '?export'?, '?import'?, '?backup'?, '?semantics'?\\); try --help\n"
-    )
-    assert re.fullmatch(pattern, err)
+    commands = ["inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
+    commands += ["redrive", "empty", "pause", "unpause", "delete", "semantics"]
+    start, _, rest = err.partition(" (choose from ")
+    assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
+    assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")
 
 
 @pytest.mark.parametrize("arguments", [["--bogus"], ["--vers"], ["-x", "-y"]])

@@ -6,7 +6,7 @@ readings; SQLite's own check is a long one, during which the write-ahead log of 
 What cannot be told: whether a message without a checksum is what was put, and whether a flag or a
 number of a topic or channel, or how often something was delivered, has become another one.
 
-Next: cli/export.py
+Next: cli/operate.py
 """
 
 from collections.abc import Iterator

@@ -30,6 +30,20 @@ def opened_stdout() -> TextIO:
     return sys.stdout
 
 
+def read_stdin() -> bytes:
+    """Return all of stdin.
+
+    Raises:
+        CommandFailed: the program was started with a closed one, or it cannot be read.
+    """
+    if sys.stdin is None:
+        raise CommandFailed("stdin is closed")
+    try:
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise CommandFailed(f"stdin cannot be read: {why(error)}") from None
+
+
 def say(text: str) -> None:
     """Print a line or several; a character that stdout's encoding lacks is printed as an escape.
 

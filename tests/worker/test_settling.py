@@ -656,6 +656,7 @@ def test_an_answer_that_fails_comes_again(
     with mock.patch.object(scene.consumer, "fin", fail):
         scene.settler.settle(message, None)
     text = f"orders:billing: message {message.id} cannot be answered"
+    scene.settler.trouble(OSError())  # which changes nothing while it waits
     assert (text, 1) == (caplog.messages[0], scene.settler.flow_control.held_back_for())
     assert [None] == scene.wakes
     scene.clock.advance(60)
