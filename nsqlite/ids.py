@@ -64,7 +64,7 @@ def checked_id(given: object) -> str:
     """
     if isinstance(given, str) and len(given) == LENGTH and not given.strip(DIGITS):
         return given
-    raise InvalidMessage(f"expected an id of 16 hex characters, not {shown(given)}")
+    raise InvalidMessage(f"expected an id of 16 hex characters (0-9, a-f), not {shown(given)}")
 
 
 @cache

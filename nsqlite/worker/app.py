@@ -16,7 +16,7 @@ from typing import Any, Final, Never, Self, TypeVar
 
 from nsqlite.broker import Broker
 from nsqlite.clock import held_semaphore, release
-from nsqlite.errors import InvalidOption
+from nsqlite.errors import Closed, InvalidOption
 from nsqlite.options import nanoseconds, unknown_option
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import Handler
@@ -67,6 +67,7 @@ class App:
         nanoseconds("timeout", timeout)
         self.broker: Final = broker
         self.workers: list[Worker] = []
+        self._last: list[Worker] = []  # those of the last run
         self._timeout: Final = timeout
         self._factories: Final[list[Callable[[], Worker]]] = []
         self._semaphore: Final = held_semaphore()
@@ -94,8 +95,11 @@ class App:
 
         Raises:
             InvalidName, InvalidOption, Closed: as for `Broker.topic`, `Topic.channel` and `Worker`.
+            Closed: the app is running.
         """
         check_names(options)
+        if self.workers:
+            raise Closed("the app", "running already: declare its handlers before")
         source = self.broker.topic(topic).channel(channel)
         if isinstance(dead_letter, str):
             dead_letter = self.broker.topic(dead_letter)
@@ -149,8 +153,11 @@ class App:
             release(self._semaphore)
 
     def stats(self) -> tuple[WorkerStats, ...]:
-        """Return a snapshot of each worker that runs now, in the order of their declaration."""
-        return tuple(worker.stats() for worker in self.workers)
+        """Return a snapshot of each worker, in the order of their declaration.
+
+        Between two runs it tells of the last one.
+        """
+        return tuple(worker.stats() for worker in self.workers or self._last)
 
     def stop(self) -> None:
         """Have `run` come to its end; it does not wait for that."""
@@ -165,6 +172,8 @@ class App:
 
     def __enter__(self) -> Self:
         """Start the workers."""
+        if self.workers:
+            raise Closed("the app", "running already")
         self.workers = [make() for make in self._factories]
         try:
             for worker in self.workers:
@@ -200,6 +209,7 @@ class App:
             self._forget()
 
     def _forget(self) -> None:
+        self._last = self.workers
         self.workers = []
         self._semaphore.acquire(blocking=False)  # a stop more is none for the next run
 

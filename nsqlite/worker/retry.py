@@ -122,7 +122,7 @@ def _check_factor(factor: object) -> None:
 def _check_kinds(kinds: object) -> None:
     several = kinds if isinstance(kinds, tuple) else (kinds,)
     if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in several):
-        raise InvalidOption("give_up_on", kinds, "a tuple of subclasses of Exception")
+        raise InvalidOption("give_up_on", kinds, "a subclass of Exception, or a tuple of them")
 
 
 def _check_rest(retry: Any) -> None:
@@ -155,10 +155,13 @@ class Delays:
 
     def after(self, message: Message[Any], error: BaseException) -> float | None:
         """Return in how many seconds a failed message is tried again; None to give it up."""
-        retry = self._retry
-        if isinstance(error, retry.give_up_on) or 0 < retry.max_attempts <= message.attempts:
+        if isinstance(error, self._retry.give_up_on) or self.is_last(message):
             return None
         return self.of(message, error)
+
+    def is_last(self, message: Message[Any]) -> bool:
+        """Return whether a message has had all its attempts."""
+        return 0 < self._retry.max_attempts <= message.attempts
 
     def of(self, message: Message[Any], error: BaseException) -> float | None:
         """Return what `delay` says, whatever the number of attempts."""

@@ -101,11 +101,11 @@ class Settler:
             self._fail(message, error)
 
     def _fail(self, message: Message[Any], error: BaseException) -> None:
-        self.remember(error)
+        is_first = self.remember(error)
         self._count("failed")
         failure = failure_of(error)
         self._retry(message, error, failure)
-        if error is self.error:
+        if is_first:
             self._let_frames_go(message, error, failure)
 
     def _finish(self, message: Message[Any]) -> None:
@@ -151,6 +151,8 @@ class Settler:
         if delay is None:
             self.give_up(message, outcome, failure_of(outcome))
             return
+        if outcome.counted:
+            self._note(message, failure_of(outcome))
         self._signal(Signal.BACK_OFF if outcome.backoff else Signal.GO_ON, outcome)
         self._count("retried")
         again = self._consumer.req if outcome.counted else self._consumer._postpone
@@ -283,17 +285,24 @@ class Settler:
     def _too_late(self, late: NotInFlight, message: Message[Any]) -> None:
         """Tell that an answer found nothing to answer, unless the handler answered itself."""
         if message.state is State.DROPPED:
-            log.info("%s: message %s was thrown away meanwhile", self._plan.name, message.id)
+            channel = self._plan.channel
+            if channel._queue.persistence is not None and channel._over == "closed":
+                text = "%s: message %s is in the store, whose broker was closed; it comes again"
+                log.warning(text, self._plan.name, message.id)
+            else:
+                log.info("%s: message %s was thrown away meanwhile", self._plan.name, message.id)
         elif late.reason != "answered":
             log.warning("%s: %s; its work may be done twice", self._plan.name, str(late))
         elif message.state is not State.FINISHED:
             log.debug("%s: message %s was answered by its handler", self._plan.name, message.id)
 
-    def remember(self, error: BaseException) -> None:
-        """Keep the first error for who joins."""
-        if self.error is None:
-            self.error = error
-            self.notify_joins()
+    def remember(self, error: BaseException) -> bool:
+        """Keep the first error for who joins; return whether this is it."""
+        if self.error is not None:
+            return False
+        self.error = error
+        self.notify_joins()
+        return True
 
     def _count(self, what: str) -> None:
         with self._counting:

@@ -96,6 +96,7 @@ class Supervisor:
         when_over: called when the worker has come to its end.
         stopping: whether it takes no more messages.
         over: set when the worker has come to its end.
+        joiners: how many joins wait, or are about to.
     """
 
     __slots__ = (
@@ -113,6 +114,7 @@ class Supervisor:
         "_wake",
         "broken",
         "consumer",
+        "joiners",
         "over",
         "plan",
         "settler",
@@ -150,6 +152,7 @@ class Supervisor:
         self.when_over: Callable[[], object] = lambda: None
         self.stopping: bool = False
         self.over: Final = threading.Event()
+        self.joiners: int = 0
         self._flow_control: Final = self.settler.flow_control
         self._overdue: Final = overdue
         self._wake: Final = wake
@@ -182,7 +185,7 @@ class Supervisor:
         most = self.plan.retry.max_attempts
         if most and message.attempts > most:
             self.settler.give_up(message, None)
-            slot.message = None
+            self._free(slot)
             return False
         slot.count += 1
         return True
@@ -191,15 +194,32 @@ class Supervisor:
         """Answer a message whose handler returned."""
         message = slot.message
         assert message is not None
+        self._look_at_time(slot, message)
         self.settler.settle(message, result)
-        slot.message = None
+        self._free(slot)
 
     def failed(self, slot: Slot, error: BaseException) -> None:
         """Answer a message whose handler raised."""
         message = slot.message
         assert message is not None
+        self._look_at_time(slot, message)
         self.settler.settle_error(message, error)
+        self._free(slot)
+
+    def _look_at_time(self, slot: Slot, message: Message[Any]) -> None:
+        """Tell of a handler that took too long and let nobody look, as one that blocks its loop."""
+        if self._limit < NEVER and not slot.late and self._now() > slot.begun + self._limit:
+            self._tell_late(slot, message, "has ended by itself")
+
+    def _free(self, slot: Slot) -> None:
+        """Take note that a message is settled."""
         slot.message = None
+        if self.joiners:  # counted before they look at the slots
+            self.settler.notify_joins()
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is worked on."""
+        return all(slot.message is None for slot in self.slots)
 
     def broke(self, slot: Slot, error: BaseException) -> None:
         """Put back the message of a slot that ends with what no handler should raise; stop."""
@@ -219,6 +239,12 @@ class Supervisor:
             self.settler.answer(lambda: self.consumer.req(message), message)
             slot.message = None
         self.stop(0)
+
+    def note_cancel(self, slot: Slot) -> None:
+        """Tell that somebody else has cancelled a slot, which ends the worker."""
+        if not self.stopping:
+            text = "%s: %s was cancelled from outside; the worker stops"
+            log.error(text, self.plan.name, slot.name)
 
     def put_back(self, messages: list[Message[Any]]) -> None:
         """Put back what was got and not begun, attempts as before; takes the topic's lock."""
@@ -278,16 +304,19 @@ class Supervisor:
                 moment = min(moment, late_at)
                 continue
             slot.late = True
-            if not self._cut(slot):
-                log.error(
-                    "%s: %s on message %s takes longer than time_limit=%g s in %s",
-                    self.plan.name,
-                    name_of(self.plan.handler),
-                    message.id,
-                    self._limit / SECOND,
-                    slot.name,
-                )
+            self._tell_late(slot, message, "is cancelled" if self._cut(slot) else "goes on")
         return moment
+
+    def _tell_late(self, slot: Slot, message: Message[Any], what: str) -> None:
+        log.error(
+            "%s: %s on message %s takes longer than time_limit=%g s, and %s in %s",
+            self.plan.name,
+            name_of(self.plan.handler),
+            message.id,
+            self._limit / SECOND,
+            what,
+            slot.name,
+        )
 
     # Looking
 
@@ -326,13 +355,30 @@ class Supervisor:
         """Take no more messages; give those at work so many nanoseconds, `NEVER` for no limit."""
         moment = self._now() + timeout
         with self._lock:
+            before, self.stopping = self.stopping, True
             if moment < self._stop_at:  # noqa: PLR1730 - no call inside
                 self._stop_at = moment
-            self.stopping = True
+        if not before and timeout and not self.is_idle():
+            self._tell_stop(timeout)
         self.consumer._monitor.call(self.consumer.channel._retire, self.consumer)
         for slot in self.slots:
             self.put_back(slot.rest())
         self._wake()
+
+    def _tell_stop(self, timeout: int) -> None:
+        many = sum(slot.message is not None for slot in self.slots)
+        limit = "" if timeout == NEVER else f", at most {timeout / SECOND:g} s"
+        log.info("%s: stops when %d handlers at work have ended%s", self.plan.name, many, limit)
+
+    def end_with_channel(self) -> None:
+        """Stop, as the channel is over; those at work may end."""
+        if self.stopping:
+            return
+        channel = self.consumer.channel
+        if not channel._queue.draining:
+            how = channel._over or "closed"
+            log.error("%s: the worker stops, as %s is %s", self.plan.name, channel._title, how)
+        self.stop(NEVER)
 
     def time_left(self) -> int:
         """Return how many nanoseconds those at work have when it stops."""

@@ -165,6 +165,7 @@ class TaskRunner:
         try:
             await self._work_on(slot)
         except (asyncio.CancelledError, GeneratorExit):  # the second when its loop was closed
+            supervisor.note_cancel(slot)
             supervisor.stop(0)  # the supervisor puts the message back
             raise
         except BaseException as error:
@@ -204,8 +205,7 @@ class TaskRunner:
                 [await self._consumer.get()] if most == 1 else await self._consumer.get_many(most)
             )
         except Closed:
-            if not self.supervisor.stopping:
-                self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
+            self.supervisor.end_with_channel()
         except Exception as problem:  # the store's: a handler's are caught where it is called
             self.supervisor.settler.trouble(problem)
         return []

@@ -103,8 +103,8 @@ class ThreadRunner:
         try:
             return [self._consumer.get()] if most == 1 else self._consumer.get_many(most)
         except (Closed, ClockStandsStill):  # the second is for who waits for this worker
-            if self._consumer.closed and not self.supervisor.stopping:
-                self.supervisor.stop(NEVER)  # the channel is over; who is at work may end
+            if self._consumer.closed:
+                self.supervisor.end_with_channel()
         except Exception as problem:  # the store's: a handler's are caught where it is called
             self.supervisor.settler.trouble(problem)
         return []

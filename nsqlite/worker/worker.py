@@ -13,7 +13,8 @@ import atexit
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Never, Self, TypeAlias
 
@@ -314,7 +315,7 @@ class Worker:
     # Waiting for it
 
     def join(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
-        """Wait until nothing is ready, in flight or deferred in the channel.
+        """Wait until nothing is ready, in flight or deferred in the channel, nor worked on.
 
         Args:
             timeout: in seconds; None waits for ever.
@@ -334,8 +335,24 @@ class Worker:
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
         who = f"join() of worker {self.name!r}"
-        over = wait_until(self.channel._monitor, self.channel._clock, done, limit, who)
+        with self._joining():
+            over = wait_until(self.channel._monitor, self.channel._clock, done, limit, who)
         return self._joined(over, raise_first=raise_first)
+
+    @contextmanager
+    def _joining(self) -> Iterator[None]:
+        """Have the slots tell when they are free."""
+        runner = self._runner
+        if runner is None:
+            yield
+            return
+        with _starting:
+            runner.supervisor.joiners += 1
+        try:
+            yield
+        finally:
+            with _starting:
+                runner.supervisor.joiners -= 1
 
     async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
         """Wait like `join`, and let the loop go on."""
@@ -346,11 +363,15 @@ class Worker:
         done = self._failed if raise_first else self._done
         clock = self.channel._clock
         moment = None if limit is None else clock.monotonic_ns() + limit
-        over = await until(self.channel._monitor, clock, done, moment)
+        with self._joining():
+            over = await until(self.channel._monitor, clock, done, moment)
         return self._joined(over, raise_first=raise_first)
 
     def _done(self) -> bool:
-        return self.channel._done() or self._is_over()
+        return (self.channel._done() and self._is_idle()) or self._is_over()
+
+    def _is_idle(self) -> bool:
+        return self._runner is None or self._runner.supervisor.is_idle()
 
     def _is_over(self) -> bool:
         """Return whether it was started and has ended."""
@@ -424,7 +445,8 @@ def check_names(names: Iterable[str]) -> None:
 
 
 _running: Final[set[Worker]] = set()
-_starting: Final = make_lock(rank=2)  # protects `Worker._started`; nothing is called inside
+# Protects `Worker._started` and `Supervisor.joiners`; nothing is called inside:
+_starting: Final = make_lock(rank=2)
 
 
 def _forget_all() -> None:

@@ -508,12 +508,26 @@ def test_run_needs_a_handler(scene: Scene) -> None:
 
 
 def test_an_app_shows_what_its_workers_do(scene: Scene) -> None:
-    """The statistics are those of the workers, in their order; outside of a run there are none."""
+    """The statistics are those of the workers, in their order; after a run those of its end."""
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
+    assert () == scene.app.stats()
     with scene.app as app:
         assert ["orders:billing", "orders:shipping"] == [told.name for told in app.stats()]
-    assert () == app.stats()
+    assert ["stopped", "stopped"] == [told.state for told in app.stats()]
+
+
+def test_a_running_app_is_left_as_it_is(scene: Scene) -> None:
+    """It is not started again, and takes no more handlers, which nobody would call."""
+    scene.declare(nothing)
+    with scene.app as app:
+        with pytest.raises(Closed, match="the app is running already"):
+            app.run()
+        with pytest.raises(Closed, match="the app is running already: declare its handlers before"):
+            scene.declare(nothing, "late")
+        assert 1 == len(app.workers)
+        assert "late" not in scene.orders.channels
+    scene.declare(nothing, "late")
 
 
 def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:

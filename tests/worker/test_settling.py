@@ -26,7 +26,7 @@ from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock, MemoryStore
 from nsqlite.worker import Outcome, settling
 from nsqlite.worker.settling import Settler
-from worker.scenes import Failure, OneThread, failing, nothing
+from worker.scenes import Failure, NotingConsumer, OneThread, failing, nothing, plan_of
 
 
 class Scene(OneThread):
@@ -167,6 +167,48 @@ def test_the_first_failure_keeps_no_frames() -> None:
     [note] = kept.__notes__
     assert note.startswith(f"raised by nothing on message {name}:\nTraceback (most recent call")
     assert "in fall" in note
+
+
+def test_an_error_that_is_raised_again_and_again_is_noted_once() -> None:
+    """One object that handlers raise, as the error of a future, does not grow by each message."""
+    scene = Scene(backoff=None, max_attempts=1, tracebacks="never", dead_letter=Topic("dead"))
+    letters = scene.plan.dead_letter.channel("letters")
+    error = Failure("bad")
+    for _ in range(20):
+        scene.do(error)
+    assert 1 == len(error.__notes__)
+    assert all(len(info.body.traceback) < 500 for info in letters.peek(20)[1:])
+
+
+def test_a_message_that_was_requeued_too_often_says_so() -> None:
+    """Its letter tells what its handler decided last, not that nobody answered."""
+    dead = Topic("orders.dead", clock=ManualClock())
+    scene = Scene(dead_letter=dead, max_attempts=2, backoff=None)
+    scene.do(Requeue(1))
+    scene.clock.advance(1)
+    scene.settler.settle(scene.again(), Requeue(1))
+    scene.clock.advance(1)
+    scene.settler.give_up(scene.again(), None)
+    [letter] = letters(dead)
+    assert ("nsqlite.worker.outcome.Requeue", "requeue after 1 s", 3) == (
+        letter.error_type,
+        letter.error,
+        letter.attempts,
+    )
+
+
+def test_what_a_store_keeps_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
+    """A message whose broker is closed under its handler comes again, which is a warning."""
+    broker = Broker(store=MemoryStore())
+    channel = broker.topic("orders").channel("billing")
+    consumer = NotingConsumer(channel, 1)
+    settler = Settler(plan_of(channel), consumer, lambda: None)
+    broker.topic("orders").put(b"order")
+    message = consumer.get(timeout=0)
+    broker.close()
+    settler.settle(message, None)
+    text = f"message {message.id} is in the store, whose broker was closed; it comes again"
+    assert [("nsqlite", logging.WARNING, f"orders:billing: {text}")] == caplog.record_tuples
 
 
 @pytest.mark.parametrize(

@@ -148,12 +148,57 @@ def test_a_handler_over_its_limit_is_told_of_once(caplog: pytest.LogCaptureFixtu
     scene.clock.advance(0.1)
     for _ in range(2):
         assert NEVER == scene.supervisor.act()
-    text = f"failing on message {message.id} takes longer than time_limit=5 s in orders:billing-1"
+    text = f"failing on message {message.id} takes longer than time_limit=5 s, and"
+    text += " goes on in orders:billing-1"
     assert [f"orders:billing: {text}"] == caplog.messages
     scene.supervisor.succeeded(scene.slot, None)
     assert State.FINISHED is message.state
     scene.begin()
     assert 10 * SECOND == scene.supervisor.act()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_handler_that_let_nobody_look_is_told_of(
+    caplog: pytest.LogCaptureFixture, *, fails: bool
+) -> None:
+    """A coroutine that blocks its loop is over before the supervisor comes; it is told of then."""
+    scene = Scene(time_limit=5)
+    scene.begin()
+    scene.clock.advance(6)
+    if fails:
+        scene.supervisor.failed(scene.slot, Failure())
+    else:
+        scene.supervisor.succeeded(scene.slot, None)
+    assert caplog.messages[0].endswith(
+        "time_limit=5 s, and has ended by itself in orders:billing-1"
+    )
+    assert 1 + fails == len(caplog.messages)
+
+
+@pytest.mark.parametrize("how", ["delete", "close", "drain"])
+def test_the_end_of_the_channel_is_told(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that stops since its channel is deleted or closed says so, once."""
+    scene = Scene()
+    if how == "delete":
+        scene.channel.delete()
+    else:
+        scene.channel.close(drain=how == "drain")
+    for _ in range(2):
+        scene.supervisor.end_with_channel()
+    assert scene.supervisor.stopping
+    text = f"the worker stops, as channel 'billing' of topic 'orders' is {how.rstrip('e')}ed"
+    assert ([] if how == "drain" else [f"orders:billing: {text}"]) == caplog.messages
+
+
+def test_a_stop_says_for_what_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """Where handlers are at work it tells how many, and for how long it waits; once."""
+    scene = Scene(concurrency=2)
+    scene.begin()
+    with caplog.at_level(logging.INFO, "nsqlite"):
+        scene.supervisor.stop(30 * SECOND)
+        scene.supervisor.stop(10 * SECOND)
+    text = "orders:billing: stops when 1 handlers at work have ended, at most 30 s"
+    assert [text] == caplog.messages
 
 
 def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:

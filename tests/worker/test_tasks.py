@@ -284,7 +284,9 @@ def test_a_cancelled_thing_that_is_awaited_is_a_failure() -> None:
 
 
 @in_loop
-async def test_a_slot_that_is_cancelled_stops_the_worker() -> None:
+async def test_a_slot_that_is_cancelled_stops_the_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """When somebody cancels a slot's task its message goes back and the worker is over."""
     hold = Hold()
     scene = Scene(hold.stay_async, concurrency=2)
@@ -295,6 +297,8 @@ async def test_a_slot_that_is_cancelled_stops_the_worker() -> None:
     task.cancel()
     await scene.until_over()
     assert ([0], []) == (scene.attempts, names())
+    text = "orders:billing-1 was cancelled from outside; the worker stops"
+    assert f"orders:billing: {text}" == caplog.messages[0]
 
 
 def test_a_handler_that_takes_too_long_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
@@ -376,7 +380,7 @@ def test_a_loop_that_ends_takes_the_worker_along(caplog: pytest.LogCaptureFixtur
 
     asyncio.run(main())
     assert (True, [0]) == (scene.runner.is_over(), scene.attempts)
-    assert 1 == len(caplog.records)
+    assert 1 == sum("has not ended" in text for text in caplog.messages)
     assert 0 == scene.channel.stats().client_count
 
 

@@ -425,7 +425,7 @@ def test_a_thread_that_takes_too_long(scene: Scene, heard: Heard) -> None:
         hold.begun(1)
         scene.clock.until_supervised(5)
         scene.clock.advance(5)
-        text = f"stay on message {name} takes longer than time_limit=5 s in bills-1"
+        text = f"stay on message {name} takes longer than time_limit=5 s, and goes on in bills-1"
         assert f"bills: Hold.{text}" == heard.next(logging.ERROR)
         hold.let_go()
         assert worker.join(PATIENCE)
@@ -860,9 +860,8 @@ def test_handlers_may_end_after_their_channel(
         hold.let_go()
         call.result()
     assert not worker.running
-    first, second = caplog.messages
-    assert first.endswith(" was thrown away meanwhile")
-    assert second.startswith("orders:billing: stopped; 1 processed")
+    assert any(text.endswith(" was thrown away meanwhile") for text in caplog.messages)
+    assert caplog.messages[-1].startswith("orders:billing: stopped; 1 processed")
 
 
 @each_kind
@@ -1500,6 +1499,33 @@ def test_a_worker_counts_what_it_does(scene: Scene, kind: str) -> None:
 
 
 @each_kind
+def test_a_join_waits_until_all_is_settled(scene: Scene, kind: str) -> None:
+    """When `join` returns `on_give_up` has been called and the statistics are complete."""
+    told: list[Any] = []
+    begun, gate = threading.Event(), threading.Event()
+
+    def note(message: Message[Any], _error: BaseException | None) -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+        told.append(message.body)
+
+    dead = Topic("dead", clock=scene.clock)
+    options: dict[str, Any] = {"max_attempts": 1, "dead_letter": dead, "on_give_up": note}
+    with scene.worker(kind, failing, **options) as worker:
+        scene.topic.put("order")
+        assert begun.wait(PATIENCE)
+        assert scene.channel.join(0)
+        assert not worker.join(0)
+        call = Call(worker.join)
+        scene.clock.until_waiting("join() of worker", 1)
+        gate.set()
+        assert call.result() is True
+        assert ["order"] == told
+        stats = worker.stats()
+        assert (1, 1, ()) == (stats.processed, stats.given_up, stats.at_work)
+
+
+@each_kind
 @pytest.mark.parametrize("prefetch", [0, 2])
 def test_a_get_that_fails_ends_no_worker(
     scene: Scene, kind: str, prefetch: int, monkeypatch: pytest.MonkeyPatch
@@ -1547,6 +1573,7 @@ def test_a_worker_says_when_it_starts_and_stops(scene: Scene, kind: str, heard: 
             assert f"<Worker 'orders:billing' of failing {held}>" == repr(worker)
             told = worker.stats()
             assert (1.5, why) == (told.held_back_for, told.held_back_by)
+            assert worker.join(PATIENCE)
         counts = "1 processed, 1 failed, 0 retried, 1 given up"
         assert f"orders:billing: stopped; {counts}" == heard.next(logging.INFO)
     finally:
