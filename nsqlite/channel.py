@@ -211,6 +211,8 @@ class Channel(Uncopyable, Generic[T]):
         Raises:
             InvalidMessage: it is no id, which has 16 hexadecimal characters.
             StoreError: it is not in memory, and the store could not be read.
+            Closed: it is not in memory, and the broker is closed.
+            Reentered: called by a signal handler or destructor inside another call.
         """
         return find_message(self._queue, self._monitor, self._clock, checked_id(id))
 
@@ -702,14 +704,14 @@ def find_message(
 ) -> "MessageInfo | None":
     """Return a message of a queue by its id; see `Channel.find`."""
 
-    def look() -> Place[Any] | None:
+    def find() -> Place[Any] | None:
         queue.sweep()
         return queue.find(name)
 
-    place = monitor.run(look)
+    place = monitor.run(find)
     if place is None and queue.persistence is not None:
         stored = queue.persistence.find(name)
-        place = monitor.run(look)  # it may have come into memory meanwhile
+        place = monitor.run(find)  # it may have come into memory meanwhile
         if place is None and stored is not None:
             record, due = stored
             place = "ready" if due is None else "deferred", record, due, None

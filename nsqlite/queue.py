@@ -1,7 +1,7 @@
 """A channel's messages, or what a topic holds back: ready, in flight, deferred.
 
 The rule: a message is in exactly one of ready, in flight and deferred; it moves in one piece, and
-nothing but `finish` and `clear` and a declared overflow policy takes it away.
+nothing but `finish`, `discard`, `clear` and a declared overflow policy takes it away.
 
     topic --> ready (a deque of records) --deliver--> in flight (a timer wheel of Messages)
                 ^  ^                                     |    |
@@ -776,7 +776,8 @@ class Queue(Generic[T]):
             self.expect(due)
         old = owner._page
         page = old if old.open and old.start <= due < old.end else timeouts.page(due)
-        fresh = NEVER if owner._keeps else due - timeout + 1
+        # To the end of the tick: what comes to wait later is looked for in the next one.
+        fresh = (now + -now % timeouts.resolution if owner._keeps else due - timeout) + 1
         if page.kept_until < fresh:  # noqa: PLR1730 - a third of what max() costs
             page.kept_until = fresh
         if page is not old:
@@ -1077,10 +1078,10 @@ class Queue(Generic[T]):
         """Have noted and told that a message was taken out, and do what follows."""
         self.emit(Kind.DISCARDED, record)
         self.discarded = None
-        self._settle_discarded()
+        self.shrunk()
 
-    def _settle_discarded(self) -> None:
-        """Do what follows when there is one message less."""
+    def shrunk(self) -> None:
+        """Do what follows when there is less in the queue, though nobody has answered."""
         if self._monitor.putters:
             self.room()
         if (self.draining or self._monitor.joins) and self.is_idle():

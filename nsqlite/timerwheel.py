@@ -256,7 +256,7 @@ class TimerWheel(Generic[H]):
         return items
 
     def clear(self) -> list[H]:
-        """Take out everything, the earliest first."""
+        """Take out everything that is ever due, the earliest first."""
         return self.expire(NEVER - 1)
 
     def pages(self) -> list[Page[H]]:

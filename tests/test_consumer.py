@@ -776,6 +776,22 @@ def test_what_a_consumer_keeps_does_not_time_out() -> None:
     assert (0, 2) == (channel.in_flight_count, channel.depth)
 
 
+def test_what_falls_due_does_not_starve_behind_what_is_kept() -> None:
+    """A consumer that keeps what it is given looks for what is due as often as any other."""
+    clock = ManualClock()
+    topic: Topic[int] = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    kept = Consumer(channel)
+    kept._keep()
+    topic.put_many(range(10))
+    kept.get(timeout=0)
+    topic.put(99, delay=1)
+    clock._elapsed = 2 * SECOND  # as if nobody had looked
+    kept.get(timeout=0).fin()
+    assert 0 == len(channel._queue.deferred)
+    assert 99 == channel.peek(20)[-1].body
+
+
 def test_requeue_delay_is_clamped() -> None:
     """A requeue's delay beyond max_req_timeout counts as that; a bad one is refused."""
     clock = ManualClock()

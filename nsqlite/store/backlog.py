@@ -11,8 +11,8 @@ counts as one message, and of those that are longer it is summed up how long the
 What comes back while there is a backlog waits behind the next page (`Queue.back`): so nothing is
 overtaken for ever, neither what lies in the file nor what comes back.
 
-Everything here expects the topic's lock, but for `read_ahead`, `fetch`, `load`, `hold_all`,
-`settle`, `send` and what only tells.
+Everything here expects the topic's lock, but for `read_ahead`, `fetch`, `load`, `hold_all`, `find`,
+`discard`, `settle`, `send` and what only tells.
 
 Next: store/record.py
 """
@@ -33,7 +33,7 @@ from nsqlite.queue import NO_LIMIT
 from nsqlite.store import deferred
 from nsqlite.store.deferred import PAGE, left_of, weigh
 from nsqlite.store.journal import Key, in_loop
-from nsqlite.store.storage import GONE, Copy, Found, cut, name_of
+from nsqlite.store.storage import GONE, HIGHEST, Copy, Found, cut, name_of
 
 STEERED: Final = (Kind.CREATED, Kind.PAUSED, Kind.UNPAUSED, Kind.EMPTIED)
 """What is noted of a topic or channel itself."""
@@ -531,6 +531,8 @@ class Backlog:
         queue.ready.extend(arrived)
         self._set_low()
         queue.feed()
+        if ended and not records:  # what was thought to be there has been discarded
+            queue.shrunk()
         self.look()
 
     # One message, by its id
@@ -582,7 +584,7 @@ class Backlog:
         """Read a message of this queue from the file, once what is noted is written."""
         self._journal.flush()
         number = int(name, 16)
-        if name <= self.since:
+        if name <= self.since or number > HIGHEST:
             return None
         found = self._pages.find(self.key, number)
         if not found or number in self._topic.unshown_ids():

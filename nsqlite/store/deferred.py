@@ -325,6 +325,7 @@ class Deferred:
         def end() -> None:
             if queue.backend_deferred == 1 and queue.horizon is horizon:
                 self._take([], EVERYTHING)
+                queue.shrunk()
 
         with monitor.lock:
             monitor.perform(end)
@@ -382,6 +383,8 @@ class Deferred:
             arrived = [(one, due) for one, due in arrived if one[2] + one[3] not in known]
             arrived += [(one, due) for one, due in fresh if (due, one[2] + one[3]) <= horizon]
             self._take(arrived, horizon)
+            if not arrived:
+                queue.shrunk()
             queue.sweep()
         self._look()
 

@@ -124,12 +124,6 @@ class BackoffState:
         most = self._backoff.max_duration
         return most > 0 and self.duration(self.level + 1) <= most
 
-    def recover(self) -> None:
-        """End the backoff, unless the window is shut."""
-        if self.window is not Window.SHUT:
-            self.level = 0
-            self.window = Window.OPEN
-
     def probe(self) -> None:
         """End the wait: let one message through."""
         self.window = Window.PROBE

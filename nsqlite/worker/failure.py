@@ -8,7 +8,7 @@ Next: worker/outcome.py
 
 import traceback
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -41,6 +41,9 @@ class Failure:
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.kind, self.text)))
 
+
+LAST_FRAMES: Final[Any] = BaseException.__dict__["__traceback__"]
+"""Sets the frames of an exception that lets nobody set anything, too."""
 
 NO_ANSWER: Final = Failure(
     "", "it was not answered: its last delivery timed out, or its process was killed"
@@ -100,7 +103,7 @@ def strip(error: BaseException) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = None
+        LAST_FRAMES.__set__(one, None)
         left += (one.__cause__, one.__context__)
         if isinstance(one, BaseExceptionGroup):
             left += one.exceptions

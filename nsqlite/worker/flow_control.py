@@ -3,8 +3,7 @@
 The rule: the window is always what the backoff allows, whoever changes it last (NSQ client §4).
 
 Two things hold a worker back: with a `backoff` of its `Retry`, handlers that fail; and always, a
-store that cannot do what the worker needs.  After a wait one message is let through, and what
-becomes of that decides how it goes on.
+store that cannot do what the worker needs, for which it waits longer each time until it can.
 
 Next: worker/settling.py
 """
@@ -20,8 +19,8 @@ from nsqlite.worker.backoff import Backoff, BackoffState, Signal, Window
 
 log: Final = logging.getLogger("nsqlite")
 
-TROUBLE: Final = Backoff(multiplier=0.5, max_duration=32)
-"""How a worker without a backoff waits for its store: 1 s, 2, 4, up to 32."""
+LONGEST: Final = 32
+"""Seconds that a worker waits for its store at most: 1, 2, 4, up to this."""
 
 
 class FlowControl:
@@ -31,18 +30,21 @@ class FlowControl:
 
     Attributes:
         probe_at: when the next message is let through, `NEVER` if the worker is not waiting.
+        resume_at: until when it waits for its store, `NEVER` if it does not.
+        failures: how often in a row its store has failed.
         why: what holds it back, in words; empty if nothing does.
     """
 
     __slots__ = (
         "_consumer",
-        "_is_patient",
         "_lock",
         "_name",
         "_now",
         "_sizes",
         "_state",
+        "failures",
         "probe_at",
+        "resume_at",
         "why",
     )
 
@@ -61,20 +63,20 @@ class FlowControl:
         self._consumer: Final = consumer
         self._sizes: Final = {Window.OPEN: size, Window.SHUT: 0, Window.PROBE: 1}
         self._now: Final = consumer._now
-        if backoff is not None and not backoff.max_duration:
-            backoff = None
-        # Whether handlers may fail as they like; only the store holds it back then:
-        self._is_patient: Final = backoff is None
-        # Protects the three below; no other lock is taken inside.
+        # Protects what follows; no other lock is taken inside.
         self._lock: Final = make_lock(rank=2)
-        self._state: Final = BackoffState(backoff or TROUBLE)
+        self._state: Final = BackoffState(backoff or Backoff(max_duration=0))
         self.probe_at: int = NEVER
+        self.resume_at: int = NEVER
+        self.failures: int = 0
         self.why: str = ""
 
     @property
     def level(self) -> int:
         """How deep the worker is in backoff; 0 for not."""
         return self._state.level
+
+    # Handlers
 
     def signal(self, signal: Signal, why: object = "") -> bool:
         """Take a handler's result into account; return whether there is an earlier `probe_at` now.
@@ -83,57 +85,87 @@ class FlowControl:
             signal: what the result means.
             why: what a failure was.
         """
-        if self._state.level == 0 and (self._is_patient or signal is not Signal.BACK_OFF):
-            return False
-        return self._take(None if self._is_patient else signal, why)
-
-    def trouble(self, problem: Exception) -> bool:
-        """Take a failure of the store into account; see `signal`."""
-        return self._take(Signal.BACK_OFF, problem)
-
-    def _take(self, signal: Signal | None, why: object) -> bool:
-        """Take a signal, or None for a handler that was called though all was held back."""
         state = self._state
+        if state.level == 0 and signal is not Signal.BACK_OFF:
+            return False
         with self._lock:
             before = state.window
-            wait = None
-            if signal is None:
-                state.recover()
-            else:
-                wait = state.signal(signal)
+            wait = state.signal(signal)
             if wait is not None:
                 self.probe_at = self._now() + round(wait * SECOND)
                 self.why = str(why) or self.why
-            elif state.level == 0:
+            elif state.level == 0 and not self.failures:
                 self.why = ""
             changed = state.window is not before
-            why = self.why
         if changed:
             self._set_window()
-            if wait is None:
-                log.info("%s: goes on", self._name)
-            else:
-                log.info("%s: held back for %g s: %s", self._name, wait, why)
+            self._tell(wait, logging.INFO)
         return wait is not None
+
+    # The store
+
+    def trouble(self, problem: Exception) -> bool:
+        """Take into account that the store failed; return whether there is a `resume_at` now.
+
+        Whatever fails while it waits is ignored.
+        """
+        with self._lock:
+            is_new = self.resume_at == NEVER
+            if is_new:
+                wait = min(2**self.failures, LONGEST)
+                self.failures = min(self.failures + 1, LONGEST)
+                self.resume_at = self._now() + wait * SECOND
+                self.why = str(problem) or type(problem).__name__
+        if is_new:
+            self._set_window()
+            self._tell(wait, logging.WARNING)
+        return is_new
+
+    def recover(self) -> None:
+        """Take note that the store has done what it failed at; for one that has `failures`."""
+        with self._lock:
+            ended, self.failures = self.failures, 0
+            if self._state.level == 0:
+                self.why = ""
+        if ended:
+            self._tell(None, logging.INFO)
+
+    # Both
+
+    def _tell(self, wait: float | None, level: int) -> None:
+        if wait is None:
+            log.info("%s: goes on", self._name)
+        else:
+            log.log(level, "%s: held back for %g s: %s", self._name, wait, self.why)
+
+    def next_moment(self) -> int:
+        """Return when `act` is to be called."""
+        return min(self.probe_at, self.resume_at)
 
     def held_back_for(self) -> float:
         """Return for how many seconds nothing is taken; 0 if that is not so."""
-        return max(0, self.probe_at - self._now()) / SECOND if self.probe_at < NEVER else 0.0
+        moments = [moment for moment in (self.probe_at, self.resume_at) if moment < NEVER]
+        return max(0, max(moments, default=0) - self._now()) / SECOND
 
     def act(self, now: int) -> None:
-        """Let a message through if the time has come."""
+        """Let a message through, or all of them, if the time has come."""
         with self._lock:
-            probe = now >= self.probe_at
+            probe, resume = now >= self.probe_at, now >= self.resume_at
             if probe:
                 self.probe_at = NEVER
                 self._state.probe()
-        if probe:
+            if resume:
+                self.resume_at = NEVER
+        if probe or resume:
             self._set_window()
 
+    def _size(self) -> int:
+        return 0 if self.resume_at < NEVER else self._sizes[self._state.window]
+
     def _set_window(self) -> None:
-        """Have the consumer's window be what the backoff allows; takes the topic's lock."""
+        """Have the consumer's window be what is allowed; takes the topic's lock."""
         while True:
-            window = self._state.window
-            self._consumer.rdy(self._sizes[window])
-            if window is self._state.window:  # else another thread has changed it meanwhile
+            size = self._size()
+            self._consumer.rdy(size)
+            if size == self._size():  # else another thread has changed it meanwhile
                 return

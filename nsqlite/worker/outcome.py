@@ -3,7 +3,7 @@
 The rule: each is raised or returned, as the handler likes, and means the same.
 
     returns anything else    finish it
-    raises anything else     requeue it with a delay, and back off; or give it up
+    raises anything else     try it again later; or give it up
     Requeue                  requeue it, as it says
     Drop                     finish it, though its work was not done
     TakeOver                 leave it in flight: somebody answers it later
@@ -12,7 +12,7 @@ Next: worker/deadletter.py
 """
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import nanoseconds
+from nsqlite.options import LONGEST, nanoseconds
 
 
 class Outcome(Exception):
@@ -47,7 +47,7 @@ class Requeue(Outcome):
         self.counted = counted
 
     def __str__(self) -> str:
-        return "requeue" if self.delay is None else f"requeue after {self.delay:g} s"
+        return "requeue" if self.delay is None else f"requeue after {min(self.delay, LONGEST):g} s"
 
 
 class Drop(Outcome):
@@ -74,7 +74,8 @@ class TakeOver(Outcome):
     """Leave the message in flight: the handler has passed it on, and it is answered elsewhere.
 
     It counts in the worker's window until then, of one message while the worker is backing off; and
-    it times out if nobody answers within `msg_timeout` from now on.
+    it times out if nobody answers within `msg_timeout`, which begins now, or with
+    `auto_touch=False` when it was delivered.
     """
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ Next: worker/failure.py
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 from typing import Any, Final, Self, TypeAlias
 
@@ -15,7 +16,7 @@ import attrs
 
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
-from nsqlite.options import nanoseconds, whole
+from nsqlite.options import LONGEST, nanoseconds, whole
 from nsqlite.worker.backoff import Backoff
 from nsqlite.worker.handler import is_plain
 
@@ -28,9 +29,6 @@ MOST_FACTOR: Final = 1000.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds after which at the latest something that failed for no fault of the handler is tried
 again."""
-
-MOST_DOUBLINGS: Final = 64
-"""Beyond so many attempts a delay does not grow any more; it is at `max_delay` long before."""
 
 
 @attrs.frozen(kw_only=True)
@@ -186,14 +184,16 @@ class Delays:
     def until_move(self, message: Message[Any]) -> float:
         """Return in how many seconds to try again to move a message that was given up."""
         late = max(0, message.attempts - max(1, self._retry.max_attempts))
-        return min(2.0 ** min(late, MOST_DOUBLINGS), LONGEST_PAUSE)
+        return min(2.0 ** min(late, 10), LONGEST_PAUSE)
 
     def _grown(self, delay: float, attempts: int) -> float:
         """Return the delay after so many attempts."""
         retry = self._retry
-        if retry.factor is None:
-            longest = delay * attempts
-        else:
-            longest = delay * float(retry.factor) ** min(attempts - 1, MOST_DOUBLINGS)
-        longest = min(longest, retry.max_delay)
+        if not delay:
+            return 0.0
+        longest = float(min(retry.max_delay, LONGEST))
+        with suppress(OverflowError):  # else it is beyond the longest
+            grown = float(min(delay, LONGEST))
+            power = attempts if retry.factor is None else float(retry.factor) ** (attempts - 1)
+            longest = min(grown * power, longest)
         return self._random.random() * longest if retry.jitter else longest

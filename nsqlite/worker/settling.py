@@ -233,6 +233,7 @@ class Settler:
             self._too_late(late, message)
         except Exception as problem:  # it is full, closed, or its store cannot keep the letter
             self._note(message, failure)
+            self._count("retried")
             delay = self._delays.until_move(message)
             log.error(  # noqa: TRY400 - its text tells all
                 "%s: message %s cannot be moved to the dead letters, tried again in %g s: %s",
@@ -312,7 +313,8 @@ class Settler:
         """Keep of the first error where it was raised, in words."""
         strip(error)
         name = name_of(self._plan.handler)
-        error.add_note(f"raised by {name} on message {message.id}:\n{failure.traceback}")
+        with suppress(Exception):  # one that lets nothing be changed
+            error.add_note(f"raised by {name} on message {message.id}:\n{failure.traceback}")
 
     def notify_joins(self) -> None:
         """Let those look who wait for this worker; takes the topic's lock."""

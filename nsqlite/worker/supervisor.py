@@ -20,7 +20,7 @@ from nsqlite.errors import shown
 from nsqlite.lock import make_lock
 from nsqlite.message import Message, State
 from nsqlite.monitor import Monitor
-from nsqlite.options import SECOND
+from nsqlite.options import SECOND, nanoseconds
 from nsqlite.waiting import Waiter, leave, look
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
@@ -161,7 +161,7 @@ class Supervisor:
         self._waiter: Final = _Answered(self._monitor, wake)
         self._cut: Final = cut
         limit = plan.time_limit
-        self._limit: Final = NEVER if limit is None else round(limit * SECOND)
+        self._limit: Final = NEVER if limit is None else nanoseconds("time_limit", limit)
         # Protects the two below; nothing is called inside.
         self._lock: Final = make_lock(rank=2)
         self._stop_at = NEVER
@@ -188,6 +188,8 @@ class Supervisor:
             self._free(slot)
             return False
         slot.count += 1
+        if self._flow_control.failures:
+            self._flow_control.recover()
         return True
 
     def succeeded(self, slot: Slot, result: object) -> None:
@@ -256,7 +258,7 @@ class Supervisor:
         return (
             self._flow_control.level == 0
             and self.plan.prefetch == 0
-            and not (self.stopping or self.settler.failures)
+            and not (self.stopping or self.joiners)
         )
 
     def leave(self, slot: Slot) -> None:
@@ -274,8 +276,8 @@ class Supervisor:
             self.end()
             return None
         self._asleep_until = NEVER  # a message that comes while this looks wakes
-        moment = min(self._flow_control.probe_at, self._stop_at)
-        if self.stopping:
+        moment = min(self._flow_control.next_moment(), self._stop_at)
+        if self.stopping and all(slot.over for slot in self.slots):
             moment = min(moment, self.consumer._queue.due)  # what was taken over may time out
         if self._limit < NEVER:
             moment = min(moment, self._end_late(now))

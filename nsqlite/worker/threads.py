@@ -122,6 +122,8 @@ class ThreadRunner:
         if result is None and supervisor.fin_is_all():
             following = self._consumer._finish_and_get(message)
             if following is not None:
+                if supervisor.settler.failures:
+                    supervisor.settler.failures.pop(message.id, None)
                 slot.message = None
                 return following
         supervisor.succeeded(slot, result)

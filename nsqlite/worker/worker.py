@@ -106,7 +106,7 @@ class Worker:
                 function is cancelled then, and its message has failed with a `TimeoutError`; one
                 in a thread is told of in the log and in `stats`, and goes on.
             prefetch: how many messages more than the one it works on a slot may take at a time;
-                they wait behind it, and their time runs.
+                they wait behind it, and with `auto_touch=False` their time runs.
             max_in_flight: how many messages the worker may hold, those taken over included; by
                 default as many as its slots take.
             middleware: what stands around the handler, the outermost first.

@@ -1160,3 +1160,58 @@ def test_what_a_signal_has_cut_short_is_noted(path: Path) -> None:
         scene.topic()._monitor.run(queue.restore)
         scene.reopen()
         assert [b"2"] == bodies(scene.channel())
+
+
+def test_an_id_that_no_file_can_have(path: Path) -> None:
+    """An id beyond 63 bits is nowhere, as in memory."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=3) as scene:
+        channel = scene.channel()
+        many(scene)
+        assert (None, False) == (channel.find("f" * 16), channel.discard("8" + "0" * 15))
+
+
+@pytest.fixture
+def _nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no page read but by who asks for one."""
+    monkeypatch.setattr(Backlog, "look", lambda _backlog: None)
+
+
+@pytest.mark.usefixtures("_nothing_is_read")
+def test_who_waits_for_room_is_told_of_the_last_that_was_taken_out(path: Path) -> None:
+    """A put that waits has room when the last message in the file was discarded."""
+    with Scene(path, mem_queue_size=1) as scene:
+        channel = scene.topic().channel("billing", max_depth=2)
+        scene.topic().put(b"1")
+        last = scene.topic().put(b"2")
+        assert channel._queue.find(last) is None
+        put = Call(lambda: scene.topic().put(b"3", timeout=9))
+        until(lambda: bool(scene.topic()._monitor.putters))
+        assert channel.discard(last)
+        assert 16 == len(put.result())
+        assert [b"1", b"3"] == bodies(channel)
+
+
+@pytest.mark.usefixtures("_nothing_is_read")
+@pytest.mark.parametrize("delay", [0, 50])
+@pytest.mark.parametrize("end", ["join", "drain"])
+def test_who_joins_is_told_of_the_last_that_was_taken_out(path: Path, end: str, delay: int) -> None:
+    """Though the last message in flight is finished while the last one in the file is taken out."""
+    with Scene(path, clock=ManualClock(), mem_queue_size=1) as scene:
+        channel = scene.channel()
+        consumer = scene.consumer()
+        scene.topic().put(b"1")
+        message = consumer.get(timeout=0)
+        names = [scene.topic().put(b"%d" % number, delay=delay) for number in range(4)]
+        queue = channel._queue
+        stored = [name for name in names if queue.find(name) is None]
+        for name in {*names} - {stored[0]}:
+            assert channel.discard(name)
+        assert 1 == (queue.backend_deferred if delay else queue.backend_depth)
+        if end == "drain":
+            channel.close(drain=True)
+        join = Call(lambda: channel.join(9))
+        until(lambda: bool(scene.topic()._monitor.joins))
+        scene.spy.once(message.fin, names=("read_deferred" if delay else "read",))
+        assert channel.discard(stored[0])
+        assert join.result() is True
+        assert channel.closed is (end == "drain")

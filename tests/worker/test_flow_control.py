@@ -136,32 +136,66 @@ def test_backoff_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert ([held, held, "bills: goes on"], "") == (caplog.messages, scene.flow.why)
 
 
-def test_a_backoff_of_no_time_is_none() -> None:
-    """With a `max_duration` of 0 handlers that fail hold nobody back, and a store does as ever."""
-    scene = Scene(backoff=Backoff(max_duration=0))
-    assert not scene.flow.signal(BAD)
-    scene.flow.trouble(OSError())
-    assert 1 == scene.flow.held_back_for()
-
-
-def test_a_store_that_fails_holds_back(caplog: pytest.LogCaptureFixture) -> None:
-    """Without a backoff a worker waits 1 s for its store, then 2, and so on; a success ends it."""
-    scene = Scene(backoff=None)
+@pytest.mark.parametrize(
+    "backoff", [None, Backoff(max_duration=0), Backoff(max_duration=1), Backoff(multiplier=0)]
+)
+def test_a_store_that_fails_holds_back(
+    backoff: Backoff | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the backoff, a worker waits 1 s for its store, then 2, and so on."""
+    scene = Scene(backoff=backoff)
     waits = []
-    with caplog.at_level(logging.INFO, "nsqlite"):
-        for _ in range(8):
-            assert scene.flow.trouble(StoreFull("jobs.db", "the disk is full"))
-            waits.append(scene.flow.held_back_for())
-            assert not scene.flow.trouble(OSError())
-            assert not scene.flow.signal(GOOD)
-            scene.probe()
-        assert not scene.flow.signal(BAD)
+    for _ in range(8):
+        assert scene.flow.trouble(StoreFull("jobs.db", "the disk is full"))
+        waits.append(scene.flow.held_back_for())
+        assert not scene.flow.trouble(OSError())
+        assert 0 == scene.consumer.max_in_flight
+        assert scene.flow.next_moment() == scene.flow.resume_at
+        scene.clock.advance(waits[-1])
+        scene.flow.act(scene.flow.resume_at)
+        assert (5, 0) == (scene.consumer.max_in_flight, scene.flow.held_back_for())
     assert [1, 2, 4, 8, 16, 32, 32, 32] == waits
-    assert "bills: held back for 1 s: store jobs.db: the disk is full" == caplog.messages[0]
+    text = "bills: held back for 1 s: store jobs.db: the disk is full"
+    assert ("nsqlite", logging.WARNING, text) == caplog.record_tuples[0]
+    assert 8 == len(caplog.records)
+
+
+def test_a_store_that_works_again(caplog: pytest.LogCaptureFixture) -> None:
+    """The first message that comes ends it, which is told; the next failure begins anew."""
+    scene = Scene(backoff=None)
+    for _ in range(3):
+        scene.flow.trouble(OSError())
+        scene.flow.act(scene.flow.resume_at)
+    assert (3, "OSError") == (scene.flow.failures, scene.flow.why)
+    with caplog.at_level(logging.INFO, "nsqlite"):
+        for _ in range(2):
+            scene.flow.recover()
     assert "bills: goes on" == caplog.messages[-1]
-    assert (0, "", 5) == (scene.flow.level, scene.flow.why, scene.consumer.max_in_flight)
+    assert 1 == caplog.messages.count("bills: goes on")
+    assert (0, "") == (scene.flow.failures, scene.flow.why)
     scene.flow.trouble(OSError())
     assert 1 == scene.flow.held_back_for()
+
+
+def test_handlers_and_the_store_hold_back_at_a_time() -> None:
+    """The window is shut as long as one of them wants it, and then what the backoff allows."""
+    scene = Scene()
+    scene.flow.trouble(OSError())
+    scene.flow.signal(BAD, "ValueError")
+    assert (1, "ValueError") == (scene.flow.held_back_for(), scene.flow.why)
+    scene.probe()
+    assert 0 == scene.consumer.max_in_flight
+    scene.clock.advance(1)
+    scene.flow.act(10**9)
+    assert 1 == scene.consumer.max_in_flight
+    scene.flow.signal(GOOD)
+    assert (5, "ValueError") == (scene.consumer.max_in_flight, scene.flow.why)
+    scene.flow.recover()
+    assert "" == scene.flow.why
+    scene.flow.signal(BAD, "ValueError")
+    scene.flow.trouble(OSError())
+    scene.flow.recover()
+    assert "OSError" == scene.flow.why
 
 
 def test_a_window_that_changes_meanwhile_is_set_again() -> None:

@@ -37,6 +37,11 @@ def test_a_requeue_refuses_what_is_no_delay(delay: Any) -> None:
     assert expected == str(info.value)
 
 
+def test_a_requeue_of_a_delay_beyond_all_measure_can_be_shown() -> None:
+    """It waits as long as can be counted."""
+    assert "requeue after 9e+09 s" == str(Requeue(10**400))
+
+
 @pytest.mark.parametrize("backoff", [5, None, 0, "no"])
 def test_a_requeue_refuses_what_is_no_bool(backoff: Any) -> None:
     """Whether the worker backs off is True or False."""

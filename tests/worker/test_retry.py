@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsqlite import Backoff, Consumer, InvalidOption, Message, Retry, Topic, Worker
-from nsqlite.options import SECOND
+from nsqlite.options import LONGEST, SECOND
 from nsqlite.testing import ManualClock
 from nsqlite.worker.retry import LONGEST_PAUSE, Delays
 from worker.scenes import Failure, nothing
@@ -68,6 +68,15 @@ def test_a_delay_never_overflows() -> None:
     made = Delays("bills", retry)
     assert 900 == made.after(message(65535), Failure()) == made.after(message(10**9), Failure())
     assert 0 == Delays("bills", Retry(delay=0, max_attempts=0)).after(message(10**9), Failure())
+
+
+def test_numbers_beyond_all_measure() -> None:
+    """What no clock can count is the longest; a delay that grows slowly grows for ever."""
+    huge = Retry(delay=10**400, max_delay=10**400, jitter=False)
+    assert LONGEST == Delays("bills", huge).after(message(1), Failure())
+    slow = Delays("bills", Retry(factor=1.1, max_delay=3600, max_attempts=0, jitter=False))
+    assert 3600 == slow.after(message(200), Failure())
+    assert 1000 < (slow.after(message(74), Failure()) or 0) < 1100
 
 
 def test_nsqs_delays() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -178,6 +179,30 @@ def test_an_error_that_is_raised_again_and_again_is_noted_once() -> None:
         scene.do(error)
     assert 1 == len(error.__notes__)
     assert all(len(info.body.traceback) < 500 for info in letters.peek(20)[1:])
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An exception of which nothing can be changed."""
+
+    reason: str
+
+
+def test_an_error_that_cannot_be_changed_ends_no_worker() -> None:
+    """It keeps no frames either, and has no note."""
+    scene = Scene(backoff=None, tracebacks="never")
+    error = Frozen("bad")
+
+    def fall() -> None:
+        raise error
+
+    try:
+        fall()
+    except Frozen:
+        scene.settler.settle_error(scene.begin(), error)
+    assert (0, 0, 1) == scene.counts
+    assert scene.settler.error is error
+    assert (None, False) == (error.__traceback__, hasattr(error, "__notes__"))
 
 
 def test_a_message_that_was_requeued_too_often_says_so() -> None:

@@ -42,6 +42,7 @@ def test_many_slots_count_exactly() -> None:
         topic.channel("billing"), work, concurrency=8, retry=retry, tracebacks="never"
     ) as worker:
         assert worker.join(PATIENCE)
+    assert {} == worker._runner.supervisor.settler.failures  # type: ignore[union-attr]  # it ran
     told = worker.stats()
     assert (600, 400, 200, 200) == (told.processed, told.failed, told.retried, told.given_up)
     assert told.state in get_args(WorkerState)

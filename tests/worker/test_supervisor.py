@@ -157,6 +157,26 @@ def test_a_handler_over_its_limit_is_told_of_once(caplog: pytest.LogCaptureFixtu
     assert 10 * SECOND == scene.supervisor.act()
 
 
+def test_a_stop_does_not_look_again_and_again() -> None:
+    """While a handler is at work it is no reason to look that something in the channel is due."""
+    scene = Scene()
+    scene.begin()
+    scene.topic.put(b"later", delay=1)
+    scene.clock._elapsed = 2 * SECOND  # as if the channel had not looked yet
+    scene.supervisor.stop(90 * SECOND)
+    assert 92 * SECOND == scene.supervisor.act()
+
+
+@pytest.mark.parametrize("limit", [1e300, 10**400])
+def test_a_very_long_limit(limit: float) -> None:
+    """A limit beyond what can be counted is the longest that can be."""
+    scene = Scene(time_limit=limit)
+    scene.begin()
+    moment = scene.supervisor.act()
+    assert moment is not None
+    assert moment > 10**18
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_handler_that_let_nobody_look_is_told_of(
     caplog: pytest.LogCaptureFixture, *, fails: bool
