@@ -1184,7 +1184,7 @@ def test_who_waits_for_room_is_told_of_the_last_that_was_taken_out(path: Path) -
         scene.topic().put(b"1")
         last = scene.topic().put(b"2")
         assert channel._queue.find(last) is None
-        put = Call(lambda: scene.topic().put(b"3", timeout=9))
+        put = Call(lambda: scene.topic().put(b"3", timeout=60))
         until(lambda: bool(scene.topic()._monitor.putters))
         assert channel.discard(last)
         assert 16 == len(put.result())
