@@ -216,7 +216,8 @@ class Supervisor:
     def _free(self, slot: Slot) -> None:
         """Take note that a message is settled."""
         slot.message = None
-        if self.joiners:  # counted before they look at the slots
+        # Joins are counted before they look at the slots; and the last to be free finds all done.
+        if self.joiners and self.consumer.channel._done():
             self.settler.notify_joins()
 
     def is_idle(self) -> bool:
@@ -255,11 +256,7 @@ class Supervisor:
 
     def fin_is_all(self) -> bool:
         """Return whether a success has no other consequence than that its message is finished."""
-        return (
-            self._flow_control.level == 0
-            and self.plan.prefetch == 0
-            and not (self.stopping or self.joiners)
-        )
+        return self._flow_control.level == 0 and self.plan.prefetch == 0 and not self.stopping
 
     def leave(self, slot: Slot) -> None:
         """Take note that a slot takes no more."""
