@@ -104,6 +104,7 @@ class Supervisor:
         "_cut",
         "_ended",
         "_flow_control",
+        "_is_limited",
         "_limit",
         "_lock",
         "_monitor",
@@ -161,6 +162,7 @@ class Supervisor:
         self._waiter: Final = _Answered(self._monitor, wake)
         self._cut: Final = cut
         limit = plan.time_limit
+        self._is_limited: Final = limit is not None
         self._limit: Final = NEVER if limit is None else nanoseconds("time_limit", limit)
         # Protects the two below; nothing is called inside.
         self._lock: Final = make_lock(rank=2)
@@ -173,15 +175,16 @@ class Supervisor:
     def begin(self, slot: Slot, message: Message[Any]) -> bool:
         """Take note of a message; return whether its handler is to be called."""
         slot.begun = self._now()
-        slot.late = False
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
         if self.stopping or (self.plan.prefetch and message.state is not State.IN_FLIGHT):
             slot.message = None
             # Unless its time went by in the slot's own queue:
             self.put_back([message, *slot.rest()] if self.stopping else [message])
             return False
-        if slot.begun + self._limit < self._asleep_until:
-            self._wake()
+        if self._is_limited:
+            slot.late = False
+            if slot.begun + self._limit < self._asleep_until:
+                self._wake()
         most = self.plan.retry.max_attempts
         if most and message.attempts > most:
             self.settler.give_up(message, None)
@@ -210,7 +213,7 @@ class Supervisor:
 
     def _look_at_time(self, slot: Slot, message: Message[Any]) -> None:
         """Tell of a handler that took too long and let nobody look, as one that blocks its loop."""
-        if self._limit < NEVER and not slot.late and self._now() > slot.begun + self._limit:
+        if self._is_limited and not slot.late and self._now() > slot.begun + self._limit:
             self._tell_late(slot, message, "has ended by itself")
 
     def _free(self, slot: Slot) -> None:
@@ -276,7 +279,7 @@ class Supervisor:
         moment = min(self._flow_control.next_moment(), self._stop_at)
         if self.stopping and all(slot.over for slot in self.slots):
             moment = min(moment, self.consumer._queue.due)  # what was taken over may time out
-        if self._limit < NEVER:
+        if self._is_limited:
             moment = min(moment, self._end_late(now))
         self._asleep_until = moment
         return moment
