@@ -20,6 +20,7 @@ from nsqlite.worker.deadletter import DeadLetter, redrive
 from nsqlite.worker.handler import Handler
 from nsqlite.worker.middleware import Middleware, logged, timed
 from nsqlite.worker.outcome import Drop, Outcome, Requeue, TakeOver
+from nsqlite.worker.plan import WorkerOptions
 from nsqlite.worker.retry import Retry
 from nsqlite.worker.stats import AtWork, WorkerStats
 from nsqlite.worker.worker import Worker
@@ -37,6 +38,7 @@ __all__ = [
     "Retry",
     "TakeOver",
     "Worker",
+    "WorkerOptions",
     "WorkerStats",
     "logged",
     "redrive",

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType, TracebackType
-from typing import Any, Final, Never, Self, TypeVar
+from typing import Any, Final, Never, Self, TypeVar, Unpack
 
 from nsqlite.broker import Broker
 from nsqlite.clock import held_semaphore, release
@@ -20,6 +20,7 @@ from nsqlite.errors import Closed, InvalidOption
 from nsqlite.options import nanoseconds, unknown_option
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import Handler
+from nsqlite.worker.plan import WorkerOptions
 from nsqlite.worker.stats import WorkerStats
 from nsqlite.worker.worker import Worker, check_names
 
@@ -80,7 +81,7 @@ class App:
         channel: str,
         *,
         dead_letter: str | Topic[Any] | None = None,
-        **options: Any,
+        **options: Unpack[WorkerOptions],
     ) -> Callable[[H], H]:
         """Declare a handler of a channel, which is created; a decorator.
 

@@ -5,8 +5,8 @@ The rule: what a worker is given is checked before anything begins.
 Next: worker/flow_control.py
 """
 
-from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import attrs
 
@@ -15,6 +15,7 @@ from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_generator, is_plain
+from nsqlite.worker.middleware import Middleware
 from nsqlite.worker.retry import Retry
 
 Tracebacks = Literal["once", "always", "never"]
@@ -23,6 +24,35 @@ attempt, or never."""
 
 GiveUp: TypeAlias = Callable[[Message[Any], BaseException | None], object]
 """Called with a message that is given up, and its last error if its handler was called."""
+
+
+class WorkerOptions(TypedDict, total=False):
+    """The options of a worker, but for its dead letters; see `Worker`.
+
+    concurrency: how many messages it works on at a time.
+    retry: when a failed message is tried again, and when it is given up.
+    on_give_up: told of each message that is given up.
+    msg_timeout: seconds until what was taken over is delivered again.
+    auto_touch: let nothing time out while the worker has it.
+    time_limit: seconds that a handler may take.
+    prefetch: how many messages more a slot may take at a time.
+    max_in_flight: how many messages the worker may hold.
+    middleware: what stands around the handler.
+    tracebacks: how often a failed message's is logged.
+    name: what log records, threads, tasks and its consumer are called.
+    """
+
+    concurrency: int
+    retry: Retry
+    on_give_up: GiveUp | None
+    msg_timeout: float | None
+    auto_touch: bool
+    time_limit: float | None
+    prefetch: int
+    max_in_flight: int | None
+    middleware: Iterable[Middleware]
+    tracebacks: Tracebacks
+    name: str | None
 
 
 @attrs.frozen(kw_only=True)

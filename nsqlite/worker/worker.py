@@ -24,10 +24,11 @@ from nsqlite.channel import Channel
 from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, InvalidOption, Reentered
 from nsqlite.lock import make_lock
+from nsqlite.message import Message, T
 from nsqlite.options import nanoseconds, timeout_ns, unknown_option, whole
 from nsqlite.topic import Topic
 from nsqlite.waiting import wait_until
-from nsqlite.worker.handler import Handler, is_coroutine, name_of
+from nsqlite.worker.handler import is_coroutine, name_of
 from nsqlite.worker.middleware import Middleware, wrap
 from nsqlite.worker.plan import GiveUp, Plan, Tracebacks, check_kinds
 from nsqlite.worker.retry import Retry
@@ -67,8 +68,8 @@ class Worker:
 
     def __init__(
         self,
-        channel: Channel[Any],
-        handler: Handler,
+        channel: Channel[T],
+        handler: Callable[[Message[T]], Any],
         *,
         concurrency: int = 1,
         retry: Retry = _DEFAULT_RETRY,

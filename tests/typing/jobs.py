@@ -116,6 +116,13 @@ def mistakes(channel: nsqlite.Channel[str]) -> None:
 
     def two(message: Message[str], more: int) -> None: ...
 
+    def measure(message: Message[bytes]) -> None: ...
+
+    app = nsqlite.App(nsqlite.Broker())
+    app.handler("jobs", "resize", concurrency=2, retry=Retry(), time_limit=5.0, name="resizer")
+    app.handler("jobs", "resize", concurrency="4")  # error: arg-type, reportArgumentType
+    app.handler("jobs", "resize", concurency=4)  # error: call-arg, reportCallIssue
+    Worker(channel, measure)  # error: arg-type, reportArgumentType
     Worker(channel, no_message)  # error: arg-type, reportArgumentType
     Worker(channel, two)  # error: arg-type, reportArgumentType
     Worker(channel, resize, concurency=4)  # error: arg-type, reportArgumentType

@@ -110,8 +110,9 @@ def test_a_bad_option_is_refused_when_it_is_declared(scene: Scene, options: dict
 
 def test_an_unknown_option_is_refused_when_it_is_declared(scene: Scene) -> None:
     """An option that there is not is an error at the declaration, which makes no topic."""
+    options: Any = {"concurency": 3}
     with pytest.raises(InvalidOption) as info:
-        scene.app.handler("parcels", "packing", concurency=3)
+        scene.app.handler("parcels", "packing", **options)
     assert "concurency" == info.value.value
     assert info.value.expected.endswith(" (did you mean 'concurrency'?)")
     assert "parcels" not in scene.app.broker.topics
