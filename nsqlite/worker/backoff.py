@@ -71,9 +71,17 @@ class Backoff:
         if self.strategy not in get_args(Strategy):
             allowed = " or ".join(map(repr, get_args(Strategy)))
             raise InvalidOption("strategy", self.strategy, allowed)
-        seed: object = self.seed
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-            raise InvalidOption("seed", seed, "a whole number or None")
+        check_seed(self.seed)
+
+
+def check_seed(seed: object) -> None:
+    """Check what makes a jitter repeatable.
+
+    Raises:
+        InvalidOption: it is neither a whole number nor None.
+    """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise InvalidOption("seed", seed, "a whole number or None")
 
 
 class BackoffState:

@@ -17,7 +17,7 @@ import attrs
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
 from nsqlite.options import LONGEST, nanoseconds, whole
-from nsqlite.worker.backoff import Backoff
+from nsqlite.worker.backoff import Backoff, check_seed
 from nsqlite.worker.handler import is_plain
 
 log: Final = logging.getLogger("nsqlite")
@@ -128,8 +128,7 @@ def _check_rest(retry: Any) -> None:
         raise InvalidOption("jitter", retry.jitter, "True or False")
     if retry.backoff is not None and not isinstance(retry.backoff, Backoff):
         raise InvalidOption("backoff", retry.backoff, "a Backoff or None")
-    if retry.seed is not None and (isinstance(retry.seed, bool) or not isinstance(retry.seed, int)):
-        raise InvalidOption("seed", retry.seed, "a whole number or None")
+    check_seed(retry.seed)
 
 
 class Delays:

@@ -26,19 +26,13 @@ import pytest
 from stateful import powercut
 from stateful.disk import Disk
 from stateful.powercut import CUTS, LIVES, Life, Wrong
-from stateful.recorder import NAME, Begin, Recorder, Sync, Unavailable, require
+from stateful.recorder import NAME, Begin, Recorder, Sync
 
 FEW_CUTS: Final = 25
 MANY_CUTS: Final = int(os.environ.get("NSQLITE_CUTS", "3000"))
 
 
-@pytest.fixture(autouse=True)
-def _recordable(tmp_path: Path) -> None:
-    """Skip what needs a record where none can be made, and say why."""
-    try:
-        require(tmp_path)
-    except Unavailable as error:
-        pytest.skip(str(error))
+pytestmark = pytest.mark.usefixtures("recordable")
 
 
 @cache

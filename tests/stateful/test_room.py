@@ -15,7 +15,7 @@ from store.test_schema import FIRST, FIXTURE, SECOND, THIRD, exact_contents
 
 from nsqlite import StoreFull
 from nsqlite.store.sqlitefile import SQLiteFile
-from stateful.recorder import Act, Recorder, Unavailable, Write, require
+from stateful.recorder import Act, Recorder, Write
 
 FULL = 13
 """SQLite's code for a full disk."""
@@ -47,12 +47,8 @@ def room_for(path: Path, writes: int) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return where a file can be made whose writes are seen; else skip, and say why."""
-    try:
-        require(tmp_path)
-    except Unavailable as error:
-        pytest.skip(str(error))
+def path(tmp_path: Path, recordable: None) -> Path:  # noqa: ARG001 - it skips where nothing is seen
+    """Return where a file can be made whose writes are seen."""
     return tmp_path / "jobs.db"
 
 
