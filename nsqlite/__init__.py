@@ -40,6 +40,7 @@ from nsqlite.errors import (
     InvalidMessage,
     InvalidName,
     InvalidOption,
+    NoOwner,
     NotAsyncio,
     NotCopyable,
     NotInFlight,
@@ -51,6 +52,7 @@ from nsqlite.errors import (
     StoreFull,
     StoreInUse,
     TooManyConsumers,
+    Unanswered,
     WindowFull,
 )
 from nsqlite.events import Event, Kind, Observer
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         MessageInfo,
         TopicStats,
     )
+    from nsqlite.store.attach import attach
     from nsqlite.store.sqlite import SQLite
     from nsqlite.worker import (
         App,
@@ -109,6 +112,7 @@ __all__ = [
     "Message",
     "MessageInfo",
     "NSQLiteError",
+    "NoOwner",
     "NotAsyncio",
     "NotCopyable",
     "NotInFlight",
@@ -129,11 +133,13 @@ __all__ = [
     "Topic",
     "TopicOptions",
     "TopicStats",
+    "Unanswered",
     "WhenFull",
     "WindowFull",
     "Worker",
     "__version__",
     "aio",
+    "attach",
     "redrive",
     "store",
     "testing",
@@ -157,6 +163,7 @@ _LAZY = {
     "TopicStats": "stats",
     "Worker": "worker",
     "aio": "",
+    "attach": "store.attach",
     "redrive": "worker",
     "store": "",
     "testing": "",

@@ -60,6 +60,13 @@ class Persistence(Protocol):
         """Have a topic made, with what the store has of it; see `nsqlite.store.Database`."""
         ...
 
+    def serve(self, broker: "Broker") -> None:
+        """Let other processes act on the broker, if that was asked for; called once, last.
+
+        The broker is not kept alive by that.
+        """
+        ...
+
     def flush(self) -> None:
         """Write all that happened so far; blocks."""
         ...
@@ -135,6 +142,7 @@ class Broker(Uncopyable):
         self._persistence: Final = None if store is None else _opened(store, self._factory)
         if self._persistence is not None:
             weakref.finalize(self, self._persistence.forsake).atexit = False
+            self._persistence.serve(self)
 
     def topic(self, name: str, **options: Unpack[TopicOptions]) -> Topic[Any]:
         """Get a topic, or create it.
@@ -163,6 +171,20 @@ class Broker(Uncopyable):
                 topic._monitor.run(topic._set_options, wanted)
                 topic._load()
             require_same(topic.options, options, f"topic {name!r}")
+        return topic
+
+    def _reach(self, name: str) -> Topic[Any]:
+        """Get a topic, or create it, with options that are for the program to say that names it.
+
+        Raises:
+            InvalidName, Closed, StoreError: see `topic`.
+        """
+        topic = self._topics.get(name) if name.__class__ is str else None
+        if topic is None or topic._over == "deleted":
+            check_name("topic", name)
+            if self._closed:
+                raise Closed("the broker")
+            topic = self._make(name, {}, named=False)
         return topic
 
     def _make(self, name: str, options: TopicOptions, *, named: bool) -> Topic[Any]:

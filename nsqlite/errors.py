@@ -20,7 +20,9 @@ catch, ours is one of those too.
     |   |-- StoreFull                     the disk: make room, and it goes on by itself
     |   |-- StoreForeign                  fix your call: not a file of this version of nsqlite
     |   |-- StoreDamaged                  the disk: the file is damaged, get your backup
-    |   `-- StoreInUse                    not here: another process has it, or you are its fork
+    |   |-- StoreInUse                    not here: another process has it, or you are its fork
+    |   |-- NoOwner                       nowhere: no process answers for it; nothing was done
+    |   `-- Unanswered                    unknown: its owner went away, or is busy; look there
     |-- Reentered                         not here: called inside another call of the same thread
     |-- ClockOutOfRange                   the wall clock: set it right, and put again
     `-- ClockStandsStill                  a test waits on a clock that nobody moves
@@ -336,6 +338,26 @@ class StoreInUse(StoreError):
         super().__init__(where, problem)
         self.args: tuple[object, ...] = (where, pid, problem)
         self.pid = pid
+
+
+class NoOwner(StoreError):
+    """No process answers for the file on its control socket; nothing was done.
+
+    The call can be made again when there is one.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
+
+
+class Unanswered(StoreError):
+    """The file's owner was asked and did not answer: it may have done it, or may yet.
+
+    Attributes:
+        where: the store's file.
+        problem: what is wrong, in words.
+    """
 
 
 class Reentered(NSQLiteError):

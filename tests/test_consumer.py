@@ -2032,7 +2032,8 @@ def test_a_fin_hides_no_error_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_comes_in_as_a_finish_and_get_ends_is_seen_to() -> None:
     """A worker's call, too, does what a destructor has left for after the lock."""
-    topic: Topic[Any] = Topic("orders", clock=ManualClock())  # a tick that ends meanwhile answers None
+    clock = ManualClock()  # a tick that ended meanwhile would answer None
+    topic: Topic[Any] = Topic("orders", clock=clock)
     consumer = Consumer(topic.channel("billing"))
     topic.put_many(["first", "second"])
     first = consumer.get()

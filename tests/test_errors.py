@@ -151,6 +151,16 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         "store jobs.db: process 7 has it",
     ),
     (
+        errors.NoOwner("jobs.db", "no process listens for it"),
+        {"where": "jobs.db", "problem": "no process listens for it"},
+        "store jobs.db: no process listens for it",
+    ),
+    (
+        errors.Unanswered("jobs.db", "its owner went away"),
+        {"where": "jobs.db", "problem": "its owner went away"},
+        "store jobs.db: its owner went away",
+    ),
+    (
         errors.Reentered("get"),
         {"call": "get", "instead": None},
         (

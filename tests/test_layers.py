@@ -52,7 +52,9 @@ LAYERS: Final = (
     ("store.sqlitefile", "store.journal"),
     ("store.flusher", "store.deferred"),
     ("store.backlog",),
-    ("store.record",),
+    ("store.record", "store.controllines"),
+    ("store.operations", "store.attach"),
+    ("store.control",),
     ("store.database",),
     ("store.sqlite",),
     ("store",),
@@ -76,6 +78,7 @@ LATE: Final = "a type checker must know what is loaded when it is first asked fo
 
 ALLOWED: Final = {
     ("", "aio"): LATE,
+    ("", "store.attach"): LATE,
     ("", "store"): LATE,
     ("", "store.sqlite"): LATE,
     ("", "testing"): LATE,
@@ -86,7 +89,7 @@ ALLOWED: Final = {
 
 CORE_NEEDS: Final = {"sortedcontainers"}
 
-STARTERS: Final = {"worker.threads", "worker.tasks", "store.flusher"}
+STARTERS: Final = {"worker.threads", "worker.tasks", "store.flusher", "store.control"}
 """The modules that may start threads."""
 
 LOOPS: Final = {"aio", "worker"}

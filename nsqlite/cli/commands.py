@@ -9,17 +9,18 @@ import argparse
 import os
 from collections.abc import Callable
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.cli.backup import backup
 from nsqlite.cli.check import Check
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
 from nsqlite.cli.load import load
-from nsqlite.cli.operate import lines_of, operator
+from nsqlite.cli.operate import events, lines_of, operations
 from nsqlite.cli.overview import inspect
 from nsqlite.errors import StoreError
-from nsqlite.stats import MessageInfo
+from nsqlite.store.codec import Coder
+from nsqlite.store.controllines import fields_of
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -43,6 +44,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_import(commands)
     _add_backup(commands)
     _add_operations(commands)
+    _add_tail(commands)
     _add_semantics(commands)
 
 
@@ -173,11 +175,30 @@ def _add_operations(commands: "Commands") -> None:
         command.add_argument("channel", metavar="CHANNEL", nargs="?", help="the topic by default")
 
 
+def _add_tail(commands: "Commands") -> None:
+    command = _add(commands, "tail", "Show what happens in a file, as it happens in its owner")
+    command.add_argument("file", metavar="FILE", help=FILE)
+    command.add_argument("topic", metavar="TOPIC", nargs="?", help="of this one; all by default")
+    command.add_argument("channel", metavar="CHANNEL", nargs="?", help="of this one alone")
+    command.add_argument(
+        "--kind", metavar="KIND", action="append", help="of this kind alone; may be given again"
+    )
+    command.add_argument("--json", action="store_true", help="as a JSON object a line")
+    command.set_defaults(run=_tail)
+
+
+def _tail(options: argparse.Namespace) -> None:
+    opened_stdout()
+    where = options.topic, options.channel
+    for line in events(options.file, *where, options.kind, as_json=options.json):
+        say(line)
+
+
 def _add_operation(
     commands: "Commands", name: str, text: str, run: Callable[[argparse.Namespace], None]
 ) -> argparse.ArgumentParser:
-    """Let a parser know a command for a file that is not in use."""
-    command = _add(commands, name, f"{text}; the file is not in use")
+    """Let a parser know a command for a file, and a topic in it."""
+    command = _add(commands, name, text)
     command.add_argument("file", metavar="FILE", help=FILE)
     command.add_argument("topic", metavar="TOPIC")
     command.set_defaults(run=run)
@@ -187,44 +208,49 @@ def _add_operation(
 def _put(options: argparse.Namespace) -> None:
     opened_stdout()
     body = read_stdin() if options.body is None else os.fsencode(options.body)
-    with operator(options.file) as found:
-        name = found.put(options.topic, body, options.delay)
-    say(name)
+    bodies = [fields_of(body, Coder(None))]
+    for name in _perform(options, bodies=bodies, delay=options.delay):
+        say(name)
 
 
 def _peek(options: argparse.Namespace) -> None:
-    with operator(options.file) as found:
-        messages = found.peek(options.topic, options.channel, options.n)
-    _show([(None, info) for info in messages], options)
+    messages = _perform(options, channel=options.channel, count=options.n)
+    _show([(None, told) for told in messages], options)
 
 
 def _find(options: argparse.Namespace) -> None:
-    with operator(options.file) as found:
-        places = found.find(options.topic, options.id)
+    places = _perform(options, id=options.id)
+    if not places:
+        raise CommandFailed(f"topic {options.topic!r} has no message {options.id}")
     _show(list(places.items()), options)
 
 
-def _show(messages: list[tuple[str | None, MessageInfo]], options: argparse.Namespace) -> None:
+def _perform(options: argparse.Namespace, **arguments: Any) -> Any:
+    """Do to a topic what the command is called, and return its result."""
+    with operations(options.file) as perform:
+        return perform({"call": options.command, "topic": options.topic, **arguments})
+
+
+def _show(messages: list[tuple[str | None, dict[str, Any]]], options: argparse.Namespace) -> None:
     for line in lines_of(messages, as_json=options.json):
         say(line)
 
 
 def _discard(options: argparse.Namespace) -> None:
-    with operator(options.file) as found:
-        found.discard(options.topic, options.channel, options.id)
+    if not _perform(options, channel=options.channel, id=options.id):
+        where = f"{options.topic}:{options.channel}"
+        raise CommandFailed(f"channel {where} has no message {options.id} that is not in flight")
 
 
 def _redrive(options: argparse.Namespace) -> None:
     opened_stdout()
-    with operator(options.file) as found:
-        count = found.redrive(options.topic, options.channel)
+    count = _perform(options, channel=options.channel)
     say(f"{count} messages")
 
 
 def _steer(options: argparse.Namespace) -> None:
     opened_stdout()
-    with operator(options.file) as found:
-        count = getattr(found.place(options.topic, options.channel), options.command)()
+    count = _perform(options, channel=options.channel)
     if count is not None:
         say(f"{count} messages")
 

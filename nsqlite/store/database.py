@@ -17,8 +17,9 @@ from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar, TypeVarTuple
 
+from nsqlite.broker import Broker
 from nsqlite.clock import Clock
-from nsqlite.errors import Closed, NSQLiteError, StoreError, StoreInUse
+from nsqlite.errors import Closed, NoOwner, NSQLiteError, StoreError, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
 from nsqlite.message import Record
@@ -26,9 +27,11 @@ from nsqlite.names import is_ephemeral
 from nsqlite.persistence import OnDone, TopicPersistence
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.codec import Coder
+from nsqlite.store.control import Control
 from nsqlite.store.deferred import PAGE
 from nsqlite.store.flusher import Flusher
 from nsqlite.store.journal import Journal, Key, TopicChanged, TopicGone, taken
+from nsqlite.store.operations import Operations
 from nsqlite.store.record import TopicRecord, record_of
 from nsqlite.store.storage import (
     FIRST,
@@ -63,7 +66,15 @@ class Database:
         epoch, drift: see `record.Host`.
     """
 
-    def __init__(self, where: str, storage: Storage, terms: Terms, factory: GuidFactory) -> None:
+    def __init__(
+        self,
+        where: str,
+        storage: Storage,
+        terms: Terms,
+        factory: GuidFactory,
+        *,
+        control: bool = False,
+    ) -> None:
         """Begin with what is in the storage, and start its thread.
 
         Args:
@@ -71,8 +82,11 @@ class Database:
             storage: the storage, open and not loaded.
             terms: the options.
             factory: where the broker's ids come from.
+            control: let other processes act on it, through a socket beside the file.
         """
         self.where: Final = where
+        self._wants_control: Final = control
+        self._control: Control | None = None
         self._storage: Final = storage
         self._coder: Final = Coder(terms.codec)
         self.counts: bool = terms.attempts == "durable"
@@ -219,6 +233,34 @@ class Database:
         if not backlog.held and storage.read(topic, channel, since, top, 1):
             backlog.held = 1
 
+    def serve(self, broker: Broker) -> None:
+        """See `nsqlite.broker.Persistence`.
+
+        Raises:
+            StoreError: the control socket cannot be made; the store is closed then.
+        """
+        if self._wants_control:
+            home = weakref.ref(broker)
+            try:
+                self._control = Control(
+                    self.where, Operations(partial(self._known_broker, home), self._coder)
+                )
+            except BaseException:
+                self.close()
+                raise
+            self._control.start()
+
+    def _known_broker(self, home: Callable[[], Broker | None]) -> Broker:
+        """Return the broker, unless it was forgotten.
+
+        Raises:
+            NoOwner: it was.
+        """
+        broker = home()
+        if broker is None:
+            raise NoOwner(self.where, "its owner is closing it")
+        return broker
+
     @property
     def health(self) -> str:
         """``"OK"``, or ``"NOK - "`` and why the file could not be written or read last."""
@@ -268,6 +310,8 @@ class Database:
         """
         self._end()
         if wait and not self.journal.lock.owned():  # else this is inside of a write, by a signal
+            if self._control is not None:
+                self._control.wait()
             self._flusher.wait()
             self._finish(force=force)
 
@@ -290,6 +334,8 @@ class Database:
         """Take no more, and have the flusher write what is left."""
         if self.journal.over is None:
             self.journal.over = partial(Closed, f"the broker of {self.where}")
+            if self._control is not None:
+                self._control.stop()
             self._flusher.stop()
             atexit.unregister(self._close_at_exit)
 
@@ -333,6 +379,8 @@ class Database:
             problem = f"process {self._pid} has it, of which this is a fork: open another file here"
             self.journal.over = partial(StoreInUse, self.where, self._pid, problem)
             self._forked = self._finished = True
+            if self._control is not None:
+                self._control.abandon()
             self._storage.abandon()
 
     # For the topics

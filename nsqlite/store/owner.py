@@ -26,6 +26,16 @@ _held: Final[set[tuple[int, int, int]]] = set()
 """The files that brokers of this process have locked; see `_key`."""
 
 
+def has_owner(where: str) -> bool:
+    """Say whether a file has an owner, or had one that was killed; takes no lock."""
+    return _beside(where).exists()
+
+
+def _beside(where: str) -> Path:
+    """Return the file that says who is the owner of another."""
+    return Path(f"{where}-owner")
+
+
 class Owner:
     """The right to use a file, from when this is made until `release`.
 
@@ -47,7 +57,7 @@ class Owner:
         """
         self._handles: Final[list[int]] = []  # of the file beside, and of the file itself
         self._where: Final = where
-        self._path: Final = Path(f"{where}-owner")
+        self._path: Final = _beside(where)
         try:
             self._take_until()
             self._sign(self._handles[0])

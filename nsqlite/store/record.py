@@ -3,7 +3,7 @@
 The rule: it is changed under the topic's lock, along with the entry that notes the change; it is
 written only as entries of the journal.
 
-Next: store/database.py
+Next: store/controllines.py
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence

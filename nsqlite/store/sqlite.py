@@ -14,6 +14,8 @@ from nsqlite.clock import SYSTEM, Clock, held_semaphore
 from nsqlite.errors import InvalidOption, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.options import SECOND, nanoseconds
+from nsqlite.store.control import checked_control
+from nsqlite.store.controllines import has_sockets
 from nsqlite.store.database import Database
 from nsqlite.store.paths import checked_path, full_path, require_descriptors
 from nsqlite.store.sqlitefile import SQLiteFile
@@ -54,6 +56,7 @@ class SQLite:
         *,
         wait: float = 0,
         checksums: bool = True,
+        control: bool = False,
         **options: Unpack[StoreOptions],
     ) -> None:
         """Say where, and how; nothing is opened yet.
@@ -65,6 +68,10 @@ class SQLite:
                 over from an old one.  The thread that makes the broker waits.
             checksums: whether what is put from now on gets a checksum.  Without, a body that the
                 disk has changed is delivered as it is; a put takes some 0.6 us less.
+            control: let other processes of this user put into it, look and steer: by
+                `nsqlite.attach`, and by the commands of `python -m nsqlite`.  It listens on a unix
+                socket beside the file, `-control`, with a thread, and one for each connection.
+                Windows has no such sockets.
             options: see `nsqlite.store.StoreOptions`.
 
         Raises:
@@ -75,6 +82,7 @@ class SQLite:
         if not isinstance(checksums, bool):
             raise InvalidOption("checksums", checksums, "True or False")
         self._checksums: Final = checksums
+        self._control: Final = checked_control(control, possible=has_sockets())
         self._terms: Final = agree(options)
 
     def open(self, factory: GuidFactory) -> Database:
@@ -108,7 +116,7 @@ class SQLite:
     def _keep(self, storage: Storage, factory: GuidFactory) -> Database:
         """Return what keeps a broker's topics in an open file."""
         try:
-            return Database(self._where, storage, self._terms, factory)
+            return Database(self._where, storage, self._terms, factory, control=self._control)
         except BaseException:
             storage.close()
             raise

@@ -82,7 +82,7 @@ def test_messages_are_shown(call: Any) -> None:
     assert ["tea", '{"cake":1}', None] == [one.get("body") for one in told]
     assert [None, "json", None] == [one.get("codec") for one in told]
     assert "/wA=" == told[2]["body_base64"]
-    assert {"id", "state", "attempts", "age", "due", "body"} == told[0].keys()
+    assert {"id", "state", "attempts", "age", "due", "client_id", "body"} == told[0].keys()
     assert 1 == len(done(call("peek", "orders", "billing", "-n", "1")))
     assert "peek: n must be" in failed(call("peek", "orders", "billing", "-n", "-1"))
 
@@ -140,7 +140,7 @@ def test_a_message_is_found_and_taken_out(path: Path, call: Any) -> None:
         (one["channel"], one["state"]) for one in told
     )
     assert [] == done(call("discard", "orders", "billing", name))
-    text = f"channel orders:billing has no message {name}"
+    text = f"channel orders:billing has no message {name} that is not in flight"
     assert f"discard: {text}" == failed(call("discard", "orders", "billing", name))
     assert 1 == len(done(call("find", "orders", name)))
     done(call("discard", "orders", "audit", name))
@@ -185,17 +185,17 @@ def test_channels_and_topics_are_steered(path: Path, call: Any) -> None:
 
 def test_nothing_is_made_that_is_not_there(tmp_path: Path, path: Path, call: Any) -> None:
     """A file, topic or channel that is not there is told of, with those that are."""
-    there = "FILE has no topic 'order', but dead, orders"
+    there = "topic must be one of dead, orders, not 'order'"
     assert f"pause: {there}" == failed(call("pause", "order"))
     assert f"put: {there}" == failed(call("put", "order", "milk"))
-    text = "topic 'orders' has no channel 'bill', but audit, billing"
+    text = "channel of topic 'orders' must be one of audit, billing, not 'bill'"
     assert f"peek: {text}" == failed(call("peek", "orders", "bill"))
     path.rename(tmp_path / "other.db")
     assert "empty: store FILE: there is no such file" == failed(call("empty", "orders"))
     assert ["other.db"] == [one.name for one in tmp_path.iterdir()]
     with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
         broker.topic("bare")
-    text = "topic 'bare' has no channel 'bill', but none at all"
+    text = "channel of topic 'bare' must be one of none, for there is none, not 'bill'"
     assert f"peek: {text}" == failed(call("peek", "bare", "bill"))
 
 
@@ -205,13 +205,72 @@ def test_what_the_store_refuses_is_told(call: Any, monkeypatch: pytest.MonkeyPat
     def fail(*_given: Any, **_more: Any) -> str:
         raise nsqlite.StoreFull("jobs.db", "the disk is full")
 
-    monkeypatch.setattr(nsqlite.Topic, "put", fail)
+    monkeypatch.setattr(nsqlite.Topic, "put_many", fail)
     assert "put: store jobs.db: the disk is full" == failed(call("put", "orders", "milk"))
 
 
 def test_a_file_in_use_is_left_alone(path: Path, call: Any) -> None:
-    """Who has it open is named."""
+    """Who has it open is named, and how it could be asked."""
     with nsqlite.Broker(store=nsqlite.SQLite(path)):
         complaint = failed(call("empty", "orders", "billing"))
-    text = "it is in use by another broker of this process: close that first"
-    assert f"empty: store FILE: {text}" == complaint
+    text = "it is in use by another broker of this process: close that first, or open it there"
+    assert f"empty: store FILE: {text} with SQLite(path, control=True)" == complaint
+    assert "tail: store FILE: no process listens for it: open it with" in failed(call("tail"))
+
+
+def test_its_owner_is_asked(path: Path, call: Any) -> None:
+    """Where the file's owner listens each command is carried out by that."""
+    store = nsqlite.SQLite(path, control=True, codec="json")
+    with nsqlite.Broker(store=store) as broker:
+        orders = broker.topic("orders")
+        billing = orders.channel("billing")
+        broker.topic("odd#ephemeral").channel("any").topic_name  # noqa: B018 - makes them
+        broker.topic("odd#ephemeral").put({1, 2})
+        assert 3 == len(done(call("peek", "orders", "billing")))
+        [line] = done(call("peek", "odd#ephemeral", "any"))
+        assert line.endswith("{1, 2}")
+        [letter] = done(call("peek", "dead", "letters"))
+        assert letter.endswith("  orders:billing LookupError: no such customer b'bad'")
+        [name] = done(call("put", "orders", "milk"))
+        found = billing.find(name)
+        assert found is not None
+        assert b"milk" == found.body
+        assert 2 == len(done(call("find", "orders", name)))
+        assert [] == done(call("discard", "orders", "billing", name))
+        assert billing.find(name) is None
+        assert ["1 messages"] == done(call("redrive", "dead", "letters"))
+        assert [] == done(call("pause", "orders", "billing"))
+        assert billing.paused
+        assert ["4 messages"] == done(call("empty", "orders", "billing"))
+        there = "topic must be one of dead, odd#ephemeral, orders, not 'order'"
+        assert f"put: {there}" == failed(call("put", "order", "milk"))
+        assert "tail: kind of event must be one of" in failed(call("tail", "--kind", "x"))
+
+
+def test_what_happens_is_followed(
+    path: Path, call: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`tail` shows events of a topic, a channel, or kinds, until the owner closes the file."""
+    broker = nsqlite.Broker(store=nsqlite.SQLite(path, control=True))
+    said: list[str] = []
+
+    def follow(text: str) -> None:
+        said.append(text)
+        if len(said) == 2:
+            broker.close()
+
+    monkeypatch.setattr("nsqlite.cli.commands.say", follow)
+    observe = nsqlite.Broker.observe
+
+    def put(home: nsqlite.Broker, *given: Any, **more: Any) -> Any:
+        stop = observe(home, *given, **more)
+        home.topic("dead").put(b"other")
+        home.topic("orders").put(b"tea")
+        home.topic("orders").put(b"milk")
+        return stop
+
+    monkeypatch.setattr(nsqlite.Broker, "observe", put)
+    assert [] == done(call("tail", "orders", "--kind", "published", "--json"))
+    assert ["tea", "milk"] == [json.loads(line)["body"] for line in said]
+    assert "line" not in json.loads(said[0])
+    assert not capsys.readouterr().out

@@ -8,7 +8,8 @@ import pytest
 from storefiles import change, fill
 
 import nsqlite
-from nsqlite.cli.overview import inspect, overview
+from nsqlite.cli.overview import UNKNOWN, inspect, overview
+from nsqlite.store import Attached
 from nsqlite.store.schema import VERSION
 
 QUEUE = {"paused", "depth", "deferred_count", "oldest_age"}
@@ -26,7 +27,7 @@ def test_json_has_these_keys(tmp_path: Path) -> None:
     for topic in found["topics"]:
         assert {"topic_name", "codecs", "channels", *QUEUE} == set(topic)
         for channel in topic["channels"]:
-            assert {"channel_name", *QUEUE} == set(channel)
+            assert {"channel_name", "in_flight_count", *QUEUE} == set(channel)
 
 
 def test_it_counts(tmp_path: Path) -> None:
@@ -54,16 +55,16 @@ def test_the_table_is_aligned(tmp_path: Path) -> None:
     assert ("codecs: json", "") == (codecs, empty)
     assert 1 == len({len(row) for row in rows})
     assert [
-        "topic channel ready deferred oldest paused",
-        "empty - 0 0 - no",
-        "held - 1 1 # s no",
-        "orders - 0 0 - no",
-        "orders audit 5 1 # s yes",
-        "orders billing 1 2 # s no",
-        "orders late 0 0 - no",
-        "paused - 1 1 # s yes",
-        "paused first 2 0 # s no",
-        "paused second 1 0 # s no",
+        "topic channel ready in flight deferred oldest paused",
+        "empty - 0 0 0 - no",
+        "held - 1 0 1 # s no",
+        "orders - 0 0 0 - no",
+        "orders audit 5 0 1 # s yes",
+        "orders billing 1 0 2 # s no",
+        "orders late 0 0 0 - no",
+        "paused - 1 0 1 # s yes",
+        "paused first 2 0 0 # s no",
+        "paused second 1 0 0 # s no",
     ] == [re.sub(r"\d+\.\d", "#", " ".join(row.split())) for row in rows]
 
 
@@ -75,8 +76,44 @@ def test_an_empty_file_has_a_table_too(tmp_path: Path) -> None:
         f"{path}: {path.stat().st_size} bytes, and 0 in its log",
         "codecs: -",
         "",
-        "topic  channel  ready  deferred  oldest  paused",
+        "topic  channel  ready  in flight  deferred  oldest  paused",
     ] == list(inspect(str(path), as_json=False))
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_what_is_in_flight_is_told_by_the_owner(tmp_path: Path, control: bool) -> None:
+    """An owner that listens is asked; of one that does not it is said that nobody can know."""
+    path = tmp_path / "jobs.db"
+    with nsqlite.Broker(store=nsqlite.SQLite(path, control=control)) as broker:
+        topic = broker.topic("orders")
+        with nsqlite.Consumer(topic.channel("billing")) as consumer:
+            topic.put_many([b"tea", b"milk", b"cake"])
+            topic.put(b"late", delay=100)
+            broker.flush()
+            consumer.get()
+            [found] = overview(str(path))["topics"]
+            lines = list(inspect(str(path), as_json=False))
+    names = ("depth", "in_flight_count", "deferred_count")
+    counts = [found["channels"][0][name] for name in names]
+    row, *rest = lines[5:]
+    if control:
+        assert ([2, 1, 1], []) == (counts, rest)
+        assert ["2", "1", "1"] == row.split()[2:5]
+    else:
+        assert ([3, None, 1], ["", UNKNOWN]) == (counts, rest)
+        assert ["3", "?", "1"] == row.split()[2:5]
+
+
+def test_a_channel_that_the_owner_has_just_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the owner does not know is told as the file has it."""
+    path = tmp_path / "jobs.db"
+    with nsqlite.Broker(store=nsqlite.SQLite(path, control=True)) as broker:
+        broker.topic("orders").channel("billing")
+        monkeypatch.setattr(Attached, "stats", lambda _self: {"topics": []})
+        [found] = overview(str(path))["topics"]
+    assert (0, 0) == (found["channels"][0]["depth"], found["channels"][0]["in_flight_count"])
 
 
 def test_the_log_is_counted_while_the_file_is_in_use(tmp_path: Path) -> None:

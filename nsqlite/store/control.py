@@ -1,0 +1,293 @@
+"""The owner's end of a control socket: other processes of its user act on its broker through it.
+
+The rule: a request is carried out by a thread of its connection, as if the owner's program had made
+the call; and an answer is sent only when it is done.
+
+The socket lies beside the file, as `<file>-control`.  It is its user's alone (mode 0600), and who
+connects is asked for by the system: nobody else's process gets a word.  It is there as long as the
+owner is; one that a killed owner has left is replaced by the next.
+
+Next: store/attach.py
+"""
+
+import logging
+import os
+import queue
+import selectors
+import socket
+import stat
+import threading
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from nsqlite.errors import Closed, InvalidOption, NoOwner, NSQLiteError, StoreError
+from nsqlite.events import Event
+from nsqlite.store.controllines import (
+    JSONLines,
+    NotJSON,
+    address,
+    described,
+    own_pid,
+    problem_of,
+    require_own_user,
+)
+from nsqlite.store.operations import Operations
+from nsqlite.store.paths import told
+
+log: Final = logging.getLogger("nsqlite")
+
+GRACE: Final = 1.0
+"""Seconds that answers have to be sent when the owner closes."""
+
+UNREAD: Final = 10_000
+"""Events that wait for a reader of `tail`; what comes then is counted instead."""
+
+Told = queue.SimpleQueue[Event | None]
+
+
+class Control:
+    """Listens on the control socket of a store, from `start` until `stop`.
+
+    Threads: any may call `stop`, also a signal handler.
+    """
+
+    def __init__(self, where: str, operations: Operations) -> None:
+        """Make the socket.
+
+        Args:
+            where: the store's file, which this process owns.
+            operations: what can be asked for.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        self._where: Final = where
+        self._operations: Final = operations
+        self._path: Final = address(where)
+        self._over: Final = threading.Event()
+        self._connections: Final[dict[_Connection, None]] = {}
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        try:
+            self._listener: Final = listener(where, self._path)
+        except BaseException:
+            self._waker.close()
+            self._woken.close()
+            raise
+        name = f"nsqlite control {where}"
+        self._thread: Final = threading.Thread(target=self._listen, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start to listen."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more connections and requests; takes no lock, and does not wait."""
+        self._over.set()
+        with suppress(OSError):  # it is gone already
+            Path(self._path).unlink()
+        with suppress(OSError):
+            self._waker.send(b"\0")
+
+    def wait(self) -> None:
+        """Wait until it has ended: until the answers to what was asked are sent, or `GRACE`."""
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """In the child of a fork: let go of what is the parent's."""
+        self._over.set()
+        for one in (self._listener, self._waker, self._woken):
+            one.close()
+        for connection in self._connections:
+            connection.line.close()
+
+    # The thread that listens
+
+    def _listen(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._over.is_set():
+                selector.select()
+                if not self._over.is_set():
+                    self._accept()
+        self._listener.close()
+        self._end_connections()
+        self._waker.close()
+        self._woken.close()
+
+    def _accept(self) -> None:
+        """Take a connection, if its process is our user's."""
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError as error:  # too many open files, for one
+            log.warning("%s: a connection cannot be accepted: %s", self._path, error)
+            self._over.wait(GRACE)  # it would come back at once
+            return
+        connection = _Connection(self, JSONLines(accepted))
+        self._connections[connection] = None
+        try:
+            require_own_user(accepted)
+            connection.thread.start()
+        except (OSError, RuntimeError) as error:  # the system does not tell, or too many threads
+            log.warning("%s: a connection was refused: %s", self._path, error)
+            del self._connections[connection]
+            connection.line.close()
+
+    def _end_connections(self) -> None:
+        """Let each connection send its answer, and end it."""
+        connections = list(self._connections)
+        for connection in connections:
+            connection.finish()
+        for connection in connections:
+            connection.thread.join(GRACE)
+        for connection in connections:
+            connection.line.shut(socket.SHUT_RDWR)
+        for connection in connections:
+            connection.thread.join(GRACE)
+
+    # The threads of connections
+
+    def serve(self, connection: "_Connection") -> None:
+        """Answer the requests of a connection, until that ends."""
+        with connection.line as line:
+            try:
+                line.send(own_pid())
+                while (request := line.receive()) is not None:
+                    if request.get("call") == "tail":
+                        self._tail(connection, request)
+                        break
+                    line.send(self._answer(request))
+            except NotJSON as problem:
+                log.warning("%s: a connection was ended: %s", self._path, problem)
+            except OSError:
+                pass  # the other end is gone
+            finally:
+                self._connections.pop(connection, None)
+
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return {"result": self._operations.perform(request)}
+        except NSQLiteError as error:
+            if isinstance(error, Closed) and self._over.is_set():
+                error = NoOwner(self._where, "its owner is closing it")
+            return {"error": problem_of(error)}
+        except Exception as error:
+            log.exception("%s: a request has failed", self._path)
+            return {"error": problem_of(error)}
+
+    def _tail(self, connection: "_Connection", request: Mapping[str, Any]) -> None:
+        """Send events until the connection ends, or this does."""
+        unread: deque[None] = deque()
+        events = connection.events
+
+        def hear(event: Event) -> None:
+            if events.qsize() < UNREAD:
+                events.put(event)
+            else:
+                unread.append(None)
+
+        topic, channel = request.get("topic"), request.get("channel")
+        try:
+            stop = self._operations.broker().observe(hear, kinds=request.get("kinds"))
+        except NSQLiteError as error:
+            connection.line.send({"error": problem_of(error)})
+            return
+        try:
+            connection.line.send({"result": None})
+            while (event := events.get()) is not None:
+                if topic in {None, event.topic} and channel in {None, event.channel}:
+                    connection.line.send(self._told(event))
+                self._tell_missed(connection.line, unread)
+        finally:
+            stop()
+
+    def _tell_missed(self, line: JSONLines, unread: deque[None]) -> None:
+        missed = len(unread)
+        if missed:
+            for _ in range(missed):
+                unread.popleft()
+            line.send({"missed": missed})
+
+    def _told(self, event: Event) -> dict[str, Any]:
+        """Return an event as fields."""
+        fields = {name: value for name, value in event._asdict().items() if name != "body"}
+        if event.id is not None:
+            fields |= described(event.body, self._operations.coder)
+        return {**fields, "line": str(event)}
+
+
+class _Connection:
+    """A connection and its thread."""
+
+    def __init__(self, control: Control, line: JSONLines) -> None:
+        self.line: Final = line
+        self.events: Final[Told] = queue.SimpleQueue()  # for `tail`; None ends it
+        self.thread: Final = threading.Thread(
+            target=control.serve, args=(self,), name=control._thread.name, daemon=True
+        )
+
+    def finish(self) -> None:
+        """Take no more requests."""
+        self.line.shut(socket.SHUT_RD)
+        self.events.put(None)
+
+
+def listener(where: str, path: str) -> socket.socket:
+    """Return a socket that listens, for this user alone.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_left(where, path)
+        made.bind(path)
+        Path(path).chmod(0o600)
+        made.listen()
+    except OSError as error:
+        made.close()
+        if "path too long" in str(error):
+            raise StoreError(where, too_long(path)) from None
+        raise told(where, f"its control socket {path} cannot be made", error) from None
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _remove_left(where: str, path: str) -> None:
+    """Remove the socket that an owner has left that was killed: there is one owner at a time."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        problem = f"{path} is there and is no socket: remove it, or open without control"
+        raise StoreError(where, problem)
+    Path(path).unlink()
+
+
+def too_long(path: str) -> str:
+    """Return what is wrong with a path that is too long for a socket."""
+    size = len(os.fsencode(path))
+    return (
+        f"the path of its control socket has {size} bytes, and the system takes about 100: put the"
+        " file nearer to the root, or open it without control"
+    )
+
+
+def checked_control(given: object, *, possible: bool) -> bool:
+    """Return whether there is to be a control socket.
+
+    Raises:
+        InvalidOption: it is no bool, or the system has no such sockets.
+    """
+    if not isinstance(given, bool):
+        raise InvalidOption("control", given, "True or False")
+    if given and not possible:
+        raise InvalidOption("control", given, "False: this system has no unix sockets")
+    return given
