@@ -9,6 +9,7 @@ Next: worker/middleware.py
 import logging
 from collections.abc import Callable
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import attrs
@@ -19,7 +20,7 @@ from nsqlite.consumer import Consumer
 from nsqlite.errors import Closed, Empty, InvalidMessage, InvalidOption, NotInFlight
 from nsqlite.lock import ensure
 from nsqlite.message import Message
-from nsqlite.options import SECOND, nanoseconds
+from nsqlite.options import SECOND
 from nsqlite.topic import Topic
 from nsqlite.waiting import ThreadWaiter
 from nsqlite.worker.failure import Failure
@@ -153,9 +154,11 @@ def _send_each_home(
     return count
 
 
-def _rate(rate: float) -> float:
-    nanoseconds("rate", rate, above=True)  # the same kind of number
-    return rate
+def _rate(rate: Any) -> float:
+    is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+    if not (is_number and 0 < rate < inf):
+        raise InvalidOption("rate", rate, "a finite number above 0")
+    return float(rate)
 
 
 def _send_home(

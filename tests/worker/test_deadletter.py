@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -277,10 +278,13 @@ def test_what_stays_takes_no_time() -> None:
     assert [1, 2, 3, 4, 5, 6, 7] == scene.left()
 
 
-@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), True, "1"])
+@pytest.mark.parametrize(
+    "rate", [0, -1, float("nan"), float("inf"), True, "1", timedelta(seconds=1)]
+)
 def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
     """A rate is a finite number above 0; else nothing is put back."""
     scene = Scene(a_letter(1))
-    with pytest.raises(InvalidOption):
+    with pytest.raises(InvalidOption) as info:
         redrive(scene.dead, scene.broker, rate=rate)
+    assert f"rate must be a finite number above 0, not {rate!r}" == str(info.value)
     assert [1] == scene.left()
