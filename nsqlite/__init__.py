@@ -11,6 +11,9 @@
 A topic copies each message to all its channels; a channel gives each of its messages to one of its
 consumers; what a consumer does not finish is delivered again.
 
+Times are in seconds.  A `datetime.timedelta` can be given wherever seconds can; what is told is a
+float.
+
 What is cited as "NSQ semantics §9" or "NSQ client §4" is a document of this package:
 `python -m nsqlite semantics` shows it.
 
@@ -57,7 +60,7 @@ from nsqlite.errors import (
 )
 from nsqlite.events import Event, Kind, Observer
 from nsqlite.message import Message, State
-from nsqlite.options import ChannelOptions, TopicOptions, WhenFull
+from nsqlite.options import ChannelOptions, Seconds, TopicOptions, WhenFull
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
@@ -121,6 +124,7 @@ __all__ = [
     "Requeue",
     "Retry",
     "SQLite",
+    "Seconds",
     "State",
     "StoreDamaged",
     "StoreError",

@@ -21,7 +21,15 @@ from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
 from nsqlite.message import Uncopyable
 from nsqlite.names import check_name
-from nsqlite.options import DEFAULTS, SECOND, TopicOptions, make_options, require_same, timeout_ns
+from nsqlite.options import (
+    DEFAULTS,
+    SECOND,
+    Seconds,
+    TopicOptions,
+    make_options,
+    require_same,
+    timeout_ns,
+)
 from nsqlite.persistence import TopicPersistence
 from nsqlite.topic import Topic
 
@@ -302,7 +310,7 @@ class Broker(Uncopyable):
             topics=tuple(topics[name].stats() for name in sorted(topics)),
         )
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: Seconds | None = None) -> bool:
         """Wait until every topic is idle, as `Topic.join` says.
 
         Returns:

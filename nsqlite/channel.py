@@ -23,7 +23,7 @@ from nsqlite.ids import checked_id
 from nsqlite.message import Message, Record, T, Uncopyable, counted, was_delivered
 from nsqlite.monitor import Monitor
 from nsqlite.names import is_ephemeral
-from nsqlite.options import SECOND, Options, timeout_ns, whole
+from nsqlite.options import SECOND, Options, Seconds, timeout_ns, whole
 from nsqlite.queue import Holder, Moved, Place, Queue
 from nsqlite.waiting import Waiter, wait_until
 
@@ -311,7 +311,7 @@ class Channel(Uncopyable, Generic[T]):
         """
         return self._monitor.call(self._close, drain) or 0
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: Seconds | None = None) -> bool:
         """Wait until nothing is ready, in flight or deferred.
 
         Args:

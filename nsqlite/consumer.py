@@ -32,7 +32,7 @@ from nsqlite.errors import (
 from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
-from nsqlite.options import SECOND, nanoseconds, timeout_ns, whole
+from nsqlite.options import SECOND, Seconds, as_seconds, nanoseconds, timeout_ns, whole
 from nsqlite.persistence import QueuePersistence
 from nsqlite.queue import NO_LIMIT, Queue
 from nsqlite.timerwheel import Page
@@ -97,8 +97,8 @@ class AnyConsumer(Uncopyable, Generic[T]):
         channel: Channel[T],
         *,
         max_in_flight: int | None = None,
-        msg_timeout: float | None = None,
-        requeue_delay: float = 0.0,
+        msg_timeout: Seconds | None = None,
+        requeue_delay: Seconds = 0.0,
         name: str | None = None,
     ) -> None:
         """Join a channel.
@@ -129,7 +129,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             raise InvalidOption("name", name, "a str or None")
         self.channel: Final = channel
         self.name: Final = name
-        self.requeue_delay: Final = requeue_delay
+        self.requeue_delay: Final = as_seconds(requeue_delay)
         self._queue: Final[Queue[T]] = channel._queue
         self._monitor: Final[Monitor] = channel._monitor
         self._lock: Final[Lock] = self._monitor.lock
@@ -355,7 +355,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
             return WindowFull(self.channel.name, self._window)
         return Empty(self.channel.name, self._queue.why_empty)
 
-    def _patience(self, linger: float) -> int:
+    def _patience(self, linger: Seconds) -> int:
         """Return in nanoseconds how long a batch may linger.
 
         Raises:
@@ -364,7 +364,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         patience = nanoseconds("linger", linger)
         if patience >= self._timeout:
             expected = f"less than msg_timeout, which is {self._timeout / SECOND:g} s"
-            raise InvalidOption("linger", linger, expected)
+            raise InvalidOption("linger", as_seconds(linger), expected)
         return patience
 
     def _is_short(self) -> bool:
@@ -434,7 +434,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if batch:
             self._monitor.call(self._queue.finish, self, batch)
 
-    def req(self, message: Message[T], delay: float = 0) -> None:
+    def req(self, message: Message[T], delay: Seconds = 0) -> None:
         """Requeue a message: its channel delivers it again, and counts that (NSQ semantics §9).
 
         Args:
@@ -530,7 +530,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._forget(found)
         return missing
 
-    def req_ids(self, ids: Iterable[str], delay: float = 0) -> list[str]:
+    def req_ids(self, ids: Iterable[str], delay: Seconds = 0) -> list[str]:
         """Requeue messages by their ids, as many of them as it holds; see `req` and `fin_ids`.
 
         Raises:
@@ -734,7 +734,7 @@ class Consumer(AnyConsumer[T]):
 
     # Getting
 
-    def get(self, timeout: float | None = None) -> Message[T]:
+    def get(self, timeout: Seconds | None = None) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
 
         Args:
@@ -797,7 +797,7 @@ class Consumer(AnyConsumer[T]):
         return message
 
     def get_many(
-        self, n: int, timeout: float | None = None, *, linger: float = 0.0
+        self, n: int, timeout: Seconds | None = None, *, linger: Seconds = 0.0
     ) -> list[Message[T]]:
         """Return up to `n` messages, the oldest first, as soon as there is one.
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protoc
 
 from nsqlite.errors import NotCopyable, NotInFlight, shown
 from nsqlite.monitor import logger
+from nsqlite.options import Seconds
 from nsqlite.timerwheel import Page
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Owner(Protocol):
         """Finish it."""
         ...
 
-    def req(self, message: "Message[Any]", delay: float = 0) -> None:
+    def req(self, message: "Message[Any]", delay: Seconds = 0) -> None:
         """Requeue it."""
         ...
 
@@ -167,7 +168,7 @@ class Message(Uncopyable, Generic[T]):
         """
         self._consumer.fin(self)
 
-    def req(self, delay: float = 0) -> None:
+    def req(self, delay: Seconds = 0) -> None:
         """Requeue it: its channel delivers it again.
 
         Args:

@@ -1,17 +1,37 @@
 """Options with NSQ's names, defaults and ranges, checked once (NSQ semantics §20).
 
 The rule: an option that was accepted is in its range, and every number of seconds was checked here
-before it became nanoseconds.  A bool, a NaN and an infinity are no numbers of seconds.
+before it became nanoseconds.  A bool, a NaN and an infinity are no numbers of seconds; a
+`timedelta` is as good as the seconds that it has, which is what is kept and shown of it.
 
 Options can be given to a broker, a topic and a channel; the nearest wins.
 
 Next: clock.py
 """
 
-from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple, TypedDict, Unpack, get_args
+from collections.abc import Iterable, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    ForwardRef,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypedDict,
+    Unpack,
+    get_args,
+)
 
 from nsqlite.errors import InvalidOption
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    Seconds: TypeAlias = float | timedelta
+    """What delays and timeouts are given as: a number of seconds, or a `datetime.timedelta`."""
+else:  # the same, for a program that has not loaded `datetime`
+    Seconds = float | ForwardRef("timedelta", module="datetime")
 
 SECOND: Final = 1_000_000_000
 _INFINITY: Final = float("inf")
@@ -19,6 +39,16 @@ LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit
 
 WhenFull = Literal["wait", "raise", "drop newest", "drop oldest"]
 """What a put does at a queue that has reached `max_depth`."""
+
+
+def as_seconds(value: Seconds) -> float:
+    """Return a `timedelta` as seconds, and anything else as it is; it checks nothing."""
+    kind = value.__class__
+    if kind is float or kind is int:
+        return value  # type: ignore[return-value]  # as the line above found
+    from datetime import timedelta  # noqa: PLC0415 - no program without it has one
+
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def nanoseconds(
@@ -33,13 +63,13 @@ def nanoseconds(
 
     Args:
         option: the name, for the error.
-        value: what the user gave: an int or float.
+        value: what the user gave: an int, a float or a `timedelta`.
         low: the least allowed, in seconds.
         high: the most allowed, in seconds.
         above: whether `low` itself is out of range.
 
     Raises:
-        InvalidOption: it is no finite number, or out of the range.
+        InvalidOption: it is no finite number, or out of the range; it names the seconds.
     """
     kind = value.__class__
     if kind is int or kind is float or (kind is not bool and isinstance(value, int | float)):
@@ -47,8 +77,11 @@ def nanoseconds(
         enough = low < number if above else low <= number
         if enough and number <= high and number != _INFINITY:
             return max(round(min(number, LONGEST) * SECOND), 1 if above else 0)
+    seconds: object = as_seconds(value)  # type: ignore[arg-type]  # or no time at all
+    if seconds is not value:
+        return nanoseconds(option, seconds, low, high, above=above)
     start = f"above {low:g}" if above else f"at least {low:g}"
-    end = "" if high > LONGEST else f" and at most {high:g}"
+    end = "" if high > LONGEST else f" and at most {high:.15g}"
     raise InvalidOption(option, value, f"a finite number of seconds, {start}{end}")
 
 
@@ -103,15 +136,15 @@ class ChannelOptions(TypedDict, total=False):
     e2e_processing_latency_window_time: over how many seconds (600).
     """
 
-    msg_timeout: float
-    max_msg_timeout: float
-    max_req_timeout: float
+    msg_timeout: Seconds
+    max_msg_timeout: Seconds
+    max_req_timeout: Seconds
     max_channel_consumers: int
     max_depth: int | None
     when_full: WhenFull
-    resolution: float | None
+    resolution: Seconds | None
     e2e_processing_latency_percentiles: tuple[float, ...]
-    e2e_processing_latency_window_time: float
+    e2e_processing_latency_window_time: Seconds
 
 
 class TopicOptions(ChannelOptions, total=False):
@@ -128,7 +161,7 @@ class TopicOptions(ChannelOptions, total=False):
 class Options(NamedTuple):
     """A complete set of options; made by `make_options`, which checks them.
 
-    The fields are those of `TopicOptions`, in the units the user gave.  It is no attrs class since
+    The fields are those of `TopicOptions`, all times as seconds.  It is no attrs class since
     it would be the only one that `import nsqlite` needs, and attrs takes a quarter of that.
     """
 
@@ -161,10 +194,7 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
     for name in given:
         if name not in _NAMES:
             raise unknown_option("option", name, _NAMES)
-    percentiles = given.get("e2e_processing_latency_percentiles")
-    if isinstance(percentiles, list):
-        given["e2e_processing_latency_percentiles"] = tuple(percentiles)
-    options = base._replace(**given)
+    options = base._replace(**_as_kept(given))
     nanoseconds("max_msg_timeout", options.max_msg_timeout, above=True)
     if "msg_timeout" not in given and options.max_msg_timeout < options.msg_timeout:
         known = f"{options.msg_timeout:g}, which is msg_timeout"
@@ -192,6 +222,25 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
 
 _NAMES: Final = frozenset(Options._fields)
 
+_TIMES: Final = frozenset(
+    {
+        "msg_timeout",
+        "max_msg_timeout",
+        "max_req_timeout",
+        "resolution",
+        "e2e_processing_latency_window_time",
+    }
+)
+
+
+def _as_kept(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as `Options` keeps them: times as seconds, percentiles as a tuple."""
+    kept = {name: as_seconds(value) if name in _TIMES else value for name, value in given.items()}
+    percentiles = kept.get("e2e_processing_latency_percentiles")
+    if isinstance(percentiles, list):
+        kept["e2e_processing_latency_percentiles"] = tuple(percentiles)
+    return kept
+
 
 def _check_percentiles(values: object) -> None:
     option = "e2e_processing_latency_percentiles"
@@ -210,8 +259,7 @@ def require_same(options: Options, given: ChannelOptions, what: str) -> None:
     Raises:
         InvalidOption: a value differs.
     """
-    for option, value in given.items():
+    for option, value in _as_kept(given).items():
         existing = getattr(options, option)
-        same = tuple(value) if isinstance(value, list) else value
-        if existing != same:
+        if existing != value:
             raise InvalidOption(option, value, f"{existing!r}, as {what} has it")

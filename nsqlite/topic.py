@@ -48,6 +48,7 @@ from nsqlite.options import (
     SECOND,
     ChannelOptions,
     Options,
+    Seconds,
     TopicOptions,
     make_options,
     nanoseconds,
@@ -203,7 +204,7 @@ class Topic(Uncopyable, Generic[T]):
     # Publishing
 
     def put(  # noqa: C901, PLR0912 - one path, on which what is unusual costs a test
-        self, body: T, delay: float | None = None, timeout: float | None = None
+        self, body: T, delay: Seconds | None = None, timeout: Seconds | None = None
     ) -> str:
         """Publish a message to every channel.
 
@@ -287,7 +288,7 @@ class Topic(Uncopyable, Generic[T]):
         return name if self._publish_later([record], size, due, limit) else ""
 
     def put_many(
-        self, bodies: Iterable[T], *, delay: float | None = None, timeout: float | None = None
+        self, bodies: Iterable[T], *, delay: Seconds | None = None, timeout: Seconds | None = None
     ) -> list[str]:
         """Publish several messages: all of them or none.
 
@@ -353,7 +354,7 @@ class Topic(Uncopyable, Generic[T]):
         if on_done is not None:
             report(on_done, None)
 
-    def _due(self, delay: float) -> int | None:
+    def _due(self, delay: Seconds) -> int | None:
         """Return until when a message waits that is put now; needs no lock."""
         if delay.__class__ is float and 0 < delay <= self._longest_delay:
             return self._now() + round(delay * SECOND)  # a third of what `seconds` costs
@@ -361,10 +362,10 @@ class Topic(Uncopyable, Generic[T]):
             wait = nanoseconds("delay", delay, 0, self._longest_delay)
         except InvalidOption as error:
             expected = f"{error.expected}, which the option max_req_timeout changes"
-            raise InvalidOption("delay", delay, expected) from error
+            raise InvalidOption("delay", error.value, expected) from error
         return self._now() + wait if wait else None
 
-    def _limit(self, timeout: float) -> int | None:
+    def _limit(self, timeout: Seconds) -> int | None:
         """Return how long a put may wait, in nanoseconds; needs no lock."""
         if timeout is AT_ONCE:
             return AT_ONCE
@@ -664,8 +665,8 @@ class Topic(Uncopyable, Generic[T]):
         self,
         store: TopicPersistence,
         pending: PendingWrite[T],
-        delay: float | None,
-        timeout: float | None,
+        delay: Seconds | None,
+        timeout: Seconds | None,
     ) -> list[str]:
         """Reserve, store and show messages; takes the locks.
 
@@ -698,7 +699,7 @@ class Topic(Uncopyable, Generic[T]):
         pending.conclude()
 
     def _put_one_stored(
-        self, store: TopicPersistence, body: Any, delay: float | None, timeout: float | None
+        self, store: TopicPersistence, body: Any, delay: Seconds | None, timeout: Seconds | None
     ) -> str:
         """See `put`; with few steps if nothing is unusual."""
         size = len(body) if body.__class__ is bytes else 0
@@ -1402,7 +1403,7 @@ class Topic(Uncopyable, Generic[T]):
 
     # Waiting for it
 
-    def join(self, timeout: float | None = None) -> bool:
+    def join(self, timeout: Seconds | None = None) -> bool:
         """Wait until nothing is held, and nothing ready, in flight or deferred in any channel.
 
         Args:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nsqlite import (
     Event,
     InvalidName,
     InvalidOption,
+    Seconds,
     StoreError,
     StoreFull,
     Topic,
@@ -397,3 +399,13 @@ def test_a_broker_without_a_store() -> None:
             Broker(store=store)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(InvalidOption, match="what is in memory alone has no backup"):
         broker.backup("there.db")
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_a_join_takes_seconds_or_a_timedelta(second: Seconds) -> None:
+    """Its timeout can be either."""
+    clock = ManualClock(autojump=True)
+    broker = Broker(clock=clock)
+    broker.topic("orders").put(b"1")
+    assert not broker.join(second)
+    assert 10**9 == clock.monotonic_ns()

@@ -3,6 +3,7 @@
 import dis
 import gc
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from nsqlite import (
     InvalidOption,
     Kind,
     NotInFlight,
+    Seconds,
     Topic,
 )
 from nsqlite.monitor import Monitor
@@ -682,3 +684,14 @@ def test_a_pause_that_is_broken_off_pauses_or_does_not(monkeypatch: pytest.Monke
     assert channel.paused
     with pytest.raises(Empty):
         consumer.get(timeout=0)
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_a_join_takes_seconds_or_a_timedelta(second: Seconds) -> None:
+    """Its timeout can be either."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    topic.put(b"1")
+    assert not channel.join(second)
+    assert 10**9 == clock.monotonic_ns()

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from nsqlite import (
     Message,
     NotInFlight,
     Reentered,
+    Seconds,
     State,
     Topic,
     WindowFull,
@@ -790,6 +792,38 @@ def test_what_falls_due_does_not_starve_behind_what_is_kept() -> None:
     kept.get(timeout=0).fin()
     assert 0 == len(channel._queue.deferred)
     assert 99 == channel.peek(20)[-1].body
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """What a consumer is told of times can be either."""
+    clock = ManualClock(autojump=True)
+    topic = Topic[int]("orders", clock=clock)
+    channel = topic.channel("billing")
+    consumer = Consumer(channel, msg_timeout=10 * second, requeue_delay=second)
+    assert (1.0, float) == (consumer.requeue_delay, type(consumer.requeue_delay))
+    for get in (consumer.get, partial(consumer.get_many, 1)):
+        with pytest.raises(Empty):
+            get(timeout=second)
+    assert 2 * SECOND == clock.monotonic_ns()
+    topic.put_many([1, 2, 3, 4])
+    batch = consumer.get_many(5, second, linger=second)
+    assert 4 == len(batch)
+    assert [9.0] * 4 == [info.due for info in channel.in_flight()]
+    consumer.req(batch[0], second)
+    batch[1].req(delay=second)
+    consumer.req_ids([batch[2].id], second)
+    with suppress(ValueError), batch[3]:
+        raise ValueError
+    assert [1.0] * 4 == [info.due for info in channel.deferred()]
+
+
+def test_a_linger_must_end_before_the_messages_time_out() -> None:
+    """One that is too long is refused as its seconds."""
+    consumer = Consumer(Topic("orders").channel("billing"))
+    with pytest.raises(InvalidOption) as info:
+        consumer.get_many(2, linger=timedelta(minutes=2))
+    assert "linger must be less than msg_timeout, which is 60 s, not 120.0" == str(info.value)
 
 
 def test_requeue_delay_is_clamped() -> None:

@@ -3,7 +3,10 @@
 import inspect
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, get_args, get_type_hints
@@ -14,12 +17,14 @@ from hypothesis import strategies as st
 
 from nsqlite import Broker, InvalidOption, Topic
 from nsqlite.options import (
+    _TIMES,
     DEFAULTS,
     SECOND,
     ChannelOptions,
     Options,
     TopicOptions,
     WhenFull,
+    as_seconds,
     make_options,
     nanoseconds,
     require_same,
@@ -133,8 +138,10 @@ def test_the_cases_cover_every_option() -> None:
 
 
 def test_what_is_typed_is_what_is_made() -> None:
-    """The TypedDict that types a call and the class that is made have the same options."""
-    assert get_type_hints(TopicOptions) == get_type_hints(Options)
+    """The options that type a call are those that are made; those that are times take more."""
+    made = get_type_hints(Options)
+    takes = {name: kind | timedelta if name in _TIMES else kind for name, kind in made.items()}
+    assert takes == get_type_hints(TopicOptions)
 
 
 def test_no_option_is_required() -> None:
@@ -298,6 +305,26 @@ def test_a_list_of_percentiles_becomes_a_tuple() -> None:
     assert (0.5, 0.99) == options.e2e_processing_latency_percentiles
 
 
+@pytest.mark.parametrize("option", sorted(_TIMES))
+def test_a_timedelta_is_kept_as_seconds(option: str) -> None:
+    """An option that is a time takes a `timedelta`, has the seconds, and is the same as these."""
+    given: Any = {option: timedelta(milliseconds=500)}
+    broker = Broker(msg_timeout=0.5)
+    topic = broker.topic("orders", **given)
+    seconds = getattr(topic.options, option)
+    assert (0.5, float) == (seconds, type(seconds))
+    assert topic is broker.topic("orders", **given)
+    given = {option: seconds}
+    assert topic is broker.topic("orders", **given)
+
+
+def test_a_bad_timedelta_is_refused_as_its_seconds() -> None:
+    """Out of the range it is refused like the same number, which the error names."""
+    with pytest.raises(InvalidOption) as info:
+        made(msg_timeout=timedelta(minutes=-1))
+    assert f"msg_timeout must be {POSITIVE} and at most 900, not -60.0" == str(info.value)
+
+
 # What exists already
 
 
@@ -448,3 +475,49 @@ def test_an_endless_number() -> None:
         InvalidOption, match="msg_timeout must be a finite number of seconds, above 0"
     ):
         make_options(options, msg_timeout=-1)
+
+
+# A timedelta
+
+
+@pytest.mark.parametrize("seconds", [0, 0.000_001, 0.25, 1, 86400.5, 366 * 86400, -1, -0.5, 10**11])
+def test_a_timedelta_is_as_good_as_its_seconds(seconds: float) -> None:
+    """It becomes the same nanoseconds, or is refused with the same words."""
+
+    def outcome(value: object, **options: Any) -> object:
+        try:
+            return nanoseconds("delay", value, **options)
+        except InvalidOption as error:
+            return str(error).removesuffix(".0")
+
+    span = timedelta(seconds=seconds)
+    assert seconds == as_seconds(span)
+    for options in ({}, {"above": True}, {"low": 0.5, "high": 100_000}):
+        assert outcome(seconds, **options) == outcome(span, **options)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, True, "1", None, Decimal(1)], ids=repr)
+def test_what_is_no_timedelta_is_left_to_others(value: Any) -> None:
+    """Anything else comes back as it is."""
+    assert as_seconds(value) is value
+
+
+def test_a_timeout_can_be_a_timedelta() -> None:
+    """None of it is no wait, and a negative one is refused."""
+    assert [0, 90 * SECOND] == [timeout_ns(timedelta(0)), timeout_ns(timedelta(minutes=1.5))]
+    with pytest.raises(InvalidOption) as info:
+        timeout_ns(timedelta(seconds=-1))
+    assert "timeout must be a finite number of seconds, at least 0, not -1.0" == str(info.value)
+
+
+def test_it_costs_no_import() -> None:
+    """To import the package, and to use it with numbers, does not load `datetime`."""
+    program = """
+import sys, nsqlite
+topic = nsqlite.Topic("orders", msg_timeout=5, max_req_timeout=60.0, when_full="raise")
+consumer = nsqlite.Consumer(topic.channel("billing"))
+topic.put(b"1", delay=1e-9)
+consumer.get(timeout=1.0).req(0.5)
+assert "datetime" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)  # noqa: S603 - our own interpreter

@@ -182,6 +182,14 @@ def test_the_public_surface_is_as_listed() -> None:
     assert not changes, changes
 
 
+def test_what_is_taken_in_seconds_can_be_a_timedelta() -> None:
+    """What else is a float is no span of time, or is told and not taken."""
+    floats = set(re.findall(r"(\w+): float(?! \| timedelta)", LIST.read_text("utf-8")))
+    taken = {"start", "factor", "rate"}
+    told = {"age", "due", "held_back_for", "next_deadline", "now", "seconds"}
+    assert taken | told == floats
+
+
 # What it says
 
 

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from nsqlite import (
     InvalidOption,
     NotInFlight,
     Reentered,
+    Seconds,
     Topic,
 )
 from nsqlite.clock import Semaphore
@@ -30,6 +32,7 @@ from nsqlite.delayqueue import DelayQueue
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, Ids
 from nsqlite.monitor import BUSY, Monitor
+from nsqlite.options import SECOND
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock, MemoryStore
 from nsqlite.timerwheel import TimerWheel
@@ -721,6 +724,22 @@ def test_put_delay_out_of_range(delay: Any) -> None:
     assert (0, 0) == (channel.depth, channel.deferred_count)
     assert 0 == topic.stats().message_count
     topic._check()
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """The delay and the timeout of a put, and of a join, can be either."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1", delay=second)
+    topic.put_many([b"2"], delay=second)
+    assert [1.0, 1.0] == [info.due for info in channel.deferred()]
+    assert not topic.join(second)
+    for put in (partial(topic.put, b"3"), partial(topic.put_many, [b"3"])):
+        with pytest.raises(Full):
+            put(timeout=second)
+    assert 3 * SECOND == clock.monotonic_ns()
 
 
 @pytest.mark.parametrize("timeout", [-1, math.nan, True, "soon"])

@@ -19,7 +19,7 @@ from nsqlite.consumer import POOLED_WAITERS, AnyConsumer
 from nsqlite.errors import Closed, Empty
 from nsqlite.lock import ensure
 from nsqlite.message import Message, T
-from nsqlite.options import timeout_ns, whole
+from nsqlite.options import Seconds, timeout_ns, whole
 from nsqlite.persistence import QueuePersistence
 from nsqlite.waiting import Waiter
 
@@ -49,7 +49,7 @@ class Consumer(AnyConsumer[T]):
 
     # Getting
 
-    async def get(self, timeout: float | None = None) -> Message[T]:
+    async def get(self, timeout: Seconds | None = None) -> Message[T]:
         """Return the next message; it is then in flight until it is answered or times out.
 
         It does not suspend if there is a message.
@@ -115,7 +115,7 @@ class Consumer(AnyConsumer[T]):
         return message
 
     async def get_many(
-        self, n: int, timeout: float | None = None, *, linger: float = 0.0
+        self, n: int, timeout: Seconds | None = None, *, linger: Seconds = 0.0
     ) -> list[Message[T]]:
         """Return up to `n` messages, the oldest first, as soon as there is one.
 

@@ -17,13 +17,13 @@ from nsqlite.clock import Clock
 from nsqlite.errors import InvalidOption
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
-from nsqlite.options import timeout_ns
+from nsqlite.options import Seconds, timeout_ns
 from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of, size_of
 from nsqlite.waiting import Waiter, leave, look
 
 
 async def put(
-    topic: Topic[T], body: T, delay: float | None = None, timeout: float | None = None
+    topic: Topic[T], body: T, delay: Seconds | None = None, timeout: Seconds | None = None
 ) -> str:
     """Publish a message to every channel; see `Topic.put`.
 
@@ -55,8 +55,8 @@ async def put_many(
     topic: Topic[T],
     bodies: Iterable[T],
     *,
-    delay: float | None = None,
-    timeout: float | None = None,
+    delay: Seconds | None = None,
+    timeout: Seconds | None = None,
 ) -> list[str]:
     """Publish several messages, all of them or none; see `Topic.put_many`.
 
@@ -94,7 +94,7 @@ def _waits(topic: Topic[Any]) -> bool:
 
 
 async def _put_patiently(
-    topic: Topic[T], batch: list[T], delay: float | None, limit: int | None
+    topic: Topic[T], batch: list[T], delay: Seconds | None, limit: int | None
 ) -> list[str]:
     """Publish bodies when there is room, and wait until they are stored; takes the lock."""
     due = None if delay is None else topic._due(delay)
@@ -146,7 +146,7 @@ async def _wait_for_room(
     await waiting.until(attempt, None if limit is None else topic._now() + limit, last)
 
 
-async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: float | None = None) -> bool:
+async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: Seconds | None = None) -> bool:
     """Wait until a topic, a channel or every topic of a broker is idle; see their `join`.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Final, TypeVar, Unpack
 from nsqlite.clock import SYSTEM, Clock, held_semaphore
 from nsqlite.errors import InvalidOption, StoreInUse
 from nsqlite.ids import GuidFactory
-from nsqlite.options import SECOND, nanoseconds
+from nsqlite.options import SECOND, Seconds, nanoseconds
 from nsqlite.store.control import checked_control
 from nsqlite.store.controllines import has_sockets
 from nsqlite.store.database import Database
@@ -54,7 +54,7 @@ class SQLite:
         self,
         path: str | os.PathLike[str],
         *,
-        wait: float = 0,
+        wait: Seconds = 0,
         checksums: bool = True,
         control: bool = False,
         **options: Unpack[StoreOptions],

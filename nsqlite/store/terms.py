@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 import attrs
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import nanoseconds, whole
+from nsqlite.options import Seconds, nanoseconds, whole
 from nsqlite.store.codec import Codec, checked_codec
 
 Sync = Literal["full", "normal", "interval"]
@@ -38,7 +38,7 @@ class StoreOptions(TypedDict, total=False):
     sync: Sync
     attempts: Attempts
     sync_every: int
-    sync_timeout: float
+    sync_timeout: Seconds
     mem_queue_size: int
     mem_queue_bytes: int
     codec: str | Codec | None

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, release
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_lock
-from nsqlite.options import LONGEST, SECOND, nanoseconds
+from nsqlite.options import LONGEST, SECOND, Seconds, nanoseconds
 
 _START: Final = 1_700_000_000.0
 _LOCK: Final = type(threading.Lock())
@@ -154,7 +154,7 @@ class ManualClock:
     resolution = 1  # no `Final`: see `SystemClock`
 
     def __init__(
-        self, start: float = _START, *, patience: float = 1.0, autojump: bool = False
+        self, start: float = _START, *, patience: Seconds = 1.0, autojump: bool = False
     ) -> None:
         """Make a clock that stands.
 
@@ -258,7 +258,7 @@ class ManualClock:
         """Return the wall's time in seconds since the epoch."""
         return self._time_ns() / SECOND
 
-    def advance(self, seconds_: float) -> None:
+    def advance(self, seconds_: Seconds) -> None:
         """Move on by so many seconds, stopping at every deadline on the way.
 
         Raises:

@@ -17,7 +17,7 @@ from typing import Any, Final, Never, Self, TypeVar, Unpack
 from nsqlite.broker import Broker
 from nsqlite.clock import held_semaphore, release
 from nsqlite.errors import Closed, InvalidOption
-from nsqlite.options import nanoseconds, unknown_option
+from nsqlite.options import Seconds, as_seconds, nanoseconds, unknown_option
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import Handler
 from nsqlite.worker.plan import WorkerOptions
@@ -49,7 +49,7 @@ class App:
         workers: those that run now.
     """
 
-    def __init__(self, broker: Broker, *, timeout: float = 30.0, **unknown: Never) -> None:
+    def __init__(self, broker: Broker, *, timeout: Seconds = 30.0, **unknown: Never) -> None:
         """Make an app without handlers.
 
         Args:
@@ -69,7 +69,7 @@ class App:
         self.broker: Final = broker
         self.workers: list[Worker] = []
         self._last: list[Worker] = []  # those of the last run
-        self._timeout: Final = timeout
+        self._timeout: Final = as_seconds(timeout)
         self._factories: Final[list[Callable[[], Worker]]] = []
         self._semaphore: Final = held_semaphore()
         self._signals = 0

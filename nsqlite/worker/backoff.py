@@ -23,7 +23,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import nanoseconds
+from nsqlite.options import as_seconds, nanoseconds
 
 Strategy = Literal["exponential", "full jitter"]
 """How d(k) grows: to twice as much each time, or to a random part of that."""
@@ -59,8 +59,8 @@ class Backoff:
         InvalidOption: one of them is of the wrong kind or out of its range.
     """
 
-    multiplier: float = 1.0
-    max_duration: float = 120.0
+    multiplier: float = attrs.field(default=1.0, converter=as_seconds)
+    max_duration: float = attrs.field(default=120.0, converter=as_seconds)
     strategy: Strategy = "exponential"
     seed: int | None = None
 

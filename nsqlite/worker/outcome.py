@@ -12,7 +12,7 @@ Next: worker/deadletter.py
 """
 
 from nsqlite.errors import InvalidOption
-from nsqlite.options import LONGEST, nanoseconds
+from nsqlite.options import LONGEST, Seconds, as_seconds, nanoseconds
 
 
 class Outcome(Exception):
@@ -33,11 +33,12 @@ class Requeue(Outcome):
     """
 
     def __init__(
-        self, delay: float | None = None, *, backoff: bool = True, counted: bool = True
+        self, delay: Seconds | None = None, *, backoff: bool = True, counted: bool = True
     ) -> None:
-        super().__init__(delay)
         if delay is not None:
             nanoseconds("delay", delay)
+            delay = as_seconds(delay)
+        super().__init__(delay)
         if not isinstance(backoff, bool):
             raise InvalidOption("backoff", backoff, "True or False")
         if not isinstance(counted, bool):

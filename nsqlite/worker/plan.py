@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import attrs
+from attrs.converters import optional
 
 from nsqlite.channel import Channel
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
+from nsqlite.options import Seconds, as_seconds
 from nsqlite.topic import Topic
 from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_generator, is_plain
 from nsqlite.worker.middleware import Middleware
@@ -45,9 +47,9 @@ class WorkerOptions(TypedDict, total=False):
     concurrency: int
     retry: Retry
     on_give_up: GiveUp | None
-    msg_timeout: float | None
+    msg_timeout: Seconds | None
     auto_touch: bool
-    time_limit: float | None
+    time_limit: Seconds | None
     prefetch: int
     max_in_flight: int | None
     middleware: Iterable[Middleware]
@@ -71,11 +73,11 @@ class Plan:
     retry: Retry
     dead_letter: Topic[Any] | None
     on_give_up: GiveUp | None
-    msg_timeout: float | None
+    msg_timeout: float | None = attrs.field(converter=optional(as_seconds))
     prefetch: int
     window: int
     auto_touch: bool
-    time_limit: float | None
+    time_limit: float | None = attrs.field(converter=optional(as_seconds))
     tracebacks: Tracebacks
 
 

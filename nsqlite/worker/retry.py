@@ -16,19 +16,24 @@ import attrs
 
 from nsqlite.errors import InvalidOption
 from nsqlite.message import Message
-from nsqlite.options import LONGEST, nanoseconds, whole
+from nsqlite.options import LONGEST, Seconds, as_seconds, nanoseconds, whole
 from nsqlite.worker.backoff import Backoff, check_seed
 from nsqlite.worker.handler import is_plain
 
 log: Final = logging.getLogger("nsqlite")
 
-Delay: TypeAlias = Callable[[Message[Any], BaseException], float | None]
+Delay: TypeAlias = Callable[[Message[Any], BaseException], Seconds | None]
 """Says in how many seconds a message is tried again after an error; None to give it up."""
 
 MOST_FACTOR: Final = 1000.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds after which at the latest something that failed for no fault of the handler is tried
 again."""
+
+
+def _fixed(delay: Seconds | Delay) -> float | Delay:
+    """Return a delay that is a time as seconds."""
+    return delay if callable(delay) else as_seconds(delay)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,9 +66,9 @@ class Retry:
     """
 
     max_attempts: int = 5
-    delay: float | Delay = 1.0
+    delay: float | Delay = attrs.field(default=1.0, converter=_fixed)
     factor: float | None = 2.0
-    max_delay: float = 900.0
+    max_delay: float = attrs.field(default=900.0, converter=as_seconds)
     jitter: bool = True
     give_up_on: type[Exception] | tuple[type[Exception], ...] = ()
     backoff: Backoff | None = None
@@ -83,8 +88,8 @@ class Retry:
         cls,
         *,
         max_attempts: int = 5,
-        requeue_delay: float = 90.0,
-        max_requeue_delay: float = 900.0,
+        requeue_delay: Seconds = 90.0,
+        max_requeue_delay: Seconds = 900.0,
         backoff: Backoff | None = Backoff(),  # noqa: B008 - a frozen value
     ) -> Self:
         """Return what NSQ's clients do, with their names and defaults (NSQ client §5).
@@ -167,8 +172,9 @@ class Delays:
             return self._grown(delay, message.attempts)
         try:
             wanted = delay(message, error)
-            if wanted is not None:
-                nanoseconds("delay", wanted)
+            if wanted is None:
+                return None
+            nanoseconds("delay", wanted)
         except Exception:
             fallback = self._grown(1.0, message.attempts)
             log.exception(
@@ -178,7 +184,7 @@ class Delays:
                 fallback,
             )
             return fallback
-        return wanted
+        return as_seconds(wanted)
 
     def until_move(self, message: Message[Any]) -> float:
         """Return in how many seconds to try again to move a message that was given up."""

@@ -25,7 +25,7 @@ from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, InvalidOption, Reentered
 from nsqlite.lock import make_lock
 from nsqlite.message import Message, T
-from nsqlite.options import nanoseconds, timeout_ns, unknown_option, whole
+from nsqlite.options import Seconds, nanoseconds, timeout_ns, unknown_option, whole
 from nsqlite.topic import Topic
 from nsqlite.waiting import wait_until
 from nsqlite.worker.handler import is_coroutine, name_of
@@ -75,9 +75,9 @@ class Worker:
         retry: Retry = _DEFAULT_RETRY,
         dead_letter: Topic[Any] | None = None,
         on_give_up: GiveUp | None = None,
-        msg_timeout: float | None = None,
+        msg_timeout: Seconds | None = None,
         auto_touch: bool = True,
-        time_limit: float | None = None,
+        time_limit: Seconds | None = None,
         prefetch: int = 0,
         max_in_flight: int | None = None,
         middleware: Iterable[Middleware] = (),
@@ -206,7 +206,7 @@ class Worker:
             consumer._keep()
         return (TaskRunner if kind is aio.Consumer else ThreadRunner)(plan, consumer)
 
-    def stop(self, timeout: float = 30.0) -> None:
+    def stop(self, timeout: Seconds = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.
 
         It waits for what was taken over (`TakeOver`), too.  What is not answered in time goes back
@@ -235,7 +235,7 @@ class Worker:
             raise
         _running.discard(self)
 
-    def begin_stop(self, timeout: float = 30.0) -> None:
+    def begin_stop(self, timeout: Seconds = 30.0) -> None:
         """Stop like `stop`, and do not wait for the end."""
         limit = nanoseconds("timeout", timeout)
         self._told_to_stop = True
@@ -250,7 +250,7 @@ class Worker:
         monitors = [self.channel._monitor] + ([] if dead is None else [dead._monitor])
         return any(monitor.lock.owned() for monitor in monitors)
 
-    async def stop_async(self, timeout: float = 30.0) -> None:
+    async def stop_async(self, timeout: Seconds = 30.0) -> None:
         """Stop like `stop`, and await the end instead of blocking the loop.
 
         Awaited by a handler it does not wait.
@@ -315,7 +315,7 @@ class Worker:
 
     # Waiting for it
 
-    def join(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
+    def join(self, timeout: Seconds | None = None, *, raise_first: bool = False) -> bool:
         """Wait until nothing is ready, in flight or deferred in the channel, nor worked on.
 
         Args:
@@ -355,7 +355,9 @@ class Worker:
             with _starting:
                 runner.supervisor.joiners -= 1
 
-    async def join_async(self, timeout: float | None = None, *, raise_first: bool = False) -> bool:
+    async def join_async(
+        self, timeout: Seconds | None = None, *, raise_first: bool = False
+    ) -> bool:
         """Wait like `join`, and let the loop go on."""
         runner = self._runner
         if runner is not None and runner.is_slot():

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from itertools import permutations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,6 +36,7 @@ from nsqlite import (
     NotAsyncio,
     NotInFlight,
     Reentered,
+    Seconds,
     State,
     StoreFull,
     Topic,
@@ -1162,3 +1164,26 @@ async def test_to_give_up_twice_is_to_give_up_once() -> None:
         scene.consumer._forsake(nsqlite.Message(), waiting)
     assert {} == traces(scene.topic)
     _lose(ThreadWaiter(scene.topic._monitor))  # of a get that is over
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+@in_loop
+async def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """What a consumer is told of times can be either."""
+    scene = Scene(msg_timeout=10 * second, requeue_delay=second)
+    gets = [
+        asyncio.ensure_future(scene.consumer.get(second)),
+        asyncio.ensure_future(scene.consumer.get_many(2, timeout=second)),
+    ]
+    await turns()
+    scene.clock.advance(1)
+    found = await asyncio.gather(*gets, return_exceptions=True)
+    assert [Empty, Empty] == list(map(type, found))
+    scene.topic.put(1)
+    batch = asyncio.ensure_future(scene.consumer.get_many(2, linger=second))
+    await turns()
+    scene.clock.advance(1)
+    [message] = await batch
+    assert [9.0] == [info.due for info in scene.channel.in_flight()]
+    scene.consumer.req(message, second)
+    assert [1.0] == [info.due for info in scene.channel.deferred()]

@@ -5,6 +5,7 @@ import gc
 import math
 import threading
 import weakref
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from aio.loops import (
     traces,
     turns,
 )
-from nsqlite import Closed, Full, InvalidMessage, InvalidOption, StoreFull, Topic, aio
+from nsqlite import Closed, Full, InvalidMessage, InvalidOption, Seconds, StoreFull, Topic, aio
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
 
@@ -779,3 +780,25 @@ async def test_a_put_that_is_refused_is_told_so_once() -> None:
     with pytest.raises(Full):
         await aio.put_many(topic, ["b"])
     assert ["refused"] * 2 == told
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+@in_loop
+async def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """The delay and the timeout of a put, and of a join, can be either."""
+    scene = Scene()
+    await aio.put(scene.topic, 1, delay=second)
+    await aio.put_many(scene.topic, [2], delay=second)
+    assert [1.0, 1.0] == [info.due for info in scene.channel.deferred()]
+    await aio.put(scene.topic, 3)
+    calls = [
+        aio.put(scene.topic, 4, timeout=second),
+        aio.put_many(scene.topic, [4], timeout=second),
+        aio.join(scene.topic, second),
+        aio.join(scene.channel, timeout=second),
+    ]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await turns()
+    scene.clock.advance(1)
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [Full, Full, bool, bool] == list(map(type, found))

@@ -1,5 +1,6 @@
 """What is agreed on with a store."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -106,3 +107,10 @@ def test_an_unknown_option() -> None:
     known = "attempts, codec, mem_queue_bytes, mem_queue_size, sync, sync_every, sync_timeout"
     expected = str(InvalidOption("option of a store", "fsync", f"one of {known}"))
     assert expected == str(info.value)
+
+
+def test_a_timedelta() -> None:
+    """A time can be a `timedelta`, also how long to wait for the file."""
+    minute = timedelta(minutes=1)
+    assert agree({"sync_timeout": 60}) == agree({"sync_timeout": minute})
+    assert 60_000_000_000 == SQLite("jobs.db", wait=minute, sync_timeout=minute)._patience

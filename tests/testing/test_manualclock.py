@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from helpers import PATIENCE, Call, TellingManualClock
 
 import nsqlite
-from nsqlite import Broker, ClockStandsStill, Consumer, Empty, InvalidOption, Topic
+from nsqlite import Broker, ClockStandsStill, Consumer, Empty, InvalidOption, Seconds, Topic
 from nsqlite.clock import NEVER
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
@@ -24,6 +25,14 @@ def test_it_stands() -> None:
     clock.advance(0.2)
     assert 300_000_000 == clock.monotonic_ns()
     assert 1000_300_000_000 == clock.time_ns()
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """What it is moved by, and how long it is patient, can be either."""
+    clock = ManualClock(patience=second)
+    clock.advance(second)
+    assert (1.0, 10**9) == (clock.patience, clock.monotonic_ns())
 
 
 @pytest.mark.parametrize("step", [-1, float("nan"), float("inf"), True, "1"])

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from datetime import timedelta
 from functools import wraps
 from typing import Any, assert_type
 
@@ -30,6 +31,11 @@ def decide(message: Message[str]) -> Outcome | None:
 def wait(message: Message[str], error: BaseException) -> float | None:
     """Say when to try again."""
     return None if isinstance(error, OSError) else 1.0 * message.attempts
+
+
+def wait_longer(message: Message[str], error: BaseException) -> nsqlite.Seconds | None:
+    """Say it with a span of time."""
+    return None if isinstance(error, OSError) else timedelta(minutes=message.attempts)
 
 
 class Resizer:
@@ -106,6 +112,15 @@ def main() -> None:
     assert resizer.count == 1
     with Worker(channel, decide, retry=Retry.nsq(backoff=None)):
         time.monotonic()
+    minute = timedelta(minutes=1)
+    backoff = Backoff(max_duration=minute)
+    assert_type(backoff.max_duration, float)
+    retry = Retry(delay=wait_longer, max_delay=minute, backoff=backoff)
+    third = Worker(channel, decide, retry=retry, time_limit=minute)
+    third.stop(minute)
+    assert_type(Requeue(minute).delay, float | None)
+    app = nsqlite.App(broker, timeout=minute)
+    app.handler("jobs", "resize", time_limit=minute)(resize)
     broker.close()
 
 
@@ -130,6 +145,9 @@ def mistakes(channel: nsqlite.Channel[str]) -> None:
     Worker(channel, resize, dead_letter="dead")  # error: arg-type, reportArgumentType
     Worker(channel, resize, retry=5)  # error: arg-type, reportArgumentType
     Worker(channel, resize, middleware=logged)  # error: arg-type, reportArgumentType
+    Retry(delay="1 s")  # error: arg-type, reportArgumentType
+    Retry(max_delay="1 s")  # error: arg-type, reportArgumentType
+    Backoff(multiplier="1 s")  # error: arg-type, reportArgumentType
     Requeue(backoff=5)  # error: arg-type, reportArgumentType
     Requeue(5, False)  # error: call-arg, reportCallIssue
     nsqlite.redrive(channel, "jobs")  # error: arg-type, reportArgumentType

@@ -1,6 +1,7 @@
 """Topics that say what they carry: bodies, batches, and functions for any of them."""
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any, TypeVar, assert_type
 
 import attrs
@@ -49,7 +50,7 @@ class Desk:
         """Leave one order for later."""
         message = self.consumer.get(timeout=0)
         message.touch()
-        message.req(delay=0)
+        message.req(delay=timedelta(0))
 
 
 def customers(consumer: Consumer[Order]) -> Iterator[str]:
@@ -63,7 +64,7 @@ def main() -> None:
     """Publish orders and work on them."""
     with Topic[Order]("orders", max_depth=100, when_full="raise") as topic:
         assert_type(topic, Topic[Order])
-        billing = topic.channel("billing", msg_timeout=5)
+        billing = topic.channel("billing", msg_timeout=timedelta(seconds=5))
         audit = Consumer(topic.channel("audit"))
         assert_type(audit, Consumer[Order])
         desk = Desk(billing)
@@ -86,6 +87,10 @@ def main() -> None:
     assert_type(plain, Topic[Any])
     plain.put(b"bytes")
     plain.put(Order(5))
+    plain.put(Order(6), delay=timedelta(minutes=1))
+    plain.put_many([Order(7)], delay=timedelta(minutes=1), timeout=timedelta(0))
+    assert not plain.join(timedelta(0))
+    assert_type(plain.options.msg_timeout, float)
     plain.empty()
 
 
@@ -95,6 +100,7 @@ def mistakes() -> None:
     numbers.put("x")  # error: arg-type, reportArgumentType
     numbers.put_many(["x"])  # error: list-item, reportArgumentType
     numbers.put(1, delay="2")  # error: arg-type, reportArgumentType
+    numbers.put(1, delay=date(2030, 1, 1))  # error: arg-type, reportArgumentType
     consumer = Consumer(numbers.channel("sum"))
     consumer.get().body.upper()  # error: attr-defined, reportAttributeAccessIssue
     Desk(numbers.channel("sum"))  # error: arg-type, reportArgumentType

@@ -1,13 +1,14 @@
 """A user's tests: time by hand, for topics, brokers and workers."""
 
+from datetime import timedelta
 from typing import assert_type
 
 import nsqlite
-from nsqlite import Broker, Clock, Consumer, State, Topic
+from nsqlite import Broker, Clock, Consumer, Seconds, State, Topic
 from nsqlite.testing import ManualClock
 
 
-def remind(topic: Topic[str], who: str, after: float) -> None:
+def remind(topic: Topic[str], who: str, after: Seconds) -> None:
     """Stand for the code under test."""
     topic.put(who, delay=after)
 
@@ -20,7 +21,7 @@ def test_a_reminder_comes_in_time() -> None:
     remind(topic, "ann", 2.5)
     clock.advance(2.5)
     message = consumer.get(timeout=0)
-    clock.advance(60)
+    clock.advance(timedelta(minutes=1))
     assert_type(message.state, State)
     assert message.state == State.TIMED_OUT
     assert consumer.get(timeout=0).attempts == 2
@@ -32,7 +33,7 @@ def test_every_reminder_of_a_broker_comes() -> None:
     with Broker(clock=clock) as broker:
         topic: Topic[str] = broker.topic("reminders")
         consumer = Consumer(topic.channel("mail"))
-        remind(topic, "ann", 3600)
+        remind(topic, "ann", timedelta(hours=1))
         with consumer.get() as message:
             assert message.body == "ann"
 

@@ -12,7 +12,7 @@ from helpers import PATIENCE
 from nsqlite import Channel, Consumer, Event, Kind, Message, Retry, Topic, aio
 from nsqlite.clock import Alarm, Loop
 from nsqlite.consumer import SAME, AnyConsumer
-from nsqlite.options import SECOND
+from nsqlite.options import SECOND, Seconds, as_seconds
 from nsqlite.testing import ManualClock
 from nsqlite.testing.manualclock import _Sleep
 from nsqlite.worker import Handler, Worker
@@ -122,8 +122,8 @@ class Noting(AnyConsumer[Any]):
         self._calls.put("FIN")
         super().fin(message)
 
-    def req(self, message: Message[Any], delay: float = 0) -> None:
-        self._calls.put(f"REQ {delay:g}")
+    def req(self, message: Message[Any], delay: Seconds = 0) -> None:
+        self._calls.put(f"REQ {as_seconds(delay):g}")
         super().req(message, delay)
 
     def touch(self, message: Message[Any]) -> None:

@@ -6,6 +6,7 @@ import gc
 import signal
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -22,6 +23,7 @@ from nsqlite import (
     InvalidOption,
     Message,
     Retry,
+    Seconds,
 )
 from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
@@ -189,9 +191,10 @@ def test_a_start_that_fails_leaves_no_worker(scene: Scene) -> None:
     assert ([], []) == (scene.app.workers, threads_of("orders"))
 
 
-def test_the_workers_share_the_time(scene: Scene) -> None:
+@pytest.mark.parametrize("five", [5, timedelta(seconds=5)])
+def test_the_workers_share_the_time(scene: Scene, five: Seconds) -> None:
     """All workers are told at the same time to stop, and have the app's timeout together."""
-    app = App(scene.broker, timeout=5)
+    app = App(scene.broker, timeout=five)
     hold = Hold()
     for channel in ("billing", "shipping"):
         app.handler("orders", channel)(hold.stay)

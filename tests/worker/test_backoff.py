@@ -1,5 +1,6 @@
 """Backoff: its options, its table of states step by step, and a model in NSQ's own words."""
 
+from datetime import timedelta
 from typing import Any, Final
 
 import attrs
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqlite import Backoff, InvalidOption
+from nsqlite import Backoff, InvalidOption, Seconds
 from nsqlite.worker.backoff import BackoffState, Signal, Window
 
 TABLE: Final = {
@@ -102,6 +103,14 @@ def test_a_duration_out_of_its_range_is_refused(option: str, value: object) -> N
         Backoff(**options)
     expected = "a finite number of seconds, at least 0 and at most 3600"
     assert f"{option} must be {expected}, not {value!r}" == str(info.value)
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """Its durations can be either, and are kept as seconds."""
+    assert Backoff(multiplier=0.5, max_duration=9.0) == Backoff(
+        multiplier=second / 2, max_duration=9 * second
+    )
 
 
 @pytest.mark.parametrize("value", ["linear", "", None, 1])

@@ -1,5 +1,6 @@
 """Outcomes: what they carry, what they say, and what is refused."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def test_a_requeue_carries_what_it_was_told() -> None:
     """A requeue can name its delay and spare the backoff."""
     outcome = Requeue(2.5, backoff=False)
     assert (2.5, False) == (outcome.delay, outcome.backoff)
+
+
+def test_a_requeue_takes_a_timedelta() -> None:
+    """It has its seconds."""
+    outcome = Requeue(timedelta(minutes=1))
+    assert (60.0, "requeue after 60 s") == (outcome.delay, str(outcome))
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan"), float("inf"), True, "1"])

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from helpers import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsqlite import Backoff, Consumer, InvalidOption, Message, Retry, Topic, Worker
+from nsqlite import Backoff, Consumer, InvalidOption, Message, Retry, Seconds, Topic, Worker
 from nsqlite.options import LONGEST, SECOND
 from nsqlite.testing import ManualClock
 from nsqlite.worker.retry import LONGEST_PAUSE, Delays
@@ -149,6 +150,17 @@ def test_a_bad_option_is_refused(option: str, value: Any) -> None:
         Retry(**options)
     assert option == info.value.option
     assert value is info.value.value
+
+
+@pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
+def test_seconds_or_a_timedelta(second: Seconds) -> None:
+    """The delays can be either, and what a function returns; they are kept as seconds."""
+    retry = Retry(delay=second, max_delay=3 * second, jitter=False)
+    assert Retry(delay=1.0, max_delay=3.0, jitter=False) == retry
+    assert [1, 2, 3, 3, None] == delays(retry, 5)
+    assert [1.0] == delays(Retry(delay=lambda _message, _error: second), 1)
+    nsq = Retry.nsq(requeue_delay=second, max_requeue_delay=2 * second)
+    assert (1.0, 2.0) == (nsq.delay, nsq.max_delay)
 
 
 @pytest.mark.parametrize("option", ["requeue_delay", "max_requeue_delay"])

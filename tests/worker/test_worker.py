@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -950,6 +951,27 @@ def test_a_timeout_that_is_none_stops_nothing(scene: Scene, timeout: Any) -> Non
         with pytest.raises(InvalidOption):
             asyncio.run(worker.stop_async(timeout))
         assert worker.running
+
+
+@in_loop
+async def test_seconds_or_a_timedelta() -> None:
+    """The times that a worker is told can be a `timedelta` as well."""
+    scene = Scene()
+    second = timedelta(seconds=1)
+    worker = scene.worker("coroutine", nothing, time_limit=second, msg_timeout=2 * second)
+    assert (1.0, 2.0) == (worker._plan.time_limit, worker._plan.msg_timeout)
+    scene.topic.put(b"order", delay=timedelta(hours=1))
+    waits = asyncio.ensure_future(worker.join_async(second))
+    await turns()
+    scene.clock.advance(second)
+    assert not await waits
+    assert not worker.join(timedelta(0))
+    worker.start()
+    await turns()
+    worker.begin_stop(second)
+    await worker.stop_async(second)
+    worker.stop(second)
+    assert not worker.running
 
 
 # Stopping in asyncio
