@@ -36,6 +36,9 @@ else:  # the same, for a program that has not loaded `datetime`
 SECOND: Final = 1_000_000_000
 _INFINITY: Final = float("inf")
 LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
+DAY: Final = 86_400.0
+CENTURY: Final = 36_525 * DAY
+"""The longest delay that there can be: by the wall's time it ends within the 63 bits of a store."""
 
 WhenFull = Literal["wait", "raise", "drop newest", "drop oldest"]
 """What a put does at a queue that has reached `max_depth`."""
@@ -126,7 +129,7 @@ class ChannelOptions(TypedDict, total=False):
 
     msg_timeout: seconds until an unanswered message is delivered again (60).
     max_msg_timeout: the most that touches can make of it in one delivery (900).
-    max_req_timeout: the longest delay of a requeue or put (3600).
+    max_req_timeout: the longest delay of a requeue or put, at most a century (366 days).
     max_channel_consumers: consumers a channel takes, 0 for no limit (0).
     max_depth: ready messages the queue takes, None for no limit (None).
     when_full: what a put does then: ``"wait"``, ``"raise"``, ``"drop newest"`` or
@@ -167,7 +170,7 @@ class Options(NamedTuple):
 
     msg_timeout: float = 60.0
     max_msg_timeout: float = 900.0
-    max_req_timeout: float = 3600.0
+    max_req_timeout: float = 366 * DAY
     max_channel_consumers: int = 0
     max_depth: int | None = None
     when_full: WhenFull = "wait"
@@ -200,7 +203,7 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
         known = f"{options.msg_timeout:g}, which is msg_timeout"
         raise InvalidOption("max_msg_timeout", options.max_msg_timeout, f"at least {known}")
     nanoseconds("msg_timeout", options.msg_timeout, high=options.max_msg_timeout, above=True)
-    nanoseconds("max_req_timeout", options.max_req_timeout)
+    nanoseconds("max_req_timeout", options.max_req_timeout, high=CENTURY)
     nanoseconds(
         "e2e_processing_latency_window_time",
         options.e2e_processing_latency_window_time,

@@ -327,7 +327,7 @@ def test_bad_arguments(call: Any, text: str, ready: int) -> None:
         {"msg_timeout": 900.1},
         {"msg_timeout": math.inf},
         {"requeue_delay": -1},
-        {"requeue_delay": 3601},
+        {"requeue_delay": 31622401},
         {"name": 7},
     ],
 )

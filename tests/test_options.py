@@ -57,8 +57,8 @@ BAD: Final[dict[str, tuple[str, list[object]]]] = {
     "msg_timeout": (f"{POSITIVE} and at most 900", [0, -1, -0.0, 900.1, 1e300, None, *NO_NUMBERS]),
     "max_msg_timeout": (POSITIVE, [0, -1, -0.0, None, *NO_NUMBERS]),
     "max_req_timeout": (
-        "a finite number of seconds, at least 0",
-        [-1, -0.001, None, *NO_NUMBERS],
+        "a finite number of seconds, at least 0 and at most 3155760000",
+        [-1, -0.001, 3155760001, 1e300, None, *NO_NUMBERS],
     ),
     "max_channel_consumers": (
         "a whole number of at least 0",
@@ -102,7 +102,7 @@ BAD: Final[dict[str, tuple[str, list[object]]]] = {
 GOOD: Final[dict[str, list[object]]] = {
     "msg_timeout": [60, 0.001, 900, 900.0],
     "max_msg_timeout": [60, 60.5, 1e300],
-    "max_req_timeout": [0, 0.0, 1e300],
+    "max_req_timeout": [0, 0.0, 3600, 3155760000],
     "max_channel_consumers": [0, 1, 10**30],
     "max_depth": [None, 1, 10**30],
     "when_full": ["wait", "raise", "drop newest", "drop oldest"],
@@ -166,11 +166,11 @@ def test_every_option_is_explained() -> None:
 
 
 def test_the_defaults_are_nsqs() -> None:
-    """Where NSQ has the option, its default is NSQ's."""
+    """Where NSQ has the option, its default is NSQ's, but for an hour as the longest delay."""
     assert DEFAULTS._asdict() == {
         "msg_timeout": 60,
         "max_msg_timeout": 15 * 60,
-        "max_req_timeout": 60 * 60,
+        "max_req_timeout": 366 * 24 * 60 * 60,
         "max_channel_consumers": 0,
         "max_depth": None,
         "when_full": "wait",
@@ -188,7 +188,7 @@ def test_the_defaults_are_explained() -> None:
     assert explained == {
         "msg_timeout": "60",
         "max_msg_timeout": "900",
-        "max_req_timeout": "3600",
+        "max_req_timeout": "366 days",
         "max_channel_consumers": "0",
         "max_depth": "None",
         "when_full": '"wait"',

@@ -18,6 +18,7 @@ from nsqlite import (
     Broker,
     Closed,
     Consumer,
+    Empty,
     Event,
     Full,
     InvalidMessage,
@@ -709,14 +710,14 @@ def test_put_many_of_nothing() -> None:
     assert [] == Topic("orders").put_many(iter([]))
 
 
-@pytest.mark.parametrize("delay", [-0.1, 3600.5, math.nan, math.inf, True, "1"])
+@pytest.mark.parametrize("delay", [-0.1, 31622400.5, 1e300, math.nan, math.inf, True, "1"])
 def test_put_delay_out_of_range(delay: Any) -> None:
     """A delay out of range is refused, not clamped, and nothing has changed."""
     topic = Topic("orders")
     channel = topic.channel("billing")
     with pytest.raises(InvalidOption) as info:
         topic.put(b"x", delay=delay)
-    limit = "at most 3600, which the option max_req_timeout changes"
+    limit = "at most 31622400, which the option max_req_timeout changes"
     text = f"a finite number of seconds, at least 0 and {limit}"
     assert f"delay must be {text}, not {delay!r}" == str(info.value)
     with pytest.raises(InvalidOption):
@@ -724,6 +725,22 @@ def test_put_delay_out_of_range(delay: Any) -> None:
     assert (0, 0) == (channel.depth, channel.deferred_count)
     assert 0 == topic.stats().message_count
     topic._check()
+
+
+def test_a_delay_can_be_a_year() -> None:
+    """It comes then, in memory; one beyond the longest is refused as its seconds."""
+    clock = ManualClock()
+    topic = Topic[int]("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(1, delay=timedelta(days=366))
+    with pytest.raises(InvalidOption) as info:
+        topic.put(2, delay=timedelta(days=367))
+    assert str(info.value).endswith("max_req_timeout changes, not 31708800.0")
+    clock.advance(timedelta(days=366, microseconds=-1))
+    with pytest.raises(Empty):
+        consumer.get(timeout=0)
+    clock.advance(0.000_001)
+    assert 1 == consumer.get(timeout=0).body
 
 
 @pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])

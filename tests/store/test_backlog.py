@@ -21,6 +21,7 @@ from nsqlite import (
     StoreFull,
 )
 from nsqlite.events import Kind
+from nsqlite.options import CENTURY
 from nsqlite.queue import Queue
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.deferred import PAGE
@@ -1215,3 +1216,14 @@ def test_who_joins_is_told_of_the_last_that_was_taken_out(path: Path, end: str, 
         assert channel.discard(stored[0])
         assert join.result() is True
         assert channel.closed is (end == "drain")
+
+
+def test_the_longest_delay_fits_the_file(path: Path) -> None:
+    """What waits for a century, which is the most, still does after a restart."""
+    with Scene(path, clock=ManualClock(), topics={"max_req_timeout": CENTURY}) as scene:
+        consumer = scene.consumer()
+        scene.topic().put(b"1", delay=CENTURY)
+        scene.topic().put(b"2")
+        consumer.get(timeout=0).req(delay=1e300)
+        scene.reopen()
+        assert [CENTURY] * 2 == [info.due for info in scene.channel().deferred()]
