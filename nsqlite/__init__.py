@@ -12,7 +12,8 @@ A topic copies each message to all its channels; a channel gives each of its mes
 consumers; what a consumer does not finish is delivered again.
 
 Times are in seconds.  A `datetime.timedelta` can be given wherever seconds can; what is told is a
-float.
+float.  `due` is always a moment, on the scale of the time beside it; how long it is until then is
+`due_in`.
 
 What is cited as "NSQ semantics §9" or "NSQ client §4" is a document of this package:
 `python -m nsqlite semantics` shows it.

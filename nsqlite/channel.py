@@ -730,5 +730,5 @@ def info_of(place: Place[Any], clock: Clock) -> "MessageInfo":
         attempts=record[4],
         age=max(0, clock.time_ns() - record[1]) / SECOND,
         client_id=None if owner is None else owner.client_id,
-        due=None if due is None or due >= NEVER else (due - clock.monotonic_ns()) / SECOND,
+        due_in=None if due is None or due >= NEVER else (due - clock.monotonic_ns()) / SECOND,
     )

@@ -93,7 +93,7 @@ class Event(NamedTuple):
         if self.count != 1:
             parts.append(f"count={self.count}")
         if self.due is not None:
-            parts.append(f"due={self.due - self.time:+.3f}s")
+            parts.append(f"due_in={self.due - self.time:+.3f}s")
         return " ".join(parts)
 
 

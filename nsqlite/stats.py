@@ -253,7 +253,8 @@ class MessageInfo:
         attempts: its deliveries in this channel so far.
         age: seconds since it was published.
         client_id: the number of the consumer that holds it, None if none does.
-        due: seconds until it times out or its delay ends, None for a ready message.
+        due_in: seconds until it times out or its delay ends, None for a ready message and for what
+            does not time out; below 0 if that has passed and nothing has come of it yet.
     """
 
     id: str
@@ -262,4 +263,4 @@ class MessageInfo:
     attempts: int
     age: float
     client_id: int | None = None
-    due: float | None = None
+    due_in: float | None = None

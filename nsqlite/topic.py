@@ -215,8 +215,8 @@ class Topic(Uncopyable, Generic[T]):
 
         Args:
             body: any object; see the class.
-            delay: seconds until it is delivered, from now on, at most `max_req_timeout`.  A
-                deferred message needs no room.
+            delay: seconds until it is delivered, from now on, at most `max_req_timeout`, which is
+                366 days by default.  A deferred message needs no room.
             timeout: seconds to wait for room; None waits for ever, 0 not at all.
 
         Returns:

@@ -64,13 +64,13 @@ def test_looking_inside() -> None:
     clock.advance(2)
     ready = channel.peek(1)
     assert [(ids[1], b"2", 0, 2.0, None, None)] == [
-        (m.id, m.body, m.attempts, m.age, m.client_id, m.due) for m in ready
+        (m.id, m.body, m.attempts, m.age, m.client_id, m.due_in) for m in ready
     ]
     held = channel.in_flight()
     assert [(ids[0], 1, consumer.client_id, 58.0)] == [
-        (m.id, m.attempts, m.client_id, m.due) for m in held
+        (m.id, m.attempts, m.client_id, m.due_in) for m in held
     ]
-    assert [(later, 0, 7.0)] == [(m.id, m.attempts, m.due) for m in channel.deferred()]
+    assert [(later, 0, 7.0)] == [(m.id, m.attempts, m.due_in) for m in channel.deferred()]
     assert [] == channel.peek(0) == channel.in_flight(0) == channel.deferred(0)
     with pytest.raises(InvalidOption) as info:
         channel.peek(-1)
@@ -333,10 +333,10 @@ def test_a_message_is_found_wherever_it_is() -> None:
     consumer.get(timeout=0)
     found = [channel.find(one) for one in (held, ready, deferred)]
     assert [("in flight", 1, 60, consumer.client_id), ("ready", 0, None, None)] == [
-        (info.state, info.attempts, info.due, info.client_id) for info in found[:2] if info
+        (info.state, info.attempts, info.due_in, info.client_id) for info in found[:2] if info
     ]
     assert found[2] is not None
-    assert ("deferred", b"2", 9) == (found[2].state, found[2].body, found[2].due)
+    assert ("deferred", b"2", 9) == (found[2].state, found[2].body, found[2].due_in)
     assert found[2] == channel.deferred()[0]
     assert {"billing": "in flight"} == {name: info.state for name, info in topic.find(held).items()}
     consumer.get(timeout=0)

@@ -761,7 +761,7 @@ def test_what_a_consumer_keeps_does_not_time_out() -> None:
     second, third = kept.get(timeout=0), other.get(timeout=0)
     first.touch()
     assert [None] * 6 == [event.due for event in told if event.client_id == kept.client_id]
-    assert [None] * 5 == [info.due for info in channel.in_flight() if info.body != 5]
+    assert [None] * 5 == [info.due_in for info in channel.in_flight() if info.body != 5]
     topic._check()
     assert 60 == clock.advance_to_next()
     assert third.state is nsqlite.State.TIMED_OUT
@@ -809,13 +809,13 @@ def test_seconds_or_a_timedelta(second: Seconds) -> None:
     topic.put_many([1, 2, 3, 4])
     batch = consumer.get_many(5, second, linger=second)
     assert 4 == len(batch)
-    assert [9.0] * 4 == [info.due for info in channel.in_flight()]
+    assert [9.0] * 4 == [info.due_in for info in channel.in_flight()]
     consumer.req(batch[0], second)
     batch[1].req(delay=second)
     consumer.req_ids([batch[2].id], second)
     with suppress(ValueError), batch[3]:
         raise ValueError
-    assert [1.0] * 4 == [info.due for info in channel.deferred()]
+    assert [1.0] * 4 == [info.due_in for info in channel.deferred()]
 
 
 def test_a_linger_must_end_before_the_messages_time_out() -> None:
@@ -855,7 +855,7 @@ def test_touch() -> None:
     for step in (8, 8):
         clock.advance(step)
         message.touch()
-    assert 9 == channel.in_flight()[0].due
+    assert 9 == channel.in_flight()[0].due_in
     clock.advance(8.9)
     assert "in flight" == message.state
     clock.advance(0.1)

@@ -547,8 +547,8 @@ def test_an_event_is_a_line() -> None:
         due=86400 + 3600 + 2 * 60 + 13.0456,
     )
     line = "01:02:03.046 delivered   orders/billing 'tea' attempts=2"
-    assert f"{line} consumer=7 due=+10.000s" == str(event)
-    assert f"{line} consumer=till due=+10.000s" == str(event._replace(consumer="till"))
+    assert f"{line} consumer=7 due_in=+10.000s" == str(event)
+    assert f"{line} consumer=till due_in=+10.000s" == str(event._replace(consumer="till"))
     long = event._replace(body="x" * 60, attempts=0, client_id=None, due=None)
     assert f"01:02:03.046 delivered   orders/billing '{'x' * 36}..." == str(long)
 

@@ -202,7 +202,7 @@ def test_a_delay(path: Path) -> None:
         channel = scene.channel()
         assert [0, 2] == [channel.depth, channel.deferred_count]
         assert [b"1", b"2"] == [info.body for info in channel.deferred()]
-        assert [1.0, 6.0] == [info.due for info in channel.deferred()]
+        assert [1.0, 6.0] == [info.due_in for info in channel.deferred()]
         clock.advance(1)
         assert [(b"1", 1)] == everything(channel)
         clock.advance(5)

@@ -30,7 +30,7 @@ def test_touch_within_the_same_tick(touched: bool) -> None:
     message = consumer.get(timeout=0)
     if touched:
         message.touch()
-    assert 60 == channel.in_flight()[0].due
+    assert 60 == channel.in_flight()[0].due_in
     topic._check()
 
 

@@ -186,7 +186,7 @@ def test_what_is_taken_in_seconds_can_be_a_timedelta() -> None:
     """What else is a float is no span of time, or is told and not taken."""
     floats = set(re.findall(r"(\w+): float(?! \| timedelta)", LIST.read_text("utf-8")))
     taken = {"start", "factor", "rate"}
-    told = {"age", "due", "held_back_for", "next_deadline", "now", "seconds"}
+    told = {"age", "due_in", "held_back_for", "next_deadline", "now", "seconds"}
     assert taken | told == floats
 
 

@@ -751,7 +751,7 @@ def test_seconds_or_a_timedelta(second: Seconds) -> None:
     channel = topic.channel("billing", max_depth=1)
     topic.put(b"1", delay=second)
     topic.put_many([b"2"], delay=second)
-    assert [1.0, 1.0] == [info.due for info in channel.deferred()]
+    assert [1.0, 1.0] == [info.due_in for info in channel.deferred()]
     assert not topic.join(second)
     for put in (partial(topic.put, b"3"), partial(topic.put_many, [b"3"])):
         with pytest.raises(Full):

@@ -98,7 +98,7 @@ def events(
 
 def line_of(told: Mapping[str, Any], channel: str | None = None) -> str:
     """Return a message in a line."""
-    due = "" if told["due"] is None else f"in {told['due']:.1f} s"
+    due = "" if told["due_in"] is None else f"in {told['due_in']:.1f} s"
     body = _cut(_body_of(told))
     if "letter" in told:
         letter = told["letter"]

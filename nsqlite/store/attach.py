@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from nsqlite.errors import NoOwner, StoreError, Unanswered
 from nsqlite.names import check_name
-from nsqlite.options import SECOND, nanoseconds
+from nsqlite.options import SECOND, Seconds, nanoseconds
 from nsqlite.stats import MessageInfo
 from nsqlite.store.codec import Codec, Coder, checked_codec
 from nsqlite.store.controllines import (
@@ -57,7 +57,7 @@ class Attached:
         path: str | os.PathLike[str],
         *,
         codec: str | Codec | None = None,
-        timeout: float = 30.0,
+        timeout: Seconds = 30.0,
     ) -> None:
         """See `attach`."""
         self.path: Final = checked_path(path)
@@ -238,7 +238,7 @@ class _Place:
 
     def _info(self, told: dict[str, Any]) -> MessageInfo:
         """Return what the owner tells of a message."""
-        names = ("id", "state", "attempts", "age", "client_id", "due")
+        names = ("id", "state", "attempts", "age", "client_id", "due_in")
         fields = {name: told.get(name) for name in names}
         return MessageInfo(body=_body_of(told, self._home._coder), **fields)  # type: ignore[arg-type]  # as the owner made them
 
@@ -285,7 +285,7 @@ class AttachedTopic(_Place):
         check_name("channel", name)
         return AttachedChannel(self._home, self.name, name)
 
-    def put(self, body: Any, *, delay: float | None = None) -> str:
+    def put(self, body: Any, *, delay: Seconds | None = None) -> str:
         """Publish a message, as `Topic.put` does in the owner, and return its id.
 
         It waits as that does: until the message is as safe as the store's `sync` says, and while a
@@ -293,7 +293,7 @@ class AttachedTopic(_Place):
         """
         return self.put_many([body], delay=delay)[0]
 
-    def put_many(self, bodies: Iterable[Any], *, delay: float | None = None) -> list[str]:
+    def put_many(self, bodies: Iterable[Any], *, delay: Seconds | None = None) -> list[str]:
         """Publish messages, all or none, as `Topic.put_many` does in the owner; return their ids.
 
         Raises:
@@ -361,7 +361,7 @@ class AttachedChannel(_Place):
 
 
 def attach(
-    path: str | os.PathLike[str], *, codec: str | Codec | None = None, timeout: float = 30.0
+    path: str | os.PathLike[str], *, codec: str | Codec | None = None, timeout: Seconds = 30.0
 ) -> Attached:
     """Act on a store that another process of this user has open, and let it have what is put.
 

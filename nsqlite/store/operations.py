@@ -150,7 +150,7 @@ class Operations:
             "state": info.state,
             "attempts": info.attempts,
             "age": info.age,
-            "due": info.due,
+            "due_in": info.due_in,
             "client_id": info.client_id,
             **described(info.body, self.coder),
         }

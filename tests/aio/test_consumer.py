@@ -1184,6 +1184,6 @@ async def test_seconds_or_a_timedelta(second: Seconds) -> None:
     await turns()
     scene.clock.advance(1)
     [message] = await batch
-    assert [9.0] == [info.due for info in scene.channel.in_flight()]
+    assert [9.0] == [info.due_in for info in scene.channel.in_flight()]
     scene.consumer.req(message, second)
-    assert [1.0] == [info.due for info in scene.channel.deferred()]
+    assert [1.0] == [info.due_in for info in scene.channel.deferred()]

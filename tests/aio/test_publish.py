@@ -789,7 +789,7 @@ async def test_seconds_or_a_timedelta(second: Seconds) -> None:
     scene = Scene()
     await aio.put(scene.topic, 1, delay=second)
     await aio.put_many(scene.topic, [2], delay=second)
-    assert [1.0, 1.0] == [info.due for info in scene.channel.deferred()]
+    assert [1.0, 1.0] == [info.due_in for info in scene.channel.deferred()]
     await aio.put(scene.topic, 3)
     calls = [
         aio.put(scene.topic, 4, timeout=second),

@@ -82,7 +82,7 @@ def test_messages_are_shown(call: Any) -> None:
     assert ["tea", '{"cake":1}', None] == [one.get("body") for one in told]
     assert [None, "json", None] == [one.get("codec") for one in told]
     assert "/wA=" == told[2]["body_base64"]
-    assert {"id", "state", "attempts", "age", "due", "client_id", "body"} == told[0].keys()
+    assert {"id", "state", "attempts", "age", "due_in", "client_id", "body"} == told[0].keys()
     assert 1 == len(done(call("peek", "orders", "billing", "-n", "1")))
     assert "peek: n must be" in failed(call("peek", "orders", "billing", "-n", "-1"))
 

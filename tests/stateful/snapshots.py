@@ -148,8 +148,8 @@ def _all_of(channel: nsqlite.Channel[Any], now: int) -> dict[str, Seen]:
         queue.persistence.hold_all()  # what is not due soon is in the file alone
     for info in channel.deferred(1_000_000):
         assert info.id not in messages, "a message came twice"
-        assert info.due is not None
-        due = now + round(info.due * SECOND)
+        assert info.due_in is not None
+        due = now + round(info.due_in * SECOND)
         messages[info.id] = Seen(info.body, info.attempts, due)
     for message in batch:
         message.fin()

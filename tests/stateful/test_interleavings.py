@@ -135,7 +135,7 @@ def look(topic: Topic[bytes]) -> Iterator[str]:
         channel = topic.channels[each.channel_name]
         for name in ("peek", "in_flight", "deferred"):
             messages = getattr(channel, name)()
-            yield f"    {name} {[(info.body, info.attempts, info.due) for info in messages]}"
+            yield f"    {name} {[(info.body, info.attempts, info.due_in) for info in messages]}"
 
 
 def use_up(topic: Topic[bytes]) -> Iterator[str]:

@@ -153,7 +153,7 @@ class Twins(RuleBasedStateMachine):
             "attempts": copy.attempts,
             "age": (self.model.now - copy.put_at) / SECOND,
             "client_id": client_id,
-            "due": None if due is None else (due - self.model.now) / SECOND,
+            "due_in": None if due is None else (due - self.model.now) / SECOND,
         }
 
     def has_the_same_attributes(self) -> None:

@@ -100,7 +100,7 @@ def test_messages_are_looked_at(broker: nsqlite.Broker, attached: Attached) -> N
     assert here is not None
     assert there is not None
     assert (here.state, here.body, here.attempts) == (there.state, there.body, there.attempts)
-    assert here.due == pytest.approx(there.due, abs=1)
+    assert here.due_in == pytest.approx(there.due_in, abs=1)
     assert {"billing"} == set(topic.find(second))
     assert channel.discard(late)
     assert not channel.discard(late)

@@ -220,7 +220,7 @@ def test_what_is_requeued_and_paged(path: Path) -> None:
         scene.reopen()
         channel = scene.channel()
         assert [5, 1] == [channel.depth, channel.deferred_count]
-        assert [5.0] == [info.due for info in channel.deferred()]
+        assert [5.0] == [info.due_in for info in channel.deferred()]
         clock.advance(5)
         found = everything(channel)
         assert [(b"0", 2), (b"1", 2), (b"2", 2), (b"3", 1), (b"4", 1), (b"5", 1)] == sorted(found)
@@ -353,7 +353,7 @@ def test_answers_are_in_the_file_after_a_flush(path: Path) -> None:
         with scene.as_on_disk() as copy:
             channel = copy.channel()
             assert [(b"2", 2), (b"4", 2), (b"5", 1)] == everything(channel)
-            assert [(7.0, 1, b"3")] == [(i.due, i.attempts, i.body) for i in channel.deferred()]
+            assert [(7.0, 1, b"3")] == [(i.due_in, i.attempts, i.body) for i in channel.deferred()]
         clock.advance(60)
         assert [b"5", b"2", b"3", b"4"] == [info.body for info in scene.channel().peek()]
         scene.broker.flush()
@@ -1021,7 +1021,7 @@ def test_what_lies_in_the_file_is_found(path: Path, sync: Any) -> None:
             info = channel.find(name)
             assert info is not None
             state, due = ("ready", None) if number < 20 else ("deferred", number)
-            assert (b"%d" % number, state, due) == (info.body, info.state, info.due)
+            assert (b"%d" % number, state, due) == (info.body, info.state, info.due_in)
         assert {"billing", "audit"} == set(scene.topic().find(waiting[-1]))
         assert 20 == len(everything(channel))
         assert channel.find(ready[-1]) is None
@@ -1226,4 +1226,4 @@ def test_the_longest_delay_fits_the_file(path: Path) -> None:
         scene.topic().put(b"2")
         consumer.get(timeout=0).req(delay=1e300)
         scene.reopen()
-        assert [CENTURY] * 2 == [info.due for info in scene.channel().deferred()]
+        assert [CENTURY] * 2 == [info.due_in for info in scene.channel().deferred()]

@@ -269,7 +269,7 @@ class OneThread:
     def delay(self) -> float | None:
         """The delay of the only deferred message."""
         [info] = self.channel.deferred()
-        return info.due
+        return info.due_in
 
 
 def threads_of(name: str) -> list[threading.Thread]:

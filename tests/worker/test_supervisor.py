@@ -99,7 +99,7 @@ def test_what_is_worked_on_does_not_time_out() -> None:
     scene.clock.advance(10**6)
     message.touch()
     [info] = scene.channel.in_flight()
-    assert ((0, 1, 0), None, State.IN_FLIGHT) == (scene.counts, info.due, message.state)
+    assert ((0, 1, 0), None, State.IN_FLIGHT) == (scene.counts, info.due_in, message.state)
     scene.supervisor.succeeded(scene.slot, None)
     assert (0, 0, 0) == scene.counts
 
@@ -122,7 +122,7 @@ def test_what_was_taken_over_times_out_from_then_on() -> None:
     scene.clock.advance(59)
     message.touch()
     [info] = scene.channel.in_flight()
-    assert (60, (0, 1, 0)) == (info.due, scene.counts)
+    assert (60, (0, 1, 0)) == (info.due_in, scene.counts)
     scene.clock.advance(60)
     assert ((1, 0, 0), State.TIMED_OUT) == (scene.counts, message.state)
 

@@ -242,7 +242,7 @@ def test_a_handler_may_answer_itself(scene: Scene, kind: str) -> None:
         scene.topic.put(b"order")
         scene.watch.until(Kind.REQUEUED)
     [info] = scene.channel.deferred()
-    assert 7 == info.due
+    assert 7 == info.due_in
 
 
 @each_kind
