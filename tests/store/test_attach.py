@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_messages_are_put(broker: nsqlite.Broker, attached: Attached) -> None:
     """One, many, later; into a topic that is there or not; any body that the codec takes."""
     topic = attached.topic("orders")
     ids = [topic.put(b"tea"), *topic.put_many(["milk", {"cake": 1}])]
-    late = topic.put("late", delay=100)
+    late = topic.put("late", delay=timedelta(seconds=100))
     channel = broker.topic("orders").channel("billing")
     assert [*zip(ids, [b"tea", "milk", {"cake": 1}], strict=True)] == [
         (info.id, info.body) for info in channel.peek()

@@ -161,6 +161,9 @@ def test_a_system_without_room_for_a_connection(
     class Failing:
         """A listener that fails once."""
 
+        def fileno(self) -> int:
+            return int(real.fileno())
+
         def accept(self) -> Any:
             if fails:
                 raise fails.pop()
