@@ -36,6 +36,7 @@ WITHOUT_A_MODULE: Final = {
 """Test files that belong to no module, with what they are about."""
 
 FOLDERS: Final = {
+    "compat": "with other programs, in processes of their own",
     "stateful": "whole brokers: beside a model, under signals and forks, in many threads",
 }
 """Folders whose test files belong to no module, with what they are about."""

@@ -60,10 +60,10 @@ class Attached:
         timeout: Seconds = 30.0,
     ) -> None:
         """See `attach`."""
+        self._idle: deque[tuple[int, JSONLines]] = deque()  # with the process that has opened them
         self.path: Final = checked_path(path)
         self._coder: Final = Coder(checked_codec(codec))
         self._timeout: Final = nanoseconds("timeout", timeout, above=True) / SECOND
-        self._idle: deque[tuple[int, JSONLines]] = deque()  # with the process that has opened them
 
     def topic(self, name: str) -> "AttachedTopic":
         """Return a topic of the owner's; asks nobody.
@@ -135,6 +135,8 @@ class Attached:
         """Close the connections that no call is using.  Later calls open others."""
         while self._idle:
             self._idle.pop()[1].close()
+
+    __del__ = close
 
     def _take_idle(self) -> JSONLines | None:
         """Take a connection that no call is using, None if there is none."""
