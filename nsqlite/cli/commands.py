@@ -245,14 +245,18 @@ def _discard(options: argparse.Namespace) -> None:
 def _redrive(options: argparse.Namespace) -> None:
     opened_stdout()
     count = _perform(options, channel=options.channel)
-    say(f"{count} messages")
+    say(_counted(count))
+
+
+def _counted(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _steer(options: argparse.Namespace) -> None:
     opened_stdout()
     count = _perform(options, channel=options.channel)
     if count is not None:
-        say(f"{count} messages")
+        say(_counted(count))
 
 
 def _add_semantics(commands: "Commands") -> None:

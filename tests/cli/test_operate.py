@@ -160,7 +160,7 @@ def test_what_a_topic_holds_is_found(call: Any, path: Path) -> None:
 
 def test_letters_go_home(path: Path, call: Any) -> None:
     """`redrive` puts dead letters back, and says how many."""
-    assert ["1 messages"] == done(call("redrive", "dead", "letters"))
+    assert ["1 message"] == done(call("redrive", "dead", "letters"))
     assert ["0 messages"] == done(call("redrive", "dead", "letters"))
     with nsqlite.Broker(store=nsqlite.SQLite(path, codec="json")) as broker:
         assert b"bad" in bodies(broker.topic("orders").channel("billing"))
@@ -238,7 +238,7 @@ def test_its_owner_is_asked(path: Path, call: Any) -> None:
         assert 2 == len(done(call("find", "orders", name)))
         assert [] == done(call("discard", "orders", "billing", name))
         assert billing.find(name) is None
-        assert ["1 messages"] == done(call("redrive", "dead", "letters"))
+        assert ["1 message"] == done(call("redrive", "dead", "letters"))
         assert [] == done(call("pause", "orders", "billing"))
         assert billing.paused
         assert ["4 messages"] == done(call("empty", "orders", "billing"))

@@ -1,0 +1,59 @@
+"""An operator's session: see what a program's store has, and act on it, from a shell.
+
+The owner of a file, if it opens that with `control=True`, carries out what a shell asks for.
+
+Watch the mail that failed: it is among the dead letters, and another is put in its place.
+
+It prints:
+
+    $ nsqlite peek mails.db mails.dead letters
+    ID  ready        0              mails:send ValueError: no address b'bob'
+    $ nsqlite pause mails.db mails send
+    $ nsqlite put mails.db mails bob@example.org
+    ID
+    $ nsqlite unpause mails.db mails send
+    sent: bob@example.org
+
+Next: checksums.py
+"""
+
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+
+import nsqlite
+
+ONCE = nsqlite.Retry(max_attempts=1)
+sent: list[str] = []
+
+
+def send(message: nsqlite.Message[bytes]) -> None:
+    """Send a mail."""
+    if b"@" not in message.body:
+        raise ValueError("no address")
+    sent.append(message.body.decode())
+
+
+def shell(line: str) -> None:
+    """Run a command in another process; show it and its answer."""
+    command = [sys.executable, "-m", "nsqlite", *line.split()]
+    answer = subprocess.check_output(command, text=True, cwd=directory)  # noqa: S603
+    print(re.sub(r"\b[0-9a-f]{16}\b", "ID", f"$ nsqlite {line}\n{answer}"), end="", flush=True)
+
+
+with tempfile.TemporaryDirectory() as directory:
+    logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # the failure is meant
+    with nsqlite.Broker(store=nsqlite.SQLite(f"{directory}/mails.db", control=True)) as broker:
+        mails, dead = broker.topic("mails"), broker.topic("mails.dead")
+        dead.channel("letters")
+        mails.put(b"bob")
+        with nsqlite.Worker(mails.channel("send"), send, retry=ONCE, dead_letter=dead) as worker:
+            worker.join()
+            shell("peek mails.db mails.dead letters")
+            shell("pause mails.db mails send")
+            shell("put mails.db mails bob@example.org")
+            shell("unpause mails.db mails send")
+            worker.join()
+    print("sent:", *sent)
