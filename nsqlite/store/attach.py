@@ -117,18 +117,11 @@ class Attached:
     def perform(self, request: Mapping[str, Any]) -> Any:
         """Ask the owner for one of `store.operations.Operations`, and return its result."""
         while (line := self._take_idle()) is not None:
-            try:
-                line.send(request)
-            except OSError:  # its owner is gone, and has not got it
-                line.close()
-            else:
+            if _is_sent(line, request):
                 return self._ended(line)
         line = self._connect(self._timeout)
-        try:
-            line.send(request)
-        except OSError as error:
-            line.close()
-            raise NoOwner(self.path, f"its owner went away ({error.strerror or error})") from None
+        if not _is_sent(line, request):
+            raise NoOwner(self.path, "its owner went away")
         return self._ended(line)
 
     def close(self) -> None:
@@ -383,6 +376,19 @@ def attach(
         InvalidOption: an argument is out of its range, or the path no path of a file.
     """
     return Attached(path, codec=codec, timeout=timeout)
+
+
+def _is_sent(line: JSONLines, request: Mapping[str, Any]) -> bool:
+    """Send a request; return whether the other end is there to get it, or close the connection."""
+    try:
+        line.send(request)
+    except OSError:
+        line.close()
+        return False
+    except BaseException:
+        line.close()
+        raise
+    return True
 
 
 @contextmanager

@@ -23,8 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from nsqlite.clock import SYSTEM
 from nsqlite.errors import Closed, InvalidOption, NoOwner, NSQLiteError, StoreError
 from nsqlite.events import Event
+from nsqlite.options import SECOND
 from nsqlite.store.controllines import (
     JSONLines,
     NotJSON,
@@ -142,12 +144,10 @@ class Control:
         connections = list(self._connections)
         for connection in connections:
             connection.finish()
-        for connection in connections:
-            connection.thread.join(GRACE)
+        _join(connections)
         for connection in connections:
             connection.line.shut(socket.SHUT_RDWR)
-        for connection in connections:
-            connection.thread.join(GRACE)
+        _join(connections)
 
     # The threads of connections
 
@@ -234,6 +234,13 @@ class _Connection:
         """Take no more requests."""
         self.line.shut(socket.SHUT_RD)
         self.events.put(None)
+
+
+def _join(connections: list[_Connection]) -> None:
+    """Wait for the ends of connections, for `GRACE` in all."""
+    end = SYSTEM.monotonic_ns() + round(GRACE * SECOND)
+    for connection in connections:
+        connection.thread.join(max(0, end - SYSTEM.monotonic_ns()) / SECOND)
 
 
 def listener(where: str, path: str) -> socket.socket:
