@@ -84,8 +84,9 @@ def _perform(parser: Parser, options: argparse.Namespace) -> int:
     elif options.command is not None:
         problem = run(options)
         if problem is not None:
-            line = problem.replace("\n", "\\n")  # as a file's name may have
-            parser.exit(1, f"{parser.prog} {options.command}: {line}\n")
+            text, status = problem
+            line = text.replace("\n", "\\n")  # as a file's name may have
+            parser.exit(status, f"{parser.prog} {options.command}: {line}\n")
         return 0
     for line in lines:
         say(line)

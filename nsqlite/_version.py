@@ -6,3 +6,4 @@ Next: errors.py
 from typing import Final
 
 __version__: Final = "0.1.0"
+"""The version of the package."""

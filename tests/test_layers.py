@@ -65,7 +65,9 @@ LAYERS: Final = (
     ("cli.snapshot", "cli.progress"),
     ("cli.overview", "cli.check", "cli.pages", "cli.taken", "cli.operate"),
     ("cli.export", "cli.backup"),
-    ("cli.load",),
+    ("cli.load", "cli.reference"),
+    ("cli.manual",),
+    ("cli.docs",),
     ("cli.commands",),
     ("__main__",),
 )
@@ -195,7 +197,7 @@ def test_the_core_needs_two_packages() -> None:
 
 
 def test_the_rest_needs_no_more() -> None:
-    """What is not of the core imports the standard library, some one of the two, the cli rich."""
+    """What is not of the core imports the standard library, some one of the two, the cli extras."""
     foreign = {
         (name.partition(".")[0], module.partition(".")[0])
         for name in set(MODULES) - CORE
@@ -203,6 +205,7 @@ def test_the_rest_needs_no_more() -> None:
     }
     assert {
         ("cli", "attrs"),
+        ("cli", "pdoc"),
         ("cli", "rich"),
         ("stats", "attrs"),
         ("store", "attrs"),
@@ -219,6 +222,18 @@ def test_rich_is_loaded_late() -> None:
     top = ast.Module(parsed("cli.progress").body, [])
     top.body = [node for node in top.body if not isinstance(node, ast.FunctionDef)]
     assert not [m for m in imported(top, "cli.progress") if m.startswith("rich")]
+
+
+def test_pdoc_is_loaded_late() -> None:
+    """Only what makes pages imports pdoc, and one module imports that, in a function."""
+    makers = {"cli.reference", "cli.manual"}
+    assert makers == {
+        name for name in MODULES if "pdoc" in {m.partition(".")[0] for m in others(name)}
+    }
+    assert {"cli.docs"} == {name for name in MODULES if ours(name) & makers} - makers
+    top = ast.Module(parsed("cli.docs").body, [])
+    top.body = [node for node in top.body if not isinstance(node, ast.FunctionDef)]
+    assert not {short(m) for m in imported(top, "cli.docs")} & makers
 
 
 def test_one_module_knows_the_time() -> None:

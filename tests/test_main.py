@@ -80,7 +80,8 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
     assert all(
-        f"\n    {name}" in out for name in ("inspect", "export", "import", "backup", "semantics")
+        f"\n    {name}" in out
+        for name in ("inspect", "export", "import", "backup", "guide", "semantics", "docs")
     )
     assert re.search("--version +show the version", out)
     assert err == ""
@@ -95,7 +96,7 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     commands = ["inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
-    commands += ["redrive", "empty", "pause", "unpause", "delete", "tail", "semantics"]
+    commands += ["redrive", "empty", "pause", "unpause", "delete", "tail", "guide", "semantics", "docs"]
     start, _, rest = err.partition(" (choose from ")
     assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
     assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")
@@ -276,7 +277,9 @@ def test_a_status_does_not_depend_on_stderr() -> None:
         ("export", "FILE"),
         ("import", "NEW"),
         ("backup", "FILE", "NEW"),
+        ("guide",),
         ("semantics",),
+        ("docs", "NEW"),
     ],
 )
 def test_a_closed_stdout_is_one_line(arguments: tuple[str, ...], path: Path) -> None:

@@ -1,6 +1,7 @@
-"""The commands of `python -m nsqlite`: those for a store's file, and one that shows a document.
+"""The commands of `python -m nsqlite`: those for a store's file, and those that show documents.
 
-The rule: a command that cannot do what it was asked for says so in one line, and has status 1.
+The rule: a command that cannot do what it was asked for says so in one line, and has status 1, or 2
+where an extra is to be installed first.
 
 Next: the end
 """
@@ -9,10 +10,12 @@ import argparse
 import os
 from collections.abc import Callable
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nsqlite.cli.backup import backup
 from nsqlite.cli.check import Check
+from nsqlite.cli.docs import write_docs
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
 from nsqlite.cli.load import load
@@ -45,22 +48,24 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_backup(commands)
     _add_operations(commands)
     _add_tail(commands)
-    _add_semantics(commands)
+    _add_documents(commands)
 
 
-def run(options: argparse.Namespace) -> str | None:
+def run(options: argparse.Namespace) -> tuple[str, int] | None:
     """Run the command that was parsed.
 
     Returns:
-        None if it is done, else the line that says why not.
+        None if it is done, else the line that says why not, and the status.
 
     Raises:
         OSError: stdout cannot be written.
     """
     try:
         options.run(options)
-    except (CommandFailed, StoreError) as error:
-        return str(error)
+    except CommandFailed as error:
+        return str(error), error.status
+    except StoreError as error:
+        return str(error), CommandFailed.status
     return None
 
 
@@ -259,10 +264,28 @@ def _steer(options: argparse.Namespace) -> None:
         say(_counted(count))
 
 
-def _add_semantics(commands: "Commands") -> None:
+def _add_documents(commands: "Commands") -> None:
+    text = "Show the guide: what you can do with nsqlite, and what it promises"
+    _add(commands, "guide", text).set_defaults(run=_show_document)
     text = "Show what NSQ does, what nsqlite does, and where they differ"
-    _add(commands, "semantics", text).set_defaults(run=_semantics)
+    _add(commands, "semantics", text).set_defaults(run=_show_document)
+    text = "Write the guide, the semantics and the API reference as pages of HTML"
+    command = _add(commands, "docs", text)
+    command.add_argument(
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        default="nsqlite-docs",
+        help="empty, new, or written by this command (nsqlite-docs)",
+    )
+    command.set_defaults(run=_docs)
 
 
-def _semantics(_options: argparse.Namespace) -> None:
-    say(files("nsqlite").joinpath("semantics.md").read_text("utf-8").rstrip())
+def _show_document(options: argparse.Namespace) -> None:
+    say(files("nsqlite").joinpath(f"{options.command}.md").read_text("utf-8").rstrip())
+
+
+def _docs(options: argparse.Namespace) -> None:
+    opened_stdout()
+    count = write_docs(options.directory)
+    say(f"{count} pages: open {Path(options.directory) / 'index.html'}")

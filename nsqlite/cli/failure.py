@@ -11,7 +11,19 @@ from typing import TextIO
 
 
 class CommandFailed(Exception):
-    """A command cannot do what it was asked for; its text is the line."""
+    """A command cannot do what it was asked for; its text is the line.
+
+    Attributes:
+        status: the status that the program has then.
+    """
+
+    status = 1
+
+
+class NotInstalled(CommandFailed):
+    """What a command needs is an extra that is not installed; nothing was done."""
+
+    status = 2
 
 
 def why(error: OSError) -> str:

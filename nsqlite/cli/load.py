@@ -7,7 +7,7 @@ there, that file gets the name of the other one, or, where that was there before
 taken over in one transaction.  Nothing is kept of the input in memory but a batch of messages, and
 of each topic its account.
 
-Next: cli/commands.py
+Next: cli/reference.py
 """
 
 import os

@@ -25,6 +25,7 @@ from nsqlite.worker.handler import ONE_MESSAGE, Handler, accepts, is_coroutine
 from nsqlite.worker.outcome import Outcome
 
 Middleware: TypeAlias = Callable[[Handler], Handler]
+"""Takes a handler and returns one that calls it, and does something before or after."""
 
 _MIDDLEWARE: Final = "_nsqlite_middleware"
 """Marks what is no handler, though it can be called."""

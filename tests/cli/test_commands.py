@@ -119,10 +119,11 @@ def test_a_failure_is_one_line_whatever_a_file_is_called(
     assert expected == failed("inspect", path, capsys=capsys)
 
 
-def test_semantics(capsys: pytest.CaptureFixture[str]) -> None:
-    """`semantics` prints the document that the package carries."""
-    document = Path(nsqlite.__file__).with_name("semantics.md").read_text("utf-8")
-    assert 0 == main(["semantics"])
+@pytest.mark.parametrize("name", ["guide", "semantics"])
+def test_a_document_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`guide` and `semantics` print the documents that the package carries."""
+    document = Path(nsqlite.__file__).with_name(f"{name}.md").read_text("utf-8")
+    assert 0 == main([name])
     assert (document, "") == capsys.readouterr()
 
 
