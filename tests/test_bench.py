@@ -96,3 +96,18 @@ def test_bad_arguments_get_one_line(arguments: list[str], problem: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"tests/bench: {problem}\n"
+
+
+def test_nothing_is_lost_by_a_kill() -> None:
+    """The comparison of what survives a kill tells of every job, with huey or without."""
+    done = subprocess.run(  # noqa: S603 - our own interpreter and file
+        [sys.executable, "-W", "error", str(BENCH / "survivors.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    ours, theirs = done.stdout.splitlines()
+    assert ours == "nsqlite  finished 8 of 8, lost none"
+    assert theirs.startswith("huey     ")

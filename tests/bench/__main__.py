@@ -8,6 +8,7 @@ How to run it, with the Python that nsqlite is installed in:
     python tests/bench --quick          small counts, some seconds: shows that it works, no more
     python tests/bench store            the same with a store: see below
     python tests/bench/versions.py DIR  the core beside that of another checkout: see there
+    python tests/bench/survivors.py     what `kill -9` leaves, in nsqlite and in huey: see there
 
 How to read it.  Each line compares our figure (`ours`) with another one (`theirs`), the medians of
 some runs; times are for one message, or for one copy or hop where the row says so.  The two are run

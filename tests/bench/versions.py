@@ -12,7 +12,7 @@ are several of each, one pair after the other.
 A line gives, for each row: the median of our times and of theirs, the median of the ratios of all
 pairs of runs, and the least and the greatest of the medians of the pairs of processes.
 
-Next: __main__.py
+Next: survivors.py
 """
 
 import os
