@@ -26,7 +26,7 @@ WITHOUT_A_MODULE: Final = {
     "test_examples.py": "the examples",
     "test_layers.py": "what imports what",
     "test_mirror.py": "the test files",
-    "test_readme.py": "the README",
+    "test_readme.py": "the README and the guide",
     "test_reading_order.py": "the order of the source",
     "test_semantics.py": "the document of NSQ's semantics",
     "test_surface.py": "the public names of all modules",

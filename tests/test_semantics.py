@@ -10,6 +10,7 @@ from nsqlite.testing import ManualClock
 
 PACKAGE: Final = Path(nsqlite.__file__).parent
 README: Final = Path(__file__).parent.parent / "README.md"
+GUIDE: Final = PACKAGE / "guide.md"
 DOCUMENT: Final = (PACKAGE / "semantics.md").read_text("utf-8")
 HEADINGS: Final = re.findall(r"^## (NSQ \w+ §\d+)\. \S", DOCUMENT, re.MULTILINE)
 CITATION: Final = re.compile(r"(?:(NSQ\s+(?:semantics|client))\s+)?(§\d*)")
@@ -50,8 +51,8 @@ def test_the_sections_are_numbered() -> None:
 
 
 def test_every_citation_has_its_section() -> None:
-    """Whatever the package, the README and the tests cite is a section of the document."""
-    files = [README, *PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+    """Whatever the package, its documents and the tests cite is a section of the document."""
+    files = [README, GUIDE, *PACKAGE.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
     files.remove(Path(__file__))
     cited = {f"{d} {s}" for path in files for d, s in citations(path.read_text("utf-8"))}
     assert set() == cited - set(HEADINGS)
