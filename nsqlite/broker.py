@@ -271,7 +271,7 @@ class Broker(Uncopyable):
     def observe(
         self, callback: Observer, *, kinds: Iterable[str] | None = None
     ) -> Callable[[], None]:
-        """Have a function told of the events of every topic, those to come included.
+        """Call a function with every event of every topic, also of those created later.
 
         Events are in order for each topic; those of two topics can be told at the same time, by two
         threads.  See `Topic.observe`.
@@ -331,23 +331,23 @@ class Broker(Uncopyable):
         return True
 
     def close(self, *, drain: bool = False, force: bool = False) -> int:
-        """Close every topic; see `Topic.close`.  No topic can be got or created any more.
+        """Close every topic; see `Topic.close`.  No topic can be had or created after that.
 
-        With a store nothing is thrown away: all is written, and the store is closed.  With `drain`
-        it stays open until the next `close`.  Inside another call of its thread it does not wait
-        until that is done.
+        With a store nothing is thrown away: everything is written, and the store is closed.  With
+        `drain` it stays open until the next `close`.  If it is called in the middle of another call
+        of the same thread, it does not wait for all this.
 
         Args:
-            drain: deliver first what is there.
-            force: close the store although something cannot be written, which is then lost and
+            drain: first deliver what is there.
+            force: close the store even if something cannot be written, which is then lost and
                 logged.
 
         Returns:
             How many messages were thrown away; they are logged as a warning.
 
         Raises:
-            StoreError: something cannot be written.  Nothing is closed, and the broker can be used:
-                to finish messages makes room on a full disk.
+            StoreError: something cannot be written.  Nothing is closed, and the broker can still be
+                used: finishing messages makes room on a full disk.
         """
         persistence = self._persistence
         wait = not any(topic._lock.owned() for topic in self._topics.copy().values())
@@ -364,8 +364,8 @@ class Broker(Uncopyable):
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write a copy of all that happened so far to a new file, while the broker goes on.
 
-        The copy is a store's file of its own: open it as any other.  To copy the file by other
-        means while it is open makes no backup.
+        The copy is a complete file: open it like any other.  A copy made by other means while the
+        file is open is not a backup.
 
         Args:
             path: where the copy is to be; there must be nothing yet.
@@ -384,7 +384,7 @@ class Broker(Uncopyable):
         return "OK" if self._persistence is None else self._persistence.health
 
     def flush(self) -> None:
-        """Have all that happened so far written to the store, if there is one; blocks.
+        """Write all that happened so far to the store, if there is one, and wait for that.
 
         Raises:
             StoreError: it could not be written; it is tried again.

@@ -274,7 +274,7 @@ class Channel(Uncopyable, Generic[T]):
         """Drop all messages, those in flight and deferred too (NSQ semantics §12).
 
         Returns:
-            How many they were.  A late answer to one of them raises `NotInFlight`.
+            How many messages were dropped.  A late answer to one of them raises `NotInFlight`.
 
         Raises:
             Closed: the channel is over.

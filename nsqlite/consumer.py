@@ -251,7 +251,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         return batch
 
     def when_ready(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Have a function called once, as soon as `take` may find something.
+        """Call a function once, as soon as `take` may find something.
 
         It waits its turn beside those that wait in `get`, first come, first served: for each
         message that becomes ready one of them is served.  It is called after the lock, by the
@@ -260,17 +260,17 @@ class AnyConsumer(Uncopyable, Generic[T]):
         and also when the consumer, the channel or the topic is over.  Who was told is to `take`, or
         to `get`: until then nobody else who waits is told of that message.
 
-        What falls due or times out becomes ready when somebody looks.  Called in an event loop on
-        an `nsqlite.aio.Consumer`, the loop looks in time; else whoever uses the channel next does.
+        A message that is due becomes ready when somebody uses the channel.  If this is called in an
+        event loop on an `nsqlite.aio.Consumer`, the loop sees to that in time.
 
-        Until it is called the consumer is kept, as one in whose `get` a thread waits.
+        Until then the consumer is kept alive, as by a thread that waits in `get`.
 
         Args:
             callback: what to call; it must not block.  An `Exception` that it raises is logged.  If
                 a signal throws something into it, it is called again.
 
         Returns:
-            A function that calls it off.
+            A function that cancels it.
         """
         if not callable(callback):
             raise InvalidOption("callback", callback, "a function without arguments")

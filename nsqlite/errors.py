@@ -307,7 +307,7 @@ class StoreFull(StoreError):
 
 
 class StoreForeign(StoreError):
-    """The file is none of nsqlite's, or was written by a later version.
+    """The file is not one of nsqlite's, or was written by a later version.
 
     Attributes:
         where: the store's file.

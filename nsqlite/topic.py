@@ -1486,19 +1486,18 @@ class Topic(Uncopyable, Generic[T]):
     def observe(
         self, callback: Observer, *, kinds: Iterable[str] | None = None
     ) -> Callable[[], None]:
-        """Have a function told of the events of this topic and its channels.
+        """Call a function with the events of this topic and its channels.
 
         It is called with one `Event` at a time, in order, without a lock, by the thread whose call
-        caused the event or by one that was telling already.  It may use the topic: what that
-        causes is told next.  An `Exception` that it raises is logged; anything else, as
-        `SystemExit`, comes out of the call that caused the event, which has been made, and the
-        observers behind it are not told of that event.
+        caused the event or by one that was telling already.  It may use the topic: the
+        events of that follow.  An `Exception` that it raises is logged; anything else, like
+        `SystemExit`, is raised by the call that caused the event, although that has been done, and
+        the observers after it do not get that event.
 
         Args:
             callback: the function.
-            kinds: what it wants to hear of, as `Kind` has it; None for everything.  Who wants to
-                hear of topics and channels alone (`nsqlite.events.LIFE_CYCLE`) costs a message
-                nothing.
+            kinds: the kinds of events that it wants, see `Kind`; None for all.  An observer of
+                topics and channels alone (`nsqlite.events.LIFE_CYCLE`) costs a message nothing.
 
         Returns:
             A function that ends it.

@@ -124,7 +124,7 @@ def open_to_read(path: str) -> sqlite3.Connection:
 def _require_mark(connection: sqlite3.Connection, path: str) -> None:
     [mark] = connection.execute("PRAGMA application_id").fetchone()
     if mark != MARK:
-        raise StoreForeign(path, "it is no file of nsqlite's")
+        raise StoreForeign(path, "it is not a file of nsqlite")
 
 
 def _begin(source: sqlite3.Connection) -> None:

@@ -90,7 +90,7 @@ class SQLite:
 
         Raises:
             StoreInUse: it has an owner, and still has when `wait` is over.
-            StoreForeign: it is none of nsqlite's, or a later version's.
+            StoreForeign: it is not one of nsqlite's, or a later version wrote it.
             StoreDamaged: it is damaged.
             StoreError: it cannot be opened or written.
         """

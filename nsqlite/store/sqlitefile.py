@@ -126,7 +126,7 @@ class SQLiteFile:
         [version] = writer.execute("PRAGMA user_version").fetchone()
         [tables] = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if mark != MARK and (tables or mark or version):
-            raise StoreForeign(self._path, "it is a SQLite file, but none of nsqlite's")
+            raise StoreForeign(self._path, "it is a SQLite file, but not one of nsqlite")
         if version > VERSION:
             problem = f"a later nsqlite wrote it (version {version}; this one knows {VERSION})"
             raise StoreForeign(self._path, problem)

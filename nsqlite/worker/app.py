@@ -39,10 +39,11 @@ class App:
 
         app.run()
 
-    In a program that has its own loop or its own way to end, it is a context manager instead, plain
-    or asynchronous: the workers are started at the beginning of the block and stopped at its end.
+    A program with its own event loop, or its own way to end, uses it as a context manager instead,
+    plain or asynchronous: the workers are started at the beginning of the block and stopped at its
+    end.
 
-    Threads: `stop` may be called by any, by a handler and by a signal handler; all else by one.
+    Threads: any thread, a handler or a signal handler may call `stop`; all else is for one thread.
 
     Attributes:
         broker: whose topics and channels are meant.
@@ -58,8 +59,8 @@ class App:
             unknown: nothing else; the error names the option that there is.
 
         Raises:
-            InvalidOption: the broker is no `Broker`, the timeout no number of seconds, or an option
-                unknown.
+            InvalidOption: the broker is not a `Broker`, the timeout is not a number of seconds, or
+                an option is unknown.
         """
         for name in unknown:
             raise unknown_option("option", name, ("timeout",))
@@ -83,7 +84,7 @@ class App:
         dead_letter: str | Topic[Any] | None = None,
         **options: Unpack[WorkerOptions],
     ) -> Callable[[H], H]:
-        """Declare a handler of a channel, which is created; a decorator.
+        """Declare the handler of a channel; a decorator.  The channel is created at once.
 
         Args:
             topic: the topic's name.
@@ -118,14 +119,15 @@ class App:
     def run(self) -> None:
         """Work until SIGINT or SIGTERM comes, or `stop` is called; then stop the workers.
 
-        A second signal makes that immediate.  The signals are caught if this is called in the main
-        thread, and are afterwards what they were.  It ends by itself when all channels are drained
-        (`close(drain=True)`), and when a worker ends otherwise: nobody else would notice that.
+        After a second signal it does not wait for the handlers.  Signals are caught only if this
+        is called in the main thread; their earlier handlers are restored at the end.  It also ends
+        when all channels are drained (`close(drain=True)`), and when a worker ends for another
+        reason, which nobody else would notice.
 
         Raises:
             InvalidOption: there is no handler.
-            Closed: a worker has ended since its channel is closed or deleted.
-            BaseException: what a handler raised that is no `Exception`, like `SystemExit`.
+            Closed: a worker has ended because its channel was closed or deleted.
+            BaseException: a handler raised it, and it is not an `Exception`, like `SystemExit`.
         """
         if not self._factories:
             expected = "at least one, declared with @app.handler(topic, channel)"
@@ -161,7 +163,7 @@ class App:
         return tuple(worker.stats() for worker in self.workers or self._last)
 
     def stop(self) -> None:
-        """Have `run` come to its end; it does not wait for that."""
+        """Tell `run` to end, without waiting for it."""
         release(self._semaphore)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:

@@ -49,10 +49,11 @@ class Worker:
     A handler is called with the `Message`.  When it returns, the message is finished.  When it
     raises an `Exception`, the message alone waits and is tried again, as `retry` says.  It can
     decide otherwise: see `nsqlite.Requeue`, `Drop` and `TakeOver`; or answer the message itself.
-    What is no `Exception`, like `SystemExit`, ends the worker; the message is requeued.
+    An exception that is not an `Exception`, like `SystemExit`, ends the worker; the message is
+    requeued.
 
-    A plain function runs in threads of the worker's own.  A coroutine function runs in tasks: in
-    the loop that is running when the worker is started, else in a loop of its own.
+    A plain function runs in threads that the worker starts.  A coroutine function runs in tasks, in
+    the event loop that is running when the worker is started, or else in a loop of its own.
 
     As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.  A
     worker is used once.  After a fork the child has none; it may start it anew, or `stop` it, which
@@ -100,17 +101,17 @@ class Worker:
             msg_timeout: seconds until a message that was taken over (`TakeOver`) and not answered
                 is delivered again; without `auto_touch` any that is not answered.  None for the
                 channel's.
-            auto_touch: let nothing time out while the worker has it, however long its handler
-                takes; so no handler runs beside itself.  Without, as in NSQ's clients, a handler
-                is to touch its message.
+            auto_touch: let no message time out while the worker has it, however long its handler
+                takes, so that no message is handled twice at the same time.  Without this, a
+                handler has to touch its message, as in NSQ's clients.
             time_limit: seconds that a handler may take; None for no limit.  One that is a coroutine
                 function is cancelled then, and its message has failed with a `TimeoutError`; one
-                in a thread is told of in the log and in `stats`, and goes on.
+                in a thread is reported in the log and in `stats`, and goes on.
             prefetch: how many messages more than the one it works on a slot may take at a time;
                 they wait behind it, and with `auto_touch=False` their time runs.
             max_in_flight: how many messages the worker may hold, those taken over included; by
                 default as many as its slots take.
-            middleware: what stands around the handler, the outermost first.
+            middleware: functions that wrap the handler, the outermost first.
             tracebacks: log the traceback of a failed message ``"once"`` for each different error,
                 ``"always"``, at every attempt, or ``"never"``.
             name: what log records, threads, tasks and its consumer are called; by default the

@@ -160,13 +160,13 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
     assert "it is no file" == told(StoreError)
     path.rmdir()
     path.touch()
-    assert "it is no file of nsqlite's" == told(StoreForeign)
+    assert "it is not a file of nsqlite" == told(StoreForeign)
     path.write_bytes(b"something else, and long enough to be looked at" * 9)
     assert "it is no SQLite file (file is not a database)" == told(StoreForeign)
     path.unlink()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE t (x)")
-    assert "it is no file of nsqlite's" == told(StoreForeign)
+    assert "it is not a file of nsqlite" == told(StoreForeign)
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

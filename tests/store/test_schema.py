@@ -370,7 +370,7 @@ def test_a_file_of_another_program(path: Path, statement: str) -> None:
     before = path.read_bytes()
     with pytest.raises(StoreForeign) as info:
         SQLiteFile(str(path), full=False)
-    assert "it is a SQLite file, but none of nsqlite's" == info.value.problem
+    assert "it is a SQLite file, but not one of nsqlite" == info.value.problem
     assert before == path.read_bytes()
     assert ["jobs.db"] == [one.name for one in path.parent.iterdir()]
 
