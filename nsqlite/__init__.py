@@ -15,8 +15,8 @@ Times are in seconds.  A `datetime.timedelta` can be given wherever seconds can;
 float.  `due` is always a moment, on the scale of the time beside it; how long it is until then is
 `due_in`.
 
-What is cited as "NSQ semantics §9" or "NSQ client §4" is a document of this package:
-`python -m nsqlite semantics` shows it.
+`python -m nsqlite guide` shows the guide.  What is cited as "NSQ semantics §9" or "NSQ client
+§4" is a document of this package, too: `python -m nsqlite semantics` shows it.
 
 Public are the names of this package and of `nsqlite.aio`, `nsqlite.worker`, `nsqlite.store` and
 `nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The other modules are what these are made of,
