@@ -26,12 +26,12 @@ from typing import (
 from nsqlite.errors import InvalidOption
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
-    Seconds: TypeAlias = float | timedelta
-    """What delays and timeouts are given as: a number of seconds, or a `datetime.timedelta`."""
+    from datetime import timedelta as Timedelta  # noqa: N812 - `ForwardRef` looks here for the other name
 else:  # the same, for a program that has not loaded `datetime`
-    Seconds = float | ForwardRef("timedelta", module="datetime")
+    Timedelta = ForwardRef("timedelta", module="datetime")
+
+Seconds: TypeAlias = float | Timedelta
+"""What delays and timeouts are given as: a number of seconds, or a `datetime.timedelta`."""
 
 SECOND: Final = 1_000_000_000
 _INFINITY: Final = float("inf")

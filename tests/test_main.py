@@ -96,7 +96,17 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     commands = ["inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
-    commands += ["redrive", "empty", "pause", "unpause", "delete", "tail", "guide", "semantics", "docs"]
+    commands += [
+        "redrive",
+        "empty",
+        "pause",
+        "unpause",
+        "delete",
+        "tail",
+        "guide",
+        "semantics",
+        "docs",
+    ]
     start, _, rest = err.partition(" (choose from ")
     assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
     assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")
