@@ -17,6 +17,7 @@ CORE = {
     "fanout": 2,
     "threads": 3,
     "await": 6,
+    "worker": 4,
     "delay": 5,
     "due": 2,
     "empty": 2,

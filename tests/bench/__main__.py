@@ -25,6 +25,7 @@ the row or the comparison that is named before, but for what follows.
     fanout    to several channels
     threads   from one thread to others
     await     in an event loop: what is there already, and gets that wait
+    worker    a handler that does nothing, in threads and in a task, and what is written by hand
     delay     deferred messages until they are ready, on a clock with ticks of 10 ms that is moved
               in one jump; the notes are the same looked at in each tick, which costs a look for
               each of 6,000 or 360,000 ticks besides

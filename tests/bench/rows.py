@@ -82,6 +82,12 @@ def making(scale: Scale) -> Run:
     return run_of(lambda: topics.making(count), count)
 
 
+def lines_of(make: Callable[[int, int], Loop], scale: Scale) -> Run:
+    """Measure it over the lines of a file, with four threads."""
+    count = scale.many // 5
+    return run_of(lambda: make(count, 4), count, waits=True)
+
+
 def figure(measured: Callable[[Scale], float]) -> Measured:
     """Measure what is no time."""
     return lambda scale: lambda: measured(scale)
@@ -94,6 +100,7 @@ ONE_THERE: Final = Yardstick("row one, same clock", each(lambda: loops.plain(clo
 QUEUE: Final = Yardstick("queue.Queue put+get", each(loops.queue_one_by_one))
 AWAIT: Final = Yardstick("asyncio.Queue put+get", each(awaits.alone_queue))
 HOP: Final = Yardstick("asyncio.Queue so", hops(awaits.ping_pong_queue))
+HAND_OFF: Final = Yardstick("queue.Queue to 1 thread", threads(lambda: crews.by_hand(1)))
 NOTHING: Final = Yardstick("Queue.get_nowait", each(loops.queue_nothing_to_get))
 
 
@@ -260,6 +267,38 @@ CORE: Final = (
         copies(lambda: awaits.gathered(4)),
         Yardstick("asyncio.Queue so", copies(lambda: awaits.gathered_queue(4))),
         Bound(2.6, 2.0),
+    ),
+    Row(
+        "worker/thread",
+        "put, an empty handler in a thread",
+        threads(lambda: crews.worker(1)),
+        HAND_OFF,
+        Bound(1.3, 1.1),
+        by_best=True,
+    ),
+    Row(
+        "worker/threads",
+        "so, in 4 threads",
+        threads(lambda: crews.worker(4)),
+        HAND_OFF,
+        Bound(1.6, 1.3),
+        by_best=True,
+    ),
+    Row(
+        "worker/task",
+        "put, an empty handler in a task",
+        each(crews.worker_async),
+        Yardstick("asyncio.Queue so", each(crews.by_hand_async)),
+        Bound(4, 3),
+    ),
+    Row(
+        "worker/lines",
+        "each line of a file, bounded, in 4 threads",
+        lambda scale: lines_of(crews.lines, scale),
+        Yardstick("queue.Queue so", lambda scale: lines_of(crews.lines_by_hand, scale)),
+        Bound(3, 2),
+        by_best=True,
+        slow=True,
     ),
     Row(
         "delay/minute",
