@@ -421,6 +421,46 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if not done:
             monitor.call(queue.finish, self, [message])
 
+    def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
+        """Finish a message that it was given, and return the next one, in one go.
+
+        For a worker: one whose handler does nothing takes 1.3 us for a message so, and 3 us where
+        it does the one and then the other.  Whatever a signal throws in here ends the worker, which
+        puts back what it holds.
+
+        Returns:
+            None if one of both cannot be done at once; then nothing has changed.
+        """
+        queue = self._queue
+        monitor = self._monitor
+        ready = queue.ready
+        following: Message[T] = Message()
+        try:
+            with self._lock:
+                if (
+                    self._now() < self._fresh
+                    and ready
+                    and self._delivered <= self._allowed
+                    and not (monitor.state or monitor.putters or queue.parked or queue.draining)
+                    and queue.on_finished is None
+                    and (page := self._page).open
+                    and message in message._page  # else it is answered already
+                ):
+                    # One piece, as in `fin` and `get`:
+                    del message._page[message]
+                    self._allowed += 1
+                    following._record = ready[0]
+                    following._consumer = self
+                    following._page = page
+                    self._delivered += 1
+                    page[following] = self._due
+                    del ready[0]
+                    return following
+        finally:
+            if monitor.after:
+                monitor.settle()
+        return None
+
     def fin_many(self, messages: Iterable[Message[T]]) -> None:
         """Finish several messages: all of them or none; like `fin` it does not read the clock.
 
@@ -934,44 +974,3 @@ class Consumer(AnyConsumer[T]):
             got = monitor.run(channel._receive, self, message, waiter)
             if got is not None:
                 return got
-
-    def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
-        """Finish a message and return the next one, in one go; for a worker's threads.
-
-        Where many threads want the lock at a time, asking once is twice as fast.  No signal comes
-        into a worker's threads, so nothing is given back here.
-
-        Returns:
-            None if one of both cannot be done at once; then nothing has changed.
-        """
-        queue = self._queue
-        monitor = self._monitor
-        with self._lock:
-            now = self._now()
-            following: Message[T] = Message()
-            if (
-                monitor.state
-                or now >= self._fresh
-                or not queue.ready
-                or self._delivered > self._allowed
-                or queue.draining
-                or queue.on_finished is not None
-                or queue.parked
-                or monitor.putters
-                or monitor.after
-                or message not in message._page
-                or message._consumer is not self
-            ):
-                return None
-            # One piece, as in `fin` and `get`:
-            del message._page[message]
-            self._allowed += 1
-            following._record = queue.ready[0]
-            following._consumer = self
-            following._page = page = self._page
-            self._delivered += 1
-            page[following] = self._due
-            del queue.ready[0]
-        if monitor.after:
-            monitor.settle()
-        return following

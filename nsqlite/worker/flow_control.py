@@ -29,6 +29,7 @@ class FlowControl:
     Threads: any.
 
     Attributes:
+        level: how deep the worker is in backoff; 0 for not.
         probe_at: when the next message is let through, `NEVER` if the worker is not waiting.
         resume_at: until when it waits for its store, `NEVER` if it does not.
         failures: how often in a row its store has failed.
@@ -43,6 +44,7 @@ class FlowControl:
         "_sizes",
         "_state",
         "failures",
+        "level",
         "probe_at",
         "resume_at",
         "why",
@@ -66,15 +68,11 @@ class FlowControl:
         # Protects what follows; no other lock is taken inside.
         self._lock: Final = make_lock(rank=2)
         self._state: Final = BackoffState(backoff or Backoff(max_duration=0))
+        self.level: int = 0
         self.probe_at: int = NEVER
         self.resume_at: int = NEVER
         self.failures: int = 0
         self.why: str = ""
-
-    @property
-    def level(self) -> int:
-        """How deep the worker is in backoff; 0 for not."""
-        return self._state.level
 
     # Handlers
 
@@ -86,15 +84,16 @@ class FlowControl:
             why: what a failure was.
         """
         state = self._state
-        if state.level == 0 and signal is not Signal.BACK_OFF:
+        if self.level == 0 and signal is not Signal.BACK_OFF:
             return False
         with self._lock:
             before = state.window
             wait = state.signal(signal)
+            self.level = state.level
             if wait is not None:
                 self.probe_at = self._now() + round(wait * SECOND)
                 self.why = str(why) or self.why
-            elif state.level == 0 and not self.failures:
+            elif self.level == 0 and not self.failures:
                 self.why = ""
             changed = state.window is not before
         if changed:
@@ -125,7 +124,7 @@ class FlowControl:
         """Take note that the store has done what it failed at; for one that has `failures`."""
         with self._lock:
             ended, self.failures = self.failures, 0
-            if self._state.level == 0:
+            if self.level == 0:
                 self.why = ""
         if ended:
             self._tell(None, logging.INFO)

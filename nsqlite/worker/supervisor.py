@@ -21,6 +21,7 @@ from nsqlite.lock import make_lock
 from nsqlite.message import Message, State
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND, nanoseconds
+from nsqlite.queue import NO_LIMIT
 from nsqlite.waiting import Waiter, leave, look
 from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
@@ -108,8 +109,10 @@ class Supervisor:
         "_limit",
         "_lock",
         "_monitor",
+        "_most",
         "_now",
         "_overdue",
+        "_prefetches",
         "_stop_at",
         "_waiter",
         "_wake",
@@ -161,6 +164,9 @@ class Supervisor:
         self._monitor: Final = consumer._monitor
         self._waiter: Final = _Answered(self._monitor, wake)
         self._cut: Final = cut
+        # Kept here, since to ask for each at every message costs a worker a twentieth:
+        self._prefetches: Final = plan.prefetch > 0
+        self._most: Final = plan.retry.max_attempts or NO_LIMIT
         limit = plan.time_limit
         self._is_limited: Final = limit is not None
         self._limit: Final = NEVER if limit is None else nanoseconds("time_limit", limit)
@@ -176,7 +182,7 @@ class Supervisor:
         """Take note of a message; return whether its handler is to be called."""
         slot.begun = self._now()
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
-        if self.stopping or (self.plan.prefetch and message.state is not State.IN_FLIGHT):
+        if self.stopping or (self._prefetches and message.state is not State.IN_FLIGHT):
             slot.message = None
             # Unless its time went by in the slot's own queue:
             self.put_back([message, *slot.rest()] if self.stopping else [message])
@@ -185,8 +191,7 @@ class Supervisor:
             slot.late = False
             if slot.begun + self._limit < self._asleep_until:
                 self._wake()
-        most = self.plan.retry.max_attempts
-        if most and message.attempts > most:
+        if message._record[4] >= self._most:
             self.settler.give_up(message, None)
             self._free(slot)
             return False
@@ -195,25 +200,52 @@ class Supervisor:
             self._flow_control.recover()
         return True
 
-    def succeeded(self, slot: Slot, result: object) -> None:
-        """Answer a message whose handler returned."""
+    def succeeded(
+        self,
+        slot: Slot,
+        result: object,
+        more: bool = True,  # noqa: FBT002 - a hot line
+    ) -> Message[Any] | None:
+        """Answer a message whose handler returned.
+
+        Args:
+            slot: whose handler it was.
+            result: what it returned.
+            more: whether the slot may go on with another message at once.
+
+        Returns:
+            The next message for the slot, if it could be taken in one go with the answer.
+        """
         message = slot.message
         assert message is not None
-        self._look_at_time(slot, message)
+        if self._is_limited:
+            self._look_at_time(slot, message)
+        if (
+            result is None
+            and more
+            and not (self.stopping or self._prefetches or self._flow_control.level)
+        ):
+            following = self.consumer._finish_and_get(message)
+            if following is not None:
+                if self.settler.failures:
+                    self.settler.failures.pop(message.id, None)
+                return following
         self.settler.settle(message, result)
         self._free(slot)
+        return None
 
     def failed(self, slot: Slot, error: BaseException) -> None:
         """Answer a message whose handler raised."""
         message = slot.message
         assert message is not None
-        self._look_at_time(slot, message)
+        if self._is_limited:
+            self._look_at_time(slot, message)
         self.settler.settle_error(message, error)
         self._free(slot)
 
     def _look_at_time(self, slot: Slot, message: Message[Any]) -> None:
         """Tell of a handler that took too long and let nobody look, as one that blocks its loop."""
-        if self._is_limited and not slot.late and self._now() > slot.begun + self._limit:
+        if not slot.late and self._now() > slot.begun + self._limit:
             self._tell_late(slot, message, "has ended by itself")
 
     def _free(self, slot: Slot) -> None:
@@ -256,10 +288,6 @@ class Supervisor:
         """Put back what was got and not begun, attempts as before; takes the topic's lock."""
         if messages:
             self.consumer._monitor.call(self.consumer._return, messages)
-
-    def fin_is_all(self) -> bool:
-        """Return whether a success has no other consequence than that its message is finished."""
-        return self._flow_control.level == 0 and self.plan.prefetch == 0 and not self.stopping
 
     def leave(self, slot: Slot) -> None:
         """Take note that a slot takes no more."""

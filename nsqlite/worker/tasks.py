@@ -35,6 +35,8 @@ TURN: Final = SECOND // 1000
 """Nanoseconds that the handlers of a worker may keep their loop to themselves, however many slots
 there are, before it goes round."""
 
+real_time: Final = SYSTEM.monotonic_ns
+
 _ROUNDS: Final = 5
 """How often the loop goes round for handlers that were cancelled."""
 
@@ -176,13 +178,11 @@ class TaskRunner:
 
     async def _work_on(self, slot: Slot) -> None:
         supervisor = self.supervisor
-        most = 1 + supervisor.plan.prefetch
         while not supervisor.stopping:
-            slot.fetched = await self._next(most)
-            while (message := slot.next()) is not None:
-                await self._work(slot, message)
-                while SYSTEM.monotonic_ns() >= self._turn_ends and not supervisor.stopping:
-                    await self._give_way()
+            if real_time() >= self._turn_ends:
+                await self._give_way()
+            else:
+                await self._work(slot, slot.next() or await self._next(slot))
 
     async def _give_way(self) -> None:
         """Let the loop go round, and begin another turn once it has.
@@ -196,39 +196,40 @@ class TaskRunner:
         await asyncio.sleep(0)
 
     def _begin_turn(self) -> None:
-        self._turn_ends = SYSTEM.monotonic_ns() + TURN
+        self._turn_ends = real_time() + TURN
 
-    async def _next(self, most: int) -> list[Message[Any]]:
-        """Wait for messages; return none where there is a reason to look again."""
+    async def _next(self, slot: Slot) -> Message[Any] | None:
+        """Wait for a message; return none where there is a reason to look again."""
+        prefetch = self.supervisor.plan.prefetch
         try:
-            return (
-                [await self._consumer.get()] if most == 1 else await self._consumer.get_many(most)
-            )
+            if not prefetch:
+                return await self._consumer.get()
+            slot.fetched = await self._consumer.get_many(1 + prefetch)
         except Closed:
             self.supervisor.end_with_channel()
         except Exception as problem:  # the store's: a handler's are caught where it is called
             self.supervisor.settler.trouble(problem)
-        return []
+        return slot.next()
 
-    async def _work(self, slot: Slot, message: Message[Any]) -> None:
+    async def _work(self, slot: Slot, message: Message[Any] | None) -> None:
+        """Call the handler with a message, and with those that are taken with the answer."""
         supervisor = self.supervisor
-        if not supervisor.begin(slot, message):
-            return
-        try:
-            result = await self._handler(message)
-        except asyncio.CancelledError as error:
-            if self._uncancel(slot):
-                raise
+        while message is not None and supervisor.begin(slot, message):
+            try:
+                result = await self._handler(message)
+            except asyncio.CancelledError as error:
+                if self._uncancel(slot):
+                    raise
+                # Else what it awaited was cancelled, not the handler:
+                supervisor.failed(slot, self._late() if slot.late else error)
+                return
+            except Exception as error:
+                self._uncancel(slot)
+                supervisor.failed(slot, error)
+                return
             if slot.late:
-                supervisor.failed(slot, self._late())
-            else:
-                supervisor.failed(slot, error)  # what it awaited was cancelled, not the handler
-        except Exception as error:
-            self._uncancel(slot)
-            supervisor.failed(slot, error)
-        else:
-            self._uncancel(slot)
-            supervisor.succeeded(slot, result)
+                self._uncancel(slot)
+            message = supervisor.succeeded(slot, result, real_time() < self._turn_ends)
 
     def _uncancel(self, slot: Slot) -> int:
         """Take back that a handler was cancelled for its time; return whether others want that."""

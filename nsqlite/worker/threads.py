@@ -90,44 +90,33 @@ class ThreadRunner:
 
     def _work_on(self, slot: Slot) -> None:
         supervisor = self.supervisor
-        most = 1 + supervisor.plan.prefetch
         while not supervisor.stopping:
-            slot.fetched = self._next(most)
-            while (message := slot.next()) is not None:
-                following: Message[Any] | None = message
-                while following is not None:
-                    following = self._work(slot, following)
+            self._work(slot, slot.next() or self._next(slot))
 
-    def _next(self, most: int) -> list[Message[Any]]:
-        """Wait for messages; return none where there is a reason to look again."""
+    def _next(self, slot: Slot) -> Message[Any] | None:
+        """Wait for a message; return none where there is a reason to look again."""
+        prefetch = self.supervisor.plan.prefetch
         try:
-            return [self._consumer.get()] if most == 1 else self._consumer.get_many(most)
+            if not prefetch:
+                return self._consumer.get()
+            slot.fetched = self._consumer.get_many(1 + prefetch)
         except (Closed, ClockStandsStill):  # the second is for who waits for this worker
             if self._consumer.closed:
                 self.supervisor.end_with_channel()
         except Exception as problem:  # the store's: a handler's are caught where it is called
             self.supervisor.settler.trouble(problem)
-        return []
+        return slot.next()
 
-    def _work(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
-        """Handle a message; return another one if it was got at once with the answer."""
+    def _work(self, slot: Slot, message: Message[Any] | None) -> None:
+        """Call the handler with a message, and with those that are taken with the answer."""
         supervisor = self.supervisor
-        if not supervisor.begin(slot, message):
-            return None
-        try:
-            result = self._handler(message)
-        except Exception as error:
-            supervisor.failed(slot, error)
-            return None
-        if result is None and supervisor.fin_is_all():
-            following = self._consumer._finish_and_get(message)
-            if following is not None:
-                if supervisor.settler.failures:
-                    supervisor.settler.failures.pop(message.id, None)
-                slot.message = None
-                return following
-        supervisor.succeeded(slot, result)
-        return None
+        while message is not None and supervisor.begin(slot, message):
+            try:
+                result = self._handler(message)
+            except Exception as error:
+                supervisor.failed(slot, error)
+                return
+            message = supervisor.succeeded(slot, result)
 
     # In the supervisor's thread
 

@@ -604,6 +604,25 @@ def fin_get_overdue(stage: Stage) -> Calls:
 
 
 @pair
+def fin_and_get_time_out(stage: Stage) -> Calls:
+    consumer, message = stage.held(b"12")
+    return lambda: consumer._finish_and_get(message), lambda: stage.clock.advance(60)
+
+
+@pair
+def fin_and_get_fin_and_get(stage: Stage) -> Calls:
+    consumer, one = stage.held(b"123")
+    two = consumer.get(timeout=0)
+    return lambda: consumer._finish_and_get(one), lambda: consumer._finish_and_get(two)
+
+
+@pair
+def fin_and_get_close(stage: Stage) -> Calls:
+    consumer, message = stage.held(b"12")
+    return lambda: consumer._finish_and_get(message), consumer.close
+
+
+@pair
 def fin_many_time_out(stage: Stage) -> Calls:
     consumer = stage.consumer(b"12")
     batch = consumer.get_many(2)

@@ -208,6 +208,7 @@ CALLS: Final[dict[str, Act]] = {
     "depth of the topic": lambda s: s.topic.depth,
     "fin": lambda s: s.held[0].fin(),
     "fin many": lambda s: s.consumer.fin_many(s.held),
+    "fin and get": lambda s: s.consumer._finish_and_get(s.held[0]),
     "req": lambda s: s.held[0].req(),
     "req later": lambda s: s.held[0].req(delay=5),
     "touch": lambda s: s.held[0].touch(),
@@ -326,7 +327,7 @@ TELLING: Final[dict[str, list[str]]] = {
     "two wait to be told, bounded": ["put"],
     "a task waits in get": ["put", "put many"],
     "a task waits in put": ["get"],
-    "a window is full": ["fin", "get in vain"],
+    "a window is full": ["fin", "get in vain", "fin and get"],
     "a window has room": ["get many"],
     "its own time-out": ["get", "touch"],
     "latency is measured": ["fin", "fin many"],
@@ -336,7 +337,7 @@ TELLING: Final[dict[str, list[str]]] = {
 OUTER: Final[dict[str, list[str]]] = {
     "plain": [
         *("put", "put many", "put later", "get", "fin", "fin many", "req", "move to a topic"),
-        *("count", "depth of the topic", "take", "fin ids", "publish"),
+        *("count", "depth of the topic", "take", "fin ids", "publish", "fin and get"),
     ],
     "nothing ready": ["get waits"],
     "a getter waits": ["put", "await get"],

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from helpers import bodies
 
-from nsqlite import Message, State, TakeOver, Topic
+from nsqlite import Drop, Message, State, TakeOver, Topic
 from nsqlite.clock import NEVER
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
+from nsqlite.worker.backoff import Signal
 from nsqlite.worker.supervisor import Slot, Supervisor
 from worker.scenes import Disaster, Failure, OneThread, failing
 
@@ -64,17 +65,41 @@ def test_a_message_with_more_attempts_does_not_reach_the_handler() -> None:
     assert [6] == [letter.attempts for letter in bodies(letters)]
 
 
-def test_a_success_fin_is_all_if_nothing_follows_from_it() -> None:
-    """A success has no other consequence outside of backoff, a prefetch and a stop."""
+def test_a_success_takes_the_next_message_in_one_go() -> None:
+    """Where a success has no other consequence the slot goes on, with what it is to begin with."""
     scene = Scene()
-    found = [scene.supervisor.fin_is_all(), Scene(prefetch=1).supervisor.fin_is_all()]
+    first = scene.begin(1)
+    scene.topic.put(2)
+    second = scene.supervisor.succeeded(scene.slot, None)
+    assert second is not None
+    assert scene.supervisor.begin(scene.slot, second)
+    assert (2, second, State.FINISHED) == (second.body, scene.slot.message, first.state)
+    assert None is scene.supervisor.succeeded(scene.slot, None)
+    assert (State.FINISHED, None) == (second.state, scene.slot.message)
+
+
+def test_a_success_takes_nothing_where_more_follows_from_it() -> None:
+    """In backoff, with a prefetch, in a stop or where a turn is over it is a mere answer."""
+    scenes = [Scene(), Scene(prefetch=1), Scene(), Scene()]
+    for scene in scenes:
+        scene.begin()
+        scene.topic.put(b"next")
+    scenes[0].supervisor.settler.flow_control.signal(Signal.BACK_OFF)
+    scenes[2].supervisor.stop(SECOND)
+    found = [
+        scene.supervisor.succeeded(scene.slot, None, scene is not scenes[3]) for scene in scenes
+    ]
+    assert [None] * 4 == found
+    assert [(1, 0, 0)] * 4 == [scene.counts for scene in scenes]
+
+
+def test_a_success_takes_nothing_with_a_decision() -> None:
+    """What a handler has decided is done first."""
+    scene = Scene()
     scene.begin()
-    scene.supervisor.failed(scene.slot, Failure())
-    found.append(scene.supervisor.fin_is_all())
-    scene = Scene()
-    scene.supervisor.stop(0)
-    found.append(scene.supervisor.fin_is_all())
-    assert [True, False, False, False] == found
+    scene.topic.put(b"next")
+    assert None is scene.supervisor.succeeded(scene.slot, Drop())
+    assert (1, 0, 0) == scene.counts
 
 
 def test_the_supervisor_lets_a_probe_through() -> None:

@@ -452,7 +452,7 @@ def test_a_task_that_takes_too_long(scene: Scene, heard: Heard) -> None:
         assert worker.join(PATIENCE)
 
 
-@pytest.mark.parametrize("end", ["returns", "raises", "sleeps"])
+@pytest.mark.parametrize("end", ["returns", "tidies up", "raises", "sleeps"])
 @in_loop
 async def test_a_task_that_goes_on_when_it_is_cancelled(scene: Scene, end: str) -> None:
     """What a handler makes of being cancelled for its time counts; a stop cancels it still."""
@@ -465,6 +465,8 @@ async def test_a_task_that_goes_on_when_it_is_cancelled(scene: Scene, end: str) 
         except asyncio.CancelledError:
             if end == "raises":
                 raise Failure from None
+            if end == "tidies up":
+                await asyncio.sleep(0)
             if end == "sleeps":
                 await asyncio.Event().wait()
 
