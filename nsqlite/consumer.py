@@ -441,7 +441,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
                     self._now() < self._fresh
                     and ready
                     and self._delivered <= self._allowed
-                    and not (monitor.state or monitor.putters or queue.parked or queue.draining)
+                    and not (monitor.state or monitor.wants_room or queue.parked or queue.draining)
                     and queue.on_finished is None
                     and (page := self._page).open
                     and message in message._page  # else it is answered already
@@ -808,7 +808,7 @@ class Consumer(AnyConsumer[T]):
                             (now < self._fresh or queue.renew(self, now))
                             and ready
                             and self._delivered < self._allowed
-                            and not (monitor.state or monitor.putters)
+                            and not (monitor.state or monitor.wants_room)
                             and (page := self._page).open  # a handler may have let time pass since
                         ):
                             message._record = ready[0]

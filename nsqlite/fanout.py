@@ -208,6 +208,7 @@ class FanOut(Generic[T]):
         if waiter not in putters:
             self.held.emit(Kind.WAITING, count=count)
         self._monitor.room_until = 0
+        self._monitor.wants_room = True
         putters[waiter] = count
 
     def leave(self, waiter: Waiter[T]) -> None:
@@ -217,11 +218,14 @@ class FanOut(Generic[T]):
 
     def room(self) -> None:
         """Let the first blocked put look again, unless it would still find no room."""
-        putters = self._monitor.putters
-        if putters:
-            waiter, count = next(iter(putters.items()))
+        monitor = self._monitor
+        wants_room = bool(monitor.putters)
+        if wants_room:
+            waiter, count = next(iter(monitor.putters.items()))
             if all(q.has_room(count) for q in self.targets() if q.when_full == "wait"):
                 waiter.notify()
+                wants_room = False
+        monitor.wants_room = wants_room
 
     def notify_all(self) -> None:
         """Let every blocked put look again."""

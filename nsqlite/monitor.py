@@ -108,6 +108,9 @@ class Monitor:
             that a look is due; it is negative while somebody looks.  To look at each put costs put,
             get and fin 0.2 us.
         putters: the blocked puts, each with how many messages it has, first come first.
+        wants_room: whether the first of them is to be told when there is room; not if it was told
+            and has not looked since.  So one get tells it, and not all those that come before the
+            thread of the put has its turn, hundreds.
         joins: the blocked joins, each with the condition it waits for.
         woken: who is to be woken after the lock; see `wake_later`.
         trash: what was dropped, to be forgotten after the lock; see `discard`.
@@ -130,6 +133,7 @@ class Monitor:
         "trash",
         "waiting",
         "wanted",
+        "wants_room",
         "watched",
         "woken",
     )
@@ -146,6 +150,7 @@ class Monitor:
         self.observers: tuple[Subscription, ...] = ()
         self.room_until: int = 0
         self.putters: dict[Blocked, int] = {}
+        self.wants_room: bool = False
         self.joins: dict[Blocked, Callable[[], bool]] = {}
         self.trash: list[object] = []
         self.woken: dict[Wakeable, None] = {}

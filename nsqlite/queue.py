@@ -685,7 +685,7 @@ class Queue(Generic[T]):
                     pass
         if self.on_delivered is not None:
             self.on_delivered((message,), owner._due)
-        if self._monitor.putters:
+        if self._monitor.wants_room:
             self.room()
         return message
 
@@ -750,7 +750,7 @@ class Queue(Generic[T]):
         self.taking = ()
         if self.on_delivered is not None:
             self.on_delivered(fresh, owner._due)
-        if self._monitor.putters:
+        if self._monitor.wants_room:
             self.room()
 
     def _undo_taking(self) -> None:
@@ -1082,7 +1082,7 @@ class Queue(Generic[T]):
 
     def shrunk(self) -> None:
         """Do what follows when there is less in the queue, though nobody has answered."""
-        if self._monitor.putters:
+        if self._monitor.wants_room:
             self.room()
         if (self.draining or self._monitor.joins) and self.is_idle():
             self.answered()

@@ -10,6 +10,7 @@ from helpers import bodies
 import nsqlite
 from nsqlite import Consumer, Event, Full, Kind, Topic
 from nsqlite.testing import ManualClock
+from nsqlite.waiting import Waiter
 
 
 class Interrupt(Exception):
@@ -239,3 +240,37 @@ def test_deferred_put_needs_no_room() -> None:
     assert 2 == channel.depth
     with pytest.raises(Full):
         topic.put(b"3")
+
+
+class Noting(Waiter[Any]):
+    """A blocked put that notes how often it is told to look."""
+
+    told = 0
+
+    def notify(self) -> None:
+        self.told += 1
+
+
+def test_a_blocked_put_is_told_of_room_once() -> None:
+    """The first is told by one get, not by each until it has looked; when it has left, the next."""
+    clock = ManualClock()
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing", max_depth=2))
+    topic.put_many([b"1", b"2"])
+    monitor, fan = topic._monitor, topic._fan
+    first, second = Noting(monitor), Noting(monitor)
+    monitor.run(fan.wait, first, 1)
+    monitor.run(fan.wait, second, 1)
+    assert monitor.wants_room
+    consumer.get()
+    consumer.get()
+    assert (1, 0, False) == (first.told, second.told, monitor.wants_room)
+    topic.put_many([b"3", b"4"], delay=1)  # which need no room
+    clock.advance(1)
+    monitor.run(fan.wait, first, 1)  # looks, and finds none
+    consumer.get()
+    assert (2, 0, False) == (first.told, second.told, monitor.wants_room)
+    monitor.run(fan.leave, first)
+    assert (2, 1, False) == (first.told, second.told, monitor.wants_room)
+    monitor.run(fan.leave, second)
+    assert (2, 1, False) == (first.told, second.told, monitor.wants_room)

@@ -86,7 +86,7 @@ class Consumer(AnyConsumer[T]):
                             (now < self._fresh or queue.renew(self, now))
                             and ready
                             and self._delivered < self._allowed
-                            and not (monitor.state or monitor.putters)
+                            and not (monitor.state or monitor.wants_room)
                             and (page := self._page).open  # a handler may have let time pass since
                         ):
                             message._record = ready[0]

@@ -308,7 +308,7 @@ TELLING: Final[dict[str, list[str]]] = {
     "full: drop newest": ["put"],
     "full: drop oldest": ["put many"],
     "full, two channels": ["put"],
-    "a put waits": ["get"],
+    "a put waits": ["get", "fin and get"],
     "observed": ["put", "fin"],
     "observed, a getter waits": ["put"],
     "a delay is over": ["get", "put"],
