@@ -421,8 +421,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
         if not done:
             monitor.call(queue.finish, self, [message])
 
-    def _finish_and_get(self, message: Message[T]) -> Message[T] | None:
+    def _finish_and_get(self, message: Message[T], now: int) -> Message[T] | None:
         """Finish a message that it was given, and return the next one, in one go.
+
+        So the channel does not run out of messages, and whoever waits for that has nothing to hear.
 
         For a worker: one whose handler does nothing takes 1.3 us for a message so, and 3 us where
         it does the one and then the other.  Whatever a signal throws in here ends the worker, which
@@ -438,10 +440,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
         try:
             with self._lock:
                 if (
-                    self._now() < self._fresh
+                    now < self._fresh
                     and ready
                     and self._delivered <= self._allowed
-                    and not (monitor.state or monitor.wants_room or queue.parked or queue.draining)
+                    and not (monitor.state or monitor.wants_room or queue.parked)
                     and queue.on_finished is None
                     and (page := self._page).open
                     and message in message._page  # else it is answered already

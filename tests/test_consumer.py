@@ -627,17 +627,17 @@ def test_finish_and_get_in_one_go() -> None:
     consumer = Consumer(channel, max_in_flight=1)
     topic.put_many([b"1", b"2", b"3"])
     first = consumer.get()
-    second = consumer._finish_and_get(first)
+    second = consumer._finish_and_get(first, consumer._now())
     assert second is not None
     assert (State.FINISHED, b"2", 1) == (first.state, second.body, consumer.in_flight_count)
-    assert consumer._finish_and_get(first) is None
+    assert consumer._finish_and_get(first, consumer._now()) is None
     clock.advance(30)
     topic.put(b"4")
     consumer.rdy(2)
     third = consumer.get()  # due later than the first two
-    assert consumer._finish_and_get(second) is not None
+    assert consumer._finish_and_get(second, consumer._now()) is not None
     channel.empty()
-    assert consumer._finish_and_get(third) is None
+    assert consumer._finish_and_get(third, consumer._now()) is None
     topic._check()
 
 
@@ -2076,6 +2076,6 @@ def test_what_comes_in_as_a_finish_and_get_ends_is_seen_to() -> None:
     other.when_ready(partial(told.append, "told"))
     anyone: Any = consumer
     anyone._lock = Leaving(topic._lock, lambda: topic.put("nested"))
-    second = consumer._finish_and_get(first)
+    second = consumer._finish_and_get(first, consumer._now())
     assert second is not None
     assert ("second", ["told"]) == (second.body, told)

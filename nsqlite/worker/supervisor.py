@@ -178,15 +178,18 @@ class Supervisor:
 
     # From the slots
 
-    def begin(self, slot: Slot, message: Message[Any]) -> bool:
-        """Take note of a message; return whether its handler is to be called."""
-        slot.begun = self._now()
+    def begin(self, slot: Slot, message: Message[Any]) -> Message[Any] | None:
+        """Take note of a message; return it if its handler is to be called."""
+        return self._begin(slot, message, self._now())
+
+    def _begin(self, slot: Slot, message: Message[Any], now: int) -> Message[Any] | None:
+        slot.begun = now
         slot.message = message  # before it looks whether to stop: `stop` does it the other way
         if self.stopping or (self._prefetches and message.state is not State.IN_FLIGHT):
             slot.message = None
             # Unless its time went by in the slot's own queue:
             self.put_back([message, *slot.rest()] if self.stopping else [message])
-            return False
+            return None
         if self._is_limited:
             slot.late = False
             if slot.begun + self._limit < self._asleep_until:
@@ -194,11 +197,11 @@ class Supervisor:
         if message._record[4] >= self._most:
             self.settler.give_up(message, None)
             self._free(slot)
-            return False
+            return None
         slot.count += 1
         if self._flow_control.failures:
             self._flow_control.recover()
-        return True
+        return message
 
     def succeeded(
         self,
@@ -214,7 +217,7 @@ class Supervisor:
             more: whether the slot may go on with another message at once.
 
         Returns:
-            The next message for the slot, if it could be taken in one go with the answer.
+            The next message for its handler, if it could be taken in one go with the answer.
         """
         message = slot.message
         assert message is not None
@@ -225,11 +228,12 @@ class Supervisor:
             and more
             and not (self.stopping or self._prefetches or self._flow_control.level)
         ):
-            following = self.consumer._finish_and_get(message)
+            now = self._now()
+            following = self.consumer._finish_and_get(message, now)
             if following is not None:
                 if self.settler.failures:
                     self.settler.failures.pop(message.id, None)
-                return following
+                return self._begin(slot, following, now)
         self.settler.settle(message, result)
         self._free(slot)
         return None

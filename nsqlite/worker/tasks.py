@@ -214,9 +214,12 @@ class TaskRunner:
     async def _work(self, slot: Slot, message: Message[Any] | None) -> None:
         """Call the handler with a message, and with those that are taken with the answer."""
         supervisor = self.supervisor
-        while message is not None and supervisor.begin(slot, message):
+        handler = self._handler
+        following = None if message is None else supervisor.begin(slot, message)
+        del message  # it is not to outlive its handler
+        while following is not None:
             try:
-                result = await self._handler(message)
+                result = await handler(following)
             except asyncio.CancelledError as error:
                 if self._uncancel(slot):
                     raise
@@ -229,7 +232,7 @@ class TaskRunner:
                 return
             if slot.late:
                 self._uncancel(slot)
-            message = supervisor.succeeded(slot, result, real_time() < self._turn_ends)
+            following = supervisor.succeeded(slot, result, real_time() < self._turn_ends)
 
     def _uncancel(self, slot: Slot) -> int:
         """Take back that a handler was cancelled for its time; return whether others want that."""

@@ -110,13 +110,16 @@ class ThreadRunner:
     def _work(self, slot: Slot, message: Message[Any] | None) -> None:
         """Call the handler with a message, and with those that are taken with the answer."""
         supervisor = self.supervisor
-        while message is not None and supervisor.begin(slot, message):
+        handler = self._handler
+        following = None if message is None else supervisor.begin(slot, message)
+        del message  # it is not to outlive its handler
+        while following is not None:
             try:
-                result = self._handler(message)
+                result = handler(following)
             except Exception as error:
                 supervisor.failed(slot, error)
                 return
-            message = supervisor.succeeded(slot, result)
+            following = supervisor.succeeded(slot, result)
 
     # In the supervisor's thread
 

@@ -606,20 +606,23 @@ def fin_get_overdue(stage: Stage) -> Calls:
 @pair
 def fin_and_get_time_out(stage: Stage) -> Calls:
     consumer, message = stage.held(b"12")
-    return lambda: consumer._finish_and_get(message), lambda: stage.clock.advance(60)
+    now = stage.clock.monotonic_ns()
+    return lambda: consumer._finish_and_get(message, now), lambda: stage.clock.advance(60)
 
 
 @pair
 def fin_and_get_fin_and_get(stage: Stage) -> Calls:
     consumer, one = stage.held(b"123")
     two = consumer.get(timeout=0)
-    return lambda: consumer._finish_and_get(one), lambda: consumer._finish_and_get(two)
+    now = stage.clock.monotonic_ns()
+    return lambda: consumer._finish_and_get(one, now), lambda: consumer._finish_and_get(two, now)
 
 
 @pair
 def fin_and_get_close(stage: Stage) -> Calls:
     consumer, message = stage.held(b"12")
-    return lambda: consumer._finish_and_get(message), consumer.close
+    now = stage.clock.monotonic_ns()
+    return lambda: consumer._finish_and_get(message, now), consumer.close
 
 
 @pair

@@ -208,7 +208,7 @@ CALLS: Final[dict[str, Act]] = {
     "depth of the topic": lambda s: s.topic.depth,
     "fin": lambda s: s.held[0].fin(),
     "fin many": lambda s: s.consumer.fin_many(s.held),
-    "fin and get": lambda s: s.consumer._finish_and_get(s.held[0]),
+    "fin and get": lambda s: s.consumer._finish_and_get(s.held[0], s.clock.monotonic_ns()),
     "req": lambda s: s.held[0].req(),
     "req later": lambda s: s.held[0].req(delay=5),
     "touch": lambda s: s.held[0].touch(),
