@@ -75,7 +75,7 @@ if TYPE_CHECKING:
         MessageInfo,
         TopicStats,
     )
-    from nsqlite.store.attach import attach
+    from nsqlite.store.attach import Attached, AttachedChannel, AttachedTopic, attach
     from nsqlite.store.sqlite import SQLite
     from nsqlite.worker import (
         App,
@@ -91,6 +91,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "Attached",
+    "AttachedChannel",
+    "AttachedTopic",
     "Backoff",
     "Broker",
     "BrokerStats",
@@ -153,6 +156,9 @@ __all__ = [
 
 _LAZY = {
     "App": "worker",
+    "Attached": "store.attach",
+    "AttachedChannel": "store.attach",
+    "AttachedTopic": "store.attach",
     "Backoff": "worker",
     "BrokerStats": "stats",
     "ChannelStats": "stats",

@@ -10,7 +10,6 @@
 Next: store/storage.py
 """
 
-from nsqlite.store.attach import Attached, AttachedChannel, AttachedTopic
 from nsqlite.store.codec import Codec, Undecodable
 from nsqlite.store.database import Database
 from nsqlite.store.storage import (
@@ -27,9 +26,6 @@ from nsqlite.store.terms import StoreOptions
 
 __all__ = [
     "GONE",
-    "Attached",
-    "AttachedChannel",
-    "AttachedTopic",
     "Batch",
     "Codec",
     "Copy",

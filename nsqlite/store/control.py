@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nsqlite.clock import SYSTEM
-from nsqlite.errors import Closed, InvalidOption, NoOwner, NSQLiteError, StoreError
+from nsqlite.errors import Closed, NoOwner, NSQLiteError, StoreError
 from nsqlite.events import Event
 from nsqlite.options import SECOND
 from nsqlite.store.controllines import (
@@ -285,16 +285,3 @@ def too_long(path: str) -> str:
         f"the path of its control socket has {size} bytes, and the system takes about 100: put the"
         " file nearer to the root, or open it without control"
     )
-
-
-def checked_control(given: object, *, possible: bool) -> bool:
-    """Return whether there is to be a control socket.
-
-    Raises:
-        InvalidOption: it is no bool, or the system has no such sockets.
-    """
-    if not isinstance(given, bool):
-        raise InvalidOption("control", given, "True or False")
-    if given and not possible:
-        raise InvalidOption("control", given, "False: this system has no unix sockets")
-    return given

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from nsqlite.broker import Broker
 from nsqlite.clock import Clock
@@ -27,11 +27,9 @@ from nsqlite.names import is_ephemeral
 from nsqlite.persistence import OnDone, TopicPersistence
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.codec import Coder
-from nsqlite.store.control import Control
 from nsqlite.store.deferred import PAGE
 from nsqlite.store.flusher import Flusher
 from nsqlite.store.journal import Journal, Key, TopicChanged, TopicGone, taken
-from nsqlite.store.operations import Operations
 from nsqlite.store.record import TopicRecord, record_of
 from nsqlite.store.storage import (
     FIRST,
@@ -46,6 +44,9 @@ from nsqlite.store.storage import (
 from nsqlite.store.terms import Terms
 
 log: Final = logging.getLogger("nsqlite")
+
+if TYPE_CHECKING:
+    from nsqlite.store.control import Control
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -240,6 +241,9 @@ class Database:
             StoreError: the control socket cannot be made; the store is closed then.
         """
         if self._wants_control:
+            from nsqlite.store.control import Control  # noqa: PLC0415 - loads sockets
+            from nsqlite.store.operations import Operations  # noqa: PLC0415 - it needs no other
+
             home = weakref.ref(broker)
             try:
                 self._control = Control(

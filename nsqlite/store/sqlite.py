@@ -14,8 +14,6 @@ from nsqlite.clock import SYSTEM, Clock, held_semaphore
 from nsqlite.errors import InvalidOption, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.options import SECOND, Seconds, nanoseconds
-from nsqlite.store.control import checked_control
-from nsqlite.store.controllines import has_sockets
 from nsqlite.store.database import Database
 from nsqlite.store.paths import checked_path, full_path, require_descriptors
 from nsqlite.store.sqlitefile import SQLiteFile
@@ -82,7 +80,7 @@ class SQLite:
         if not isinstance(checksums, bool):
             raise InvalidOption("checksums", checksums, "True or False")
         self._checksums: Final = checksums
-        self._control: Final = checked_control(control, possible=has_sockets())
+        self._control: Final = checked_control(control)
         self._terms: Final = agree(options)
 
     def open(self, factory: GuidFactory) -> Database:
@@ -155,3 +153,19 @@ def in_turn(patience: int, take: Callable[[], T], clock: Clock = SYSTEM) -> T:
                 raise
         clock.wait(held_semaphore(), min(now + pause, end), "who opens a store")
         pause = min(2 * pause, LONGEST)
+
+
+def checked_control(given: object) -> bool:
+    """Return whether there is to be a control socket.
+
+    Raises:
+        InvalidOption: it is no bool, or the system has no such sockets.
+    """
+    if not isinstance(given, bool):
+        raise InvalidOption("control", given, "True or False")
+    if given:
+        from nsqlite.store.controllines import has_sockets  # noqa: PLC0415 - loads sockets
+
+        if not has_sockets():
+            raise InvalidOption("control", given, "False: this system has no unix sockets")
+    return given

@@ -9,7 +9,6 @@ from storefiles import change, fill
 
 import nsqlite
 from nsqlite.cli.overview import UNKNOWN, inspect, overview
-from nsqlite.store import Attached
 from nsqlite.store.schema import VERSION
 
 QUEUE = {"paused", "depth", "deferred_count", "oldest_age"}
@@ -111,7 +110,7 @@ def test_a_channel_that_the_owner_has_just_deleted(
     path = tmp_path / "jobs.db"
     with nsqlite.Broker(store=nsqlite.SQLite(path, control=True)) as broker:
         broker.topic("orders").channel("billing")
-        monkeypatch.setattr(Attached, "stats", lambda _self: {"topics": []})
+        monkeypatch.setattr(nsqlite.Attached, "stats", lambda _self: {"topics": []})
         [found] = overview(str(path))["topics"]
     assert (0, 0) == (found["channels"][0]["depth"], found["channels"][0]["in_flight_count"])
 

@@ -17,7 +17,7 @@ import nsqlite
 from nsqlite.store import control, controllines
 from nsqlite.store.attach import attach
 from nsqlite.store.codec import Coder
-from nsqlite.store.control import Control, checked_control, listener, too_long
+from nsqlite.store.control import Control, listener, too_long
 from nsqlite.store.controllines import JSONLines, address
 from nsqlite.store.operations import Operations
 from nsqlite.testing import MemoryStore
@@ -231,13 +231,14 @@ def test_a_socket_that_cannot_be_made(path: Path, monkeypatch: pytest.MonkeyPatc
         nsqlite.Broker(store=nsqlite.SQLite(path, control=True))
 
 
-def test_the_option_is_checked(path: Path) -> None:
+def test_the_option_is_checked(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a bool; where there are no such sockets it says so."""
     with pytest.raises(nsqlite.InvalidOption, match="control must be True or False, not 1"):
         nsqlite.SQLite(path, control=1)  # type: ignore[arg-type]
+    monkeypatch.setattr(controllines, "has_sockets", lambda: False)
     with pytest.raises(nsqlite.InvalidOption, match="this system has no unix sockets"):
-        checked_control(True, possible=False)
-    assert not checked_control(False, possible=False)
+        nsqlite.SQLite(path, control=True)
+    nsqlite.SQLite(path, control=False)
 
 
 def test_a_waiting_put_is_answered_when_the_owner_closes(
