@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
-from nsqlite.errors import Closed, InvalidOption
+from nsqlite.errors import Closed, InvalidOption, StoreInUse
 from nsqlite.events import Observer, Subscription, all_observers, subscription
 from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
@@ -83,6 +83,10 @@ class Persistence(Protocol):
         """Write a copy of it to a new file; blocks."""
         ...
 
+    async def run(self, task: Callable[[], object], call: str) -> None:
+        """Have something that blocks done by its thread, and await that; see `Database.run`."""
+        ...
+
     def prepare_close(self) -> None:
         """Write everything, so that it can be closed; blocks."""
         ...
@@ -107,7 +111,8 @@ class Store(Protocol):
 class Broker(Uncopyable):
     """Topics by name, as one nsqd has them.
 
-    As a context manager it closes itself at the end of the block.
+    As a context manager, plain or asynchronous, it closes itself at the end of the block.  In a
+    loop `nsqlite.aio.join`, `flush` and `close` wait for it.
 
     Threads: any, for all methods.
 
@@ -404,6 +409,31 @@ class Broker(Uncopyable):
     ) -> None:
         """Close it."""
         self.close()
+
+    async def _close_async(self, *, drain: bool = False, force: bool = False) -> int:
+        """See `nsqlite.aio.close`."""
+        persistence = self._persistence
+        if persistence is None or drain:
+            return self.close(drain=drain)  # which does not block
+        thrown: list[int] = []
+        try:
+            await persistence.run(lambda: thrown.append(self.close(force=force)), "close")
+        except (Closed, StoreInUse):  # it has no thread any more, or, after a fork, none here
+            return self.close(force=force)
+        return thrown[0]
+
+    async def __aenter__(self) -> Self:
+        """Begin a block that closes it."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it, and let the loop go on meanwhile; see `nsqlite.aio.close`."""
+        await self._close_async()
 
     def __repr__(self) -> str:
         """Show its state, how many topics it has, and where they are kept."""

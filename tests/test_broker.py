@@ -21,6 +21,7 @@ from nsqlite import (
     Seconds,
     StoreError,
     StoreFull,
+    StoreInUse,
     Topic,
 )
 from nsqlite.clock import Timed
@@ -283,6 +284,7 @@ class Nowhere:
         self.asked: list[str] = []
         self.left = ["kept"]
         self.refuses: StoreError | None = None
+        self.over: Exception | None = None
 
     def open(self, factory: object) -> Any:
         assert factory is not None
@@ -304,6 +306,12 @@ class Nowhere:
 
     def backup(self, path: str) -> None:
         self.asked.append(f"backup {path}")
+
+    async def run(self, task: Callable[[], object], call: str) -> None:
+        self.asked.append(f"run {call}")
+        if self.over is not None:
+            raise self.over
+        task()
 
     def prepare_close(self) -> None:
         self.asked.append("prepare")
@@ -351,6 +359,22 @@ def test_a_broker_whose_store_cannot_be_written_stays_open() -> None:
     assert topic is broker.topic("orders")
     assert 1 == broker.close(force=True)
     assert ["prepare", "close True True"] == store.asked[-2:]
+
+
+def test_an_async_block_closes_by_the_stores_thread() -> None:
+    """The end of the block has the store run the close; where it cannot, it closes as ever."""
+
+    async def block(broker: Broker) -> None:
+        async with broker as entered:
+            assert entered is broker
+
+    for over in (None, Closed("the broker of nowhere"), StoreInUse("nowhere", 1, "a fork")):
+        store = Nowhere()
+        store.over = over
+        broker = Broker(store=store)
+        with pytest.raises(StopIteration):
+            block(broker).send(None)
+        assert ["run close", "prepare", "close False True"] == store.asked
 
 
 def test_a_broker_that_is_closed_inside_another_call_waits_for_no_store() -> None:

@@ -10,13 +10,24 @@
     >>> asyncio.run(main())
     b'order 1'
 
-Only what can wait is awaited: `get`, `get_many`, `put`, `put_many`, `join`.  What never waits, like
-`fin` or `close`, is called as ever.
+The convention, for all that there is:
+
+- what never waits is called on the object as ever, in a loop too: `fin`, `req`, `touch`, `stats`,
+  `pause`, the `close` of a topic or consumer;
+- what can wait is a function here, of the same name and arguments as the method that blocks, with
+  the object first: `put`, `put_many`, `join`, `stop`, `flush`, `close`;
+- to get messages there is a `Consumer` here, whose `get` and `get_many` are awaited;
+- what begins and ends is an `async with` on the object itself: a `Consumer`, a `Broker`, a
+  `Worker`.
+
+So a topic, channel, broker or worker is one object for threads and loops, with each method once,
+and what is awaited is seen to be `aio`.  What is rare and long has no function here: `await
+asyncio.to_thread(broker.backup, path)`, and so with `redrive`.
 
 Next: aio/waiting.py
 """
 
 from nsqlite.aio.consumer import Consumer
-from nsqlite.aio.publish import join, put, put_many
+from nsqlite.aio.publish import close, flush, join, put, put_many, stop
 
-__all__ = ["Consumer", "join", "put", "put_many"]
+__all__ = ["Consumer", "close", "flush", "join", "put", "put_many", "stop"]

@@ -159,7 +159,7 @@ class Consumer(AnyConsumer[T]):
     async def _count(self, persistence: QueuePersistence, batch: list[Message[T]]) -> None:
         """Have deliveries counted in the store."""
         try:
-            await by_store(persistence, partial(persistence.settle, batch))
+            await by_store(persistence.send, partial(persistence.settle, batch), "get")
         except BaseException:
             # It does nothing to what is back already.
             ensure(partial(self._monitor.call, self._return, batch))
@@ -185,7 +185,7 @@ class Consumer(AnyConsumer[T]):
         """Have something in memory if there is something in the store, and wait; takes the lock."""
         queue = self._queue
         while queue.persistence is not None and self._is_short():
-            await by_store(queue.persistence, queue.persistence.fetch)
+            await by_store(queue.persistence.send, queue.persistence.fetch, "get")
         moment = None if limit is None else self._now() + limit
         message: Message[T] = Message()
         got: Message[T] | None = None

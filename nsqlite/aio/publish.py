@@ -1,4 +1,4 @@
-"""Putting and joining with `await`: for asyncio, where a wait must not block.
+"""Putting, joining and ending with `await`: for asyncio, where a wait must not block.
 
 The rule: the loop is never blocked; what cannot be done at once is done when it can, or given up
 without a trace.
@@ -8,7 +8,7 @@ Next: worker/__init__.py
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from nsqlite.aio.waiting import Done, TaskWaiter, by_store
 from nsqlite.broker import Broker
@@ -20,6 +20,19 @@ from nsqlite.monitor import Monitor
 from nsqlite.options import Seconds, timeout_ns
 from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of, size_of
 from nsqlite.waiting import Waiter, leave, look
+
+
+@runtime_checkable
+class AnyWorker(Protocol):
+    """What is known here of a `Worker`."""
+
+    async def _join_async(self, timeout: Seconds | None, *, raise_first: bool) -> bool:
+        """See `join`."""
+        ...
+
+    async def _stop_async(self, timeout: Seconds) -> None:
+        """See `stop`."""
+        ...
 
 
 async def put(
@@ -104,7 +117,7 @@ async def _put_patiently(
         await _admit(topic, records, size_of(batch), due, limit)
         return names
     if store.late and store.is_behind():
-        await by_store(store.held, store.flush)
+        await by_store(store.held.send, store.flush, "put")
     done = Done("put")
     pending = topic._draft(store, batch, done.tell)
     if due is not None or len(batch) > 1 or store.late or not topic._reserve_alone(store, pending):
@@ -146,27 +159,38 @@ async def _wait_for_room(
     await waiting.until(attempt, None if limit is None else topic._now() + limit, last)
 
 
-async def join(what: Topic[Any] | Channel[Any] | Broker, timeout: Seconds | None = None) -> bool:
-    """Wait until a topic, a channel or every topic of a broker is idle; see their `join`.
+async def join(
+    what: Topic[Any] | Channel[Any] | Broker | AnyWorker,
+    timeout: Seconds | None = None,
+    *,
+    raise_first: bool = False,
+) -> bool:
+    """Wait until a topic, a channel, a whole broker or a worker is idle; see their `join`.
 
     Args:
         what: what to wait for.
         timeout: in seconds; None waits for ever.
+        raise_first: of a worker alone: raise the first error of a handler as soon as there is one.
 
     Returns:
         False if the timeout passed first.
 
     Raises:
-        Closed: it was closed or deleted meanwhile.
+        Closed: it was closed or deleted meanwhile, or the worker stopped before.
         InvalidOption: it is none of these, or the timeout negative or no finite number.
         NotAsyncio: no event loop of asyncio runs here.
+        Reentered: called by a handler of the worker.
 
     Cancellation:
         Nothing has changed.
     """
+    if isinstance(what, AnyWorker):
+        return await what._join_async(timeout, raise_first=raise_first)
+    if raise_first:
+        raise InvalidOption("raise_first", raise_first, "False, but for a worker")
     limit = timeout_ns(timeout)
     if not isinstance(what, Broker | Topic | Channel):
-        raise InvalidOption("what", what, "a Topic, a Channel or a Broker")
+        raise InvalidOption("what", what, "a Topic, a Channel, a Broker or a Worker")
     if not isinstance(what, Broker):
         return await _join(what, None if limit is None else what._clock.monotonic_ns() + limit)
     deadline = None if limit is None else what.clock.monotonic_ns() + limit
@@ -206,3 +230,67 @@ async def until(
 
     waiting: TaskWaiter[Any] = TaskWaiter("join", monitor, clock, give_up)
     return await waiting.until(attempt, moment, partial(monitor.run, done))
+
+
+async def stop(worker: AnyWorker, timeout: Seconds = 30.0) -> None:
+    """Stop a worker like `Worker.stop`, and let the loop go on until it has ended.
+
+    Awaited by one of its handlers it does not wait.
+
+    Raises:
+        InvalidOption: it is no worker, or the timeout negative or no finite number; nothing has
+            changed.
+        NotAsyncio: it has to wait, and no event loop of asyncio runs here.
+
+    Cancellation:
+        The rest is immediate.
+    """
+    if not isinstance(worker, AnyWorker):
+        raise InvalidOption("worker", worker, "a Worker")
+    await worker._stop_async(timeout)
+
+
+async def flush(broker: Broker) -> None:
+    """Have all that happened so far written to the store, if there is one; see `Broker.flush`.
+
+    It is the store's thread that writes.
+
+    Raises:
+        StoreError: it could not be written; it is tried again.
+        Closed: the broker is closed.
+        InvalidOption: it is no broker.
+        NotAsyncio: there is a store, and no event loop of asyncio runs here.
+
+    Cancellation:
+        It is written all the same.
+    """
+    _require_broker(broker)
+    if broker._persistence is not None:
+        await broker._persistence.run(broker.flush, "flush")
+
+
+async def close(broker: Broker, *, drain: bool = False, force: bool = False) -> int:
+    """Close a broker like `Broker.close`; the store's thread does it if there is a store.
+
+    So observers hear of it in that thread.  `async with broker` ends in this.
+
+    Raises:
+        StoreError: something cannot be written.  Nothing is closed; see `Broker.close`.
+        InvalidOption: it is no broker.
+        NotAsyncio: there is a store, and no event loop of asyncio runs here.
+
+    Cancellation:
+        It is closed all the same, soon; what cannot be written is told by `Broker.health`.
+    """
+    _require_broker(broker)
+    return await broker._close_async(drain=drain, force=force)
+
+
+def _require_broker(broker: Any) -> None:
+    """Check what is flushed or closed.
+
+    Raises:
+        InvalidOption: it is no broker.
+    """
+    if not isinstance(broker, Broker):
+        raise InvalidOption("broker", broker, "a Broker")

@@ -22,7 +22,7 @@ from nsqlite.errors import NotAsyncio
 from nsqlite.lock import ensure
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
-from nsqlite.persistence import QueuePersistence
+from nsqlite.persistence import OnDone
 from nsqlite.queue import Queue
 from nsqlite.waiting import Waiter
 
@@ -349,12 +349,24 @@ class Done:
         self._news.tell(self._loop, self.future, problem)
 
 
-async def by_store(persistence: QueuePersistence, task: Callable[[], object]) -> None:
+async def by_store(
+    send: Callable[[Callable[[], object], OnDone], None], task: Callable[[], object], call: str
+) -> None:
     """Have something done by the store's thread, and wait for it.
+
+    Args:
+        send: what gives a task to that thread; see `QueuePersistence.send`.
+        task: what is done.
+        call: what was called, for an error.
+
+    Raises:
+        NotAsyncio: no loop is running in this thread; nothing is done.
+        NSQLiteError: the store is closed and its thread over; nothing is done.
+        Exception: what the task raised.
 
     Cancellation:
         It is done all the same.
     """
-    done = Done("get")
-    persistence.send(task, done.tell)
+    done = Done(call)
+    send(task, done.tell)
     await done.future

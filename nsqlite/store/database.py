@@ -101,6 +101,7 @@ class Database:
         self._pid: Final = os.getpid()
         self._forked = False
         self._finished = False
+        self._flusher_ended = False  # its thread does nothing more
         self.epoch: int = 0  # once a topic is opened
         self.drift: int = 0
         self._has_clock = False  # that is set, and the storage knows the time
@@ -293,6 +294,25 @@ class Database:
 
     # The end
 
+    async def run(self, task: Callable[[], object], call: str) -> None:
+        """Have something done by the flusher, and await that.
+
+        Args:
+            task: what is done.
+            call: what was called, for an error.
+
+        Raises:
+            NSQLiteError: this is closed, and nothing is done; see `Journal.over`.
+            NotAsyncio: no event loop of asyncio runs here; nothing is done.
+            Exception: what the task raised.
+
+        Cancellation:
+            It is done all the same.
+        """
+        from nsqlite.aio.waiting import by_store  # noqa: PLC0415 - most stores need no asyncio
+
+        await by_store(self.send, task, call)
+
     def prepare_close(self) -> None:
         """Write all that happened so far, unless this is closed already; blocks.
 
@@ -330,6 +350,7 @@ class Database:
         """End as with the death of the process: nothing more is written; for tests."""
         self._finished = True
         self._end()
+        atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
         self.close(force=True)
@@ -341,10 +362,10 @@ class Database:
             if self._control is not None:
                 self._control.stop()
             self._flusher.stop()
-            atexit.unregister(self._close_at_exit)
 
     def finish(self) -> None:
         """Write all that is left and close the file; the flusher's last work."""
+        self._flusher_ended = True  # before it dismisses: who sends later looks
         self._dismiss(Closed(f"the broker of {self.where}"))
         try:
             self._finish(force=False)
@@ -365,6 +386,7 @@ class Database:
             log.error(text, self.where, left, error)  # noqa: TRY400 - no fault of ours
         self._finished = True
         self.journal.alone(self._storage.close)
+        atexit.unregister(self._close_at_exit)  # only now: who does not wait may leave before
 
     def _write_counts(self) -> None:
         """Write how many messages there are, so that nobody has to count them at opening."""
@@ -382,7 +404,7 @@ class Database:
         if self.journal.over is None:
             problem = f"process {self._pid} has it, of which this is a fork: open another file here"
             self.journal.over = partial(StoreInUse, self.where, self._pid, problem)
-            self._forked = self._finished = True
+            self._forked = self._finished = self._flusher_ended = True
             if self._control is not None:
                 self._control.abandon()
             self._storage.abandon()
@@ -466,7 +488,7 @@ class Database:
         """Have something done by the flusher; takes no lock."""
         self._tasks.append((task, on_done))
         self._flusher.wake()
-        if self.journal.over is not None:  # and the flusher may be gone
+        if self._flusher_ended and self.journal.over is not None:
             self._dismiss(self.journal.over())
 
     def _dismiss(self, problem: NSQLiteError) -> None:
@@ -489,11 +511,15 @@ class Database:
         for task, on_done in taken(self._tasks):
             problem: Exception | None = None
             try:
+                if self._finished:
+                    self.require_open()
                 task()
             except Exception as error:
                 problem = error
             _report(on_done, problem)
         failed: Exception | None = None
+        if self._finished:
+            return None
         for backlog in list(self._wanted):  # those that are wanted meanwhile come at the next look
             self._wanted.pop(backlog, None)
             try:

@@ -164,6 +164,8 @@ class Flusher:
         work = self._work
         work.commit()
         problem = work.run_tasks()
+        if self._stopping:  # a task may have closed the store
+            return
         due = self._due
         is_due = due is not None and SYSTEM.monotonic_ns() >= due
         if is_due:

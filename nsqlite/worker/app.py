@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Any, Final, Never, Self, TypeVar, Unpack
 
+from nsqlite import aio
 from nsqlite.broker import Broker
 from nsqlite.clock import held_semaphore, release
 from nsqlite.errors import Closed, InvalidOption
@@ -239,7 +240,7 @@ class App:
         try:
             self._begin_stop(self._timeout)
             for worker in self.workers:
-                await worker.stop_async(self._timeout)
+                await aio.stop(worker, self._timeout)
         except BaseException:
             self._begin_stop(0)
             raise

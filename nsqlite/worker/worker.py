@@ -216,8 +216,8 @@ class Worker:
         its thread is left behind.
 
         Called by a handler, in the loop in which the handlers run, or by a signal handler in the
-        middle of another call, it does not wait; see `stop_async`.  A second call can only shorten
-        the time.  An exception thrown into it, as by Ctrl-C, makes the rest of it immediate.
+        middle of another call, it does not wait.  A second call can only shorten the time.  An
+        exception thrown into it, as by Ctrl-C, makes the rest of it immediate.
 
         Args:
             timeout: seconds for the handlers at work, on the channel's clock.
@@ -251,14 +251,8 @@ class Worker:
         monitors = [self.channel._monitor] + ([] if dead is None else [dead._monitor])
         return any(monitor.lock.owned() for monitor in monitors)
 
-    async def stop_async(self, timeout: Seconds = 30.0) -> None:
-        """Stop like `stop`, and await the end instead of blocking the loop.
-
-        Awaited by a handler it does not wait.
-
-        Cancellation:
-            The rest is immediate.
-        """
+    async def _stop_async(self, timeout: Seconds) -> None:
+        """See `nsqlite.aio.stop`."""
         self.begin_stop(timeout)
         runner = self._runner
         if runner is None or runner.is_slot():
@@ -312,7 +306,7 @@ class Worker:
         traceback: TracebackType | None,
     ) -> None:
         """Stop."""
-        await self.stop_async()
+        await self._stop_async(30.0)
 
     # Waiting for it
 
@@ -333,7 +327,7 @@ class Worker:
         """
         runner = self._runner
         if runner is not None and runner.is_inside():
-            raise Reentered("join", "await join_async(), outside of the worker's handlers")
+            raise Reentered("join", "await nsqlite.aio.join(worker), outside of its handlers")
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
         who = f"join() of worker {self.name!r}"
@@ -356,13 +350,11 @@ class Worker:
             with _starting:
                 runner.supervisor.joiners -= 1
 
-    async def join_async(
-        self, timeout: Seconds | None = None, *, raise_first: bool = False
-    ) -> bool:
-        """Wait like `join`, and let the loop go on."""
+    async def _join_async(self, timeout: Seconds | None, *, raise_first: bool) -> bool:
+        """See `nsqlite.aio.join`."""
         runner = self._runner
         if runner is not None and runner.is_slot():
-            raise Reentered("join_async", "call it outside of the worker's handlers")
+            raise Reentered("join", "call it outside of the worker's handlers")
         limit = timeout_ns(timeout)
         done = self._failed if raise_first else self._done
         clock = self.channel._clock

@@ -252,10 +252,16 @@ def test_the_same_attributes() -> None:
     assert section(one, "Attributes") == section(other, "Attributes")
 
 
-@pytest.mark.parametrize("name", ["put", "put_many", "join"])
-def test_the_functions_are_the_methods(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        *(("put", Topic), ("put_many", Topic), ("join", nsqlite.Worker), ("stop", nsqlite.Worker)),
+        *(("flush", nsqlite.Broker), ("close", nsqlite.Broker)),
+    ],
+)
+def test_the_functions_are_the_methods(name: str, cls: type) -> None:
     """A function of `nsqlite.aio` takes what the method of its name takes, and the object first."""
-    method = inspect.signature(getattr(Topic, name))
+    method = inspect.signature(getattr(cls, name))
     function = inspect.signature(getattr(aio, name))
     _, *wanted = method.parameters.values()
     _, *found = function.parameters.values()
@@ -265,10 +271,21 @@ def test_the_functions_are_the_methods(name: str) -> None:
 
 def test_what_is_public() -> None:
     """The module has what can wait, and nothing else."""
-    assert ["Consumer", "join", "put", "put_many"] == aio.__all__
-    assert [f"nsqlite.aio.{part}" for part in ("consumer", *["publish"] * 3)] == [
+    assert ["Consumer", "close", "flush", "join", "put", "put_many", "stop"] == aio.__all__
+    assert [f"nsqlite.aio.{part}" for part in ("consumer", *["publish"] * 6)] == [
         getattr(aio, name).__module__ for name in aio.__all__
     ]
+
+
+def test_nothing_else_is_awaited() -> None:
+    """No object but a consumer has methods to await; what begins and ends has a block."""
+    objects: list[type] = [nsqlite.Topic, nsqlite.Channel, nsqlite.Broker, nsqlite.Worker]
+    for cls in (*objects, nsqlite.App):
+        assert [] == [value for value in public(cls).values() if inspect.iscoroutinefunction(value)]
+    blocks: list[Any] = [aio.Consumer, nsqlite.Broker, nsqlite.Worker]
+    for block in blocks:
+        assert inspect.iscoroutinefunction(block.__aenter__)
+        assert inspect.iscoroutinefunction(block.__aexit__)
 
 
 # Getting

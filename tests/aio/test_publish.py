@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Call, TellingManualClock
+from helpers import PATIENCE, Call, TellingManualClock
+from store.stores import Held, everything, full, until
 from store.stores import Scene as Kept
-from store.stores import everything, full, until
 
 import nsqlite
 from aio.loops import (
@@ -25,7 +25,17 @@ from aio.loops import (
     traces,
     turns,
 )
-from nsqlite import Closed, Full, InvalidMessage, InvalidOption, Seconds, StoreFull, Topic, aio
+from nsqlite import (
+    Closed,
+    Full,
+    InvalidMessage,
+    InvalidOption,
+    NotAsyncio,
+    Seconds,
+    StoreFull,
+    Topic,
+    aio,
+)
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
 
@@ -802,3 +812,231 @@ async def test_seconds_or_a_timedelta(second: Seconds) -> None:
     scene.clock.advance(1)
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert [Full, Full, bool, bool] == list(map(type, found))
+
+
+# Workers, and the end of a broker
+
+
+@in_loop
+async def test_a_worker_is_joined_and_stopped() -> None:
+    """A worker is joined as a topic is, with its first error if that is asked for, and stopped."""
+
+    def fail(message: nsqlite.Message[Any]) -> None:
+        raise LookupError(message.body)
+
+    topic: Topic[Any] = Topic("orders")
+    once = nsqlite.Retry(max_attempts=1)
+    worker = nsqlite.Worker(topic.channel("billing"), fail, retry=once).start()
+    topic.put("order")
+    assert await aio.join(worker)
+    with pytest.raises(LookupError, match="order"):
+        await aio.join(worker, raise_first=True)
+    await aio.stop(worker)
+    assert not worker.running
+
+
+@in_loop
+async def test_what_is_awaited_is_checked() -> None:
+    """What cannot be joined, stopped, flushed or closed is refused by name."""
+    broker: Any = nsqlite.Broker()
+    for call, text in (
+        (aio.join("orders"), "what must be a Topic, a Channel, a Broker or a Worker, not 'orders'"),  # type: ignore[arg-type]
+        (aio.join(broker, raise_first=True), "raise_first must be False, but for a worker"),
+        (aio.stop(broker), "worker must be a Worker"),
+        (aio.flush("orders"), "broker must be a Broker, not 'orders'"),  # type: ignore[arg-type]
+        (aio.close("orders"), "broker must be a Broker, not 'orders'"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidOption, match=text):
+            await call
+
+
+@in_loop
+async def test_a_broker_in_memory_is_closed_at_once() -> None:
+    """Without a store neither flush nor close suspends, and a block closes it."""
+    async with nsqlite.Broker() as broker:
+        topic = broker.topic("orders")
+        topic.channel("billing")
+        topic.put(b"1")
+        with pytest.raises(StopIteration):
+            aio.flush(broker).send(None)
+        with pytest.raises(StopIteration) as info:
+            aio.close(broker).send(None)
+        assert 1 == info.value.value
+    assert topic.closed
+
+
+def test_a_flush_is_done_by_the_stores_thread(path: Path) -> None:
+    """It returns when what happened is in the file, and the loop has written nothing."""
+    with Kept(path) as kept:
+        kept.topic().put(b"1")
+        kept.consumer().get(timeout=0).fin()
+        calls = len(kept.spy.calls)
+
+        async def flush() -> None:
+            with kept.spy.held() as held:
+                task = await begin(aio.flush(kept.broker))
+                await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+                assert not task.done()
+                held.let_go()
+                await task
+            assert [] == kept.rows()
+            kept.topic().pause()
+            with kept.spy.failing(), pytest.raises(StoreFull):
+                await aio.flush(kept.broker)
+
+        asyncio.run(flush())
+        assert threading.get_ident() not in {thread for _, thread in kept.spy.calls[calls:]}
+
+
+def test_a_close_is_done_by_the_stores_thread(path: Path) -> None:
+    """A block ends when all is in the file and that is free; meanwhile the loop goes on."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+    kept.channel()
+    calls = len(kept.spy.calls)
+    held = Held()
+
+    async def block() -> None:
+        async with kept.broker as broker:
+            assert broker is kept.broker
+            kept.spy.once(held.hold)
+
+    async def main() -> None:
+        task = await begin(block())
+        await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+        assert not task.done()
+        held.let_go()
+        await task
+        assert 0 == await aio.close(kept.broker)
+
+    asyncio.run(main())
+    assert threading.get_ident() not in {thread for _, thread in kept.spy.calls[calls:]}
+    with Kept(path) as again:
+        assert [(b"1", 1)] == everything(again.channel())
+
+
+def test_a_full_disk_leaves_a_broker_open(path: Path) -> None:
+    """What a close cannot write it raises, and the broker can be used; `force` gives that up."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+    kept.consumer().get(timeout=0).fin()
+
+    async def close() -> None:
+        with kept.spy.failing():
+            for _ in range(2):
+                with pytest.raises(StoreFull):
+                    await aio.close(kept.broker)
+            assert "NOK" in kept.broker.health
+        await aio.put(kept.topic(), b"2")
+        with kept.spy.failing():
+            await aio.close(kept.broker, force=True)
+
+    asyncio.run(close())
+    with Kept(path) as again:
+        assert {(b"2", 1)} <= set(everything(again.channel()))
+
+
+def test_a_close_that_fails_late_is_made_again(path: Path) -> None:
+    """What could not be written after the topics were closed is written by the next `close`."""
+    kept = Kept(path)
+    kept.channel()
+    kept.topic().put(b"1")
+
+    async def close() -> None:
+        with kept.spy.failing():
+            with pytest.raises(StoreFull):
+                await aio.close(kept.broker)  # the counts alone
+            kept.database._flusher._thread.join(PATIENCE)
+        await aio.close(kept.broker)
+        with pytest.raises(Closed):
+            await aio.flush(kept.broker)
+
+    asyncio.run(close())
+    with Kept(path) as again:
+        assert [(b"1", 1)] == everything(again.channel())
+
+
+def test_a_drain_does_not_close_the_store(path: Path) -> None:
+    """A close that delivers first what is there leaves the store open until the next."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+    consumer = kept.consumer()
+
+    async def close() -> None:
+        assert 0 == await aio.close(kept.broker, drain=True)
+        consumer.get(timeout=0).fin()
+        await aio.close(kept.broker)
+
+    asyncio.run(close())
+    kept.database._flusher._thread.join(PATIENCE)
+    with Kept(path) as again:
+        assert [] == again.rows()
+
+
+def test_a_close_that_is_cancelled_closes_all_the_same(path: Path) -> None:
+    """Who gives up waiting leaves a broker that the store's thread closes."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+    kept.consumer().get(timeout=0).fin()
+
+    async def block() -> None:
+        async with kept.broker:
+            kept.spy.once(held.hold)
+
+    async def give_up() -> None:
+        task = await begin(block())
+        await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+        task.cancel()
+        assert isinstance(await outcome(task), asyncio.CancelledError)
+
+    held = Held()
+    asyncio.run(give_up())
+    held.let_go()
+    kept.database._flusher._thread.join(PATIENCE)
+    with Kept(path) as again:
+        assert [["orders", "orders:billing"], []] == [again.names(), again.rows()]
+
+
+def test_a_process_that_ends_waits_for_a_close_that_was_cancelled(path: Path) -> None:
+    """The store's thread comes to its end before the interpreter does."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+    kept.consumer().get(timeout=0).fin()
+    held = Held()
+    kept.spy.once(held.hold)
+
+    async def give_up() -> None:
+        task = await begin(aio.close(kept.broker))
+        await asyncio.get_running_loop().run_in_executor(None, held.until_begun)
+        task.cancel()
+
+    asyncio.run(give_up())
+    ending = Call(kept.database._close_at_exit)
+    held.let_go()
+    assert ending.result() is None
+    assert not kept.database._flusher._thread.is_alive()
+    with Kept(path) as again:
+        assert [] == again.rows()
+
+
+def test_two_closes_at_a_time(path: Path) -> None:
+    """Both return when the file is closed, and what else was asked for is not done."""
+    kept = Kept(path)
+    kept.topic().put(b"1")
+
+    async def close() -> list[Any]:
+        with kept.busy():
+            tasks = [await begin(aio.close(kept.broker)) for _ in "12"]
+            tasks.append(await begin(aio.flush(kept.broker)))
+        return [await outcome(task) for task in tasks]
+
+    first, second, flushed = asyncio.run(close())
+    assert ([0, 0], Closed) == ([first, second], type(flushed))
+
+
+def test_a_close_needs_a_loop(path: Path) -> None:
+    """Where no loop of asyncio runs nothing is closed."""
+    with Kept(path) as kept:
+        with pytest.raises(NotAsyncio, match=r"close\(\)"):
+            aio.close(kept.broker).send(None)
+        kept.topic().put(b"1")

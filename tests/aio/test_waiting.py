@@ -741,9 +741,11 @@ def test_an_errand_is_done_by_the_stores_thread(tmp_path: Path) -> None:
         threads: list[str] = []
 
         async def errands() -> None:
-            await by_store(persistence, lambda: threads.append(threading.current_thread().name))
+            await by_store(
+                persistence.send, lambda: threads.append(threading.current_thread().name), "get"
+            )
             with pytest.raises(LookupError):
-                await by_store(persistence, throw(LookupError()))
+                await by_store(persistence.send, throw(LookupError()), "get")
 
         asyncio.run(errands())
         assert [f"nsqlite store {tmp_path / 'jobs.db'}"] == threads
@@ -761,7 +763,7 @@ def test_a_cancelled_errand_is_done_all_the_same(tmp_path: Path) -> None:
             ended.set()
 
         async def give_up() -> None:
-            task = asyncio.ensure_future(by_store(persistence, errand))
+            task = asyncio.ensure_future(by_store(persistence.send, errand, "get"))
             await asyncio.get_running_loop().run_in_executor(None, begun.wait, 20)
             task.cancel()
             assert isinstance(await outcome(task), asyncio.CancelledError)

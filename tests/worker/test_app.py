@@ -24,6 +24,7 @@ from nsqlite import (
     Message,
     Retry,
     Seconds,
+    aio,
 )
 from nsqlite.waiting import ThreadWaiter, Waiter
 from nsqlite.worker import Handler
@@ -286,7 +287,7 @@ async def test_a_block_in_a_loop() -> None:
         workers = app.workers
         scene.orders.put(b"order")
         for worker in workers:
-            assert await worker.join_async()
+            assert await aio.join(worker)
     assert ([True], [], []) == (seen, app.workers, threads_of("orders"))
     assert [False, False] == [worker.running for worker in workers]
 
@@ -311,7 +312,7 @@ async def test_a_block_that_is_cancelled_at_its_end_is_over_at_once() -> None:
     task.cancel()
     assert isinstance(await outcome(task), asyncio.CancelledError)
     for worker in workers:
-        await worker.stop_async()
+        await aio.stop(worker)
     assert ([], [1, 1]) == (
         scene.app.workers,
         [channel.depth for channel in scene.orders.channels.values()],

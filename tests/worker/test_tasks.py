@@ -13,7 +13,7 @@ import pytest
 from aio.loops import in_loop, turns
 from helpers import PATIENCE, Call
 
-from nsqlite import Message, Topic, Worker
+from nsqlite import Message, Topic, Worker, aio
 from nsqlite.aio.publish import until
 from nsqlite.clock import Alarm, Loop
 from nsqlite.options import SECOND
@@ -446,7 +446,7 @@ def test_a_loop_elsewhere_that_does_not_end_is_left_behind(
         assert handler.begun.wait(PATIENCE)
 
     async def stop() -> None:
-        await asyncio.gather(*(worker.stop_async(0) for worker in workers))
+        await asyncio.gather(*(aio.stop(worker, 0) for worker in workers))
 
     asyncio.run(stop())
     assert [False, False, False] == [worker.running for worker in workers]

@@ -39,6 +39,7 @@ from nsqlite import (
     TooManyConsumers,
     Topic,
     Worker,
+    aio,
 )
 from nsqlite.options import SECOND
 from nsqlite.testing import ManualClock
@@ -481,7 +482,7 @@ async def test_a_task_that_goes_on_when_it_is_cancelled(scene: Scene, end: str) 
         begun.clear()
         if end != "sleeps":
             await begun.wait()
-        await worker.stop_async(0)
+        await aio.stop(worker, 0)
     assert (1 + (end == "sleeps"), 0, int(end == "raises")) == scene.counts
 
 
@@ -589,7 +590,7 @@ def test_a_new_worker_can_be_stopped(scene: Scene, kind: str) -> None:
     """A worker that was not started has nothing to stop, and can be started afterwards."""
     worker = scene.worker(kind, nothing)
     worker.stop()
-    asyncio.run(worker.stop_async())
+    asyncio.run(aio.stop(worker))
     assert not worker.running
     with worker:
         scene.topic.put(b"order")
@@ -807,10 +808,10 @@ def test_a_handler_may_stop_its_worker(scene: Scene, kind: str) -> None:
 
 
 def test_a_coroutine_handler_may_await_the_stop_of_its_worker(scene: Scene) -> None:
-    """A `stop_async` in a handler does not wait for the handler itself."""
+    """An awaited `stop` in a handler does not wait for the handler itself."""
 
     async def stop(_message: Message[Any]) -> None:
-        await worker.stop_async()
+        await aio.stop(worker)
 
     worker = Worker(scene.channel, stop).start()
     scene.topic.put(b"order")
@@ -825,7 +826,7 @@ def test_a_worker_can_be_stopped_twice(scene: Scene, kind: str) -> None:
     worker = scene.worker(kind, nothing).start()
     worker.stop()
     worker.stop(0)
-    asyncio.run(worker.stop_async())
+    asyncio.run(aio.stop(worker))
     assert not worker.running
 
 
@@ -951,7 +952,7 @@ def test_a_timeout_that_is_none_stops_nothing(scene: Scene, timeout: Any) -> Non
             with pytest.raises(InvalidOption):
                 stop(timeout)
         with pytest.raises(InvalidOption):
-            asyncio.run(worker.stop_async(timeout))
+            asyncio.run(aio.stop(worker, timeout))
         assert worker.running
 
 
@@ -993,7 +994,7 @@ async def test_a_worker_in_a_loop() -> None:
 
     async with Worker(scene.channel, note, concurrency=2) as worker:
         scene.topic.put_many(range(3))
-        assert await worker.join_async()
+        assert await aio.join(worker)
         assert (True, threads) == (worker.running, threading.active_count())
     loop = asyncio.get_running_loop()
     assert [(0, loop), (1, loop), (2, loop)] == loops
@@ -1006,7 +1007,7 @@ async def test_a_plain_handler_beside_a_loop() -> None:
     scene = Scene()
     async with scene.worker("plain", nothing, concurrency=3) as worker:
         scene.topic.put_many(range(3))
-        assert await worker.join_async()
+        assert await aio.join(worker)
     assert (False, []) == (worker.running, threads_of("orders"))
 
 
@@ -1018,19 +1019,19 @@ async def test_stop_in_its_own_loop_does_not_wait() -> None:
     await turns()
     worker.stop()
     assert worker.running
-    await worker.stop_async()
+    await aio.stop(worker)
     assert not worker.running
 
 
 @in_loop
-async def test_stop_async_waits_for_handlers() -> None:
-    """A `stop_async` lets the loop go on until the handlers at work have ended."""
+async def test_an_awaited_stop_waits_for_handlers() -> None:
+    """An awaited `stop` lets the loop go on until the handlers at work have ended."""
     scene = Scene()
     hold = Hold()
     worker = scene.holding("coroutine", hold).start()
     scene.topic.put(b"order")
     await turns()
-    stopping = asyncio.ensure_future(worker.stop_async())
+    stopping = asyncio.ensure_future(aio.stop(worker))
     await turns()
     assert not stopping.done()
     hold.let_go()
@@ -1039,8 +1040,8 @@ async def test_stop_async_waits_for_handlers() -> None:
 
 
 def test_a_plain_handler_may_await_the_stop_of_its_worker(scene: Scene) -> None:
-    """A `stop_async` in a plain handler does not wait for the handler itself either."""
-    worker = scene.worker("plain", lambda _: asyncio.run(worker.stop_async())).start()
+    """An awaited `stop` in a plain handler does not wait for the handler itself either."""
+    worker = scene.worker("plain", lambda _: asyncio.run(aio.stop(worker))).start()
     scene.topic.put(b"order")
     scene.watch.until(Kind.FINISHED)
     worker.stop()
@@ -1048,29 +1049,29 @@ def test_a_plain_handler_may_await_the_stop_of_its_worker(scene: Scene) -> None:
 
 
 @in_loop
-async def test_stop_async_joins_the_thread_of_a_loop_elsewhere() -> None:
-    """A `stop_async` of a worker with a loop of its own leaves no thread of it."""
+async def test_an_awaited_stop_joins_the_thread_of_a_loop_elsewhere() -> None:
+    """An awaited `stop` of a worker with a loop of its own leaves no thread of it."""
     scene = Scene()
     worker = await asyncio.to_thread(scene.worker("coroutine", nothing).start)
     scene.topic.put(b"order")
-    assert await worker.join_async()
-    await worker.stop_async()
+    assert await aio.join(worker)
+    await aio.stop(worker)
     assert (False, []) == (worker.running, threads_of("orders"))
 
 
 @in_loop
 async def test_a_cancelled_stop_is_immediate() -> None:
-    """When a `stop_async` is cancelled the handlers at work have no more time."""
+    """When an awaited `stop` is cancelled the handlers at work have no more time."""
     scene = Scene()
     hold = Hold()
     worker = scene.holding("coroutine", hold).start()
     scene.topic.put(b"order")
     await turns()
-    stopping = asyncio.ensure_future(worker.stop_async())
+    stopping = asyncio.ensure_future(aio.stop(worker))
     await turns()
     stopping.cancel()
     assert isinstance(await outcome(stopping), asyncio.CancelledError)
-    await worker.stop_async()
+    await aio.stop(worker)
     assert (False, [(b"order", 0)]) == (worker.running, scene.attempts)
 
 
@@ -1149,30 +1150,30 @@ def test_join_in_a_handler_is_refused(scene: Scene, kind: str) -> None:
     with scene.worker(kind, join) as worker:
         scene.topic.put(b"order")
         assert worker.join(PATIENCE)
-    text = "await join_async(), outside of the worker's handlers"
+    text = "await nsqlite.aio.join(worker), outside of its handlers"
     assert [f"join() would wait here for its own end: {text}"] == [str(error) for error in told]
 
 
 @each_kind
-def test_join_async_in_a_handler_is_refused(scene: Scene, kind: str) -> None:
+def test_an_awaited_join_in_a_handler_is_refused(scene: Scene, kind: str) -> None:
     """A handler that would await its own worker is told so, and what to do instead."""
     told: list[BaseException] = []
 
-    async def join_async(_message: Message[Any]) -> None:
+    async def await_join(_message: Message[Any]) -> None:
         try:
-            await worker.join_async()
+            await aio.join(worker)
         except Reentered as error:
             told.append(error)
 
     def join(message: Message[Any]) -> None:
-        asyncio.run(join_async(message))
+        asyncio.run(await_join(message))
 
-    handler = join if kind == "plain" else join_async
+    handler = join if kind == "plain" else await_join
     with Worker(scene.channel, handler) as worker:
         scene.topic.put(b"order")
         assert worker.join(PATIENCE)
     text = "call it outside of the worker's handlers"
-    assert [f"join_async() would wait here for its own end: {text}"] == [str(e) for e in told]
+    assert [f"join() would wait here for its own end: {text}"] == [str(e) for e in told]
 
 
 @in_loop
@@ -1218,7 +1219,7 @@ def test_join_of_a_worker_that_stops_raises(scene: Scene, kind: str) -> None:
     with pytest.raises(Closed):
         worker.join(raise_first=True)
     with pytest.raises(Closed):
-        asyncio.run(worker.join_async())
+        asyncio.run(aio.join(worker))
 
 
 @each_kind
@@ -1241,32 +1242,32 @@ def test_join_takes_a_timeout_only(scene: Scene) -> None:
     with pytest.raises(InvalidOption):
         worker.join(-1)
     with pytest.raises(InvalidOption):
-        asyncio.run(worker.join_async(-1))
+        asyncio.run(aio.join(worker, -1))
 
 
 @in_loop
-async def test_join_async_raises_the_first_error() -> None:
-    """`join_async(raise_first=True)` raises what a handler raised."""
+async def test_an_awaited_join_raises_the_first_error() -> None:
+    """An awaited `join(raise_first=True)` raises what a handler raised."""
     scene = Scene()
     async with scene.worker("coroutine", failing) as worker:
         scene.topic.put("bad")
-        joining = asyncio.ensure_future(worker.join_async(raise_first=True))
+        joining = asyncio.ensure_future(aio.join(worker, raise_first=True))
         assert isinstance(await outcome(joining), Failure)
 
 
 @in_loop
-async def test_join_async_ends_with_its_timeout() -> None:
-    """`join_async` is False when its timeout passes first."""
+async def test_an_awaited_join_ends_with_its_timeout() -> None:
+    """An awaited `join` is False when its timeout passes first."""
     scene = Scene()
     hold = Hold()
     async with scene.holding("coroutine", hold) as worker:
         scene.topic.put(b"order")
-        joining = asyncio.ensure_future(worker.join_async(2))
+        joining = asyncio.ensure_future(aio.join(worker, 2))
         await turns()
         scene.clock.advance(2)
         assert await joining is False
         hold.let_go()
-        assert await worker.join_async() is True
+        assert await aio.join(worker) is True
 
 
 def test_a_clock_that_stands_still_is_told_to_who_joins() -> None:
