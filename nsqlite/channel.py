@@ -68,6 +68,10 @@ class Parent(Protocol):
         """Take note that a channel has opened, closed or gone."""
         ...
 
+    def _neighbour(self, name: str) -> Any:
+        """Return another topic of the same broker, None if there is no broker."""
+        ...
+
     def _prepare_alone(
         self, channel: Any, body: Any, moved: Moved
     ) -> tuple[Callable[[], None], Callable[[], str]]:

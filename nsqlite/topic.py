@@ -105,6 +105,10 @@ class Home(Protocol):
         """Who hears of every topic."""
         ...
 
+    def topic(self, name: str) -> "Topic[Any]":
+        """Return a topic of it; see `Broker.topic`."""
+        ...
+
 
 class Topic(Uncopyable, Generic[T]):
     """A named stream of messages.
@@ -131,6 +135,7 @@ class Topic(Uncopyable, Generic[T]):
         "_clock",
         "_draining",
         "_fan",
+        "_home",
         "_ids",
         "_lock",
         "_longest_delay",
@@ -180,6 +185,7 @@ class Topic(Uncopyable, Generic[T]):
         self._clock: Final = clock
         self._wall: Final = clock.time_ns
         self._now: Final = clock.monotonic_ns
+        self._home: Final = home
         self._ids: Final = Ids(GuidFactory(chosen.node_id) if home is None else home._factory)
         self._monitor: Final = Monitor()
         self._lock: Final[Lock] = self._monitor.lock
@@ -200,6 +206,10 @@ class Topic(Uncopyable, Generic[T]):
         self._fan.held.emit(Kind.CREATED)
         if home is None:
             self._monitor.settle()
+
+    def _neighbour(self, name: str) -> "Topic[Any] | None":
+        """Return the topic of a name in the same broker, or make it; None if this stands alone."""
+        return None if self._home is None else self._home.topic(name)
 
     # Publishing
 

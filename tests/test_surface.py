@@ -228,7 +228,7 @@ def objects() -> Iterator[list[object]]:
         message = consumer.get(timeout=0)
         yield [
             *(broker, topic, channel, consumer, message, events[0], clock),
-            *(nsqlite.aio.Consumer(channel), nsqlite.Worker(channel, print), nsqlite.App(broker)),
+            *(nsqlite.aio.Consumer(channel), nsqlite.Worker(channel, print), nsqlite.App()),
             *(nsqlite.TimerWheel[str](1), topic.stats(), nsqlite.SQLite("jobs.db")),
         ]
         message.fin()

@@ -18,7 +18,7 @@ The convention, for all that there is:
   the object first: `put`, `put_many`, `join`, `stop`, `flush`, `close`;
 - to get messages there is a `Consumer` here, whose `get` and `get_many` are awaited;
 - what begins and ends is an `async with` on the object itself: a `Consumer`, a `Broker`, a
-  `Worker`.
+  `Worker`, `App.running`.
 
 So a topic, channel, broker or worker is one object for threads and loops, with each method once,
 and what is awaited is seen to be `aio`.  What is rare and long has no function here: `await

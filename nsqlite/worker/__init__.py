@@ -14,7 +14,7 @@
 Next: worker/backoff.py
 """
 
-from nsqlite.worker.app import App
+from nsqlite.worker.app import App, Running
 from nsqlite.worker.backoff import Backoff
 from nsqlite.worker.deadletter import DeadLetter, redrive
 from nsqlite.worker.handler import Handler
@@ -36,6 +36,7 @@ __all__ = [
     "Outcome",
     "Requeue",
     "Retry",
+    "Running",
     "TakeOver",
     "Worker",
     "WorkerOptions",

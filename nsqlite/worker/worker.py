@@ -10,7 +10,6 @@ Next: worker/app.py
 """
 
 import atexit
-import inspect
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -25,12 +24,19 @@ from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, InvalidOption, Reentered
 from nsqlite.lock import make_lock
 from nsqlite.message import Message, T
-from nsqlite.options import Seconds, nanoseconds, timeout_ns, unknown_option, whole
+from nsqlite.options import Seconds, nanoseconds, timeout_ns
 from nsqlite.topic import Topic
 from nsqlite.waiting import wait_until
 from nsqlite.worker.handler import is_coroutine, name_of
 from nsqlite.worker.middleware import Middleware, wrap
-from nsqlite.worker.plan import GiveUp, Plan, Tracebacks, check_kinds
+from nsqlite.worker.plan import (
+    GiveUp,
+    Plan,
+    Tracebacks,
+    check_handler,
+    check_options,
+    dead_letters,
+)
 from nsqlite.worker.retry import Retry
 from nsqlite.worker.stats import WorkerStats
 from nsqlite.worker.tasks import GRACE, TaskRunner, soon
@@ -55,9 +61,10 @@ class Worker:
     A plain function runs in threads that the worker starts.  A coroutine function runs in tasks, in
     the event loop that is running when the worker is started, or else in a loop of its own.
 
-    As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.  A
-    worker is used once.  After a fork the child has none; it may start it anew, or `stop` it, which
-    lets go of the parent's messages there.
+    As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.
+    A worker is used once.  After a fork the child has none; it may start it anew, or `stop` it,
+    which lets go of the parent's messages there.  In a loop `nsqlite.aio.join` and `stop` wait for
+    it.
 
     Threads: any, for all methods.
 
@@ -74,7 +81,7 @@ class Worker:
         *,
         concurrency: int = 1,
         retry: Retry = _DEFAULT_RETRY,
-        dead_letter: Topic[Any] | None = None,
+        dead_letter: Topic[Any] | str | None = None,
         on_give_up: GiveUp | None = None,
         msg_timeout: Seconds | None = None,
         auto_touch: bool = True,
@@ -86,7 +93,7 @@ class Worker:
         name: str | None = None,
         **unknown: Never,
     ) -> None:
-        """Make a worker; nothing happens before `start`.
+        """Make a worker; it takes no message before `start`.
 
         Args:
             channel: where its messages come from.
@@ -94,8 +101,8 @@ class Worker:
             concurrency: how many messages it works on at a time, each in a thread or task.
             retry: when a failed message is tried again, and after how many attempts it is given
                 up.  One that arrives with more is given up without calling the handler.
-            dead_letter: where messages go that are given up, as `DeadLetter`; without it they are
-                finished.
+            dead_letter: the topic where messages go that are given up, as `DeadLetter`, or its
+                name in the broker of the channel, which creates it; without it they are finished.
             on_give_up: a plain function, called with a message that is given up, and its error or
                 None: before it is finished, or after it was moved to the dead letters.
             msg_timeout: seconds until a message that was taken over (`TakeOver`) and not answered
@@ -119,43 +126,34 @@ class Worker:
             unknown: nothing else; the error names the option that is nearest.
 
         Raises:
-            InvalidOption: an argument is unknown, of the wrong kind or out of its range.
+            InvalidOption: an argument is unknown, of the wrong kind or out of its range; or the
+                dead letters' topic is named, and the channel's topic has no broker.
+            InvalidName, Closed, StoreError: that topic cannot be made; see `Broker.topic`.
         """
-        check_names(unknown)
-        check_kinds(
-            channel,
-            handler,
-            retry=retry,
-            dead_letter=dead_letter,
-            on_give_up=on_give_up,
-            auto_touch=auto_touch,
-            tracebacks=tracebacks,
-            name=name,
-        )
-        window = whole("concurrency", concurrency, 1) * (1 + whole("prefetch", prefetch, 0))
-        if max_in_flight is not None:
-            window = whole("max_in_flight", max_in_flight, 1)
-        if time_limit is not None:
-            nanoseconds("time_limit", time_limit, above=True)
+        given: dict[str, Any] = {
+            "concurrency": concurrency,
+            "retry": retry,
+            "dead_letter": dead_letter,
+            "on_give_up": on_give_up,
+            "msg_timeout": msg_timeout,
+            "auto_touch": auto_touch,
+            "time_limit": time_limit,
+            "prefetch": prefetch,
+            "max_in_flight": max_in_flight,
+            "tracebacks": tracebacks,
+            "name": name,
+        }
+        check_options({**unknown, **given})
+        if not isinstance(channel, Channel):
+            raise InvalidOption("channel", channel, "what Topic.channel(name) returns")
+        check_handler(handler)
         if msg_timeout is not None:
             nanoseconds("msg_timeout", msg_timeout, 0, channel.options.max_msg_timeout, above=True)
         self.channel: Final = channel
         self.name: Final = name or f"{channel.topic_name}:{channel.name}"
-        self._plan: Final = Plan(
-            channel=channel,
-            handler=wrap(handler, middleware),
-            name=self.name,
-            concurrency=concurrency,
-            retry=retry,
-            dead_letter=dead_letter,
-            on_give_up=on_give_up,
-            msg_timeout=msg_timeout,
-            prefetch=prefetch,
-            window=window,
-            auto_touch=auto_touch,
-            time_limit=time_limit,
-            tracebacks=tracebacks,
-        )
+        handler = wrap(handler, middleware)
+        given |= {"name": self.name, "dead_letter": dead_letters(channel, dead_letter)}
+        self._plan: Final = Plan(channel=channel, handler=handler, **given)
         self.when_over: Callable[[], object] = lambda: None
         self._started = False
         self._told_to_stop = False
@@ -415,29 +413,6 @@ class Worker:
         if told.held_back_for:
             held = f", held back for {told.held_back_for:.3g} s: {told.held_back_by}"
         return f"<Worker {self.name!r} of {name_of(self._plan.handler)} {told.state}{held}>"
-
-
-OPTIONS: Final = frozenset(Worker.__init__.__kwdefaults__ or ())
-"""The names of all options of a worker."""
-
-RETRY_OPTIONS: Final = {
-    **dict.fromkeys(inspect.signature(Retry.nsq).parameters, "Retry.nsq"),
-    **dict.fromkeys(inspect.signature(Retry).parameters, "Retry"),
-}
-"""Options that are those of its `retry`, and what makes one of them."""
-
-
-def check_names(names: Iterable[str]) -> None:
-    """Check that a worker has options of these names.
-
-    Raises:
-        InvalidOption: it has not; the error offers the nearest that it has.
-    """
-    for name in names:
-        if name in RETRY_OPTIONS:
-            raise InvalidOption("option", name, f"given as retry={RETRY_OPTIONS[name]}({name}=...)")
-        if name not in OPTIONS:
-            raise unknown_option("option", name, OPTIONS)
 
 
 _running: Final[set[Worker]] = set()

@@ -280,9 +280,9 @@ def test_what_is_public() -> None:
 def test_nothing_else_is_awaited() -> None:
     """No object but a consumer has methods to await; what begins and ends has a block."""
     objects: list[type] = [nsqlite.Topic, nsqlite.Channel, nsqlite.Broker, nsqlite.Worker]
-    for cls in (*objects, nsqlite.App):
+    for cls in (*objects, nsqlite.App, nsqlite.worker.Running):
         assert [] == [value for value in public(cls).values() if inspect.iscoroutinefunction(value)]
-    blocks: list[Any] = [aio.Consumer, nsqlite.Broker, nsqlite.Worker]
+    blocks: list[Any] = [aio.Consumer, nsqlite.Broker, nsqlite.Worker, nsqlite.worker.Running]
     for block in blocks:
         assert inspect.iscoroutinefunction(block.__aenter__)
         assert inspect.iscoroutinefunction(block.__aexit__)

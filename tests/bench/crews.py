@@ -20,7 +20,7 @@ from awaits import in_a_loop
 from loops import BODY
 from timing import Loop
 
-from nsqlite import Message, Topic, Worker
+from nsqlite import Message, Topic, Worker, aio
 
 ROOM = 1000
 """How many lines wait at most."""
@@ -105,7 +105,7 @@ def worker_async() -> Loop:
         async with Worker(channel, handle_async) as crew:
             for _ in range(rounds):
                 topic.put(BODY)
-            await crew.join_async()
+            await aio.join(crew)
 
     return in_a_loop(work)
 

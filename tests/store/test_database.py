@@ -404,7 +404,7 @@ def test_dead_letters_are_kept(path: Path) -> None:
 def test_workers_in_a_loop_with_dead_letters(path: Path) -> None:
     """Tasks that work on a kept channel finish, give up and keep what they gave up."""
     with Scene(path) as scene:
-        app = App(scene.broker)
+        app = App()
         done: list[bytes] = []
         settled = threading.Event()
 
@@ -420,7 +420,7 @@ def test_workers_in_a_loop_with_dead_letters(path: Path) -> None:
         scene.topic().put_many([b"1", b"bad", b"2", b"3"])
 
         async def serve() -> None:
-            async with app:
+            async with app.running(scene.broker):
                 while not settled.is_set():
                     await aio.join(scene.topic())
                     if scene.channel("letters", "dead").depth:

@@ -61,6 +61,8 @@ async def mistakes(topic: Topic[int], consumer: aio.Consumer[int]) -> None:
     await aio.put(topic, "1")  # error: misc, reportArgumentType
     await aio.put_many(topic, ["1"])  # error: misc, reportArgumentType
     await aio.join("topic")  # error: arg-type, reportArgumentType
+    await aio.stop(topic)  # error: arg-type, reportArgumentType
+    await aio.close(topic)  # error: arg-type, reportArgumentType
     await aio.get(consumer)  # error: attr-defined, reportAttributeAccessIssue
     nsqlite.aio.Consumr(topic)  # error: attr-defined, reportAttributeAccessIssue
 

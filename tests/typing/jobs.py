@@ -98,7 +98,7 @@ def main() -> None:
         resize,
         concurrency=2,
         retry=Retry(max_attempts=1, give_up_on=OSError, backoff=Backoff()),
-        dead_letter=dead,
+        dead_letter="jobs.dead",
         on_give_up=give_up,
         middleware=[logged(logging.getLogger("jobs"), logging.DEBUG), timed(report), retried(2)],
     )
@@ -133,16 +133,17 @@ def mistakes(channel: nsqlite.Channel[str]) -> None:
 
     def measure(message: Message[bytes]) -> None: ...
 
-    app = nsqlite.App(nsqlite.Broker())
+    app = nsqlite.App()
     app.handler("jobs", "resize", concurrency=2, retry=Retry(), time_limit=5.0, name="resizer")
     app.handler("jobs", "resize", concurrency="4")  # error: arg-type, reportArgumentType
+    app.handler("jobs", "resize", dead_letter=4)  # error: arg-type, reportArgumentType
     app.handler("jobs", "resize", concurency=4)  # error: call-arg, reportCallIssue
     Worker(channel, measure)  # error: arg-type, reportArgumentType
     Worker(channel, no_message)  # error: arg-type, reportArgumentType
     Worker(channel, two)  # error: arg-type, reportArgumentType
     Worker(channel, resize, concurency=4)  # error: arg-type, reportArgumentType
     Worker(channel, resize, concurrency="4")  # error: arg-type, reportArgumentType
-    Worker(channel, resize, dead_letter="dead")  # error: arg-type, reportArgumentType
+    Worker(channel, resize, dead_letter=channel)  # error: arg-type, reportArgumentType
     Worker(channel, resize, retry=5)  # error: arg-type, reportArgumentType
     Worker(channel, resize, middleware=logged)  # error: arg-type, reportArgumentType
     Retry(delay="1 s")  # error: arg-type, reportArgumentType

@@ -8,7 +8,7 @@ from typing import assert_type
 import nsqlite
 from nsqlite import App, Broker, Message
 
-app = App(Broker(msg_timeout=30), timeout=5)
+app = App(timeout=5)
 sent: list[str] = []
 
 
@@ -28,7 +28,8 @@ def count(message: Message[str]) -> int:
 @contextlib.asynccontextmanager
 async def lifespan() -> AsyncGenerator[App, None]:
     """Work while a server serves."""
-    async with app as running:
+    async with Broker(msg_timeout=30) as broker, app.running(broker) as running:
+        assert_type(broker, Broker)
         yield running
 
 
@@ -40,14 +41,24 @@ async def serve() -> None:
         assert_type(await nsqlite.aio.join(running.broker, timeout=10), bool)
         for worker in running.workers:
             assert_type(worker, nsqlite.Worker)
-            assert worker.running
+            assert_type(await nsqlite.aio.join(worker, raise_first=True), bool)
+        await nsqlite.aio.flush(running.broker)
+
+
+async def work(broker: Broker) -> int:
+    """Work without the block."""
+    worker = nsqlite.Worker(broker.topic("mails").channel("count"), count).start()
+    await nsqlite.aio.stop(worker, timeout=5)
+    return await nsqlite.aio.close(broker)
 
 
 def main() -> None:
     """Send a mail."""
     asyncio.run(serve())
     assert sent == ["ann@example.org"]
-    app.broker.close()
+    assert_type(asyncio.run(work(Broker())), int)
+    with app.running(Broker()) as running:
+        assert_type(running, App)
 
 
 def mistakes() -> None:
@@ -58,6 +69,9 @@ def mistakes() -> None:
     app.handler("mails")(send)  # error: call-arg, reportCallIssue
     app.handler("mails", "send")(no_message)  # error: type-var, reportArgumentType
     App("mails")  # error: arg-type, reportArgumentType
+    App(Broker())  # error: arg-type, reportArgumentType
+    app.run()  # error: call-arg, reportCallIssue
+    app.running("mails")  # error: arg-type, reportArgumentType
     app.runn()  # error: attr-defined, reportAttributeAccessIssue
     count(Message[str])  # error: arg-type, reportArgumentType
 

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -27,7 +28,7 @@ from nsqlite import (
     aio,
 )
 from nsqlite.waiting import ThreadWaiter, Waiter
-from nsqlite.worker import Handler
+from nsqlite.worker import Handler, Running
 from worker.scenes import KINDS, Clock, Hold, failing, nothing, of_kind, threads_of, until_ended
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -40,10 +41,18 @@ class Scene:
         self.clock = Clock(**options)
         self.broker = Broker(clock=self.clock)
         self.orders = self.broker.topic("orders")
-        self.app = App(self.broker)
+        self.app = App()
+
+    def run(self) -> None:
+        self.app.run(self.broker)
+
+    def running(self) -> Running:
+        return self.app.running(self.broker)
 
     def declare(self, handler: Handler, channel: str = "billing", **options: Any) -> None:
+        """Declare a handler of a channel that is there, as after a first run."""
         self.app.handler("orders", channel, **options)(handler)
+        self.orders.channel(channel)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the main thread, and return when the app has heard of it.
@@ -82,10 +91,36 @@ def test_a_handler_is_left_as_it_is(scene: Scene) -> None:
     assert scene.app.handler("orders", "billing")(nothing) is nothing
 
 
-def test_a_channel_is_there_when_it_is_declared(scene: Scene) -> None:
-    """Topic and channel are created with the declaration, so nothing is missed before the run."""
-    scene.app.handler("parcels", "packing")(nothing)
-    assert ["packing"] == list(scene.broker.topics["parcels"].channels)
+def test_a_declaration_touches_no_broker(scene: Scene) -> None:
+    """Topics and channels are created when the app is bound, all before the first delivery."""
+    seen: list[list[str]] = []
+
+    def note(_message: Message[Any]) -> None:
+        seen.append(sorted(scene.broker.topics["parcels"].channels))
+        scene.app.stop()
+
+    scene.app.handler("parcels", "packing", dead_letter="dead")(note)
+    scene.app.handler("parcels", "sending")(nothing)
+    assert ["orders"] == list(scene.broker.topics)
+    scene.broker.topic("parcels").put(b"held for the first channel")
+    scene.run()
+    assert ([["packing", "sending"]], ["dead", "orders", "parcels"]) == (
+        seen,
+        sorted(scene.broker.topics),
+    )
+
+
+def test_nothing_put_after_the_binding_is_missed(scene: Scene) -> None:
+    """What is put as soon as the block has begun comes to every handler."""
+    seen: list[str] = []
+    for channel in ("packing", "sending"):
+        handle = partial(lambda name, _message: seen.append(name), channel)
+        scene.app.handler("parcels", channel)(handle)
+    with scene.running() as app:
+        parcels = app.broker.topic("parcels")
+        parcels.put(b"parcel")
+        assert parcels.join(PATIENCE)
+    assert ["packing", "sending"] == sorted(seen)
 
 
 def test_dead_letters_can_be_named(scene: Scene) -> None:
@@ -94,20 +129,24 @@ def test_dead_letters_can_be_named(scene: Scene) -> None:
     scene.declare(failing, retry=once, dead_letter="orders.dead")
     scene.declare(failing, "shipping", retry=once, dead_letter=scene.broker.topic("orders.dead"))
     dead = scene.broker.topics["orders.dead"].channel("redrive")
-    with scene.app:
+    with scene.running():
         scene.orders.put(b"order")
         assert scene.broker.topics["orders"].join(PATIENCE)
     assert {"billing", "shipping"} == {letter.channel for letter in bodies(dead)}
 
 
 @pytest.mark.parametrize(
-    "options", [{"concurrency": 0}, {"dead_letter": 1}, {"backoff": 2}, {"retry": 2}]
+    "options",
+    [
+        *({"concurrency": 0}, {"dead_letter": 1}, {"dead_letter": "orders"}, {"backoff": 2}),
+        *({"retry": 2}, {"msg_timeout": 0}, {"middleware": nothing}, {"middleware": [nothing, 3]}),
+    ],
 )
 def test_a_bad_option_is_refused_when_it_is_declared(scene: Scene, options: dict[str, Any]) -> None:
     """An option that no worker takes is an error at the declaration, and nothing is declared."""
     with pytest.raises(InvalidOption):
-        scene.declare(nothing, **options)
-    with scene.app:
+        scene.app.handler("orders", "billing", **options)(nothing)
+    with scene.running():
         assert [] == scene.app.workers
 
 
@@ -118,14 +157,14 @@ def test_an_unknown_option_is_refused_when_it_is_declared(scene: Scene) -> None:
         scene.app.handler("parcels", "packing", **options)
     assert "concurency" == info.value.value
     assert info.value.expected.endswith(" (did you mean 'concurrency'?)")
-    assert "parcels" not in scene.app.broker.topics
+    assert "parcels" not in scene.broker.topics
 
 
-def test_an_app_has_one_option(scene: Scene) -> None:
+def test_an_app_has_one_option() -> None:
     """Another option of the app itself is refused, with what it has."""
     options: dict[str, Any] = {"timeot": 3}
     with pytest.raises(InvalidOption) as info:
-        App(scene.broker, **options)
+        App(**options)
     expected = "one of timeout (did you mean 'timeout'?)"
     assert ("option", "timeot", expected) == (
         info.value.option,
@@ -138,20 +177,93 @@ def test_a_bad_name_is_refused_when_it_is_declared(scene: Scene) -> None:
     """A name that breaks the rule is an error at the declaration."""
     with pytest.raises(InvalidName):
         scene.app.handler("orders", "a channel")
+    with pytest.raises(InvalidName):
+        scene.app.handler("all orders", "billing")
+    with pytest.raises(InvalidName):
+        scene.app.handler("orders", "billing", dead_letter="orders dead")
+
+
+def test_what_is_no_handler_is_refused_when_it_is_declared(scene: Scene) -> None:
+    """What cannot be called with a message is an error at the declaration."""
+    handlers: list[Any] = [5, lambda: None]
+    for handler in handlers:
+        with pytest.raises(InvalidOption, match="handler must be a function of one message"):
+            scene.app.handler("orders", "billing")(handler)
 
 
 @pytest.mark.parametrize("timeout", [-1, None, float("nan"), "1"])
-def test_an_app_needs_a_broker_and_a_timeout(scene: Scene, timeout: Any) -> None:
-    """What is no broker, and what is no number of seconds, is refused."""
+def test_an_app_needs_a_timeout(timeout: Any) -> None:
+    """What is no number of seconds is refused."""
     with pytest.raises(InvalidOption) as info:
-        App(scene.broker, timeout=timeout)
+        App(timeout=timeout)
     assert "timeout" == info.value.option
-    wrong: Any = scene.orders
+
+
+def test_an_app_takes_no_broker(scene: Scene) -> None:
+    """An app that is given a broker says where that goes."""
+    make: Any = App
     with pytest.raises(InvalidOption) as info:
-        App(wrong)
-    assert "broker must be a Broker, not <Topic 'orders' open channels=0 depth=0>" == str(
-        info.value
-    )
+        make(scene.broker)
+    text = "given to app.run(broker) or app.running(broker), not <Broker open topics=1>"
+    assert f"broker must be {text}" == str(info.value)
+
+
+def test_a_broker_is_needed_to_run(scene: Scene) -> None:
+    """What is no broker is refused, and the app can be run with one."""
+    scene.declare(lambda _: scene.app.stop())
+    wrong: Any = scene.orders
+    for bind in (scene.app.run, scene.app.running):
+        with pytest.raises(InvalidOption) as info:
+            bind(wrong)
+        assert "broker must be a Broker, not <Topic 'orders' open channels=1 depth=0>" == str(
+            info.value
+        )
+    scene.orders.put(b"order")
+    scene.run()
+
+
+def test_the_broker_is_that_of_the_run(scene: Scene) -> None:
+    """While it runs an app has its broker, for handlers that publish; else it says how."""
+    found: list[Broker] = []
+
+    def note(_message: Message[Any]) -> None:
+        found.append(scene.app.broker)
+        scene.app.stop()
+
+    scene.declare(note)
+    scene.orders.put(b"order")
+    scene.run()
+    assert [scene.broker] == found
+    with pytest.raises(Closed) as info:
+        _ = scene.app.broker
+    text = "the app is without a broker: it gets one by app.run(broker) or app.running(broker)"
+    assert text == str(info.value)
+
+
+def test_what_only_the_broker_can_tell_is_told_when_it_is_bound(scene: Scene) -> None:
+    """An option that does not fit the broker is an error of the run, and no worker runs."""
+    scene.declare(nothing)
+    scene.declare(nothing, "shipping", msg_timeout=1000)
+    with pytest.raises(InvalidOption, match=r"msg_timeout must be .* at most 900, not 1000"):
+        scene.run()
+    with Broker(max_msg_timeout=1000) as broker, scene.app.running(broker) as app:
+        assert 2 == len(app.workers)
+
+
+def test_middleware_is_put_around_a_handler_once(scene: Scene) -> None:
+    """It is called at the declaration, and what it returned works in every run."""
+    around: list[str] = []
+
+    def count(next: Handler) -> Handler:  # noqa: A002 - the word for it
+        around.append("made")
+        return next
+
+    scene.declare(nothing, middleware=iter([count]))
+    for _ in range(2):
+        with scene.running():
+            scene.orders.put(b"order")
+            assert scene.orders.join(PATIENCE)
+    assert ["made"] == around
 
 
 # A block
@@ -164,7 +276,7 @@ def test_a_block_runs_all_handlers(scene: Scene, kind: str) -> None:
     for channel in ("billing", "shipping"):
         scene.declare(of_kind(kind, lambda message: seen.append(message.body)), channel)
     scene.orders.put(b"order")
-    with scene.app as app:
+    with scene.running() as app:
         assert app is scene.app
         workers = app.workers
         assert [True, True] == [worker.running for worker in workers]
@@ -174,12 +286,31 @@ def test_a_block_runs_all_handlers(scene: Scene, kind: str) -> None:
 
 
 def test_a_block_can_be_begun_again(scene: Scene) -> None:
-    """Each block has workers of its own."""
+    """Each block has workers of its own; what `running` returned is used again, too."""
     scene.declare(nothing)
+    running = scene.running()
     for body in range(3):
         scene.orders.put(body)
-        with scene.app:
+        with running:
             assert scene.orders.join(PATIENCE)
+
+
+def test_an_app_can_have_another_broker(scene: Scene) -> None:
+    """One app works with one broker after another, and not with two at a time."""
+    seen: list[Any] = []
+    scene.declare(lambda message: seen.append((scene.app.broker, message.body)))
+    with Broker() as other:
+        for broker in (scene.broker, other, scene.broker):
+            with scene.app.running(broker):
+                orders = broker.topic("orders")
+                orders.put(b"order")
+                assert orders.join(PATIENCE)
+                with (
+                    pytest.raises(Closed, match="the app is running already"),
+                    scene.app.running(other),
+                ):
+                    pass
+        assert [(one, b"order") for one in (scene.broker, other, scene.broker)] == seen
 
 
 def test_a_start_that_fails_leaves_no_worker(scene: Scene) -> None:
@@ -187,7 +318,7 @@ def test_a_start_that_fails_leaves_no_worker(scene: Scene) -> None:
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
     scene.orders.channel("shipping").close()
-    with pytest.raises(Closed), scene.app:
+    with pytest.raises(Closed), scene.running():
         pass
     assert ([], []) == (scene.app.workers, threads_of("orders"))
 
@@ -195,14 +326,15 @@ def test_a_start_that_fails_leaves_no_worker(scene: Scene) -> None:
 @pytest.mark.parametrize("five", [5, timedelta(seconds=5)])
 def test_the_workers_share_the_time(scene: Scene, five: Seconds) -> None:
     """All workers are told at the same time to stop, and have the app's timeout together."""
-    app = App(scene.broker, timeout=five)
+    app = App(timeout=five)
     hold = Hold()
     for channel in ("billing", "shipping"):
         app.handler("orders", channel)(hold.stay)
-    app.__enter__()
+    running = app.running(scene.broker)
+    running.__enter__()
     scene.orders.put(b"order")
     hold.begun(2)
-    call = Call(lambda: app.__exit__(None, None, None))
+    call = Call(lambda: running.__exit__(None, None, None))
     scene.clock.until_waiting("stop() of worker")
     for worker in app.workers:
         assert worker._runner is not None
@@ -228,7 +360,7 @@ def test_ctrl_c_at_the_end_of_a_block_goes_on(scene: Scene) -> None:
         signal.pthread_kill(main, signal.SIGINT)
 
     call = Call(interrupt)
-    with pytest.raises(KeyboardInterrupt), scene.app:
+    with pytest.raises(KeyboardInterrupt), scene.running():
         scene.orders.put(b"order")
         hold.begun(2)
     call.result()
@@ -257,7 +389,7 @@ def test_a_clock_that_stands_still_is_told_to_who_ends_a_block() -> None:
 
     for channel in ("billing", "shipping"):
         scene.declare(wait, channel)
-    with pytest.raises(ClockStandsStill, match="stop"), scene.app:
+    with pytest.raises(ClockStandsStill, match="stop"), scene.running():
         scene.orders.put(b"order")
         assert begun.acquire(timeout=PATIENCE)
         assert begun.acquire(timeout=PATIENCE)
@@ -282,7 +414,7 @@ async def test_a_block_in_a_loop() -> None:
 
     scene.declare(note)
     scene.declare(nothing, "shipping")
-    async with scene.app as app:
+    async with scene.running() as app:
         assert app is scene.app
         workers = app.workers
         scene.orders.put(b"order")
@@ -301,7 +433,7 @@ async def test_a_block_that_is_cancelled_at_its_end_is_over_at_once() -> None:
         scene.declare(hold.stay_async, channel)
 
     async def block() -> None:
-        async with scene.app:
+        async with scene.running():
             scene.orders.put(b"order")
             await turns()
 
@@ -326,7 +458,7 @@ def test_run_ends_with_stop(scene: Scene) -> None:
     """A handler may stop the app; `run` then ends, its workers stopped."""
     scene.declare(lambda _: scene.app.stop())
     scene.orders.put(b"order")
-    scene.app.run()
+    scene.run()
     assert ([], 0) == (scene.app.workers, scene.orders.channel("billing").depth)
 
 
@@ -334,8 +466,8 @@ def test_a_stop_before_the_run_ends_it(scene: Scene) -> None:
     """An app that was stopped before it runs ends at once, and can be run again."""
     scene.declare(lambda _: scene.app.stop())
     scene.app.stop()
-    scene.app.run()
-    call = Call(scene.app.run)
+    scene.run()
+    call = Call(scene.run)
     scene.orders.put(b"order")
     assert call.result() is None
 
@@ -350,11 +482,11 @@ def test_a_stop_more_does_not_end_the_next_run(scene: Scene) -> None:
 
     scene.declare(stop, concurrency=2)
     scene.orders.put_many(range(2))
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     hold.begun(2)
     hold.let_go()
     assert call.result() is None
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     scene.clock.until_waiting("get() on", 3)
     scene.orders.put(2)
     hold.begun(1)
@@ -381,7 +513,7 @@ def test_run_ends_with_a_signal(scene: Scene, number: signal.Signals) -> None:
         hold.let_go()
 
     call = Call(end)
-    scene.app.run()
+    scene.run()
     call.result()
     assert [b"order"] == seen
 
@@ -400,7 +532,7 @@ def test_a_second_signal_is_immediate(scene: Scene, caplog: pytest.LogCaptureFix
         scene.send(signal.SIGTERM)
 
     call = Call(end)
-    scene.app.run()
+    scene.run()
     call.result()
     assert [1, 1] == [channel.depth for channel in scene.orders.channels.values()]
     assert "a second signal: the handlers at work were left behind" == caplog.messages[-1]
@@ -422,7 +554,7 @@ def test_two_signals_at_once_are_immediate(scene: Scene) -> None:
     frame: FrameType | None = None
     scene.declare(interrupt_twice)
     scene.orders.put(b"order")
-    app.run()
+    scene.run()
     assert 1 == scene.orders.channel("billing").depth
     hold.let_go()
     until_ended("orders")
@@ -433,7 +565,7 @@ def test_the_next_run_counts_signals_anew(scene: Scene) -> None:
     scene.declare(lambda _: scene.send(signal.SIGTERM))
     for body in range(3):
         scene.orders.put(body)
-        scene.app.run()
+        scene.run()
     assert [] == scene.app.workers
 
 
@@ -448,7 +580,7 @@ def test_run_elsewhere_leaves_the_signals_alone(scene: Scene) -> None:
 
     scene.declare(note)
     scene.orders.put(b"order")
-    assert Call(scene.app.run).result() is None
+    assert Call(scene.run).result() is None
     assert before == during
 
 
@@ -457,14 +589,14 @@ def test_run_restores_the_signals_when_it_fails(scene: Scene) -> None:
     scene.declare(nothing)
     scene.orders.channel("billing").close()
     with pytest.raises(Closed):
-        scene.app.run()
+        scene.run()
 
 
 def test_run_ends_when_all_channels_are_drained(scene: Scene) -> None:
     """When the channels of all handlers are drained `run` ends by itself, not before."""
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     scene.clock.until_waiting("get() on", 2)
     first, second = scene.app.workers
     scene.orders.channel("billing").close(drain=True)
@@ -481,7 +613,7 @@ def test_run_raises_when_a_worker_has_ended(scene: Scene, kind: str, how: str) -
     """A worker whose channel is closed or deleted ends the run, though another could go on."""
     scene.declare(of_kind(kind, nothing))
     scene.declare(nothing, "shipping")
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     scene.clock.until_waiting("get() on", 1 + (kind == "plain"))
     getattr(scene.orders.channel("billing"), how)()
     error = call.result()
@@ -495,7 +627,7 @@ def test_a_worker_that_was_stopped_ends_no_run(scene: Scene) -> None:
     """Who stops a worker knows; the run goes on with the others, and ends with the last."""
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     scene.clock.until_waiting("get() on", 2)
     first, second = scene.app.workers
     first.stop()
@@ -507,7 +639,7 @@ def test_a_worker_that_was_stopped_ends_no_run(scene: Scene) -> None:
 def test_run_needs_a_handler(scene: Scene) -> None:
     """Without a handler there is nothing to run, which is an error at once."""
     with pytest.raises(InvalidOption) as info:
-        scene.app.run()
+        scene.run()
     text = "handlers must be at least one, declared with @app.handler(topic, channel), not []"
     assert text == str(info.value)
 
@@ -517,7 +649,7 @@ def test_an_app_shows_what_its_workers_do(scene: Scene) -> None:
     scene.declare(nothing)
     scene.declare(nothing, "shipping")
     assert () == scene.app.stats()
-    with scene.app as app:
+    with scene.running() as app:
         assert ["orders:billing", "orders:shipping"] == [told.name for told in app.stats()]
     assert ["stopped", "stopped"] == [told.state for told in app.stats()]
 
@@ -525,9 +657,9 @@ def test_an_app_shows_what_its_workers_do(scene: Scene) -> None:
 def test_a_running_app_is_left_as_it_is(scene: Scene) -> None:
     """It is not started again, and takes no more handlers, which nobody would call."""
     scene.declare(nothing)
-    with scene.app as app:
+    with scene.running() as app:
         with pytest.raises(Closed, match="the app is running already"):
-            app.run()
+            scene.run()
         with pytest.raises(Closed, match="the app is running already: declare its handlers before"):
             scene.declare(nothing, "late")
         assert 1 == len(app.workers)
@@ -537,7 +669,7 @@ def test_a_running_app_is_left_as_it_is(scene: Scene) -> None:
 
 def test_run_without_workers_ends_with_stop_only(scene: Scene) -> None:
     """An app without handlers has no workers that could end, so nothing rings `run` but a stop."""
-    with scene.app as app:
+    with scene.running() as app:
         app._notice_end()
         rung = [not app._semaphore.locked()]
         app.stop()
@@ -550,7 +682,7 @@ def test_run_ends_when_its_workers_ended_at_once(scene: Scene) -> None:
     scene.declare(nothing)
     scene.orders.put(b"order")
     scene.orders.channel("billing").close(drain=True)
-    scene.app.run()
+    scene.run()
     assert 0 == scene.orders.stats().depth
 
 
@@ -571,9 +703,10 @@ def test_a_worker_that_ends_before_the_next_has_begun_ends_no_run(
     scene.orders.channel("billing").close(drain=True)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start_and_wait)
-        scene.app.__enter__()
+        running = scene.running()
+        running.__enter__()
     with contextlib.ExitStack() as stack:
-        stack.push(scene.app.__exit__)
+        stack.push(running.__exit__)
         assert [False, True] == [worker.running for worker in scene.app.workers]
         assert scene.app._semaphore.locked()
 
@@ -592,7 +725,7 @@ def test_run_raises_what_broke_a_worker(
     scene.declare(nothing, "shipping")
     scene.orders.put(b"order")
     with pytest.raises(SystemExit) as info:
-        scene.app.run()
+        scene.run()
     assert (3, []) == (info.value.code, scene.app.workers)
     assert 1 == scene.orders.channel("billing").depth
     until_ended("orders")
@@ -605,7 +738,7 @@ def test_a_failure_ends_no_run(scene: Scene) -> None:
     scene.declare(failing, retry=Retry.nsq())
     scene.app.handler("parcels", "packing")(lambda _: scene.app.stop())
     scene.orders.put(b"bad")
-    call = Call(scene.app.run)
+    call = Call(scene.run)
     scene.clock.until_waiting("get() on channel 'packing'")
     scene.clock.until_supervised(2)
     assert [True, True] == [worker.running for worker in scene.app.workers]
@@ -623,7 +756,7 @@ def test_a_worker_that_breaks_in_a_block_is_left_to_who_wrote_it(
         raise SystemExit(3)
 
     scene.declare(leave)
-    with scene.app as app:
+    with scene.running() as app:
         [worker] = app.workers
         scene.orders.put(b"order")
         assert worker._runner is not None
@@ -637,7 +770,7 @@ async def test_a_block_in_a_loop_does_not_end_the_next_run() -> None:
     """What the end of an `async with` tells of its workers is forgotten with them."""
     scene = Scene()
     scene.declare(nothing)
-    async with scene.app as app:
+    async with scene.running() as app:
         app.stop()
     assert ([], True) == (app.workers, app._semaphore.locked())
 
@@ -645,7 +778,7 @@ async def test_a_block_in_a_loop_does_not_end_the_next_run() -> None:
 def test_a_worker_that_ends_late_does_not_end_the_next_run(scene: Scene) -> None:
     """A worker of a block that is over already says nothing about a run."""
     scene.declare(nothing)
-    with scene.app as app:
+    with scene.running() as app:
         [worker] = app.workers
     worker.when_over()
     assert app._semaphore.locked()

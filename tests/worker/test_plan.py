@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from nsqlite import Broker, InvalidOption, Message, Topic, Worker
+from nsqlite import Broker, Closed, InvalidName, InvalidOption, Message, Topic, Worker
 from nsqlite.testing import MemoryStore
+from nsqlite.worker import WorkerOptions
+from nsqlite.worker.plan import _CHECKS
 from worker.scenes import nothing
 
 topic: Topic[Any] = Topic("orders")
@@ -73,6 +75,49 @@ def test_dead_letters_lie_in_the_same_store() -> None:
         for dead in (broker.topic("dead"), third.topic("dead")):
             Worker(kept, nothing, dead_letter=dead)
         Worker(channel, nothing, dead_letter=other.topic("dead"))
+
+
+def test_a_name_is_that_of_a_topic_of_the_channels_broker() -> None:
+    """Dead letters that go to a name go to that topic of the broker, which is made if need be."""
+    with Broker() as broker:
+        source = broker.topic("orders").channel("billing")
+        worker = Worker(source, nothing, dead_letter="dead")
+        assert broker.topics["dead"] is worker._plan.dead_letter
+        with pytest.raises(InvalidOption, match="another topic than the channel's, not 'orders'"):
+            Worker(source, nothing, dead_letter="orders")
+        with pytest.raises(InvalidName):
+            Worker(source, nothing, dead_letter="the dead")
+    with pytest.raises(Closed, match="the broker is closed"):
+        Worker(source, nothing, dead_letter="dead")
+
+
+def test_a_topic_without_a_broker_knows_no_names() -> None:
+    """The dead letters of a topic that stands alone are given a topic."""
+    with pytest.raises(InvalidOption) as info:
+        Worker(channel, nothing, dead_letter="dead")
+    expected = "a Topic, as topic 'orders' has no broker that knows names"
+    assert ("dead_letter", "dead", expected) == (
+        info.value.option,
+        info.value.value,
+        info.value.expected,
+    )
+
+
+def test_a_worker_that_is_refused_has_made_no_topic() -> None:
+    """What is wrong with the other arguments is told before a topic is made of a name."""
+    with Broker() as broker:
+        source = broker.topic("orders").channel("billing")
+        wrong: Any = [3]
+        for options in ({"concurrency": 0}, {"middleware": wrong}, {"msg_timeout": 1000}):
+            with pytest.raises(InvalidOption):
+                Worker(source, nothing, dead_letter="dead", **options)
+        assert ["orders"] == list(broker.topics)
+
+
+def test_all_options_are_checked() -> None:
+    """A worker, a type checker and the checks know the same options."""
+    assert _CHECKS.keys() == WorkerOptions.__annotations__.keys()
+    assert _CHECKS.keys() == (Worker.__init__.__kwdefaults__ or {}).keys()
 
 
 def test_what_a_handler_needs_besides_may_come_from_its_middleware() -> None:

@@ -964,7 +964,7 @@ async def test_seconds_or_a_timedelta() -> None:
     worker = scene.worker("coroutine", nothing, time_limit=second, msg_timeout=2 * second)
     assert (1.0, 2.0) == (worker._plan.time_limit, worker._plan.msg_timeout)
     scene.topic.put(b"order", delay=timedelta(hours=1))
-    waits = asyncio.ensure_future(worker.join_async(second))
+    waits = asyncio.ensure_future(aio.join(worker, second))
     await turns()
     scene.clock.advance(second)
     assert not await waits
@@ -972,7 +972,7 @@ async def test_seconds_or_a_timedelta() -> None:
     worker.start()
     await turns()
     worker.begin_stop(second)
-    await worker.stop_async(second)
+    await aio.stop(worker, second)
     worker.stop(second)
     assert not worker.running
 
