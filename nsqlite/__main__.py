@@ -1,4 +1,4 @@
-"""`python -m nsqlite`: a short demonstration, and commands for the file of a store.
+"""`nsqlite`, or `python -m nsqlite`: a demonstration, an app run, commands for a store's file.
 
 The rule: bad arguments get one line and status 2, and a reader who has seen enough may leave.
 
@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
 from nsqlite import __version__
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the arguments are wrong; the status is 2.
     """
     parser = Parser(
-        prog="python -m nsqlite",
+        prog=_called(),
         description="Without a command: show what nsqlite does, by six messages and their fate.",
         add_help=False,
         allow_abbrev=False,
@@ -72,6 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_unwritable(sys.stdout)
         _discard_unwritable(sys.stderr)
     return 0
+
+
+def _called() -> str:
+    """Return how this was called: by the command that is installed, or with -m."""
+    name = Path(sys.argv[0]).stem  # without .exe
+    return "nsqlite" if name == "nsqlite" else "python -m nsqlite"
 
 
 def _perform(parser: Parser, options: argparse.Namespace) -> int:

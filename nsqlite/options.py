@@ -116,12 +116,16 @@ def whole(option: str, value: object, low: int, high: int | None = None) -> int:
 
 def unknown_option(kind: str, name: str, known: Iterable[str]) -> InvalidOption:
     """Return the error for an option that nobody knows; it offers the nearest known one."""
+    names = sorted(known)
+    return InvalidOption(kind, name, f"one of {', '.join(names)}{nearest(name, names)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of an error's text: which known name may be meant; empty if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - errors may be slow, importing must not
 
-    names = sorted(known)
-    near = get_close_matches(name, names, 1)
-    offer = f" (did you mean {near[0]!r}?)" if near else ""
-    return InvalidOption(kind, name, f"one of {', '.join(names)}{offer}")
+    near = get_close_matches(name, list(known), 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 class ChannelOptions(TypedDict, total=False):

@@ -234,6 +234,12 @@ def test_the_version_is_what_is_built() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", nsqlite.__version__)
 
 
+def test_the_installed_command_is_that_of_the_module() -> None:
+    """The command `nsqlite` does what `python -m nsqlite` does."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    assert {"nsqlite": "nsqlite.__main__:main"} == project["project"]["scripts"]
+
+
 def test_what_is_not_loaded_yet_is_listed() -> None:
     """Whoever lists the package, or completes a name in a shell, finds all of it."""
     assert set(nsqlite.__all__) <= set(dir(nsqlite))

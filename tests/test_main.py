@@ -81,7 +81,7 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
     assert all(
         f"\n    {name}" in out
-        for name in ("inspect", "export", "import", "backup", "guide", "semantics", "docs")
+        for name in ("run", "inspect", "export", "import", "backup", "guide", "semantics", "docs")
     )
     assert re.search("--version +show the version", out)
     assert err == ""
@@ -95,18 +95,9 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     assert exit_.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    commands = ["inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
-    commands += [
-        "redrive",
-        "empty",
-        "pause",
-        "unpause",
-        "delete",
-        "tail",
-        "guide",
-        "semantics",
-        "docs",
-    ]
+    commands = ["run", "inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
+    commands += ["redrive", "empty", "pause", "unpause", "delete", "tail"]
+    commands += ["guide", "semantics", "docs"]
     start, _, rest = err.partition(" (choose from ")
     assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
     assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")
@@ -140,6 +131,29 @@ def test_it_runs_as_a_script(
         runpy.run_path(str(Path(nsqlite.__file__).with_name("__main__.py")), run_name="__main__")
     assert exit_.value.code == 0
     assert capsys.readouterr().out == f"nsqlite {nsqlite.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("called_as", "name"),
+    [
+        ("/usr/local/bin/nsqlite", "nsqlite"),
+        ("nsqlite.exe", "nsqlite"),
+        ("/lib/nsqlite/__main__.py", "python -m nsqlite"),
+    ],
+)
+def test_its_name_is_how_it_was_called(
+    called_as: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Help and errors name the command that was called, installed or with -m."""
+    monkeypatch.setattr(sys, "argv", [called_as])
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: {name} [-h] [--version] COMMAND ...\n")
+    with pytest.raises(SystemExit):
+        main(["inspect", "nowhere"])
+    assert capsys.readouterr().err == f"{name} inspect: store nowhere: there is no such file\n"
 
 
 def test_it_runs_as_a_module() -> None:

@@ -1,4 +1,4 @@
-"""The commands of `python -m nsqlite`: those for a store's file, and those that show documents.
+"""The commands of `nsqlite`: one runs an app, most are for a store's file, and some show documents.
 
 The rule: a command that cannot do what it was asked for says so in one line, and has status 1, or 2
 where an extra is to be installed first.
@@ -21,6 +21,7 @@ from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
 from nsqlite.cli.load import load
 from nsqlite.cli.operate import events, lines_of, operations
 from nsqlite.cli.overview import inspect
+from nsqlite.cli.run import CODECS, LEVELS, reference, run_app
 from nsqlite.errors import StoreError
 from nsqlite.store.codec import Coder
 from nsqlite.store.controllines import fields_of
@@ -42,6 +43,7 @@ STEERING: Final = {
 def add_commands(parser: argparse.ArgumentParser) -> None:
     """Let a parser know the commands; `run` is what a parsed one does."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    _add_run(commands)
     _add_inspect(commands)
     _add_export(commands)
     _add_import(commands)
@@ -75,6 +77,30 @@ def _add(commands: "Commands", name: str, text: str) -> argparse.ArgumentParser:
     )
     command.add_argument("-h", "--help", action="help", help="show this help")
     return command
+
+
+def _add_run(commands: "Commands") -> None:
+    text = "Run an app of handlers until SIGINT or SIGTERM"
+    command = _add(commands, "run", text)
+    command.add_argument(
+        "app",
+        metavar="MODULE:APP",
+        type=reference,
+        help="a module of the current directory, or another, and its nsqlite.App, or a function"
+        " that returns one",
+    )
+    command.add_argument("--store", metavar="FILE", help=f"{FILE}; in memory by default")
+    command.add_argument(
+        "--codec", choices=CODECS, default="json", help="how bodies are written in FILE (json)"
+    )
+    command.add_argument(
+        "--log-level", choices=LEVELS, default="info", help="what is logged to stderr (info)"
+    )
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    run_app(*options.app, store=options.store, codec=options.codec, log_level=options.log_level)
 
 
 def _add_progress(command: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ changed since.
 What was written is listed in the directory itself, with checksums.  The list is written before the
 pages, so that one that was not finished can be told from what somebody else has put there.
 
-Next: cli/commands.py
+Next: cli/run.py
 """
 
 import hashlib
