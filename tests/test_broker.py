@@ -313,6 +313,9 @@ class Nowhere:
             raise self.over
         task()
 
+    def serve(self, broker: Broker) -> None:
+        assert not broker._topics
+
     def prepare_close(self) -> None:
         self.asked.append("prepare")
         if self.refuses is not None:

@@ -22,6 +22,7 @@ from nsqlite.broker import Broker
 from nsqlite.cli.failure import CommandFailed
 from nsqlite.errors import NSQLiteError
 from nsqlite.options import nearest
+from nsqlite.store.controllines import has_sockets
 from nsqlite.store.sqlite import SQLite
 from nsqlite.worker.app import App
 from nsqlite.worker.handler import accepts
@@ -79,13 +80,15 @@ def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_l
 
 
 def open_broker(path: str | None, codec: str) -> Broker:
-    """Return the broker that an app is run with.
+    """Return the broker that an app is run with; it listens for other processes, if it has a file.
 
     Raises:
         StoreError: the file cannot be opened.
         InvalidOption: the path is none of a file.
     """
-    return Broker() if path is None else Broker(store=SQLite(path, codec=CODECS[codec]))
+    if path is None:
+        return Broker()
+    return Broker(store=SQLite(path, codec=CODECS[codec], control=has_sockets()))
 
 
 def find_app(module: str, attribute: str) -> App:

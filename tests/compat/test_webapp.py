@@ -16,13 +16,9 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-import pytest
 from helpers import bodies
 
 import nsqlite
-
-pytest.importorskip("starlette", reason="starlette is missing: pip install 'nsqlite[test]'")
-pytest.importorskip("uvicorn", reason="uvicorn is missing: pip install 'nsqlite[test]'")
 
 HERE = Path(__file__).parent
 PATIENCE = 60.0

@@ -18,9 +18,6 @@ from starlette.routing import Route
 
 import nsqlite
 
-STORE = os.environ["STORE"]
-RESULTS = Path(os.environ["RESULTS"])
-
 jobs = nsqlite.App()
 
 TWICE = nsqlite.Retry(max_attempts=2, delay=0.01)
@@ -38,14 +35,14 @@ async def resize(message: nsqlite.Message[dict[str, Any]]) -> None:
 
 def write_down(number: int) -> None:
     """Add a number to the results."""
-    with RESULTS.open("a", encoding="ascii") as results:
+    with Path(os.environ["RESULTS"]).open("a", encoding="ascii") as results:
         results.write(f"{number}\n")
 
 
 @contextlib.asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     """Open the broker and run the jobs while the app is up."""
-    store = nsqlite.SQLite(STORE, codec="json", wait=10)
+    store = nsqlite.SQLite(os.environ["STORE"], codec="json", wait=10)
     async with nsqlite.Broker(store=store) as broker, jobs.running(broker):
         broker.topic("uploads.dead").channel("letters")
         app.state.uploads = broker.topic("uploads")

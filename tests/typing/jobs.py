@@ -119,7 +119,7 @@ def main() -> None:
     third = Worker(channel, decide, retry=retry, time_limit=minute)
     third.stop(minute)
     assert_type(Requeue(minute).delay, float | None)
-    app = nsqlite.App(broker, timeout=minute)
+    app = nsqlite.App(timeout=minute)
     app.handler("jobs", "resize", time_limit=minute)(resize)
     broker.close()
 
