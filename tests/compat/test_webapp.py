@@ -4,9 +4,10 @@ Starlette and uvicorn serve it in a process of its own; what comes is real HTTP.
 """
 
 import itertools
+import json
 import os
-import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,25 +25,21 @@ HERE = Path(__file__).parent
 PATIENCE = 60.0
 
 
-class Server:
-    """A running web app."""
+class Program:
+    """A running program.
+
+    Attributes:
+        port: where it serves, if it does.
+        said: the lines that it has said.
+    """
+
+    port = 0
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Wait until it serves."""
+        """Read what it says, so that it need not wait for that, and it can be shown."""
         self.process = process
-        said: list[str] = []
-        assert process.stderr is not None
-        for line in process.stderr:
-            said.append(line)
-            match = re.search(r"running on http://127.0.0.1:(\d+)", line)
-            if match:
-                self.port = int(match[1])
-                break
-        else:
-            raise AssertionError("".join(said))
-        # what it says is read, so that it need not wait; and can be shown
-        self.said = said
-        self._reader = threading.Thread(target=lambda: said.extend(process.stderr or ()))
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=lambda: self.said.extend(process.stderr or ()))
         self._reader.start()
 
     def connect(self) -> HTTPConnection:
@@ -58,21 +55,37 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Server]:
-    """Serve the app until the end of the block."""
-    command = [sys.executable, "-W", "error", "-m", "uvicorn", "webapp:app", "--port", "0"]
+def started(folder: Path, *command: str, handle: int | None = None) -> Iterator[Program]:
+    """Run a module of Python until the end of the block."""
     environment = os.environ | {
         "STORE": str(folder / "uploads.db"),
         "RESULTS": str(folder / "results"),
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
     }
     with subprocess.Popen(  # noqa: S603 - our own app
-        command, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", "error", "-m", *command],
+        env=environment,
+        stderr=subprocess.PIPE,
+        pass_fds=[] if handle is None else [handle],
+        text=True,
     ) as process:
         try:
-            yield Server(process)
+            yield Program(process)
         finally:
             process.kill()
+
+
+@contextmanager
+def served(folder: Path, app: str = "webapp:app", *options: str) -> Iterator[Program]:
+    """Serve an app until the end of the block."""
+    # it can be connected to before the program listens, which would not say when it does
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        handle = str(listener.fileno())
+        command = ["uvicorn", app, "--fd", handle, "--log-level", "warning", *options]
+        with started(folder, *command, handle=listener.fileno()) as server:
+            server.port = listener.getsockname()[1]
+            listener.close()  # so that whoever waits there hears of the end of the program
+            yield server
 
 
 class Visitor:
@@ -81,12 +94,14 @@ class Visitor:
     Attributes:
         tried: what was sent.
         acknowledged: what was answered with 202.
+        processes: which have said that they answered.
     """
 
-    def __init__(self, server: Server, numbers: Iterator[int], enough: int) -> None:
+    def __init__(self, server: Program, numbers: Iterator[int], enough: int) -> None:
         """Begin, in a thread."""
         self.tried: list[int] = []
         self.acknowledged: list[int] = []
+        self.processes: set[int] = set()
         self.has_enough = threading.Event()
         self._server = server
         self._numbers = numbers
@@ -102,10 +117,11 @@ class Visitor:
                 self.tried.append(number)
                 connection.request("POST", f"/uploads/{number}")
                 response = connection.getresponse()
-                response.read()
-                assert response.status in {202, 500, 503}
+                answer = json.loads(response.read() or "{}")
+                assert response.status in {202, 503}  # the owner may not be there yet
                 if response.status == 202:
                     self.acknowledged.append(number)
+                    self.processes.add(answer.get("process", 0))
                 if len(self.acknowledged) == self._enough:
                     self.has_enough.set()
         except (OSError, HTTPException):
@@ -152,3 +168,28 @@ def test_all_uploads_are_accounted_for(tmp_path: Path) -> None:
     assert {9} == {number % 10 for number in dead}
     assert not set(done) & set(dead)
     assert {1} == set(dead.values())  # in one place or the other
+
+
+def test_several_processes_put_through_the_owner(tmp_path: Path) -> None:
+    """What two processes of a server have answered for is in the one file, whose owner works."""
+    numbers = itertools.count()
+    command = ["nsqlite", "run", "webapp:jobs", "--store", str(tmp_path / "uploads.db")]
+    with started(tmp_path, *command) as owner:
+        with served(tmp_path, "attachedapp:app", "--workers", "2") as server:
+            visitors = [Visitor(server, numbers, 100) for _ in range(4)]
+            for visitor in visitors:
+                assert visitor.has_enough.wait(PATIENCE)
+            assert server.end(signal.SIGTERM) in {0, -15}, server.said
+            for visitor in visitors:
+                visitor.join()
+        assert 0 == owner.end(signal.SIGTERM), owner.said
+    acknowledged = {number for visitor in visitors for number in visitor.acknowledged}
+    assert len(acknowledged) >= 400
+    store = nsqlite.SQLite(tmp_path / "uploads.db", codec="json")
+    with nsqlite.Broker(store=store) as broker:
+        left = [one["number"] for one in bodies(broker.topic("uploads").channel("resize"))]
+        letters = bodies(broker.topic("uploads.dead").channel("letters"))
+    done = list(map(int, (tmp_path / "results").read_text("ascii").split()))
+    dead = [letter.body["number"] for letter in letters]
+    assert acknowledged <= {*done, *dead, *left}
+    assert len(done) + len(dead) + len(left) == len({*done, *dead, *left})  # each once
