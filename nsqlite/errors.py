@@ -404,17 +404,22 @@ class ClockOutOfRange(NSQLiteError):
 
 
 class ClockStandsStill(NSQLiteError):
-    """Every thread waits on a manual clock, so nobody is left to move it.
+    """Every thread that uses a manual clock waits on it, so nobody is left to move it.
 
     Attributes:
         waiter: who waits, in words.
         next_deadline: seconds from now to the next deadline on that clock, or None.
+        elsewhere: the names of threads that use it, but are busy elsewhere and did not come back,
+            as those of handlers that are stuck.
     """
 
-    def __init__(self, waiter: str, next_deadline: float | None) -> None:
-        super().__init__(waiter, next_deadline)
+    def __init__(
+        self, waiter: str, next_deadline: float | None, elsewhere: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(waiter, next_deadline, elsewhere)
         self.waiter = waiter
         self.next_deadline = next_deadline
+        self.elsewhere = elsewhere
 
     def __str__(self) -> str:
         when = (
@@ -422,7 +427,9 @@ class ClockStandsStill(NSQLiteError):
             if self.next_deadline is None
             else f"the next deadline is {self.next_deadline:g} s ahead"
         )
+        but = f" but for {', '.join(self.elsewhere)}" if self.elsewhere else ""
         return (
-            f"{self.waiter} waits for ever: every thread waits on a clock that nobody moves, and"
-            f" {when}; call advance() from another thread, or make the clock with autojump=True"
+            f"{self.waiter} waits for ever: every thread that uses its clock waits on it{but},"
+            f" nobody moves it, and {when}; call advance() from another thread, or make the clock"
+            " with autojump=True"
         )

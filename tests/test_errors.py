@@ -180,20 +180,20 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
     ),
     (
         errors.ClockStandsStill("get() on channel 'billing'", 2.5),
-        {"waiter": "get() on channel 'billing'", "next_deadline": 2.5},
+        {"waiter": "get() on channel 'billing'", "next_deadline": 2.5, "elsewhere": ()},
         (
-            "get() on channel 'billing' waits for ever: every thread waits on a clock that nobody"
-            " moves, and the next deadline is 2.5 s ahead; call advance() from another thread, or"
-            " make the clock with autojump=True"
+            "get() on channel 'billing' waits for ever: every thread that uses its clock waits on"
+            " it, nobody moves it, and the next deadline is 2.5 s ahead; call advance() from"
+            " another thread, or make the clock with autojump=True"
         ),
     ),
     (
-        errors.ClockStandsStill("get() on channel 'billing'", None),
-        {"waiter": "get() on channel 'billing'", "next_deadline": None},
+        errors.ClockStandsStill("stop() of worker 'a'", None, ("a-1", "a-2")),
+        {"waiter": "stop() of worker 'a'", "next_deadline": None, "elsewhere": ("a-1", "a-2")},
         (
-            "get() on channel 'billing' waits for ever: every thread waits on a clock that nobody"
-            " moves, and there is no deadline to wait for; call advance() from another thread, or"
-            " make the clock with autojump=True"
+            "stop() of worker 'a' waits for ever: every thread that uses its clock waits on it but"
+            " for a-1, a-2, nobody moves it, and there is no deadline to wait for; call advance()"
+            " from another thread, or make the clock with autojump=True"
         ),
     ),
 ]

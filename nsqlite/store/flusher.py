@@ -53,8 +53,8 @@ class _Thread(threading.Thread):
 
     @property
     def at_rest(self) -> bool:
-        """Whether it does nothing unless it is asked; a manual clock need not wait for it."""
-        return self._flusher.is_at_rest()
+        """Whether it does nothing that anybody waits for; so a manual clock does not."""
+        return self._flusher.is_asleep()
 
 
 class Flusher:
@@ -64,8 +64,10 @@ class Flusher:
     """
 
     __slots__ = (
+        "_asked",
         "_due",
         "_late",
+        "_looking",
         "_problem",
         "_said",
         "_semaphore",
@@ -88,6 +90,8 @@ class Flusher:
         self._late: Final = late
         self._semaphore: Final = held_semaphore()
         self._due: int | None = None
+        self._asked = False
+        self._looking = False
         self._stopping = False
         self._problem: Exception | None = None
         self._said = ""
@@ -101,8 +105,14 @@ class Flusher:
         """Say whether it sleeps until somebody wakes it, and nobody has."""
         return self._due is None and self._semaphore.locked() and not self._stopping
 
+    def is_asleep(self) -> bool:
+        """Say whether it sleeps, be it until what may be late is due, and nobody has woken it."""
+        awake = self._asked or self._looking or self._stopping
+        return not awake and self._semaphore.locked()
+
     def wake(self) -> None:
         """Have it look now; takes no lock."""
+        self._asked = True
         release(self._semaphore)
 
     def expect(self, *, at_once: bool = False) -> None:
@@ -112,6 +122,7 @@ class Flusher:
             try:
                 try:
                     self._due = due
+                    self._asked = True
                 finally:
                     release(self._semaphore)
             except BaseException:
@@ -139,11 +150,14 @@ class Flusher:
         """Do what there is to do until it is stopped; the thread's own."""
         while not self._stopping:
             SYSTEM.wait(self._semaphore, self._due, self.name)
+            self._looking = True  # before the next line, so that it never seems to sleep
+            self._asked = False  # before it looks: what is asked from now on wakes it again
             try:
                 self._look()
             except Exception as problem:
                 self._due = SYSTEM.monotonic_ns() + AGAIN
                 self._complain(problem)
+            self._looking = False
         try:
             self._work.finish()
         except Exception as problem:

@@ -1,6 +1,6 @@
 """For tests: a clock that is moved by hand, stores without a disk, and what a store must do.
 
-Next: testing/manualclock.py
+Next: testing/bystanders.py
 """
 
 from nsqlite.testing.faultystorage import FaultyStorage, FaultyStore

@@ -17,20 +17,26 @@ from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, release
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_lock
 from nsqlite.options import LONGEST, SECOND, Seconds, nanoseconds
+from nsqlite.testing.bystanders import STILL, Users, Watch
 
 _START: Final = 1_700_000_000.0
 _LOCK: Final = type(threading.Lock())
 
 
 class _Sleep:
-    """One wait on a manual clock."""
+    """One wait on a manual clock.
 
-    __slots__ = ("due", "over", "semaphore", "who")
+    Attributes:
+        loop: the event loop that it is in; None for a thread's.
+    """
 
-    def __init__(self, semaphore: Semaphore, due: int, who: str) -> None:
+    __slots__ = ("due", "loop", "over", "semaphore", "who")
+
+    def __init__(self, semaphore: Semaphore, due: int, who: str, loop: Loop | None = None) -> None:
         self.semaphore = semaphore
         self.due = due
         self.who = who
+        self.loop = loop
         self.over = False
 
     def is_sound(self) -> bool:
@@ -126,6 +132,46 @@ class _Alarm:
         self._clock._forget(self._sleep)
 
 
+class _Idler:
+    """Moves a clock on when an event loop that has alarms has nothing else to do.
+
+    Everything is called in the loop's own thread.
+    """
+
+    __slots__ = ("_clock", "_loop", "_next", "_watch")
+
+    def __init__(self, clock: "ManualClock", loop: Loop) -> None:
+        self._clock = clock
+        self._loop = loop
+        self._next: Alarm | None = None
+        self._watch = clock._begin_watch()
+
+    def begin(self) -> None:
+        """Look as soon as the loop has done what it can do now, sockets included."""
+        self._watch = self._clock._begin_watch()
+        self._set(0)
+
+    def _set(self, pause: int) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        self._next = self._loop.call_later(pause / SECOND, self._look)
+
+    def _look(self) -> None:
+        if not self._clock._is_awaited_in(self._loop):
+            return  # `alarm` begins anew
+        is_free = not self._is_busy()
+        self._set(self._watch.next_pause(to_jump=True))  # first: an observer may raise
+        if is_free and self._clock._jump(self._watch, threading.get_ident()):
+            self.begin()
+
+    def _is_busy(self) -> bool:
+        """Return whether tasks can go on at once; for a loop that does not tell, a guess."""
+        if self._watch.is_over:
+            return False
+        ready: object = getattr(self._loop, "_ready", None)
+        return self._watch.waited < STILL if ready is None else bool(ready)
+
+
 class ManualClock:
     """Time by hand, for `Broker(clock=...)` and `Topic(clock=...)`.
 
@@ -141,14 +187,30 @@ class ManualClock:
     It is exact: its resolution is a nanosecond, so nothing is late.  A thread that is blocked in
     `get`, `put` or `join` sleeps until another thread moves the clock to its moment.
 
+    Where nobody is left to do that, a wait raises `ClockStandsStill` after `patience`: all threads
+    that use the clock wait on it, the main thread and the one that made it among them.  One that
+    uses it and is busy elsewhere, as in a handler that is stuck, is waited for no longer than that.
+    Who has never used the clock does not count; should such a thread move it for the first time,
+    give the clock the patience for that.
+
+    With `autojump` it moves on to the next deadline instead as soon as all wait on it, at once.  A
+    thread that does something holds it back, but for no longer than `patience`.  One that waits for
+    somebody else (in `threading`, in `selectors`, in a pool of threads), or that has never used the
+    clock, does so for 15 ms of real time; one that is called by nsqlite, as a handler, is given the
+    whole patience there, too.
+
+    An event loop waits when it has nothing to do at once, so `await consumer.get(timeout=5)` moves
+    a clock with `autojump`.  What its tasks await besides, as a socket, another thread or
+    `asyncio.sleep`, takes no time on this clock: so move it by `advance` where that matters.  A
+    task is never told that its clock stands still.
+
     Threads: any.  Observers may move the clock too; but one that hears of what a move caused must
     not wait for another thread that moves it, which has to wait for the end of this move.
 
     Attributes:
         resolution: see `nsqlite.Clock`; 1.
-        patience: real seconds after which a wait that can never end raises `ClockStandsStill`: when
-            every living thread waits on this clock.
-        autojump: move to the next deadline instead, and at once.
+        patience: for how many real seconds a thread is waited for that does not come back.
+        autojump: move to the next deadline when all wait.
     """
 
     resolution = 1  # no `Final`: see `SystemClock`
@@ -167,13 +229,17 @@ class ManualClock:
             InvalidOption: the start or the patience is negative or no finite number.
         """
         self._start: Final = nanoseconds("start", start, 0, LONGEST)
-        self.patience: Final = nanoseconds("patience", patience, above=True) / SECOND
+        self._patience: Final = nanoseconds("patience", patience, above=True)
+        self.patience: Final = self._patience / SECOND
         self.autojump: Final = autojump
         self._elapsed = 0
         self._moving: Final = make_lock(rank=-1)  # held by who moves the clock
         # guards the two below; nothing is called inside
         self._lock: Final = make_lock(rank=3, forked=self._forget_sleepers)
         self._sleeps: dict[_Sleep, int] = {}  # with the thread that sleeps, 0 for an alarm
+        self._idlers: Final[dict[Loop, _Idler]] = {}
+        self._users: Final = Users()
+        self._met: Final = self._users.turns
         self._looks: Final[list[_Look]] = []  # a heap; some are out of date
         self._numbers: Final = count()
 
@@ -190,9 +256,13 @@ class ManualClock:
         return self._time_ns
 
     def _monotonic_ns(self) -> int:
+        if threading.get_ident() not in self._met:
+            self._users.meet()
         return self._elapsed
 
     def _time_ns(self) -> int:
+        if threading.get_ident() not in self._met:
+            self._users.meet()
         return self._start + self._elapsed
 
     def attach(self, timed: Timed) -> Callable[[int], object]:
@@ -203,8 +273,9 @@ class ManualClock:
         """See `nsqlite.Clock`.
 
         Raises:
-            ClockStandsStill: every thread waits on this clock, and still does after `patience`.
+            ClockStandsStill: nobody is left to move this clock; see the class.
         """
+        self._users.begin_turn()
         sleep = _Sleep(semaphore, NEVER if moment is None else moment, who)
         try:
             with self._lock:
@@ -213,16 +284,13 @@ class ManualClock:
         finally:
             self._forget(sleep)
 
-    def alarm(
-        self,
-        loop: Loop,  # noqa: ARG002 - Clock's
-        moment: int,
-        callback: Callable[[], object],
-    ) -> Alarm:
+    def alarm(self, loop: Loop, moment: int, callback: Callable[[], object]) -> Alarm:
         """See `nsqlite.Clock`.  Whoever moves the clock calls back, before the move is over."""
-        sleep = _Sleep(_Call(callback), moment, "an event loop")
+        sleep = _Sleep(_Call(callback), moment, "an event loop", loop)
         with self._lock:
             self._sleeps[sleep] = 0
+        if self.autojump:
+            self._idlers.setdefault(loop, _Idler(self, loop)).begin()
         return _Alarm(self, sleep)
 
     def _forget(self, sleep: _Sleep) -> None:
@@ -236,21 +304,56 @@ class ManualClock:
         self._sleeps = {sleep: thread for sleep, thread in self._sleeps.items() if thread == me}
 
     def _stand(self, sleep: _Sleep) -> bool:
+        watch = self._begin_watch()
         while self._elapsed < sleep.due:
-            patience = 0.0 if self.autojump and self._jump() else self.patience
             stood = self._elapsed
-            if sleep.semaphore.acquire(timeout=patience):
+            if sleep.semaphore.acquire(timeout=self._look(watch, sleep.who) / SECOND):
                 return not sleep.over
-            if self.autojump and self._next() != NEVER:
-                continue  # somebody was not at rest yet
-            if patience and self._elapsed == stood and self._alone():
-                raise ClockStandsStill(sleep.who, self._ahead())
+            if self._elapsed != stood:
+                watch = self._begin_watch()
         return False
 
-    def _jump(self) -> bool:
-        """Move on to the next deadline if nobody else is left to do anything; say whether."""
+    def _begin_watch(self) -> Watch:
+        return Watch(self._users, self._patience, jumps=self.autojump)
+
+    def _look(self, watch: Watch, who: str) -> int:
+        """Move on if that is time; return for how many real nanoseconds to sleep then.
+
+        Raises:
+            ClockStandsStill: see `wait`.
+        """
+        to_jump = self.autojump and self._next() != NEVER
+        if to_jump and self._jump(watch):
+            return 0
+        if not to_jump and not watch.is_held(self._asleep(), to_jump=False) and watch.is_over:
+            raise ClockStandsStill(who, self._ahead(), self._users.passed_users())
+        return watch.next_pause(to_jump=to_jump)
+
+    def _jump(self, watch: Watch, *idle: int) -> bool:
+        """Move on to the next deadline if nobody holds the clock back; say whether.
+
+        Args:
+            watch: what was seen of the other threads.
+            idle: those that wait in another way.
+        """
         with self._moving:  # one at a time: who comes second finds those awake whom the first woke
-            return self._alone() and self.advance_to_next() is not None
+            if watch.is_held(self._asleep().union(idle), to_jump=True):
+                return False
+            return self.advance_to_next() is not None
+
+    def _asleep(self) -> set[int]:
+        """Return who waits on this clock and is not about to wake."""
+        with self._lock:
+            sleeps = self._sleeps.copy()
+        return {thread for sleep, thread in sleeps.items() if sleep.is_sound()}
+
+    def _is_awaited_in(self, loop: Loop) -> bool:
+        """Return whether an event loop has an alarm; else forget it."""
+        with self._lock:
+            if any(sleep.loop is loop for sleep in self._sleeps):
+                return True
+            self._idlers.pop(loop, None)
+        return False
 
     # Moving it
 
@@ -337,19 +440,6 @@ class ManualClock:
     def _ahead(self) -> float | None:
         due = self._next()
         return None if due == NEVER else (due - self._elapsed) / SECOND
-
-    def _alone(self) -> bool:
-        """Return whether every living thread waits on this clock, and none is about to wake.
-
-        The thread of a store does not count while it has nothing to do.
-        """
-        with self._lock:
-            sleeps = self._sleeps.copy()
-        sleeping = {thread for sleep, thread in sleeps.items() if sleep.is_sound()}
-        return all(
-            thread.ident in sleeping or getattr(thread, "at_rest", False)
-            for thread in threading.enumerate()
-        )
 
     def __repr__(self) -> str:
         """Show its time, how far ahead the next deadline is, and who waits."""

@@ -2,16 +2,16 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, Call
+from helpers import PATIENCE
 
 from nsqlite import Closed, StoreError
 from nsqlite.clock import Semaphore, release
 from nsqlite.store import flusher
 from nsqlite.store.flusher import AGAIN, Flusher
-from nsqlite.testing import ManualClock
 from store.stores import Scene, until
 
 LATE = 3_600_000_000_000
@@ -25,6 +25,7 @@ class Work:
         self.done: list[str] = []
         self.problems: dict[str, list[Exception]] = {}
         self.more = 0
+        self.task: Callable[[], object] = lambda: None
         self._told = threading.Semaphore(0)
 
     def _do(self, name: str) -> None:
@@ -38,6 +39,7 @@ class Work:
 
     def run_tasks(self) -> None:
         self._do("run_tasks")
+        self.task()
 
     def flush_late(self) -> None:
         self._do("flush_late")
@@ -226,16 +228,27 @@ def test_a_store_has_one_named_thread(tmp_path: Path) -> None:
     assert not thread.is_alive()
 
 
-def test_a_manual_clock_does_not_wait_for_it(tmp_path: Path) -> None:
-    """While it is asleep it holds up no clock that stands; while it is awake it does."""
-    with Scene(tmp_path / "jobs.db", clock=ManualClock(autojump=True)) as scene:
-        [thread] = [one for one in threading.enumerate() if one.name.startswith("nsqlite store")]
-        until(lambda: scene.database._flusher._due is not None)
-        assert not getattr(thread, "at_rest", None)
-        scene.broker.flush()
-        scene.database.journal.flusher.expect(at_once=True)
-        until(lambda: getattr(thread, "at_rest", None))
-        Call(scene.broker.flush).result()
+def test_a_manual_clock_does_not_wait_for_it() -> None:
+    """It holds a clock back while it does something that may be waited for, and no longer."""
+    running = Running(late=10**15)
+    thread = running.flusher._thread
+    until(lambda: thread.at_rest)
+    running.flusher.expect()
+    until(lambda: thread.at_rest and running.flusher._due is not None)
+    begun, gate = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+
+    running.work.task = work
+    running.flusher.wake()
+    assert not thread.at_rest
+    assert begun.wait(PATIENCE)
+    assert not thread.at_rest
+    gate.set()
+    until(lambda: thread.at_rest)
+    running.end()
 
 
 def test_who_is_struck_as_he_expects_something_has_it_look(

@@ -1,19 +1,36 @@
 """The clock that is moved by hand."""
 
+import asyncio
 import gc
+import socket
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from aio.loops import turns
 from helpers import PATIENCE, Call, TellingManualClock
 
 import nsqlite
-from nsqlite import Broker, ClockStandsStill, Consumer, Empty, InvalidOption, Seconds, Topic
+from nsqlite import (
+    Broker,
+    ClockStandsStill,
+    Consumer,
+    Empty,
+    InvalidOption,
+    Message,
+    Retry,
+    Seconds,
+    Topic,
+    Worker,
+    aio,
+)
 from nsqlite.clock import NEVER
 from nsqlite.options import SECOND
-from nsqlite.testing import ManualClock
+from nsqlite.testing import ManualClock, MemoryStore
 from nsqlite.testing.manualclock import _Call
 
 
@@ -185,9 +202,9 @@ def test_nobody_is_left_to_move_it() -> None:
     with pytest.raises(ClockStandsStill) as info:
         consumer.get()
     assert (
-        "get() on channel 'billing' of topic 'orders' waits for ever: every thread waits on a clock"
-        " that nobody moves, and there is no deadline to wait for; call advance() from another"
-        " thread, or make the clock with autojump=True" == str(info.value)
+        "get() on channel 'billing' of topic 'orders' waits for ever: every thread that uses its"
+        " clock waits on it, nobody moves it, and there is no deadline to wait for; call advance()"
+        " from another thread, or make the clock with autojump=True" == str(info.value)
     )
     topic.put(b"1", delay=2.5)
     with pytest.raises(ClockStandsStill) as info:
@@ -203,16 +220,16 @@ def test_nobody_is_left_to_move_it() -> None:
 
 
 def test_somebody_else_may_move_it() -> None:
-    """While another thread lives that does not wait on it, a wait goes on beyond patience."""
+    """While the main thread does not wait on it, a wait goes on beyond patience."""
 
     class Clock(TellingManualClock):
-        """A clock which tells when a waiter looks whether it is alone."""
+        """A clock which tells when a waiter looks who else waits."""
 
         looked = threading.Semaphore(0)
 
-        def _alone(self) -> bool:
+        def _asleep(self) -> set[int]:
             self.looked.release()
-            return super()._alone()
+            return super()._asleep()
 
     clock = Clock(patience=0.005)
     topic = Topic("orders", clock=clock)
@@ -249,8 +266,8 @@ def test_autojump_without_a_deadline() -> None:
 
 
 def test_autojump_waits_for_the_other_threads() -> None:
-    """The clock jumps only when every thread waits on it."""
-    clock = TellingManualClock(autojump=True, patience=0.005)
+    """The clock jumps only when every thread that does something waits on it."""
+    clock = TellingManualClock(autojump=True, patience=100)
     topic = Topic("orders", clock=clock)
     channel = topic.channel("billing")
     consumer = Consumer(channel)
@@ -498,26 +515,302 @@ def test_a_child_of_a_fork_forgets_who_slept() -> None:
     assert isinstance(call.result(), Empty)
 
 
+# Other threads
+
+
+@contextmanager
+def an_idle_thread() -> Iterator[None]:
+    """Have a thread that waits for something else, as that of a time limit for tests."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+
+
+@contextmanager
+def a_thread_at_a_socket() -> Iterator[None]:
+    """Have a thread that waits for a request."""
+    one, other = socket.socketpair()
+    with one, other:
+        thread = threading.Thread(target=one.recv, args=(1,))
+        thread.start()
+        yield
+        other.send(b"1")
+        thread.join()
+
+
+@contextmanager
+def a_loop_elsewhere() -> Iterator[asyncio.AbstractEventLoop]:
+    """Have a loop in another thread, as a web framework's test client has."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+FOREIGN: Final = (an_idle_thread, a_thread_at_a_socket, a_loop_elsewhere)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_autojump_beside_a_foreign_thread(foreign: Any) -> None:
+    """Whatever else lives, the clock jumps when those wait that use it."""
+    clock = ManualClock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("billing"))
+    topic.put(b"1", delay=1000)
+    with foreign():
+        assert b"1" == Call(lambda: consumer.get(timeout=2000)).result().body
+        assert 1000 * SECOND == clock.monotonic_ns()
+
+
+@pytest.mark.parametrize("autojump", [True, False])
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_a_foreign_thread_keeps_nobody_waiting_for_ever(foreign: Any, autojump: bool) -> None:
+    """A wait that can never end is told, whatever else lives."""
+    clock = ManualClock(autojump=autojump, patience=0.02)
+    consumer = Consumer(Topic("orders", clock=clock).channel("billing"))
+    with foreign(), pytest.raises(ClockStandsStill):
+        consumer.get()
+
+
+def test_autojump_while_the_test_waits_for_another_thread() -> None:
+    """A test that waits in real time for what its handler does is no reason to stand."""
+    clock = ManualClock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+    done = threading.Event()
+
+    def handle(message: Message[Any]) -> None:
+        if message.attempts < 3:
+            raise ValueError
+        done.set()
+
+    topic.put(b"1")
+    with Worker(topic.channel("billing"), handle, retry=Retry(jitter=False)):
+        assert done.wait(PATIENCE)
+        assert 3 * SECOND == clock.monotonic_ns()
+
+
+@pytest.mark.parametrize("in_a_thread", [True, False])
+def test_autojump_for_a_test_client(in_a_thread: bool) -> None:
+    """What a request waits for, in the loop or a thread of its pool, comes though a test waits."""
+    clock = ManualClock(autojump=True, patience=100)
+    channel = Topic("orders", clock=clock).channel("billing")
+
+    async def request() -> None:
+        if in_a_thread:
+            await asyncio.to_thread(Consumer(channel).get, timeout=5)
+        else:
+            await aio.Consumer(channel).get(timeout=5)
+
+    with a_loop_elsewhere() as loop:
+        for moment in (5, 10):
+            with pytest.raises(Empty):
+                asyncio.run_coroutine_threadsafe(request(), loop).result(PATIENCE)
+            assert moment * SECOND == clock.monotonic_ns()
+        call = Call(lambda: Consumer(channel).get(timeout=5))  # with an idle loop and pool
+        assert isinstance(call.result(), Empty)
+
+
+@pytest.mark.parametrize("wait", ["stop", "join"])
+def test_a_stuck_handler(wait: str) -> None:
+    """`stop(1)` and `join(1)` end, though the handler does not; a clock that jumps comes by."""
+    for autojump in (False, True):
+        clock = ManualClock(autojump=autojump, patience=0.05)
+        topic = Topic("orders", clock=clock)
+        begun, gate = threading.Event(), threading.Event()
+
+        def handle(_message: Message[Any], begun: Any = begun, gate: Any = gate) -> None:
+            begun.set()
+            assert gate.wait(PATIENCE)
+
+        worker = Worker(topic.channel("billing"), handle).start()
+        topic.put(b"1")
+        assert begun.wait(PATIENCE)
+        if autojump:
+            assert not getattr(worker, wait)(1)
+            assert SECOND == clock.monotonic_ns()
+        else:
+            with pytest.raises(ClockStandsStill) as info:
+                getattr(worker, wait)(1)
+            assert 0 == clock.monotonic_ns()
+            assert ("orders:billing-1",) == info.value.elsewhere
+        gate.set()
+        worker.stop(0)
+
+
+def test_a_handler_is_not_jumped_over() -> None:
+    """While a handler is at work, whatever it waits for, a join does not run out of time."""
+
+    class Clock(ManualClock):
+        """Opens a gate when somebody has looked so often whether to jump."""
+
+        looks = 0
+
+        def _asleep(self) -> set[int]:
+            self.looks += begun.is_set()
+            if self.looks == 10:
+                gate.set()
+            return super()._asleep()
+
+    clock = Clock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+    begun, gate = threading.Event(), threading.Event()
+
+    def handle(_message: Message[Any]) -> None:
+        begun.set()
+        assert gate.wait(PATIENCE)
+
+    with Worker(topic.channel("billing"), handle) as worker:
+        topic.put(b"1")
+        assert worker.join(60)
+        assert 0 == clock.monotonic_ns()
+
+
+# In event loops
+
+
+def test_a_loop_moves_it() -> None:
+    """With autojump a task that waits alone in a loop moves the clock."""
+    clock = ManualClock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+
+    async def main() -> None:
+        consumer = aio.Consumer(topic.channel("billing"))
+        topic.put(b"1", delay=1000)
+        assert b"1" == (await consumer.get(timeout=2000)).body
+        assert 1000 * SECOND == clock.monotonic_ns()
+        with pytest.raises(Empty):
+            await consumer.get(timeout=5)
+        assert 1005 * SECOND == clock.monotonic_ns()
+        assert 2 == (await consumer.get()).attempts
+        assert 1060 * SECOND == clock.monotonic_ns()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    clock.advance(0)
+
+
+def test_a_loop_that_has_something_to_do_does_not_move_it() -> None:
+    """While a task goes on step by step, another one that waits does not run out of time."""
+    clock = ManualClock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+
+    async def put() -> None:
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        topic.put(b"1")
+
+    async def main() -> None:
+        consumer = aio.Consumer(topic.channel("billing"))
+        task = asyncio.create_task(put())
+        assert b"1" == (await consumer.get(timeout=5)).body
+        await task
+        assert 0 == clock.monotonic_ns()
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_a_task_that_goes_round_for_ever() -> None:
+    """It is waited for no longer than a thread is."""
+    clock = ManualClock(autojump=True, patience=0.02)
+    topic = Topic("orders", clock=clock)
+
+    async def spin() -> None:
+        while clock.monotonic_ns() < SECOND:
+            await turns()
+
+    async def main() -> None:
+        consumer = aio.Consumer(topic.channel("billing"))
+        task = asyncio.create_task(spin())
+        with pytest.raises(Empty):
+            await consumer.get(timeout=1)
+        await task
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+
+
+def test_a_loop_that_does_not_tell_whether_it_is_idle() -> None:
+    """A loop of which nothing is known but `call_later` is given 15 ms."""
+
+    class Loop:
+        """A loop that calls when the test says so."""
+
+        def __init__(self) -> None:
+            self.calls: dict[object, tuple[float, Callable[[], object]]] = {}
+
+        def call_later(self, delay: float, callback: Callable[[], object]) -> "Handle":
+            handle = Handle()
+            self.calls[handle] = delay, callback
+            return handle
+
+    class Handle:
+        """A call that can be called off."""
+
+        def cancel(self) -> None:
+            loop.calls.pop(self, None)
+
+    clock = ManualClock(autojump=True, patience=100)
+    loop, rung = Loop(), list[int]()
+    clock.alarm(loop, 7, lambda: rung.append(clock.monotonic_ns()))
+    pauses = []
+    while loop.calls:
+        [(handle, (delay, callback))] = loop.calls.items()
+        del loop.calls[handle]
+        pauses.append(round(delay * 1000))
+        callback()
+    assert ([0, 1, 2, 4, 8, 0], [7]) == (pauses, rung)
+
+
+def test_a_worker_of_tasks_in_a_loop_of_its_own() -> None:
+    """The clock jumps to each retry, while a join waits in a thread."""
+    clock = ManualClock(autojump=True, patience=100)
+    topic = Topic("orders", clock=clock)
+    moments: list[int] = []
+
+    async def fail(message: Message[Any]) -> None:
+        moments.append(clock.monotonic_ns() // SECOND)
+        if message.attempts < 4:
+            raise ValueError
+
+    topic.put(b"1")
+    with Worker(topic.channel("billing"), fail, retry=Retry(jitter=False)) as worker:
+        assert Call(lambda: worker.join(1000)).result()
+    assert [0, 1, 3, 7] == moments
+
+
+# With a store
+
+
 def test_a_stores_thread_does_not_keep_a_clock_standing(tmp_path: Path) -> None:
     """With a store too, a wait that can never end is told, and its thread is no reason to wait."""
     clock = ManualClock(patience=0.01)
-    store = nsqlite.SQLite(tmp_path / "jobs.db", sync_timeout=0.001)
+    store = nsqlite.SQLite(tmp_path / "jobs.db")
     with Broker(clock=clock, store=store) as broker:
         consumer = Consumer(broker.topic("orders").channel("billing"))
         with pytest.raises(ClockStandsStill):
             consumer.get()
 
 
-def test_autojump_with_a_store(tmp_path: Path) -> None:
-    """With a store too, the clock jumps to the next deadline when all wait on it."""
-    clock = ManualClock(patience=0.01, autojump=True)
-    store = nsqlite.SQLite(tmp_path / "jobs.db", sync_timeout=0.001)
-    with Broker(clock=clock, store=store) as broker:
+@pytest.mark.parametrize("kind", ["file", "memory"])
+def test_autojump_with_a_store(kind: str, tmp_path: Path) -> None:
+    """With a store too, the clock jumps to each deadline at once, whatever is to be written."""
+    clock = ManualClock(patience=100, autojump=True)
+    store: Any = nsqlite.SQLite(tmp_path / "jobs.db", sync_timeout=100)
+    with Broker(clock=clock, store=store if kind == "file" else MemoryStore()) as broker:
         topic = broker.topic("orders")
         consumer = Consumer(topic.channel("billing"))
         topic.put(b"1", delay=1000)
-        assert b"1" == consumer.get(timeout=2000).body
-        assert 1000.0 == clock.monotonic_ns() / 10**9
+
+        def get() -> None:
+            for _ in range(20):
+                consumer.get(timeout=2000).req(10)
+
+        assert Call(get).result() is None
+        assert 1190 * SECOND == clock.monotonic_ns()
 
 
 def test_nobody_sleeps_on_a_callback() -> None:
