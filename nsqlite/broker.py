@@ -385,8 +385,17 @@ class Broker(Uncopyable):
 
     @property
     def health(self) -> str:
-        """``"OK"``, or ``"NOK - "`` and why the store could not be written last, as nsqd has it."""
-        return "OK" if self._persistence is None else self._persistence.health
+        """``"OK"``, or ``"NOK - "`` and what is wrong, as nsqd has it.
+
+        That is why the store could not be written last, and which topics have a put that waits for
+        room for 10 s or longer, and in which channel.
+        """
+        kept = "OK" if self._persistence is None else self._persistence.health
+        waiting = [topic for topic in self._topics.copy().values() if topic._monitor.putters]
+        waits = "; ".join(filter(None, (one._monitor.read(one._long_wait) for one in waiting)))
+        if not waits:
+            return kept
+        return f"NOK - {waits}" if kept == "OK" else f"{kept}; {waits}"
 
     def flush(self) -> None:
         """Write all that happened so far to the store, if there is one, and wait for that.

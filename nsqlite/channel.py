@@ -642,6 +642,16 @@ class Channel(Uncopyable, Generic[T]):
             dropped_count=queue.dropped_count,
         )
 
+    def _why_full(self) -> str:
+        """Return in words what is there, and who could make room."""
+        queue = self._queue
+        readers = sum(1 for _ in self._consumers())
+        many = {0: "no consumer", 1: "1 consumer"}.get(readers, f"{readers} consumers")
+        return (
+            f"max_depth={queue.limit}, {queue.depth()} ready, {len(queue.timeouts)} in flight,"
+            f" {many}{', paused' if queue.paused else ''}"
+        )
+
     def _latencies(self, now: int) -> "Counter[int]":
         latency = self._queue.latency
         return Counter() if latency is None else latency.counts(now)

@@ -202,14 +202,17 @@ class FanOut(Generic[T]):
 
     # Blocked puts
 
-    def wait(self, waiter: Waiter[T], count: int) -> None:
+    def wait(self, waiter: Waiter[T], count: int, now: int) -> None:
         """Queue up a put of so many messages that found no room."""
         putters = self._monitor.putters
-        if waiter not in putters:
+        since = now
+        if waiter in putters:
+            _, since = putters[waiter]
+        else:
             self.held.emit(Kind.WAITING, count=count)
         self._monitor.room_until = 0
         self._monitor.wants_room = True
-        putters[waiter] = count
+        putters[waiter] = count, since
 
     def leave(self, waiter: Waiter[T]) -> None:
         """Take a put out of those that wait; the next one looks."""
@@ -221,11 +224,16 @@ class FanOut(Generic[T]):
         monitor = self._monitor
         wants_room = bool(monitor.putters)
         if wants_room:
-            waiter, count = next(iter(monitor.putters.items()))
-            if all(q.has_room(count) for q in self.targets() if q.when_full == "wait"):
+            waiter, (count, _) = next(iter(monitor.putters.items()))
+            if not self.full(count):
                 waiter.notify()
                 wants_room = False
         monitor.wants_room = wants_room
+
+    def full(self, count: int) -> list[Queue[T]]:
+        """Return the queues for whose room a put of so many messages waits."""
+        waiting = [queue for queue in self.targets() if queue.when_full == "wait"]
+        return [queue for queue in waiting if not queue.has_room(count)]
 
     def notify_all(self) -> None:
         """Let every blocked put look again."""

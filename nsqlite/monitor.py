@@ -107,7 +107,8 @@ class Monitor:
             bounded channels have room: whatever makes a message ready but a put sets it to 0, so
             that a look is due; it is negative while somebody looks.  To look at each put costs put,
             get and fin 0.2 us.
-        putters: the blocked puts, each with how many messages it has, first come first.
+        putters: the blocked puts, each with how many messages it has, and since when it waits,
+            first come first.
         wants_room: whether the first of them is to be told when there is room; not if it was told
             and has not looked since.  So one get tells it, and not all those that come before the
             thread of the put has its turn, hundreds.
@@ -149,7 +150,7 @@ class Monitor:
         self.wanted: frozenset[Kind] = NOTHING
         self.observers: tuple[Subscription, ...] = ()
         self.room_until: int = 0
-        self.putters: dict[Blocked, int] = {}
+        self.putters: dict[Blocked, tuple[int, int]] = {}
         self.wants_room: bool = False
         self.joins: dict[Blocked, Callable[[], bool]] = {}
         self.trash: list[object] = []

@@ -401,8 +401,13 @@ class Queue(Generic[T]):
         return self._full(count) if self.when_full == "wait" else None
 
     def _full(self, count: int) -> Full:
+        return Full(self.where, count, self.limit)
+
+    @property
+    def where(self) -> str:
+        """Its name in words, as an error has it."""
         topic, channel = self.names
-        return Full(topic if channel is None else f"{topic}:{channel}", count, self.limit)
+        return topic if channel is None else f"{topic}:{channel}"
 
     # Coming in
 

@@ -218,7 +218,7 @@ class BrokerStats:
 
     Attributes:
         version: of nsqlite.
-        health: ``"OK"``, or ``"NOK - "`` and why the store could not be written last.
+        health: ``"OK"``, or ``"NOK - "`` and what is wrong; see `Broker.health`.
         start_time: when it was made, in whole seconds since the epoch.
         topics: its topics, sorted by name.
     """

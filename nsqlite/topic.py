@@ -34,14 +34,14 @@ from typing import (
 )
 
 from nsqlite.channel import Channel, find_message
-from nsqlite.clock import Clock, checked_clock
+from nsqlite.clock import NEVER, Clock, checked_clock
 from nsqlite.errors import Closed, Full, InvalidMessage, InvalidOption, Reentered
 from nsqlite.events import Kind, Observer, Subscription, all_observers, subscription
 from nsqlite.fanout import FanOut
 from nsqlite.ids import BLOCK, GuidFactory, Ids, checked_id
 from nsqlite.lock import Lock, ensure
 from nsqlite.message import Record, T, Uncopyable
-from nsqlite.monitor import BUSY, QUIET, Monitor, logger
+from nsqlite.monitor import BUSY, QUIET, Blocked, Monitor, logger
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import (
     DEFAULTS,
@@ -58,7 +58,7 @@ from nsqlite.options import (
 )
 from nsqlite.persistence import Draft, OnDone, PendingWrite, QueuePersistence, TopicPersistence
 from nsqlite.queue import Moved, Queue, consume
-from nsqlite.waiting import ThreadWaiter, Waiter, wait_until
+from nsqlite.waiting import LONG, Reminders, ThreadWaiter, Waiter, wait_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import MessageInfo, TopicStats
@@ -219,7 +219,8 @@ class Topic(Uncopyable, Generic[T]):
         """Publish a message to every channel.
 
         It never waits, unless a channel is bounded with the policy "wait" and has no room, or a
-        store keeps the topic: then it waits for the disk, as the store's `sync` says.  Name the
+        store keeps the topic: then it waits for the disk, as the store's `sync` says.  A put that
+        has waited for room for 10 s, 20 s, 40 s and so on is logged as a warning.  Name the
         options: they are not keyword-only for CPython's sake, which so saves 4 % of put, get
         and fin.
 
@@ -526,15 +527,55 @@ class Topic(Uncopyable, Generic[T]):
     ) -> None:
         """Publish records when there is room, until a time-out; takes the lock."""
         monitor = self._monitor
-        moment = None if limit is None else self._now() + limit
+        begun = self._now()
+        deadline = NEVER if limit is None else begun + limit
+        reminders = Reminders(begun, deadline)
         who = f"put() to topic {self.name!r}"
         if limit != 0:
             while not monitor.run(self._try, records, size, None, waiter):
-                if not self._clock.wait(waiter.semaphore, moment, who):
-                    break
+                moment = min(deadline, reminders.moment)
+                until = None if moment == NEVER else moment
+                if not self._clock.wait(waiter.semaphore, until, who):
+                    if moment == deadline:
+                        break
+                    reminders.go_on()
+                    monitor.read(self._tell_of_wait, waiter)
             else:
                 return
         monitor.run(self._try_last, records, size, waiter)
+
+    def _tell_of_wait(self, waiter: Waiter[T]) -> None:
+        """Have it logged for what a put waits."""
+        words = self._wait_in_words(waiter) if waiter in self._monitor.putters else ""
+        if words:
+            self._monitor.log_later("%s", words)
+
+    def _wait_in_words(self, waiter: Blocked) -> str:
+        """Return for what a put waits; nothing if it is about to go on."""
+        putters = self._monitor.putters
+        count, since = putters[waiter]
+        seconds = round((self._now() - since) / SECOND)
+        full = self._fan.full(count)
+        if not full and waiter is next(iter(putters)):
+            return ""
+        where = ", ".join(queue.where for queue in full) or self.name
+        why = "; ".join(map(self._why_full, full)) or "other puts wait in front of it"
+        return f"put to {self.name} waits for room in {where} since {seconds} s: {why}"
+
+    def _why_full(self, queue: Queue[T]) -> str:
+        channel = self._channels.get(queue.names[1] or "")
+        if channel is not None:
+            return channel._why_full()
+        state = "paused" if self._fan.paused else "no channel"
+        return f"max_depth={queue.limit}, {queue.depth()} held, {state}"
+
+    def _long_wait(self) -> str:
+        """Return in words for what the first blocked put waits, if that takes long."""
+        putters = self._monitor.putters
+        first = next(iter(putters), None)
+        if first is None or self._now() - putters[first][1] < LONG:
+            return ""
+        return self._wait_in_words(first)
 
     def _try(
         self, records: Admitted[T], size: int, due: int | None, waiter: Waiter[T] | None
@@ -546,7 +587,7 @@ class Topic(Uncopyable, Generic[T]):
             raise self._monitor.refuse(self._closed())
         if due is None and not self._is_free(len(records), waiter):
             if waiter is not None:
-                self._fan.wait(waiter, len(records))
+                self._fan.wait(waiter, len(records), self._now())
             return False
         self._admit(records, size, due)
         return True

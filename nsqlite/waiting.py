@@ -17,9 +17,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar, Final, Generic, Protocol
 
-from nsqlite.clock import Clock, held_semaphore, release
+from nsqlite.clock import NEVER, Clock, held_semaphore, release
 from nsqlite.message import Message, T
 from nsqlite.monitor import Blocked, Monitor
+from nsqlite.options import SECOND
+
+LONG: Final = 10 * SECOND
+"""A put that has waited so long for room is told of: in the log, then each time that it has waited
+twice as long, for a day; and all the time in `Broker.health`."""
+
+_LAST_REMINDER: Final = 24 * 3600 * SECOND
 
 
 class Windowed(Protocol):
@@ -105,6 +112,36 @@ class ThreadWaiter(Waiter[T]):
     def listen(self) -> None:
         """See `Waiter.listen`."""
         self.semaphore.acquire(blocking=False)
+
+
+class Reminders:
+    """When to tell of a wait that takes long.
+
+    Attributes:
+        moment: the next time; `NEVER` when there is no more.
+    """
+
+    __slots__ = ("_begun", "_end", "moment")
+
+    def __init__(self, begun: int, deadline: int) -> None:
+        """Begin.
+
+        Args:
+            begun: when the wait has begun.
+            deadline: when it is over; `NEVER` if it has no limit.
+        """
+        self._begun: Final = begun
+        self._end: Final = min(deadline, begun + _LAST_REMINDER)
+        self.moment: int = NEVER
+        self._set(LONG)
+
+    def go_on(self) -> None:
+        """Take note that the moment has come."""
+        self._set(2 * (self.moment - self._begun))
+
+    def _set(self, waited: int) -> None:
+        moment = self._begun + waited
+        self.moment = moment if moment < self._end else NEVER
 
 
 class WaitQueue(Generic[T]):

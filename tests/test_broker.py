@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Call, TellingClock
+from helpers import Call, TellingClock, TellingManualClock
 
 import nsqlite
 from nsqlite import (
@@ -16,6 +16,7 @@ from nsqlite import (
     Closed,
     Consumer,
     Event,
+    Full,
     InvalidName,
     InvalidOption,
     Seconds,
@@ -269,6 +270,36 @@ def test_a_new_topic_is_not_forgotten_for_an_old_one() -> None:
     broker._topics = topics  # type: ignore[misc]  # it is final
     broker._forget_deleted()
     assert new is topics["orders"]
+
+
+def test_the_health_tells_of_a_put_that_waits() -> None:
+    """From 10 s on, and as long as it waits, beside what the store has to say."""
+    clock = TellingManualClock(patience=100)
+    for store, kept in ((None, "OK"), (Nowhere(), "NOK - it is nowhere")):
+        broker = Broker(clock=clock, store=store)
+        calls = []
+        for name in ("orders", "mails", "texts"):
+            topic = broker.topic(name)
+            topic.channel("billing", max_depth=1)
+            topic.put(b"1")
+            if name != "texts":
+                calls += [Call(partial(topic.put, b"2", timeout=60)) for _ in "12"]
+        for _ in calls:
+            clock.until_waiting()
+        clock.advance(9.999)
+        assert kept == broker.health
+        clock.advance(2)
+        why = "since 12 s: max_depth=1, 1 ready, 0 in flight, no consumer"
+        waits = "; ".join(
+            f"put to {name} waits for room in {name}:billing {why}" for name in ("orders", "mails")
+        )
+        expected = f"NOK - {waits}" if kept == "OK" else f"{kept}; {waits}"
+        assert expected == broker.health == broker.stats().health
+        for _ in calls:
+            clock.until_waiting()
+        clock.advance(60)
+        assert all(isinstance(call.result(), Full) for call in calls)
+        assert kept == broker.health
 
 
 # With a store

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from helpers import PATIENCE, Call, TellingClock, bodies
+from helpers import PATIENCE, Call, TellingClock, TellingManualClock, bodies
 
 import nsqlite
 from nsqlite import (
@@ -821,6 +821,106 @@ def test_blocked_puts_go_first_come_first_served() -> None:
     assert isinstance(small.result(), str)
     assert b"5" == consumer.get(timeout=5).body
     topic._check()
+
+
+def test_a_put_that_waits_long_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """After 10 s on the topic's clock, then 20 and 40, the log has what a put waits for."""
+    clock = TellingManualClock(patience=100)
+    topic = Topic("orders", clock=clock)
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    call = Call(lambda: topic.put(b"2"))
+    for seconds in (9, 1, 10, 20):
+        clock.until_waiting()
+        clock.advance(seconds)
+        if seconds == 9:
+            assert [] == caplog.messages
+            clock._waits.release()  # it sleeps on
+    clock.until_waiting()
+    why = "max_depth=1, 1 ready, 0 in flight, no consumer"
+    assert [
+        f"put to orders waits for room in orders:billing since {seconds} s: {why}"
+        for seconds in (10, 20, 40)
+    ] == caplog.messages
+    assert {("nsqlite", "WARNING")} == {(one.name, one.levelname) for one in caplog.records}
+    channel.empty()
+    assert isinstance(call.result(), str)
+    topic._check()
+
+
+def test_what_a_put_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    """The log names each queue that is full, what is in it and who could take it, or the reason."""
+
+    def told(topic: Topic[Any], *bodies: Any) -> str:
+        """Return what is told of a put that waits behind those that wait already."""
+        calls.append((topic, Call(lambda: topic.put_many(bodies))))
+        clock.until_waiting()
+        clock.advance(10)
+        for _ in topic._monitor.putters:
+            clock.until_waiting()
+        [found] = [message for message in caplog.messages if "since 10 s" in message]
+        return found.partition(" waits for room in ")[2]
+
+    clock = TellingManualClock(patience=100)
+    calls: list[tuple[Topic[Any], Call]] = []
+    topic = Topic("orders", clock=clock)
+    consumer = Consumer(topic.channel("a", max_depth=2))
+    topic.channel("free")
+    topic.put_many([1, 2])
+    consumer.get()
+    topic.put(3)
+    expected = "orders:a since 10 s: max_depth=2, 2 ready, 1 in flight, 1 consumer"
+    assert expected == told(topic, 4)
+    topic.close()
+
+    caplog.clear()
+    topic = Topic("mails", clock=clock)
+    several = [Consumer(topic.channel(name, max_depth=2)) for name in "bbc"]
+    topic.put(1)
+    topic.channel("b").pause()
+    several[2].get()
+    expected = "mails:b since 10 s: max_depth=2, 1 ready, 0 in flight, 2 consumers, paused"
+    assert expected == told(topic, 2, 3)
+    caplog.clear()
+    assert "mails since 10 s: other puts wait in front of it" == told(topic, 4)
+    topic.close()
+
+    for why in ("no channel", "paused"):
+        caplog.clear()
+        topic = Topic("texts", clock=clock, max_depth=1)
+        if why == "paused":
+            topic.channel("d")
+            topic.pause()
+        topic.put(1)
+        assert f"texts since 10 s: max_depth=1, 1 held, {why}" == told(topic, 2)
+        topic.close()
+    for _, call in calls:
+        assert isinstance(call.result(), Closed)
+
+
+def test_a_put_with_a_limit_is_told_of_too(caplog: pytest.LogCaptureFixture) -> None:
+    """What waits no longer than 10 s is not; what does raises Full in its own time."""
+    clock = ManualClock(autojump=True)
+    topic = Topic("orders", clock=clock)
+    topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    for timeout, lines in ((10, 0), (15, 1)):
+        before = clock.monotonic_ns()
+        with pytest.raises(Full):
+            topic.put(b"2", timeout=timeout)
+        assert timeout == (clock.monotonic_ns() - before) / 10**9
+        assert lines == len(caplog.messages)
+
+
+def test_a_put_is_told_of_for_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    """After that it waits on in silence, until a clock that jumps finds that it stands still."""
+    clock = ManualClock(autojump=True, patience=0.01)
+    topic = Topic("orders", clock=clock)
+    topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    with pytest.raises(nsqlite.ClockStandsStill):
+        topic.put(b"2")
+    assert 14 == len(caplog.messages)
 
 
 @pytest.mark.parametrize("end", ["empty", "delete", "close", "drain"])

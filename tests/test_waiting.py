@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsqlite import Message, Reentered
-from nsqlite.clock import Alarm, Loop, Semaphore, Timed
+from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed
 from nsqlite.monitor import Monitor
-from nsqlite.waiting import ThreadWaiter, Waiter, WaitQueue, wait_until
+from nsqlite.options import SECOND
+from nsqlite.waiting import Reminders, ThreadWaiter, Waiter, WaitQueue, wait_until
 
 
 class Script:
@@ -571,3 +572,19 @@ def test_a_line_stays_whole(steps: list[tuple[str, int]]) -> None:
 
 def parked(scene: Scene) -> set[Getter]:
     return set(itertools.chain(*scene.queue.parked.values()))
+
+
+def test_reminders() -> None:
+    """A long wait is told of after 10 s, then each time it has taken twice as long, for a day."""
+
+    def moments(deadline: int) -> list[float]:
+        reminders = Reminders(7, deadline)
+        found = []
+        while reminders.moment != NEVER:
+            found.append((reminders.moment - 7) / SECOND)
+            reminders.go_on()
+        return found
+
+    assert [10 * 2**number for number in range(14)] == moments(NEVER)
+    assert [10, 20] == moments(40 * SECOND)
+    assert [] == moments(7 + 10 * SECOND)

@@ -13,13 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 from nsqlite.aio.waiting import Done, TaskWaiter, by_store
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
-from nsqlite.clock import Clock
+from nsqlite.clock import NEVER, Alarm, Clock
 from nsqlite.errors import InvalidOption
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
 from nsqlite.options import Seconds, timeout_ns
 from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of, size_of
-from nsqlite.waiting import Waiter, leave, look
+from nsqlite.waiting import Reminders, Waiter, leave, look
 
 
 @runtime_checkable
@@ -144,19 +144,40 @@ async def _wait_for_room(
 ) -> None:
     """Publish records when there is room; takes the lock."""
     monitor = topic._monitor
+    begun = topic._now()
+    deadline = NEVER if limit is None else begun + limit
+    reminders = Reminders(begun, deadline)
+    alarms: list[Alarm] = []
 
     def attempt() -> bool:
-        return monitor.run(topic._try, records, size, None, waiting)
+        if monitor.run(topic._try, records, size, None, waiting):
+            return True
+        if topic._now() >= reminders.moment:
+            reminders.go_on()
+            monitor.read(topic._tell_of_wait, waiting)
+        remind()
+        return False
+
+    def remind() -> None:
+        """Have the task look again when there is to be told of it; a loop may call too early."""
+        call_off()
+        if reminders.moment != NEVER:
+            alarms.append(topic._clock.alarm(waiting.loop, reminders.moment, waiting.wake))
+
+    def call_off() -> None:
+        while alarms:
+            alarms.pop().cancel()
 
     def last() -> bool:
         monitor.run(topic._try_last, records, size, waiting)
         return True
 
     def give_up(waiter: Waiter[T]) -> None:
+        call_off()
         monitor.call(topic._fan.leave, waiter)
 
     waiting: TaskWaiter[T] = TaskWaiter("put", monitor, topic._clock, give_up)
-    await waiting.until(attempt, None if limit is None else topic._now() + limit, last)
+    await waiting.until(attempt, None if limit is None else deadline, last)
 
 
 async def join(

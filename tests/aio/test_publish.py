@@ -38,6 +38,7 @@ from nsqlite import (
 )
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
+from nsqlite.waiting import Waiter
 
 
 class Scene:
@@ -355,6 +356,44 @@ async def test_the_channel_ends_while_a_put_waits() -> None:
     scene.channel.delete()
     await task
     assert [1, 2] == [info.body for info in other.peek()]
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_put_that_waits_long_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """After 10 s, then 20, the log has what it waits for; looked at too early it says nothing."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = await begin(aio.put(scene.topic, 2))
+    for seconds in (9, 1, 9, 1):
+        scene.clock.advance(seconds)
+        [waiter] = scene.topic._monitor.putters
+        assert isinstance(waiter, Waiter)
+        scene.topic._monitor.read(waiter.notify)  # as a timer does that goes off too early
+        await turns()
+    why = "max_depth=1, 1 ready, 0 in flight, 1 consumer"
+    assert [
+        f"put to orders waits for room in orders:billing since {seconds} s: {why}"
+        for seconds in (10, 20)
+    ] == caplog.messages
+    assert 1 == len(scene.clock._sleeps)
+    assert 1 == scene.take()
+    await task
+    assert NOTHING == left(scene)
+
+
+@in_loop
+async def test_a_put_that_does_not_wait_long_sets_no_timer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One that would give up before is not told of, and has its own timer alone."""
+    scene = Scene()
+    scene.topic.put(1)
+    task = await begin(aio.put(scene.topic, 2, timeout=10))
+    assert 1 == len(scene.clock._sleeps)
+    scene.clock.advance(10)
+    assert isinstance(await outcome(task), Full)
+    assert [] == caplog.messages
     assert NOTHING == left(scene)
 
 
