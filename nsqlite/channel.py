@@ -44,6 +44,14 @@ class Reader(Holder, Protocol):
     _over: bool
     _window: int  # how many messages it may hold
 
+    def _crew(self, waiting: set[object]) -> set[object]:
+        """Return the threads and tasks that take its messages, nothing if that is not known.
+
+        Args:
+            waiting: those that wait in a put.
+        """
+        ...
+
     def stats(self) -> "ClientStats":
         """Return a snapshot."""
         ...
@@ -651,6 +659,12 @@ class Channel(Uncopyable, Generic[T]):
             f"max_depth={queue.limit}, {queue.depth()} ready, {len(queue.timeouts)} in flight,"
             f" {many}{', paused' if queue.paused else ''}"
         )
+
+    def _waits_for(self, one: object, waiting: set[object]) -> bool:
+        """Return whether only those that wait could make room, of which one takes its messages."""
+        crews = [reader._crew(waiting) for reader in self._consumers()]
+        known = all(crew and crew <= waiting for crew in crews)
+        return known and any(one in crew for crew in crews)
 
     def _latencies(self, now: int) -> "Counter[int]":
         latency = self._queue.latency

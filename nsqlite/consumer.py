@@ -13,11 +13,12 @@ How a consumer waits is another matter in an event loop: aio/consumer.py.
 Next: broker.py
 """
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias
 
 from nsqlite.channel import Channel
 from nsqlite.clock import NEVER
@@ -41,6 +42,9 @@ from nsqlite.waiting import LoopTimer, ThreadWaiter, Waiter
 
 if TYPE_CHECKING:
     from nsqlite.stats import ClientStats
+
+FindCrew: TypeAlias = Callable[[set[object]], set[object]]
+"""Returns the threads and tasks that take a worker's messages; see `nsqlite.channel.Reader`."""
 
 SAME: Final[Any] = object()
 """The body of a move that keeps the message's own."""
@@ -73,6 +77,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         "_connect_ts",
         "_delivered",
         "_due",
+        "_find_crew",
         "_fresh",
         "_keeps",
         "_lock",
@@ -150,10 +155,17 @@ class AnyConsumer(Uncopyable, Generic[T]):
         self._page = NOWHERE
         self._due = self._fresh = 0
         self._keeps = False
+        # Weak, as a waiting get keeps its consumer and is not to keep the worker, too:
+        self._find_crew: weakref.WeakMethod[FindCrew] | None = None
         self._by_id: dict[str, Message[Any]] | None = None
         with _numbering:
             self.client_id: Final = next(_numbers)
         self._monitor.run(channel._join, self)
+
+    def _crew(self, waiting: set[object]) -> set[object]:
+        """See `Reader`; a worker knows who takes the messages of its consumer."""
+        find = None if self._find_crew is None else self._find_crew()
+        return set() if find is None else find(waiting)
 
     # Its window
 

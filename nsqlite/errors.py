@@ -365,7 +365,8 @@ class Reentered(NSQLiteError):
 
     Calls that need no answer (``put``, ``fin``, ``req``, ``touch``, ``close``, ...) are made as
     soon as the interrupted call is done; those that must answer at once raise this.  So does a
-    call that would wait for its own caller to finish, as a handler that joins its worker.
+    call that would wait for its own caller to finish, as a handler that joins its worker, or that
+    waits for room in its own full channel.
 
     Attributes:
         call: the name of the refused call.

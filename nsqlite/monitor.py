@@ -30,7 +30,7 @@ Next: timerwheel.py
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, TypeVarTuple
 
 from nsqlite.errors import NSQLiteError, Reentered
 from nsqlite.events import MESSAGES, Event, Kind, Subscription
@@ -73,7 +73,13 @@ _CALLS: Final = {
 
 
 class Blocked(Protocol):
-    """A blocked call, as a monitor knows it."""
+    """A blocked call, as a monitor knows it.
+
+    Attributes:
+        owner: of a put that waits without a limit, the thread, by its number, or the task.
+    """
+
+    owner: Any
 
     def notify(self) -> None:
         """Have it look again; the lock is held, and no user code runs."""

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import repeat
 from operator import call
+from threading import get_ident
 from types import MappingProxyType, TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -240,7 +241,9 @@ class Topic(Uncopyable, Generic[T]):
             Closed: the topic is closed or deleted; nothing has changed.
             StoreError: a store keeps the topic and could not store the message, or, where it
                 stores later, what was put before; nothing was put anywhere.
-            Reentered: called inside another call on a topic with a bounded channel or a store.
+            Reentered: called inside another call on a topic with a bounded channel or a store; or
+                by a worker's handler, where it would wait without limit for room that only the
+                handlers of that channel could make, all of which wait so; nothing was put.
 
         Complexity: O(channels).
         """
@@ -504,7 +507,7 @@ class Topic(Uncopyable, Generic[T]):
         if limit == ELSEWHERE:
             return False
         monitor.require_free("put")
-        waiter: ThreadWaiter[T] = ThreadWaiter(monitor)
+        waiter: ThreadWaiter[T] = ThreadWaiter(monitor, get_ident() if limit is None else None)
         leave = partial(monitor.run, self._fan.leave, waiter)
         try:
             try:
@@ -543,6 +546,25 @@ class Topic(Uncopyable, Generic[T]):
             else:
                 return
         monitor.run(self._try_last, records, size, waiter)
+
+    def _require_no_circle(self, waiter: Waiter[T], count: int) -> None:
+        """Check that a put of so many messages does not wait for itself.
+
+        Raises:
+            Reentered: it and others wait for room that only they could make.
+        """
+        putters = self._monitor.putters
+        if waiter.owner is None:
+            return
+        first, (needed, _) = next(iter(putters.items()), (waiter, (count, 0)))
+        if first.owner is None:
+            return  # it gives up in time, and those behind it may need less room
+        waiting = {waiter.owner, *(other.owner for other in putters)}
+        for queue in self._fan.full(needed):
+            channel = self._channels.get(queue.names[1] or "")
+            if channel is not None and channel._waits_for(waiter.owner, waiting):
+                self._fan.held.emit(Kind.REFUSED, count=count)
+                raise self._monitor.refuse(_circle(queue))
 
     def _tell_of_wait(self, waiter: Waiter[T]) -> None:
         """Have it logged for what a put waits."""
@@ -587,6 +609,7 @@ class Topic(Uncopyable, Generic[T]):
             raise self._monitor.refuse(self._closed())
         if due is None and not self._is_free(len(records), waiter):
             if waiter is not None:
+                self._require_no_circle(waiter, len(records))
                 self._fan.wait(waiter, len(records), self._now())
             return False
         self._admit(records, size, due)
@@ -1625,6 +1648,16 @@ class Topic(Uncopyable, Generic[T]):
             reserved = _reserved(self._store)
             for queue in (held, *self._fan.queues):
                 assert queue.reserved == reserved[id(queue)], (queue.names, queue.reserved)
+
+
+def _circle(queue: Queue[Any]) -> Reentered:
+    """Return what a put raises that would wait for its own handler."""
+    return Reentered(
+        "put",
+        f"{queue.where} is full (max_depth={queue.limit}), and who could make room are handlers of"
+        " its messages that wait to put there; put with a timeout, or after the handler, as with"
+        " TakeOver, or give the worker more concurrency or the channel more room",
+    )
 
 
 def _reserved(store: TopicPersistence) -> Counter[int]:

@@ -59,7 +59,8 @@ class Waiter(Generic[T]):
     """Who waits, in whatever way: in a call of get, put or join, or for `Consumer.when_ready`.
 
     Attributes:
-        owner: the consumer whose get this is, None for another call.
+        owner: the consumer whose get this is; of a put without a limit, the thread, by its number,
+            or the task that waits; None for another call.
         message: what it has been handed, if that is still in `WaitQueue.handed`.
         gone: its wait was interrupted; it takes nothing any more.
         semaphore: what a thread sleeps on, a lock that is held while there is nothing to see; None
@@ -76,7 +77,7 @@ class Waiter(Generic[T]):
 
         Args:
             monitor: the topic's.
-            owner: the consumer whose get this is.
+            owner: see the class.
         """
         self._monitor: Final = monitor
         self.owner: Any = owner

@@ -259,15 +259,15 @@ def test_a_blocked_put_is_told_of_room_once() -> None:
     topic.put_many([b"1", b"2"])
     monitor, fan = topic._monitor, topic._fan
     first, second = Noting(monitor), Noting(monitor)
-    monitor.run(fan.wait, first, 1)
-    monitor.run(fan.wait, second, 1)
+    monitor.run(fan.wait, first, 1, 0)
+    monitor.run(fan.wait, second, 1, 0)
     assert monitor.wants_room
     consumer.get()
     consumer.get()
     assert (1, 0, False) == (first.told, second.told, monitor.wants_room)
     topic.put_many([b"3", b"4"], delay=1)  # which need no room
     clock.advance(1)
-    monitor.run(fan.wait, first, 1)  # looks, and finds none
+    monitor.run(fan.wait, first, 1, 0)  # looks, and finds none
     consumer.get()
     assert (2, 0, False) == (first.told, second.told, monitor.wants_room)
     monitor.run(fan.leave, first)

@@ -35,6 +35,7 @@ class Blocked:
 
     def __init__(self) -> None:
         self.times = 0
+        self.owner = None
 
     def notify(self) -> None:
         self.times += 1

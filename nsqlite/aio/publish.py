@@ -6,6 +6,7 @@ without a trace.
 Next: worker/__init__.py
 """
 
+from asyncio import current_task
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -46,7 +47,7 @@ async def put(
     store's thread.
 
     Raises:
-        InvalidMessage, InvalidOption, Full, Closed: as for `Topic.put`.
+        InvalidMessage, InvalidOption, Full, Closed, Reentered: as for `Topic.put`.
 
     Cancellation:
         A cancelled `put` has put nothing anywhere; but one that waited for the store may be put.
@@ -177,6 +178,7 @@ async def _wait_for_room(
         monitor.call(topic._fan.leave, waiter)
 
     waiting: TaskWaiter[T] = TaskWaiter("put", monitor, topic._clock, give_up)
+    waiting.owner = current_task() if limit is None else None
     await waiting.until(attempt, None if limit is None else deadline, last)
 
 

@@ -12,6 +12,7 @@ Next: worker/worker.py
 import asyncio
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final
@@ -58,11 +59,13 @@ class TaskRunner:
     kind: ClassVar[str] = "tasks"
 
     __slots__ = (
+        "__weakref__",
         "_consumer",
         "_gone",
         "_handler",
         "_loop",
         "_main",
+        "_number",
         "_tasks",
         "_thread",
         "_turn_ends",
@@ -84,6 +87,8 @@ class TaskRunner:
         self._waiting: TaskWaiter[Any] | None = None  # the supervisor's task
         self._gone = False
         self._turn_ends = 0  # real time
+        self._number = 0  # of the loop's thread
+        consumer._find_crew = weakref.WeakMethod(self._crew)
 
     def start(self) -> None:
         """Begin, in the running loop or a thread's own."""
@@ -107,6 +112,13 @@ class TaskRunner:
         finally:
             self._gone = True
             self.supervisor.settler.notify_joins()
+
+    def _crew(self, waiting: set[object]) -> set[object]:
+        """Return the tasks that take messages, or their loop's thread if that is blocked."""
+        if self._number in waiting:
+            return {self._number}
+        pairs = zip(self.supervisor.slots, self._tasks, strict=False)  # while they are being made
+        return {task for slot, task in pairs if not slot.over}
 
     def is_inside(self) -> bool:
         """Return whether the caller would keep the loop from coming to its end."""
@@ -256,6 +268,7 @@ class TaskRunner:
         )
         self._waiting = waiting
         self._loop = waiting.loop
+        self._number = threading.get_ident()
         self._begin_turn()
         for slot in supervisor.slots:
             self._tasks.append(self._loop.create_task(self._serve(slot), name=slot.name))

@@ -7,6 +7,7 @@ Next: worker/tasks.py
 """
 
 import threading
+import weakref
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -29,7 +30,15 @@ class ThreadRunner:
 
     kind: ClassVar[str] = "threads"
 
-    __slots__ = ("_clock", "_consumer", "_handler", "_semaphore", "_threads", "supervisor")
+    __slots__ = (
+        "__weakref__",
+        "_clock",
+        "_consumer",
+        "_handler",
+        "_semaphore",
+        "_threads",
+        "supervisor",
+    )
 
     def __init__(self, plan: Plan, consumer: Consumer[Any]) -> None:
         """Make the threads; see `start`."""
@@ -46,6 +55,7 @@ class ThreadRunner:
         ]
         name = f"{plan.name}-supervisor"
         self._threads.append(threading.Thread(target=self._supervise, name=name, daemon=True))
+        consumer._find_crew = weakref.WeakMethod(self._crew)
 
     def start(self) -> None:
         """Begin."""
@@ -55,6 +65,11 @@ class ThreadRunner:
         except BaseException:  # there may be no supervisor
             self._finish()
             raise
+
+    def _crew(self, _waiting: set[object]) -> set[object]:
+        """Return the threads that take messages, by their numbers."""
+        pairs = zip(self.supervisor.slots, self._threads, strict=False)  # without the supervisor's
+        return {thread.ident for slot, thread in pairs if not slot.over}
 
     def is_inside(self) -> bool:
         """Return whether the calling thread is one of these."""

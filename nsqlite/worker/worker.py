@@ -61,6 +61,13 @@ class Worker:
     A plain function runs in threads that the worker starts.  A coroutine function runs in tasks, in
     the event loop that is running when the worker is started, or else in a loop of its own.
 
+    A handler should not put to its own channel where that may be full and waits (`when_full`): if
+    all slots do, without a timeout, nobody is left to make room.  The last of them gets `Reentered`
+    then, if nobody else has a consumer of that channel.  Other circles cannot be seen, and wait for
+    ever: over several channels, by way of a thread or task that a handler has begun, or with slots
+    that wait for room in `max_in_flight`.  They are logged as any put that waits for 10 s, which
+    names the channel, and shown by `Broker.health`.
+
     As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.
     A worker is used once.  After a fork the child has none; it may start it anew, or `stop` it,
     which lets go of the parent's messages there.  In a loop `nsqlite.aio.join` and `stop` wait for

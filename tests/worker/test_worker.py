@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import importlib.util
 import logging
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import pytest
 from aio.loops import in_loop, outcome, turns
@@ -28,6 +29,7 @@ from nsqlite import (
     Closed,
     Consumer,
     Drop,
+    Full,
     InvalidOption,
     Kind,
     Message,
@@ -1917,3 +1919,241 @@ def test_what_was_fetched_is_free_as_soon_as_the_worker_stops() -> None:
         gate.set()
         worker.stop()
     assert 0 == channel.in_flight_count
+
+
+# A handler that puts to its own channel
+
+
+Put = Callable[..., Any]
+
+
+class Circle:
+    """A worker whose handler puts to its own bounded channel.
+
+    A message tells the handler what to do: it is a function that is given what puts.
+    """
+
+    def __init__(self, kind: str, **options: Any) -> None:
+        self.clock = Clock(patience=100)
+        self.topic: Topic[Any] = Topic("orders", clock=self.clock)
+        self.channel = self.topic.channel("billing", max_depth=1)
+        self.kind = kind
+        self.errors: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.watch = Watch()
+        self.topic.observe(self.watch, kinds=["waiting", "refused"])
+        handler = self._plain if kind == "plain" else self._coroutine
+        self.worker = Worker(self.channel, handler, **options)
+
+    def _plain(self, message: Message[Any]) -> None:
+        async def put(body: Any, **options: Any) -> str:
+            return self.topic.put(body, **options)
+
+        if message.body is not None:
+            with contextlib.suppress(StopIteration):
+                self._work(message, put).send(None)
+
+    async def _coroutine(self, message: Message[Any]) -> None:
+        if message.body is not None:
+            await self._work(message, functools.partial(aio.put, self.topic))
+
+    async def _work(self, message: Message[Any], put: Put) -> None:
+        try:
+            await message.body(put)
+        except (Full, Reentered) as error:
+            self.errors.put(error)
+        else:
+            self.errors.put(None)
+
+    def error(self) -> Exception | None:
+        """Return how the next handler has ended."""
+        return self.errors.get(timeout=PATIENCE)
+
+    def until_waiting(self, count: int = 1) -> None:
+        """Return when so many more puts wait."""
+        for _ in range(count):
+            self.watch.until(Kind.WAITING)
+
+    def __enter__(self) -> Self:
+        self.worker.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.worker.stop(0)
+        self.topic.close()
+        self.topic._check()
+
+
+class Gate:
+    """What a handler of either kind waits at."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._event = threading.Event()
+
+    async def pass_through(self) -> None:
+        if self._kind == "plain":
+            assert self._event.wait(PATIENCE)
+        else:
+            assert await asyncio.to_thread(self._event.wait, PATIENCE)
+
+    def open(self) -> None:
+        self._event.set()
+
+
+async def fill(put: Put) -> None:
+    """Put what fills the channel, and one more."""
+    await put(None)
+    await put(None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_that_waits_for_room_in_its_own_channel(kind: str) -> None:
+    """Where only it could make the room, its put is refused with an error that names the circle."""
+    with Circle(kind) as circle:
+        circle.topic.put(fill)
+        error = circle.error()
+        assert isinstance(error, Reentered)
+        assert (
+            "put() would wait here for its own end: orders:billing is full (max_depth=1), and who"
+            " could make room are handlers of its messages that wait to put there; put with a"
+            " timeout, or after the handler, as with TakeOver, or give the worker more concurrency"
+            " or the channel more room" == str(error)
+        )
+        assert 1 == circle.watch.until(Kind.REFUSED).count
+        assert Call(circle.worker.join).result()
+        assert 2 == circle.topic.stats().message_count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_of_the_handlers_closes_the_circle(kind: str) -> None:
+    """While one slot is free a put waits; that of the last is refused, and the others go on."""
+    with Circle(kind, concurrency=2) as circle:
+        begun = threading.Semaphore(0)
+        gates = [Gate(kind), Gate(kind)]
+
+        def held(gate: Gate) -> Any:
+            async def work(put: Put) -> None:
+                begun.release()
+                await gate.pass_through()
+                await put(None)
+
+            return work
+
+        for gate in gates:
+            circle.topic.put(held(gate))
+            assert begun.acquire(timeout=PATIENCE)
+        circle.topic.put(None)
+        gates[0].open()
+        circle.until_waiting()
+        gates[1].open()
+        assert isinstance(circle.error(), Reentered)
+        assert circle.error() is None
+        assert Call(circle.worker.join).result()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_consumer_could_make_room(kind: str) -> None:
+    """Beside it a handler's put waits; if it leaves, the put is refused when it looks again."""
+    with Circle(kind) as circle:
+        for leaves in (False, True):
+            other = Consumer(circle.channel, max_in_flight=1)
+            other.rdy(0)
+            circle.topic.put(fill)
+            circle.until_waiting()
+            if leaves:
+                other.close()
+                outside = Call(lambda: circle.topic.put(None))  # never refused: it is no handler
+                circle.until_waiting()
+                circle.clock.advance(10)
+                assert isinstance(circle.error(), Reentered)
+                assert isinstance(outside.result(), str)
+            else:
+                other.rdy(1)
+                other.get(timeout=PATIENCE).fin()
+                assert circle.error() is None
+                other.close()
+            assert Call(circle.worker.join).result()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_put_that_gives_up_in_time_closes_no_circle(kind: str) -> None:
+    """With a timeout a handler's put waits, and so does one behind it."""
+
+    async def fill_in_time(put: Put) -> None:
+        await put(None)
+        await put(None, timeout=5)
+
+    with Circle(kind) as circle:
+        circle.topic.put(fill_in_time)
+        circle.until_waiting()
+        circle.clock.advance(5)
+        assert isinstance(circle.error(), Full)
+        assert Call(circle.worker.join).result()
+    with Circle(kind) as circle:
+        gate = Gate(kind)
+
+        async def later(put: Put) -> None:
+            begun.set()
+            await gate.pass_through()
+            await put(None)
+
+        begun = threading.Event()
+        circle.topic.put(later)
+        assert begun.wait(PATIENCE)
+        circle.topic.put(None)
+        outside = Call(lambda: circle.topic.put(None, timeout=5))
+        circle.until_waiting()
+        gate.open()
+        circle.until_waiting()
+        circle.clock.advance(5)
+        assert isinstance(outside.result(), Full)
+        circle.clock.advance(5)  # at the reminder it finds that nobody is in front of it
+        assert isinstance(circle.error(), Reentered)
+
+
+def test_a_handler_that_blocks_its_loop() -> None:
+    """A put that blocks the loop of all handlers is refused, however many there are."""
+    with Circle("coroutine", concurrency=3) as circle:
+
+        async def block(_put: Put) -> None:
+            for _ in range(5):  # the other slots may be given two, which they cannot begin
+                circle.topic.put(None)
+
+        circle.topic.put(block)
+        assert isinstance(circle.error(), Reentered)
+        assert Call(circle.worker.join).result()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_that_waits_for_another_channel(kind: str) -> None:
+    """Where others could make room there is no circle: in their channel, or in a topic's queue."""
+    with Circle(kind) as circle:
+        circle.topic.channel("audit", max_depth=1)
+        audit = Consumer(circle.topic.channel("audit"))
+
+        async def put_twice(put: Put) -> None:
+            begun.set()
+            await put(None)
+
+        begun = threading.Event()
+        circle.topic.put(put_twice)
+        assert begun.wait(PATIENCE)
+        circle.until_waiting()
+        assert audit.get(timeout=PATIENCE).body is put_twice
+        assert circle.error() is None
+    with Circle(kind) as circle:
+        other: Topic[Any] = Topic("other", clock=circle.clock, max_depth=1)
+
+        async def put_elsewhere(_put: Put) -> None:
+            if kind == "plain":
+                other.put(None)
+            else:
+                await aio.put(other, None)
+
+        other.put(None)
+        waiting = Watch()
+        other.observe(waiting, kinds=["waiting"])
+        circle.topic.put(put_elsewhere)
+        waiting.until(Kind.WAITING)
+        other.empty()
+        assert circle.error() is None
