@@ -12,7 +12,7 @@ It prints:
     acknowledged orders that are lost: 0
     the first that comes is order 2, attempt 2
 
-Next: 14_operate.py
+Next: 13_web_app.py
 """
 
 import itertools
