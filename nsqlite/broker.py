@@ -192,13 +192,31 @@ class Broker(Uncopyable):
         Raises:
             InvalidName, Closed, StoreError: see `topic`.
         """
-        topic = self._topics.get(name) if name.__class__ is str else None
-        if topic is None or topic._over == "deleted":
+        topic = self._find(name)
+        if topic is None:
             check_name("topic", name)
             if self._closed:
                 raise Closed("the broker")
             topic = self._make(name, {}, named=False)
         return topic
+
+    def _find(self, name: object) -> Topic[Any] | None:
+        """Get a topic if there is one, also if only the store has it yet."""
+        topic = self._topics.get(name) if isinstance(name, str) else None
+        if topic is not None and topic._over != "deleted":
+            return topic
+        if isinstance(name, str) and not self._closed and name in self._stored_names():
+            return self._make(name, {}, named=False)
+        return None
+
+    def _stored_names(self) -> Iterable[str]:
+        """Return the names of the topics that only the store has yet."""
+        return () if self._persistence is None else self._persistence.names()
+
+    def _names(self) -> Iterable[str]:
+        """Return the names of all topics, those that only the store has yet among them."""
+        self._forget_deleted()
+        return {*self._topics, *self._stored_names()}
 
     def _make(self, name: str, options: TopicOptions, *, named: bool) -> Topic[Any]:
         """Make a topic; what is only looked at takes its options later, when it is named."""
@@ -258,8 +276,8 @@ class Broker(Uncopyable):
         Those of the store that nobody has asked for have the broker's options until somebody does.
         """
         self._forget_deleted()
-        if self._persistence is not None and not self._closed:
-            for name in self._persistence.names():
+        if not self._closed:
+            for name in self._stored_names():
                 self._make(name, {}, named=False)
         return MappingProxyType(self._topics.copy())
 

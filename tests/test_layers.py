@@ -53,7 +53,7 @@ LAYERS: Final = (
     ("store.flusher", "store.deferred"),
     ("store.backlog",),
     ("store.record", "store.controllines"),
-    ("store.operations", "store.attach"),
+    ("store.operations", "store.attach", "store.tail"),
     ("store.control",),
     ("store.database",),
     ("store.sqlite",),

@@ -10,17 +10,20 @@ Next: cli/export.py
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, TypeAlias
 
 from nsqlite.broker import Broker
 from nsqlite.cli.failure import CommandFailed
 from nsqlite.errors import NoOwner, NSQLiteError, StoreError, StoreInUse
-from nsqlite.store.attach import attach
+from nsqlite.store.attach import Attached, attach
 from nsqlite.store.backup import require_file
 from nsqlite.store.codec import Coder
 from nsqlite.store.operations import Operations
 from nsqlite.store.sqlite import SQLite
+
+PATIENCE: Final = 1.0
+"""Seconds to wait for another command, or a new owner, that has the file."""
 
 SHOWN: Final = 60
 """Characters of a body that are shown in a line."""
@@ -39,14 +42,31 @@ def operations(path: str) -> Iterator[Perform]:
         CommandFailed: a call of the block was refused; the text tells why.
     """
     require_file(path)
-    with attach(path) as attached, _telling():
+    with attach(path) as attached, _telling(), ExitStack() as stack:
         try:
             attached.connect()
         except NoOwner:
-            with _opened(path) as broker:
+            try:
+                broker = stack.enter_context(Broker(store=SQLite(path, wait=PATIENCE)))
+            except StoreInUse as error:
+                _ask_again(attached, error)
+            else:
                 yield Operations(lambda: broker, Coder(None)).perform
-        else:
-            yield attached.perform
+                return
+        yield attached.perform
+
+
+def _ask_again(attached: Attached, in_use: StoreInUse) -> None:
+    """Check that the owner of a file answers, as one that has come meanwhile.
+
+    Raises:
+        StoreInUse: it does not; the text tells why, or how it could be asked.
+    """
+    try:
+        attached.connect()
+    except NoOwner as error:
+        problem = f"{in_use.problem}; it cannot be asked: {error.problem}"
+        raise StoreInUse(in_use.where, in_use.pid, problem) from None
 
 
 @contextmanager
@@ -58,22 +78,6 @@ def _telling() -> Iterator[None]:
         raise
     except NSQLiteError as error:
         raise CommandFailed(str(error)) from None
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[Broker]:
-    """Have a file open.
-
-    Raises:
-        StoreInUse: another process has it; its text says how it could be asked.
-    """
-    try:
-        broker = Broker(store=SQLite(path))
-    except StoreInUse as error:
-        problem = f"{error.problem}, or open it there with SQLite(path, control=True)"
-        raise StoreInUse(error.where, error.pid, problem) from None
-    with broker:
-        yield broker
 
 
 def events(

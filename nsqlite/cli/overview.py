@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from nsqlite.cli.snapshot import Snapshot, TopicThen
 from nsqlite.clock import SYSTEM
-from nsqlite.errors import StoreError
+from nsqlite.errors import NSQLiteError
 from nsqlite.options import SECOND
 from nsqlite.store.attach import attach
 from nsqlite.store.owner import has_owner
@@ -33,8 +33,8 @@ NOTHING: Final[dict[str, Any]] = {}
 """What is told of a channel that the owner does not have."""
 
 UNKNOWN: Final = (
-    "?: what is in flight counts as ready, since a process has the file, or was killed, that does"
-    " not answer: open it with SQLite(path, control=True)"
+    "?: what is in flight counts as ready, since a process has the file that does not answer: it is"
+    " to open it with SQLite(path, control=True)"
 )
 
 Counts: TypeAlias = dict[tuple[str, str], dict[str, Any]]
@@ -98,7 +98,7 @@ def _ask_owner(path: str) -> Counts | None:
     try:
         with attach(path, timeout=PATIENCE) as attached:
             topics = attached.stats()["topics"]
-    except StoreError:
+    except NSQLiteError:
         return None if has_owner(full_path(path)) else {}
     return {
         (topic["topic_name"], channel["channel_name"]): channel

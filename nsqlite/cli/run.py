@@ -37,6 +37,9 @@ CODECS: Final[dict[str, Literal["json", "pickle"] | None]] = {
 LEVELS: Final = ("debug", "info", "warning", "error")
 """What `--log-level` takes."""
 
+PATIENCE: Final = 5.0
+"""Seconds to wait for a file that the program before, or a command, still has."""
+
 FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 """A line of the log."""
 
@@ -88,7 +91,8 @@ def open_broker(path: str | None, codec: str) -> Broker:
     """
     if path is None:
         return Broker()
-    return Broker(store=SQLite(path, codec=CODECS[codec], control=has_sockets()))
+    store = SQLite(path, codec=CODECS[codec], control=has_sockets(), wait=PATIENCE)
+    return Broker(store=store)
 
 
 def find_app(module: str, attribute: str) -> App:

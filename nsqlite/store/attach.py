@@ -8,15 +8,18 @@ Next: store/database.py
 
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from nsqlite.errors import NoOwner, StoreError, Unanswered
+from nsqlite.clock import SYSTEM
+from nsqlite.errors import InvalidMessage, NoOwner, StoreError, Unanswered
+from nsqlite.message import Uncopyable
 from nsqlite.names import check_name
-from nsqlite.options import SECOND, Seconds, nanoseconds
+from nsqlite.options import SECOND, Seconds, as_seconds, nanoseconds
 from nsqlite.stats import MessageInfo
 from nsqlite.store.codec import Codec, Coder, checked_codec
 from nsqlite.store.controllines import (
@@ -28,12 +31,20 @@ from nsqlite.store.controllines import (
     error_of,
     fields_of,
     has_sockets,
+    peer_uid,
     require_own_user,
 )
 from nsqlite.store.paths import checked_path, full_path
+from nsqlite.topic import batch_of
+
+CONNECTING: Final = 5.0
+"""Seconds that an owner has to take a connection, and to answer besides what its answer needs."""
+
+IDLE: Final = 8
+"""Connections that are kept for the next calls."""
 
 
-class Attached:
+class Attached(Uncopyable):
     """The broker of a store that another process of this user has open; see `attach`.
 
     As a context manager it closes its connections at the end of the block.
@@ -43,9 +54,11 @@ class Attached:
     (`await asyncio.to_thread(topic.put, body)`).  After a fork the child connects anew.
 
     Every call raises:
-        NoOwner: no process answers for the file; nothing was done.
-        Unanswered: the owner went away before it answered, or took longer than the timeout.
-        StoreError: the owner is another user's, or another version; nothing was done.
+        NoOwner: no process of this user answers for the file, or it is closing it; nothing was
+            done.
+        Unanswered: the owner went away before it answered, or took too long; or closed the store in
+            the middle of what is not done all or none.
+        StoreError: the owner has another version; nothing was done.
         NSQLiteError: what the call raises in the owner, which names the same facts.
 
     Attributes:
@@ -62,6 +75,7 @@ class Attached:
         """See `attach`."""
         self._idle: deque[tuple[int, JSONLines]] = deque()  # with the process that has opened them
         self.path: Final = checked_path(path)
+        self._where: Final = full_path(self.path)
         self._coder: Final = Coder(checked_codec(codec))
         self._timeout: Final = nanoseconds("timeout", timeout, above=True) / SECOND
 
@@ -76,8 +90,7 @@ class Attached:
 
     def connect(self) -> None:
         """Check that the owner answers, as every call does."""
-        line = self._take_idle()
-        self._idle.append((os.getpid(), line or self._connect(self._timeout)))
+        self.perform({"call": "ping"})
 
     def stats(self) -> dict[str, Any]:
         """Return nsqd's counters, with nsqd's keys; see `BrokerStats.to_dict`."""
@@ -93,35 +106,42 @@ class Attached:
         """Yield what happens, as fields, until the owner closes the store.
 
         The fields are those of `nsqlite.Event`, the body as in an export, and `line`, the event as
-        text.  `missed` alone tells how many were left out, since they came too fast.
+        text.  `missed` alone tells how many were left out there, since they came too fast.
 
         Args:
             topic: of this one alone.
             channel: of this one alone.
             kinds: of these kinds alone.
+
+        Raises:
+            NoOwner: the owner went away, and has not closed the store.
+            InvalidName, InvalidOption: there can be no such topic, channel or kind.
         """
         wanted = None if kinds is None else list(kinds)
         request = {"call": "tail", "topic": topic, "channel": channel, "kinds": wanted}
         line = self._connect(timeout=None)
         with line:
-            with _telling(self.path):
-                line.send(request)
-                self._result(line.receive())
-            while True:
-                with _telling(self.path):
-                    event = line.receive()
-                if event is None:
-                    return
+            line.send(request)
+            event = line.receive()
+            if event is not None:
+                self._result(event)
+                event = line.receive()
+            while event is not None and "end" not in event:
                 yield event
+                event = line.receive()
+        if event is None:
+            raise NoOwner(self.path, "its owner went away")
 
     def perform(self, request: Mapping[str, Any]) -> Any:
         """Ask the owner for one of `store.operations.Operations`, and return its result."""
-        while (line := self._take_idle()) is not None:
-            if _is_sent(line, request):
-                return self._ended(line)
-        line = self._connect(self._timeout)
-        if not _is_sent(line, request):
-            raise NoOwner(self.path, "its owner went away")
+        line = None
+        while line is None:
+            kept = self._take_idle()
+            line = kept or self._connect(self._timeout + CONNECTING)
+            if not _is_sent(line, request):
+                if kept is None:
+                    raise NoOwner(self.path, "its owner went away")
+                line = None
         return self._ended(line)
 
     def close(self) -> None:
@@ -143,21 +163,29 @@ class Attached:
 
     def _ended(self, line: JSONLines) -> Any:
         """Wait for the answer, and let others have the connection."""
+        begin = SYSTEM.monotonic_ns()
         try:
-            with _telling(self.path):
-                answer = line.receive()
-        except BaseException:
+            answer = line.receive()
+        except BaseException as error:
             line.close()
-            raise
+            waited = (SYSTEM.monotonic_ns() - begin) / SECOND
+            if isinstance(error, TimeoutError) and waited > self._timeout:
+                problem = "its owner did not answer in time: it may do it yet, or have done it"
+            elif isinstance(error, NotJSON):
+                problem = f"its owner gave no answer that can be read: {error}"
+            else:
+                raise  # as a signal handler has
+            raise Unanswered(self.path, problem) from None
         if answer is None:
             line.close()
-        else:
+            raise Unanswered(self.path, "its owner went away: it may have done it, or not")
+        if len(self._idle) < IDLE:
             self._idle.append((os.getpid(), line))
+        else:
+            line.close()
         return self._result(answer)
 
-    def _result(self, answer: dict[str, Any] | None) -> Any:
-        if answer is None:
-            raise Unanswered(self.path, "its owner went away: it may have done it, or not")
+    def _result(self, answer: dict[str, Any]) -> Any:
         if "error" in answer:
             raise error_of(answer["error"], self.path)
         return answer.get("result")
@@ -171,19 +199,20 @@ class Attached:
         """
         if not has_sockets():
             raise NoOwner(self.path, "this system has no unix sockets")
-        where = full_path(self.path)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         line = JSONLines(connection)
         try:
-            connection.settimeout(self._timeout)
-            connection.connect(address(where))
-            require_own_user(connection)
+            limit_connect(connection)
+            connection.connect(address(self._where))
+            connection.settimeout(CONNECTING)
+            own = os.geteuid()
+            require_own_user(connection, of=(peer_uid(connection),) if own == 0 else (0,))
             self._check_greeting(line.receive())
             connection.settimeout(timeout)
         except BaseException as error:
             line.close()
             if isinstance(error, OSError | NotJSON):
-                raise NoOwner(where, _why_not(error)) from None
+                raise NoOwner(self.path, _why_not(error)) from None
             raise
         return line
 
@@ -284,7 +313,7 @@ class AttachedTopic(_Place):
         """Publish a message, as `Topic.put` does in the owner, and return its id.
 
         It waits as that does: until the message is as safe as the store's `sync` says, and while a
-        bounded channel has no room.
+        bounded channel has no room, but for no longer than `attach` was told.
         """
         return self.put_many([body], delay=delay)[0]
 
@@ -295,11 +324,16 @@ class AttachedTopic(_Place):
             InvalidMessage: a body is not bytes, and there is no codec; or it is not the owner's.
         """
         coder = self._home._coder
-        told = [fields_of(body, coder) for body in bodies]
-        wait = None if delay is None else nanoseconds("delay", delay) / SECOND
-        ids: list[str] = self._home.perform(
-            {"call": "put", "topic": self.name, "bodies": told, "delay": wait, "create": True}
-        )
+        batch = batch_of(bodies, "put_many")
+        request = {
+            "call": "put",
+            "topic": self.name,
+            "bodies": [_fields_of(body, coder, index) for index, body in enumerate(batch)],
+            "delay": None if delay is None else as_seconds(delay),
+            "timeout": self._home._timeout,
+            "create": True,
+        }
+        ids: list[str] = self._home.perform(request)
         return ids
 
     def find(self, id: str) -> dict[str, MessageInfo]:  # noqa: A002 - NSQ's word for it
@@ -370,10 +404,12 @@ def attach(
     Args:
         path: the store's file.
         codec: for bodies that are not bytes: the owner's, by the same name.
-        timeout: seconds to wait for an answer.
+        timeout: seconds that a put waits for room in a bounded channel, after which it raises
+            `Full`; and that any answer is waited for, with 5 besides.
 
     Raises:
         InvalidOption: an argument is out of its range, or the path no path of a file.
+        StoreError: where the path leads cannot be told.
     """
     return Attached(path, codec=codec, timeout=timeout)
 
@@ -382,27 +418,13 @@ def _is_sent(line: JSONLines, request: Mapping[str, Any]) -> bool:
     """Send a request; return whether the other end is there to get it, or close the connection."""
     try:
         line.send(request)
-    except OSError:
+    except (BrokenPipeError, ConnectionResetError):
         line.close()
         return False
     except BaseException:
         line.close()
         raise
     return True
-
-
-@contextmanager
-def _telling(path: str) -> Iterator[None]:
-    """Tell of what breaks a connection on which something was asked for as `Unanswered`."""
-    try:
-        yield
-    except TimeoutError:
-        problem = "its owner did not answer in time: it may do it yet, or have done it"
-        raise Unanswered(path, problem) from None
-    except (OSError, NotJSON) as error:
-        raise Unanswered(
-            path, f"its owner went away ({error}): it may have done it, or not"
-        ) from None
 
 
 def _why_not(error: Exception) -> str:
@@ -412,9 +434,30 @@ def _why_not(error: Exception) -> str:
             "no process listens for it: open it with nsqlite.SQLite(path, control=True), or by"
             " `nsqlite run`"
         )
-    if isinstance(error, TimeoutError):
-        return "its owner does not take connections"
+    if isinstance(error, TimeoutError | BlockingIOError):
+        return f"its owner has not taken a connection for {CONNECTING:g} s"
     return f"its control socket cannot be used: {error}"
+
+
+def limit_connect(connection: socket.socket) -> None:
+    """Have the system wait for no longer than `CONNECTING` until a connection is taken.
+
+    With a timeout of Python's it would not wait at all where many connect at a time.
+    """
+    limit = struct.pack("ll", int(CONNECTING), 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _fields_of(body: Any, coder: Coder, index: int) -> dict[str, Any]:
+    """Return a body of a batch as fields.
+
+    Raises:
+        InvalidMessage: it cannot be kept; the error has its place.
+    """
+    try:
+        return fields_of(body, coder)
+    except InvalidMessage as error:
+        raise InvalidMessage(error.problem, index) from None
 
 
 def _body_of(told: dict[str, Any], coder: Coder) -> Any:

@@ -12,19 +12,17 @@ Next: store/attach.py
 
 import logging
 import os
-import queue
 import selectors
 import socket
 import stat
 import threading
-from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from nsqlite.clock import SYSTEM
-from nsqlite.errors import Closed, NoOwner, NSQLiteError, StoreError
+from nsqlite.errors import Closed, InvalidMessage, NoOwner, NSQLiteError, StoreError, Unanswered
 from nsqlite.events import Event
 from nsqlite.options import SECOND
 from nsqlite.store.controllines import (
@@ -36,18 +34,17 @@ from nsqlite.store.controllines import (
     problem_of,
     require_own_user,
 )
-from nsqlite.store.operations import Operations
+from nsqlite.store.operations import PARTIAL, Operations
 from nsqlite.store.paths import told
+from nsqlite.store.tail import Tail
 
 log: Final = logging.getLogger("nsqlite")
 
 GRACE: Final = 1.0
 """Seconds that answers have to be sent when the owner closes."""
 
-UNREAD: Final = 10_000
-"""Events that wait for a reader of `tail`; what comes then is counted instead."""
-
-Told = queue.SimpleQueue[Event | None]
+BACKLOG: Final = 1024
+"""Connections that wait to be accepted; the system may allow fewer."""
 
 
 class Control:
@@ -71,31 +68,49 @@ class Control:
         self._path: Final = address(where)
         self._over: Final = threading.Event()
         self._connections: Final[dict[_Connection, None]] = {}
-        self._waker, self._woken = socket.socketpair()
-        self._waker.setblocking(False)
+        self._closing: Final = ExitStack()  # what is open
         try:
-            self._listener: Final = listener(where, self._path)
+            self._waker, self._woken = socket.socketpair()
+            self._closing.callback(self._waker.close)
+            self._closing.callback(self._woken.close)
+            self._waker.setblocking(False)
+            self._listener: Final = self._closing.enter_context(listener(where, self._path))
+            self._made: Final = os.lstat(self._path)
+            self._selector: Final = self._closing.enter_context(selectors.DefaultSelector())
+            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._selector.register(self._woken, selectors.EVENT_READ)
         except BaseException:
-            self._waker.close()
-            self._woken.close()
+            self._closing.close()
             raise
         name = f"nsqlite control {where}"
         self._thread: Final = threading.Thread(target=self._listen, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start to listen."""
-        self._thread.start()
+        """Start to listen.
+
+        Raises:
+            RuntimeError: there are too many threads; nothing is open then.
+        """
+        try:
+            self._thread.start()
+        except BaseException:
+            self._closing.close()
+            raise
 
     def stop(self) -> None:
-        """Take no more connections and requests; takes no lock, and does not wait."""
-        self._over.set()
+        """Take no more connections and requests, and do not wait; made twice, it is once.
+
+        A signal may throw out of it: it is to be made again then.
+        """
         with suppress(OSError):  # it is gone already
-            Path(self._path).unlink()
+            if os.path.samestat(os.lstat(self._path), self._made):  # else it is another owner's
+                Path(self._path).unlink()
+        self._over.set()
         with suppress(OSError):
             self._waker.send(b"\0")
 
     def wait(self) -> None:
-        """Wait until it has ended: until the answers to what was asked are sent, or `GRACE`."""
+        """Wait for its end, after `stop`: until answers to what was asked are sent, or `GRACE`."""
         self._thread.join()
 
     def abandon(self) -> None:
@@ -109,17 +124,12 @@ class Control:
     # The thread that listens
 
     def _listen(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while not self._over.is_set():
-                selector.select()
-                if not self._over.is_set():
-                    self._accept()
-        self._listener.close()
+        while not self._over.is_set():
+            self._selector.select()
+            if not self._over.is_set():
+                self._accept()
         self._end_connections()
-        self._waker.close()
-        self._woken.close()
+        self._closing.close()
 
     def _accept(self) -> None:
         """Take a connection, if its process is our user's."""
@@ -143,7 +153,7 @@ class Control:
         """Let each connection send its answer, and end it."""
         connections = list(self._connections)
         for connection in connections:
-            connection.finish()
+            connection.line.shut(socket.SHUT_RD)
         _join(connections)
         for connection in connections:
             connection.line.shut(socket.SHUT_RDWR)
@@ -158,9 +168,9 @@ class Control:
                 line.send(own_pid())
                 while (request := line.receive()) is not None:
                     if request.get("call") == "tail":
-                        self._tail(connection, request)
+                        self._tail(line, request)
                         break
-                    line.send(self._answer(request))
+                    self._reply(line, request)
             except NotJSON as problem:
                 log.warning("%s: a connection was ended: %s", self._path, problem)
             except OSError:
@@ -168,49 +178,63 @@ class Control:
             finally:
                 self._connections.pop(connection, None)
 
+    def _reply(self, line: JSONLines, request: Mapping[str, Any]) -> None:
+        """Carry a request out, and send its answer, or that this would be too long."""
+        answer = self._answer(request)
+        try:
+            line.send(answer)
+        except InvalidMessage as error:
+            line.send({"error": problem_of(error)})
+
     def _answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return {"result": self._operations.perform(request)}
+            return {"result": self._perform(request)}
         except NSQLiteError as error:
-            if isinstance(error, Closed) and self._over.is_set():
-                error = NoOwner(self._where, "its owner is closing it")
             return {"error": problem_of(error)}
         except Exception as error:
             log.exception("%s: a request has failed", self._path)
             return {"error": problem_of(error)}
 
-    def _tail(self, connection: "_Connection", request: Mapping[str, Any]) -> None:
-        """Send events until the connection ends, or this does."""
-        unread: deque[None] = deque()
-        events = connection.events
+    def _perform(self, request: Mapping[str, Any]) -> Any:
+        """Do what is asked for, and return its result.
 
-        def hear(event: Event) -> None:
-            if events.qsize() < UNREAD:
-                events.put(event)
-            else:
-                unread.append(None)
-
-        topic, channel = request.get("topic"), request.get("channel")
+        Raises:
+            NoOwner: the broker is closed, and nothing was done.
+            Unanswered: it is closed, and a part may be done.
+            NSQLiteError: see `Operations.perform`.
+        """
+        broker = self._operations.broker()
         try:
-            stop = self._operations.broker().observe(hear, kinds=request.get("kinds"))
-        except NSQLiteError as error:
-            connection.line.send({"error": problem_of(error)})
-            return
-        try:
-            connection.line.send({"result": None})
-            while (event := events.get()) is not None:
-                if topic in {None, event.topic} and channel in {None, event.channel}:
-                    connection.line.send(self._told(event))
-                self._tell_missed(connection.line, unread)
-        finally:
-            stop()
+            return self._operations.perform(request)
+        except Closed:
+            if not broker._closed:
+                raise
+        if request["call"] in PARTIAL:
+            raise Unanswered(self._where, "its owner is closing it: a part may be done")
+        raise NoOwner(self._where, "its owner is closing it")
 
-    def _tell_missed(self, line: JSONLines, unread: deque[None]) -> None:
-        missed = len(unread)
-        if missed:
-            for _ in range(missed):
-                unread.popleft()
-            line.send({"missed": missed})
+    def _tail(self, line: JSONLines, request: Mapping[str, Any]) -> None:
+        """Send events until the other end is gone, or takes no more, or this ends."""
+        with ExitStack() as stack:
+            try:
+                tail = Tail(request.get("topic"), request.get("channel"))
+                broker = self._operations.broker()
+                stack.callback(broker.observe(tail.hear, kinds=request.get("kinds")))
+                del broker
+                watcher = threading.Thread(
+                    target=_await_end, args=(line, tail), name=self._thread.name, daemon=True
+                )
+                watcher.start()
+            except (NSQLiteError, RuntimeError) as error:
+                line.send({"error": problem_of(error)})
+                return
+            stack.callback(watcher.join)
+            stack.callback(line.shut, socket.SHUT_RDWR)  # which ends it
+            line.send({"result": None})
+            while (found := tail.take()) is not None:
+                for one in found:
+                    line.send({"missed": one} if isinstance(one, int) else self._told(one))
+            line.send({"end": True})
 
     def _told(self, event: Event) -> dict[str, Any]:
         """Return an event as fields."""
@@ -225,15 +249,9 @@ class _Connection:
 
     def __init__(self, control: Control, line: JSONLines) -> None:
         self.line: Final = line
-        self.events: Final[Told] = queue.SimpleQueue()  # for `tail`; None ends it
         self.thread: Final = threading.Thread(
             target=control.serve, args=(self,), name=control._thread.name, daemon=True
         )
-
-    def finish(self) -> None:
-        """Take no more requests."""
-        self.line.shut(socket.SHUT_RD)
-        self.events.put(None)
 
 
 def _join(connections: list[_Connection]) -> None:
@@ -241,6 +259,16 @@ def _join(connections: list[_Connection]) -> None:
     end = SYSTEM.monotonic_ns() + round(GRACE * SECOND)
     for connection in connections:
         connection.thread.join(max(0, end - SYSTEM.monotonic_ns()) / SECOND)
+
+
+def _await_end(line: JSONLines, tail: Tail) -> None:
+    """Wait until the other end of a connection is gone, and end what is sent to it."""
+    try:
+        while line.receive() is not None:
+            pass  # it has nothing to say
+    except (OSError, NotJSON):
+        pass
+    tail.end()
 
 
 def listener(where: str, path: str) -> socket.socket:
@@ -254,7 +282,7 @@ def listener(where: str, path: str) -> socket.socket:
         _remove_left(where, path)
         made.bind(path)
         Path(path).chmod(0o600)
-        made.listen()
+        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         if "path too long" in str(error):

@@ -2,20 +2,19 @@
 
 The rule: a line says all of its request; whoever cannot read one ends the connection.
 
-    owner    {"nsqlite": "control", "version": 1, "pid": 4711, "codec": "json"}
+    owner    {"nsqlite": "control", "version": 1, "pid": 4711}
     client   {"call": "put", "topic": "orders", "bodies": [{"body": "order 1"}], "delay": 2.5}
     owner    {"result": ["135950b844800000"]}
     client   {"call": "discard", "topic": "orders", "channel": "billing", "id": "tea"}
     owner    {"error": {"kind": "InvalidOption", "facts": ["id", "tea", "16 hex digits"]}}
 
 A body is `body` if its bytes are UTF-8, else `body_base64`, with `codec` if one has made them.  The
-answer to `tail` is followed by a line for each event.
+answer to `tail` is followed by a line for each event, and by one with `end` when the owner closes.
 
 Next: store/operations.py
 """
 
 import base64
-import binascii
 import json
 import os
 import socket
@@ -69,21 +68,25 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack_from("Ii", found)[1])
 
 
-def require_own_user(connection: socket.socket) -> None:
+def require_own_user(connection: socket.socket, *, of: tuple[int, ...] = (0,)) -> None:
     """Check that at the other end is a process of this user, or the system's.
+
+    Args:
+        connection: the connection.
+        of: which other users it may be; root, who may do anything.
 
     Raises:
         PermissionError: it is another's.
         OSError: the system does not tell.
     """
-    if peer_uid(connection) not in {os.geteuid(), 0}:
+    if peer_uid(connection) not in {os.geteuid(), *of}:
         raise PermissionError("the process at its other end is another user's")
 
 
 class JSONLines:
     """One end of a connection.
 
-    Threads: one at a time; `close` by any.
+    Threads: one at a time may send, and one receive; any may call `shut`.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -95,12 +98,17 @@ class JSONLines:
         """Send an object.
 
         Raises:
+            InvalidMessage: it is too long; nothing is sent.
             OSError: it cannot be sent.
         """
-        self._connection.sendall(json.dumps(told, default=shown).encode() + b"\n")
+        line = json.dumps(told, default=shown).encode()
+        if len(line) > LONGEST_LINE:
+            problem = f"{len(line)} bytes are too much for one request or answer"
+            raise InvalidMessage(f"{problem}, which takes {LONGEST_LINE}: ask for less at a time")
+        self._connection.sendall(line + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """Wait for an object; None is the end.
+        """Wait for an object; None if the other end is gone.
 
         Raises:
             NotJSON: what comes is none.
@@ -125,7 +133,10 @@ class JSONLines:
             known = len(read)
             if known > LONGEST_LINE:
                 raise NotJSON(f"a line has more than {LONGEST_LINE} bytes")
-            more = self._connection.recv(CHUNK)
+            try:
+                more = self._connection.recv(CHUNK)
+            except ConnectionResetError:
+                return None
             if not more:
                 return None
             read += more
@@ -199,7 +210,7 @@ def body_of(fields: Any, coder: Coder) -> Any:
             data = fields["body"].encode()
         else:
             data = base64.b64decode(fields["body_base64"], validate=True)
-    except (TypeError, KeyError, AttributeError, UnicodeEncodeError, binascii.Error):
+    except (TypeError, KeyError, AttributeError, ValueError):
         raise InvalidMessage(f"{shown(fields)} is no body") from None
     return coder.decode(None if codec is None else str(codec), data)
 

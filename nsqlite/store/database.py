@@ -245,15 +245,14 @@ class Database:
             from nsqlite.store.control import Control  # noqa: PLC0415 - loads sockets
             from nsqlite.store.operations import Operations  # noqa: PLC0415 - it needs no other
 
-            home = weakref.ref(broker)
+            home = partial(self._known_broker, weakref.ref(broker))
             try:
-                self._control = Control(
-                    self.where, Operations(partial(self._known_broker, home), self._coder)
-                )
+                control = Control(self.where, Operations(home, self._coder))
+                control.start()
             except BaseException:
                 self.close()
                 raise
-            self._control.start()
+            self._control = control
 
     def _known_broker(self, home: Callable[[], Broker | None]) -> Broker:
         """Return the broker, unless it was forgotten.
@@ -333,6 +332,8 @@ class Database:
             StoreError: something could not be written, and the file is still open.
         """
         self._end()
+        if self._control is not None:
+            self._control.stop()
         if wait and not self.journal.lock.owned():  # else this is inside of a write, by a signal
             if self._control is not None:
                 self._control.wait()
@@ -343,6 +344,8 @@ class Database:
         """Close it without waiting: nobody can use it any more."""
         if self.journal.over is None:
             self._end()
+            if self._control is not None:
+                self._control.stop()
             text = f"the broker of {self.where} was forgotten, not closed"
             warnings.warn(text, ResourceWarning, stacklevel=2)
 
@@ -359,8 +362,6 @@ class Database:
         """Take no more, and have the flusher write what is left."""
         if self.journal.over is None:
             self.journal.over = partial(Closed, f"the broker of {self.where}")
-            if self._control is not None:
-                self._control.stop()
             self._flusher.stop()
 
     def finish(self) -> None:

@@ -5,22 +5,27 @@ same whether it comes over a control socket or from a command that has the file 
 
 Nothing is made that is not there, but by `put`: a topic, if that is asked for.
 
-Next: store/control.py
+Next: store/tail.py
 """
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.errors import InvalidOption
+from nsqlite.options import nearest
 from nsqlite.stats import MessageInfo
 from nsqlite.store.codec import Coder
 from nsqlite.store.controllines import body_of, described, refuse_unknown
 from nsqlite.topic import Topic
 
-R = TypeVar("R")
+FEW: Final = 20
+"""Names that an error lists."""
+
+PARTIAL: Final = frozenset({"redrive", "empty", "delete"})
+"""The calls of which a part may be done where the broker is closed meanwhile."""
 
 
 class Operations:
@@ -40,6 +45,7 @@ class Operations:
         self._calls: Final[dict[str, Callable[..., Any]]] = {
             call.__name__: call
             for call in (
+                self.ping,
                 self.put,
                 self.peek,
                 self.find,
@@ -71,8 +77,18 @@ class Operations:
             raise InvalidOption(f"arguments of {name}", arguments, f"others: {error}") from None
         return call(**arguments)
 
+    def ping(self) -> None:
+        """Do nothing."""
+        self.broker()
+
     def put(
-        self, topic: str, bodies: Any, delay: float | None = None, *, create: bool = False
+        self,
+        topic: str,
+        bodies: Any,
+        delay: float | None = None,
+        timeout: float | None = None,
+        *,
+        create: bool = False,
     ) -> list[str]:
         """Put messages into a topic, all or none, and return their ids.
 
@@ -80,6 +96,7 @@ class Operations:
             topic: its name.
             bodies: a list of bodies, each as `controllines.fields_of` tells of it.
             delay: how much later they are delivered.
+            timeout: how long to wait for room in a bounded channel; None for ever.
             create: make the topic if it is not there.
 
         Raises:
@@ -90,7 +107,7 @@ class Operations:
             raise InvalidOption("bodies", bodies, "a list")
         decoded = [refuse_unknown(body_of(body, self.coder)) for body in bodies]
         found = self.broker()._reach(topic) if create else self._topic(topic)
-        return found.put_many(decoded, delay=delay)
+        return found.put_many(decoded, delay=delay, timeout=timeout)
 
     def peek(self, topic: str, channel: str, count: int = 10) -> list[dict[str, Any]]:
         """Return the first messages of a channel: those that are ready, then what is due first."""
@@ -134,11 +151,18 @@ class Operations:
         """Return nsqd's counters; see `Broker.stats`."""
         return self.broker().stats().to_dict()
 
-    def _topic(self, name: str) -> Topic[Any]:
-        return _named("topic", name, self.broker().topics)
+    def _topic(self, name: Any) -> Topic[Any]:
+        broker = self.broker()
+        found = broker._find(name)
+        if found is None:
+            raise missing("topic", name, broker._names())
+        return found
 
-    def _channel(self, topic: str, name: str) -> Channel[Any]:
-        return _named(f"channel of topic {topic!r}", name, self._topic(topic).channels)
+    def _channel(self, topic: Any, name: Any) -> Channel[Any]:
+        channels = self._topic(topic).channels
+        if not isinstance(name, str) or name not in channels:
+            raise missing(f"channel of topic {topic!r}", name, channels)
+        return channels[name]
 
     def _place(self, topic: str, channel: str | None) -> Topic[Any] | Channel[Any]:
         return self._topic(topic) if channel is None else self._channel(topic, channel)
@@ -156,13 +180,10 @@ class Operations:
         }
 
 
-def _named(kind: str, name: Any, there: Mapping[str, R]) -> R:
-    """Return what has a name.
-
-    Raises:
-        InvalidOption: nothing has.
-    """
-    if not isinstance(name, str) or name not in there:
-        known = ", ".join(sorted(there)) or "none, for there is none"
-        raise InvalidOption(kind, name, f"one of {known}")
-    return there[name]
+def missing(kind: str, name: Any, there: Iterable[str]) -> InvalidOption:
+    """Return the error of a name that nothing has: it lists a few names, or offers the nearest."""
+    names = sorted(there)
+    if len(names) <= FEW:
+        return InvalidOption(kind, name, f"one of {', '.join(names) or 'none, for there is none'}")
+    near = nearest(name, names) if isinstance(name, str) else ""
+    return InvalidOption(kind, name, f"one of the {len(names)} that are there{near}")

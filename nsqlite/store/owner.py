@@ -27,8 +27,25 @@ _held: Final[set[tuple[int, int, int]]] = set()
 
 
 def has_owner(where: str) -> bool:
-    """Say whether a file has an owner, or had one that was killed; takes no lock."""
-    return _beside(where).exists()
+    """Say whether a file may have an owner; takes no lock.
+
+    It has one if its number is that of a process; or was killed, and another has its number now, or
+    nobody can tell.
+    """
+    try:
+        text = _beside(where).read_text("utf-8", "replace")
+    except OSError:
+        return False
+    pid, _, space = (*text.split("\n"), "", "")[:3]
+    if not (pid.isascii() and pid.isdigit()) or space != _space():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another user's
+    return True
 
 
 def _beside(where: str) -> Path:

@@ -289,7 +289,7 @@ class SQLiteFile:
     def close(self) -> None:
         """See `Storage`."""
         self._writer.refused = StoreError(self._path, "it is closed")
-        with telling(self._path):
+        with telling(self._path), self._reading:  # what is read is read to its end
             self._writer.close_cursors()  # else it would not copy the log
             self._let_go()
 

@@ -11,6 +11,7 @@ from helpers import bodies
 
 import nsqlite
 from nsqlite.__main__ import main
+from nsqlite.cli import operate
 from nsqlite.cli.operate import SHOWN
 
 
@@ -209,13 +210,50 @@ def test_what_the_store_refuses_is_told(call: Any, monkeypatch: pytest.MonkeyPat
     assert "put: store jobs.db: the disk is full" == failed(call("put", "orders", "milk"))
 
 
-def test_a_file_in_use_is_left_alone(path: Path, call: Any) -> None:
+NOBODY = (
+    "no process listens for it: open it with nsqlite.SQLite(path, control=True), or by"
+    " `nsqlite run`"
+)
+
+
+def test_a_file_in_use_is_left_alone(
+    path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who has it open is named, and how it could be asked."""
+    monkeypatch.setattr(operate, "PATIENCE", 0.01)
     with nsqlite.Broker(store=nsqlite.SQLite(path)):
         complaint = failed(call("empty", "orders", "billing"))
-    text = "it is in use by another broker of this process: close that first, or open it there"
-    assert f"empty: store FILE: {text} with SQLite(path, control=True)" == complaint
+    text = "after 0.01 s it is in use by another broker of this process: close that first"
+    assert f"empty: store FILE: {text}; it cannot be asked: {NOBODY}" == complaint
     assert "tail: store FILE: no process listens for it: open it with" in failed(call("tail"))
+
+
+def test_what_is_missed_is_told(path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a line of its own."""
+    told = [{"missed": 7}, {"line": "an event"}]
+    monkeypatch.setattr(nsqlite.Attached, "events", lambda *_given: iter(told))
+    assert ["7 events were missed", "an event"] == done(call("tail"))
+    assert path.exists()
+
+
+def test_an_owner_that_comes_as_the_command_does(
+    path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked after all."""
+    monkeypatch.setattr(operate, "PATIENCE", 0.01)
+    asked: list[int] = []
+    connect = nsqlite.Attached.connect
+
+    def once(attached: nsqlite.Attached) -> None:
+        asked.append(1)
+        if len(asked) == 1:
+            raise nsqlite.NoOwner("jobs.db", "not yet")
+        connect(attached)
+
+    monkeypatch.setattr(nsqlite.Attached, "connect", once)
+    with nsqlite.Broker(store=nsqlite.SQLite(path, control=True)) as broker:
+        assert [] == done(call("pause", "orders"))
+        assert broker.topic("orders").paused
 
 
 def test_its_owner_is_asked(path: Path, call: Any) -> None:

@@ -1,5 +1,6 @@
 """The topics of a store that another process has open, and what can go wrong on the way there."""
 
+import copy
 import json
 import os
 import socket
@@ -308,8 +309,11 @@ def test_an_owner_that_dies_before_it_answers(owner: Any, attached: Attached) ->
         attached.topic("orders").put("tea")
 
 
-def test_an_owner_that_takes_too_long(path: Path, owner: Any) -> None:
+def test_an_owner_that_takes_too_long(
+    path: Path, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a greeting nothing was asked for yet; in an answer it may do it still."""
+    monkeypatch.setattr(attaching, "CONNECTING", 0.05)
     done = threading.Event()
     attached = nsqlite.attach(path, timeout=0.05)
 
@@ -323,7 +327,7 @@ def test_an_owner_that_takes_too_long(path: Path, owner: Any) -> None:
     done.set()
     done.clear()
     owner(lambda _connection: done.wait(10))
-    with pytest.raises(nsqlite.NoOwner, match="does not take connections"):
+    with pytest.raises(nsqlite.NoOwner, match=r"has not taken a connection for 0.05 s"):
         attached.stats()
     done.set()
 
@@ -363,6 +367,143 @@ def test_a_system_without_unix_sockets(attached: Attached, monkeypatch: pytest.M
     monkeypatch.setattr(attaching, "has_sockets", lambda: False)
     with pytest.raises(nsqlite.NoOwner, match="this system has no unix sockets"):
         attached.stats()
+
+
+def test_an_error_of_a_signal_handler_comes_out(
+    owner: Any, attached: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What looks like the system's is not taken for that: nothing is asked for twice."""
+    failures: list[OSError] = [TimeoutError("an alarm"), OSError("another")]
+
+    def fail(_line: controllines.JSONLines, *_told: Any) -> None:
+        raise failures.pop()
+
+    owner(lambda connection: connection.sendall(greeting()) or connection.recv(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(controllines.JSONLines, "send", fail)
+        with pytest.raises(OSError, match="another"):
+            attached.stats()
+    owner(lambda connection: connection.sendall(greeting()) or connection.recv(1000))
+    attached._idle.append((os.getpid(), attached._connect(1)))
+    monkeypatch.setattr(controllines.JSONLines, "receive", fail)
+    with pytest.raises(TimeoutError, match="an alarm"):
+        attached.stats()
+    assert not attached._idle
+
+
+def test_root_may_ask_anybodys_owner(
+    owner: Any, attached: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others ask their own, and root's."""
+    owner(lambda connection: connection.sendall(greeting()))
+    monkeypatch.setattr(attaching, "peer_uid", lambda _connection: 4711)
+    monkeypatch.setattr(controllines, "peer_uid", lambda _connection: 4711)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    line = attached._connect(1)
+    line.close()
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+    owner(lambda _connection: None)
+    with pytest.raises(nsqlite.NoOwner, match="another user's"):
+        attached._connect(1)
+
+
+def test_few_connections_are_kept(
+    broker: nsqlite.Broker, attached: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst of calls leaves no more behind."""
+    assert broker.topics
+    monkeypatch.setattr(attaching, "IDLE", 1)
+    first, second = attached._connect(1), attached._connect(1)
+    for line in (first, second):
+        line.send({"call": "ping"})
+        assert attached._ended(line) is None
+    assert 1 == len(attached._idle)
+
+
+def test_many_connect_at_a_time(broker: nsqlite.Broker, attached: Attached) -> None:
+    """Whoever finds no room in the queue of connections waits for it."""
+    topic = attached.topic("orders")
+    errors: list[BaseException] = []
+
+    def put() -> None:
+        try:
+            topic.put("tea")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=put) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == errors
+    assert 200 == broker.topic("orders").channel("billing").depth
+
+
+def test_what_is_no_batch(attached: Attached) -> None:
+    """It is refused as by `Topic.put_many`, before anybody is asked; a bad body has its place."""
+    topic = attached.topic("orders")
+    for given in ("abc", b"abc", 5, None):
+        with pytest.raises(nsqlite.InvalidMessage, match="put_many takes several bodies"):
+            topic.put_many(given)  # type: ignore[arg-type]
+    with pytest.raises(nsqlite.InvalidMessage, match="message 1: codec 'json' cannot keep"):
+        topic.put_many(["tea", {1}])
+
+
+def test_what_is_too_long(
+    broker: nsqlite.Broker, attached: Attached, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request or an answer is refused with what to do; nothing was done."""
+    monkeypatch.setattr(controllines, "LONGEST_LINE", 1000)
+    topic = attached.topic("orders")
+    with pytest.raises(nsqlite.InvalidMessage, match="are too much for one request or answer"):
+        topic.put(b"x" * 1000)
+    for _ in range(3):
+        topic.put(b"x" * 500)
+    with pytest.raises(nsqlite.InvalidMessage, match="ask for less at a time"):
+        topic.channel("billing").peek()
+    assert 1 == len(topic.channel("billing").peek(1))
+    assert 3 == broker.topic("orders").channel("billing").depth
+
+
+def test_it_is_what_it_was_where_the_process_goes(
+    path: Path, broker: nsqlite.Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A path is that of the moment when this was made; a copy of this is none."""
+    monkeypatch.chdir(tmp_path)
+    with nsqlite.attach(path.name) as attached:
+        monkeypatch.chdir("/")
+        attached.topic("orders").put(b"tea")
+        attached.connect()
+        with pytest.raises(nsqlite.NotCopyable):
+            copy.copy(attached)
+    assert 1 == broker.topic("orders").depth + broker.topic("orders").channel("billing").depth
+
+
+def test_connect_asks_the_owner(broker: nsqlite.Broker, attached: Attached) -> None:
+    """Also where a connection is open."""
+    attached.connect()
+    broker.close()
+    with pytest.raises(nsqlite.NoOwner):
+        attached.connect()
+
+
+def test_an_owner_that_is_killed_while_events_are_followed(owner: Any, attached: Attached) -> None:
+    """That is no end of them."""
+
+    def die(connection: socket.socket) -> None:
+        connection.sendall(greeting())
+        connection.recv(1000)
+        connection.sendall(b'{"result": null}\n{"line": "first"}\n')
+
+    owner(die)
+    follows = attached.events()
+    assert {"line": "first"} == next(follows)
+    with pytest.raises(nsqlite.NoOwner, match="its owner went away"):
+        next(follows)
+    owner(lambda connection: connection.sendall(greeting()) or connection.recv(1000))
+    with pytest.raises(nsqlite.NoOwner, match="its owner went away"):
+        next(attached.events())
 
 
 def test_options_are_checked(path: Path) -> None:

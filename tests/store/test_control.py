@@ -7,6 +7,7 @@ import socket
 import stat
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from helpers import PATIENCE, Call
 
 import nsqlite
-from nsqlite.store import control, controllines
+from nsqlite.store import control, controllines, tail
 from nsqlite.store.attach import attach
 from nsqlite.store.codec import Coder
 from nsqlite.store.control import Control, listener, too_long
@@ -279,7 +280,7 @@ def test_a_slow_reader_misses_events(
     path: Path, broker: nsqlite.Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """How many, is told; the program does not wait for it."""
-    monkeypatch.setattr(control, "UNREAD", 2)
+    monkeypatch.setattr(tail, "UNREAD", 2)
     goes_on = threading.Event()
     first = threading.Event()
     told = Control._told
@@ -301,8 +302,129 @@ def test_a_slow_reader_misses_events(
             topic.put(b"more")
         goes_on.set()
         lines = [line.receive() for _ in range(4)]
-    missed = [one["missed"] for one in lines if one is not None and "missed" in one]
-    assert missed in ([4], [3], [4, 1])
+    assert [4] == [one["missed"] for one in lines if one is not None and "missed" in one]
+    assert lines[3] == {"missed": 4}
+
+
+def test_a_tail_whose_reader_is_gone_ends(path: Path, broker: nsqlite.Broker) -> None:
+    """At once, though nothing happens."""
+    before = len(broker._observers)
+    with connected(path) as line:
+        line.send({"call": "tail", "topic": "orders"})
+        assert {"result": None} == line.receive()
+        assert before + 1 == len(broker._observers)
+        names = [thread for thread in threading.enumerate() if thread.name in threads()]
+    for thread in names:
+        if thread is not listening(broker):
+            thread.join(PATIENCE)
+    assert (before, 1) == (len(broker._observers), len(threads()))
+
+
+def listening(broker: nsqlite.Broker) -> threading.Thread:
+    database: Any = broker._persistence
+    thread: threading.Thread = database._control._thread
+    return thread
+
+
+def test_a_reader_of_events_has_nothing_more_to_say(path: Path, broker: nsqlite.Broker) -> None:
+    """What it asks is not answered, and garbage ends it."""
+    assert broker.topics
+    with connected(path) as line:
+        line.send({"call": "tail"})
+        assert {"result": None} == line.receive()
+        line.send({"call": "ping"})
+        line._connection.sendall(b"tea\n")
+        assert {"end": True} == line.receive()
+        assert line.receive() is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ({"topic": "a b"}, "topic name 'a b'"),
+        ({"topic": ["orders"]}, "topic name"),
+        ({"kinds": ["x"]}, "kind of event"),
+    ],
+)
+def test_what_cannot_be_followed(
+    path: Path, broker: nsqlite.Broker, request_: dict[str, Any], text: str
+) -> None:
+    """It is answered as any other request."""
+    assert broker.topics
+    with connected(path) as line:
+        line.send({"call": "tail", **request_})
+        answer = line.receive()
+        assert answer is not None
+        assert text in str(controllines.error_of(answer["error"], "jobs.db"))
+
+
+def test_another_owners_socket_is_left_alone(path: Path) -> None:
+    """As where the file was removed, and somebody has made another."""
+    first = nsqlite.Broker(store=nsqlite.SQLite(path, control=True))
+    for one in path.parent.iterdir():
+        one.unlink()
+    with nsqlite.Broker(store=nsqlite.SQLite(path, control=True)) as second:
+        with suppress(nsqlite.StoreError):
+            first.close(force=True)
+        with attach(path) as attached:
+            attached.topic("orders").put(b"tea")
+        assert 1 == second.topic("orders").depth
+
+
+def test_a_signal_as_the_socket_goes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker can be closed after that."""
+    broker = nsqlite.Broker(store=nsqlite.SQLite(path, control=True))
+    broker.topic("orders").put(b"tea")
+
+    def interrupt(_path: Path) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        broker.close()
+    broker.close()
+    assert not threads()
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_no_thread_to_listen_with(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker is not made, and nothing stays open."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if "control" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            nsqlite.Broker(store=nsqlite.SQLite(path, control=True))
+    nsqlite.Broker(store=nsqlite.SQLite(path, control=True)).close()
+
+
+@pytest.mark.parametrize("call", ["pause", "empty"])
+def test_what_comes_as_the_owner_closes(
+    path: Path, broker: nsqlite.Broker, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It was not done; or a part of it may be. A topic that is closed alone is told of as that."""
+
+    def closed(_topic: Any) -> None:
+        raise nsqlite.Closed("topic 'orders'")
+
+    kind, text = {
+        "pause": (nsqlite.NoOwner, "its owner is closing it"),
+        "empty": (nsqlite.Unanswered, "a part may be done"),
+    }[call]
+    monkeypatch.setattr(nsqlite.Topic, call, closed)
+    with attach(path) as attached:
+        with pytest.raises(nsqlite.Closed, match="topic 'orders' is closed"):
+            getattr(attached.topic("orders"), call)()
+        monkeypatch.setattr(broker, "_closed", True)
+        with pytest.raises(kind, match=text):
+            getattr(attached.topic("orders"), call)()
+        monkeypatch.setattr(broker, "_closed", False)
 
 
 def test_a_forgotten_broker_listens_no_more(path: Path) -> None:

@@ -54,6 +54,15 @@ def test_objects_come_out_as_they_were_sent(ends: tuple[socket.socket, JSONLines
     line.shut(socket.SHUT_RDWR)
 
 
+def test_an_end_that_does_not_read_what_it_was_sent() -> None:
+    """It is gone, as one that has said so."""
+    one, other = socket.socketpair()
+    with JSONLines(other) as line:
+        line.send({})
+        one.close()
+        assert line.receive() is None
+
+
 @pytest.mark.parametrize(
     ("sent", "problem"),
     [

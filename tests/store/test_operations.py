@@ -103,6 +103,23 @@ def test_topics_and_channels_are_steered(broker: nsqlite.Broker, perform: Any) -
         perform("pause", topic="orders")
 
 
+def test_the_nearest_of_many_names_is_offered(perform: Any, broker: nsqlite.Broker) -> None:
+    """Not all of them."""
+    for number in range(30):
+        broker.topic(f"orders{number:02}")
+    with pytest.raises(nsqlite.InvalidOption) as refused:
+        perform("pause", topic="orders_7")
+    assert "one of the 31 that are there (did you mean 'orders" in str(refused.value)
+
+
+def test_a_put_waits_for_room_for_some_time(perform: Any, broker: nsqlite.Broker) -> None:
+    """As long as the request says."""
+    broker.topic("orders").channel("small", max_depth=1)
+    perform("put", topic="orders", bodies=[{"body": "tea"}], timeout=0)
+    with pytest.raises(nsqlite.Full, match="orders:small"):
+        perform("put", topic="orders", bodies=[{"body": "tea"}], timeout=0)
+
+
 def test_dead_letters_go_home(broker: nsqlite.Broker, perform: Any) -> None:
     """`redrive` puts them back."""
     letters = broker.topic("dead").channel("letters")
@@ -125,15 +142,16 @@ def test_dead_letters_go_home(broker: nsqlite.Broker, perform: Any) -> None:
 @pytest.mark.parametrize(
     ("request_", "text"),
     [
-        ({}, "call must be one of put, peek"),
-        ({"call": "perform"}, "call must be one of put, peek"),
-        ({"call": []}, "call must be one of put, peek"),
+        ({}, "call must be one of ping, put, peek"),
+        ({"call": "perform"}, "call must be one of ping, put, peek"),
+        ({"call": []}, "call must be one of ping, put, peek"),
         (
             {"call": "peek"},
             "arguments of peek must be others: missing a required",
         ),
         ({"call": "stats", "topic": "x"}, "got an unexpected keyword argument 'topic'"),
         ({"call": "pause", "topic": ["x"]}, "topic must be one of orders"),
+        ({"call": "peek", "topic": "orders", "channel": ["x"]}, "of topic 'orders' must be one of"),
     ],
 )
 def test_what_cannot_be_asked_for(

@@ -15,7 +15,7 @@ from helpers import bodies
 
 from nsqlite import Broker, SQLite, StoreError, StoreFull, StoreInUse
 from nsqlite.store import filelocks, owner
-from nsqlite.store.owner import Owner
+from nsqlite.store.owner import Owner, has_owner
 from store.processes import another_process, descriptors, in_child, needs_fork
 
 HOLD = """
@@ -159,6 +159,33 @@ def owner_of(where: str) -> str:
     return (
         refusal(where).problem.removeprefix("it is in use by ").removesuffix(": close that first")
     )
+
+
+def test_whether_there_may_be_an_owner(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not if nobody has signed, or who has is no more; nobody can tell of another container's."""
+    assert not has_owner(where)
+    mine = Owner(where)
+    assert has_owner(where)
+    mine.release()
+    assert not has_owner(where)
+    beside = Path(f"{where}-owner")
+
+    def no_such(_pid: int, _signal: int) -> None:
+        raise ProcessLookupError
+
+    def forbidden(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    for text, kill, expected in (
+        (f"1\nhere\n{owner._space()}\n", forbidden, True),
+        (f"1\nhere\n{owner._space()}\n", no_such, False),
+        (f"{10**30}\nhere\n{owner._space()}\n", os.kill, False),
+        ("1\nthere\nanother\n", no_such, True),
+        ("", no_such, True),
+    ):
+        beside.write_text(text, "utf-8")
+        monkeypatch.setattr(os, "kill", kill)
+        assert expected == has_owner(where), text
 
 
 def test_a_system_that_does_not_tell_its_namespaces(

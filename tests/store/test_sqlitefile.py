@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-from helpers import PATIENCE, bodies
+from helpers import PATIENCE, Call, bodies
 
 from nsqlite import (
     Broker,
@@ -855,6 +855,33 @@ def test_a_copy_of_it(path: Path, file: SQLiteFile) -> None:
 
 
 # The end
+
+
+def test_it_is_closed_when_what_is_read_is_read(
+    file: SQLiteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would crash; what is read later is told that it is closed."""
+    file.write(made())
+    reads, goes_on = threading.Event(), threading.Event()
+    select = SQLiteFile._select_all
+
+    def slowly(of: SQLiteFile, *given: Any) -> None:
+        reads.set()
+        assert goes_on.wait(PATIENCE)
+        select(of, *given)
+
+    monkeypatch.setattr(SQLiteFile, "_select_all", slowly)
+    reader = Call(lambda: file.read(1, None, 0, HIGHEST, 10))
+    assert reads.wait(PATIENCE)
+    closer = threading.Thread(target=file.close)
+    closer.start()
+    closer.join(0.02)
+    assert closer.is_alive()
+    goes_on.set()
+    closer.join(PATIENCE)
+    assert [] == reader.result()
+    with pytest.raises(StoreError, match="closed"):
+        file.read(1, None, 0, HIGHEST, 10)
 
 
 def test_it_can_be_opened_again_when_it_is_closed(path: Path, file: SQLiteFile) -> None:
