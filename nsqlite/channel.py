@@ -44,12 +44,8 @@ class Reader(Holder, Protocol):
     _over: bool
     _window: int  # how many messages it may hold
 
-    def _crew(self, waiting: set[object]) -> set[object]:
-        """Return the threads and tasks that take its messages, nothing if that is not known.
-
-        Args:
-            waiting: those that wait in a put.
-        """
+    def _crew(self) -> set[object]:
+        """Return the threads that take its messages, by their numbers; none if nobody knows."""
         ...
 
     def stats(self) -> "ClientStats":
@@ -662,7 +658,7 @@ class Channel(Uncopyable, Generic[T]):
 
     def _waits_for(self, one: object, waiting: set[object]) -> bool:
         """Return whether only those that wait could make room, of which one takes its messages."""
-        crews = [reader._crew(waiting) for reader in self._consumers()]
+        crews = [reader._crew() for reader in self._consumers()]
         known = all(crew and crew <= waiting for crew in crews)
         return known and any(one in crew for crew in crews)
 

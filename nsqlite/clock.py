@@ -90,7 +90,11 @@ def release(semaphore: Semaphore) -> None:
 
 
 class Clock(Protocol):
-    """What nsqlite needs to know of time.  All values are integer nanoseconds."""
+    """What nsqlite needs to know of time.  All values are integer nanoseconds.
+
+    A clock that is moved by hand may have an attribute `by_hand` that is true: then nobody waits on
+    it just to log that something takes long.
+    """
 
     @property
     def resolution(self) -> int:

@@ -43,7 +43,7 @@ from nsqlite.waiting import LoopTimer, ThreadWaiter, Waiter
 if TYPE_CHECKING:
     from nsqlite.stats import ClientStats
 
-FindCrew: TypeAlias = Callable[[set[object]], set[object]]
+FindCrew: TypeAlias = Callable[[], set[object]]
 """Returns the threads and tasks that take a worker's messages; see `nsqlite.channel.Reader`."""
 
 SAME: Final[Any] = object()
@@ -162,10 +162,10 @@ class AnyConsumer(Uncopyable, Generic[T]):
             self.client_id: Final = next(_numbers)
         self._monitor.run(channel._join, self)
 
-    def _crew(self, waiting: set[object]) -> set[object]:
+    def _crew(self) -> set[object]:
         """See `Reader`; a worker knows who takes the messages of its consumer."""
         find = None if self._find_crew is None else self._find_crew()
-        return set() if find is None else find(waiting)
+        return set() if find is None else find()
 
     # Its window
 

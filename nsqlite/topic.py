@@ -532,7 +532,7 @@ class Topic(Uncopyable, Generic[T]):
         monitor = self._monitor
         begun = self._now()
         deadline = NEVER if limit is None else begun + limit
-        reminders = Reminders(begun, deadline)
+        reminders = Reminders(self._clock, begun)
         who = f"put() to topic {self.name!r}"
         if limit != 0:
             while not monitor.run(self._try, records, size, None, waiter):
@@ -541,7 +541,7 @@ class Topic(Uncopyable, Generic[T]):
                 if not self._clock.wait(waiter.semaphore, until, who):
                     if moment == deadline:
                         break
-                    reminders.go_on()
+                    reminders.go_on(self._now())
                     monitor.read(self._tell_of_wait, waiter)
             else:
                 return
@@ -568,21 +568,27 @@ class Topic(Uncopyable, Generic[T]):
 
     def _tell_of_wait(self, waiter: Waiter[T]) -> None:
         """Have it logged for what a put waits."""
-        words = self._wait_in_words(waiter) if waiter in self._monitor.putters else ""
-        if words:
-            self._monitor.log_later("%s", words)
+        if waiter in self._monitor.putters and not self._has_room(waiter):
+            self._monitor.log_later("%s", self._wait_in_words(waiter))
+
+    def _has_room(self, waiter: Blocked) -> bool:
+        """Return whether a blocked put is the first, and has room by now."""
+        putters = self._monitor.putters
+        return waiter is next(iter(putters)) and not self._fan.full(putters[waiter][0])
 
     def _wait_in_words(self, waiter: Blocked) -> str:
-        """Return for what a put waits; nothing if it is about to go on."""
+        """Return for what a put waits."""
         putters = self._monitor.putters
         count, since = putters[waiter]
         seconds = round((self._now() - since) / SECOND)
         full = self._fan.full(count)
-        if not full and waiter is next(iter(putters)):
-            return ""
         where = ", ".join(queue.where for queue in full) or self.name
-        why = "; ".join(map(self._why_full, full)) or "other puts wait in front of it"
-        return f"put to {self.name} waits for room in {where} since {seconds} s: {why}"
+        why = "; ".join(map(self._why_full, full))
+        if not full:
+            why = "another put waits in front of it"
+            if self._has_room(next(iter(putters))):
+                why = "the first put has room and does not come: its thread or event loop is stuck"
+        return f"put to {self.name} waits for room in {where} for {seconds} s: {why}"
 
     def _why_full(self, queue: Queue[T]) -> str:
         channel = self._channels.get(queue.names[1] or "")
@@ -592,12 +598,12 @@ class Topic(Uncopyable, Generic[T]):
         return f"max_depth={queue.limit}, {queue.depth()} held, {state}"
 
     def _long_wait(self) -> str:
-        """Return in words for what the first blocked put waits, if that takes long."""
-        putters = self._monitor.putters
-        first = next(iter(putters), None)
-        if first is None or self._now() - putters[first][1] < LONG:
-            return ""
-        return self._wait_in_words(first)
+        """Return in words for what the first blocked put waits that does so for long."""
+        now = self._now()
+        for waiter, (_, since) in self._monitor.putters.items():
+            if now - since >= LONG:
+                return self._wait_in_words(waiter)
+        return ""
 
     def _try(
         self, records: Admitted[T], size: int, due: int | None, waiter: Waiter[T] | None

@@ -26,8 +26,6 @@ LONG: Final = 10 * SECOND
 """A put that has waited so long for room is told of: in the log, then each time that it has waited
 twice as long, for a day; and all the time in `Broker.health`."""
 
-_LAST_REMINDER: Final = 24 * 3600 * SECOND
-
 
 class Windowed(Protocol):
     """What a wait queue needs of a consumer."""
@@ -116,33 +114,32 @@ class ThreadWaiter(Waiter[T]):
 
 
 class Reminders:
-    """When to tell of a wait that takes long.
+    """When to tell of a wait that takes long: after `LONG`, twice that, four times, and so on.
+
+    On a clock that is moved by hand never: time is not to move for the sake of a log record.
 
     Attributes:
-        moment: the next time; `NEVER` when there is no more.
+        moment: the next time; `NEVER` if there is none.
     """
 
-    __slots__ = ("_begun", "_end", "moment")
+    __slots__ = ("_begun", "moment")
 
-    def __init__(self, begun: int, deadline: int) -> None:
+    def __init__(self, clock: Clock, begun: int) -> None:
         """Begin.
 
         Args:
-            begun: when the wait has begun.
-            deadline: when it is over; `NEVER` if it has no limit.
+            clock: on which the wait is.
+            begun: when it has begun.
         """
         self._begun: Final = begun
-        self._end: Final = min(deadline, begun + _LAST_REMINDER)
-        self.moment: int = NEVER
-        self._set(LONG)
+        self.moment: int = NEVER if getattr(clock, "by_hand", False) else begun + LONG
 
-    def go_on(self) -> None:
-        """Take note that the moment has come."""
-        self._set(2 * (self.moment - self._begun))
-
-    def _set(self, waited: int) -> None:
-        moment = self._begun + waited
-        self.moment = moment if moment < self._end else NEVER
+    def go_on(self, now: int) -> None:
+        """Take note that it was told of, and of what the time is."""
+        waited = self.moment - self._begun
+        while self._begun + waited <= now:
+            waited *= 2
+        self.moment = self._begun + waited
 
 
 class WaitQueue(Generic[T]):

@@ -48,6 +48,12 @@ class TellingManualClock(ManualClock):
         return self._waits.acquire(blocking=False)
 
 
+class GoingClock(TellingManualClock):
+    """One of which nsqlite thinks that it goes by itself."""
+
+    by_hand = False
+
+
 class Call:
     """A call made in a thread of its own."""
 

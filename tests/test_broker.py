@@ -27,6 +27,7 @@ from nsqlite import (
 )
 from nsqlite.clock import Timed
 from nsqlite.testing import ManualClock
+from nsqlite.waiting import Waiter
 
 
 def test_topic_is_get_or_create() -> None:
@@ -289,17 +290,43 @@ def test_the_health_tells_of_a_put_that_waits() -> None:
         clock.advance(9.999)
         assert kept == broker.health
         clock.advance(2)
-        why = "since 12 s: max_depth=1, 1 ready, 0 in flight, no consumer"
+        why = "for 12 s: max_depth=1, 1 ready, 0 in flight, no consumer"
         waits = "; ".join(
             f"put to {name} waits for room in {name}:billing {why}" for name in ("orders", "mails")
         )
         expected = f"NOK - {waits}" if kept == "OK" else f"{kept}; {waits}"
         assert expected == broker.health == broker.stats().health
-        for _ in calls:
-            clock.until_waiting()
         clock.advance(60)
         assert all(isinstance(call.result(), Full) for call in calls)
         assert kept == broker.health
+
+
+def test_the_health_tells_of_a_put_behind_one_that_is_stuck() -> None:
+    """The first one has room and does not come, as where its event loop is stuck."""
+    clock = TellingManualClock(patience=100)
+    broker = Broker(clock=clock)
+    topic = broker.topic("orders")
+    channel = topic.channel("billing", max_depth=1)
+    topic.put(b"1")
+    stuck = Stuck(topic._monitor)
+    topic._monitor.run(topic._fan.wait, stuck, 1, clock.monotonic_ns())
+    call = Call(lambda: topic.put(b"2"))
+    clock.until_waiting()
+    channel.empty()
+    assert "OK" == broker.health
+    clock.advance(30)
+    for text in ("orders for 30 s: the first put has room and does not come", "is stuck"):
+        assert text in broker.health
+    topic._monitor.run(topic._fan.leave, stuck)
+    assert isinstance(call.result(), str)
+    assert "OK" == broker.health
+
+
+class Stuck(Waiter[Any]):
+    """A put that does not come when there is room."""
+
+    def notify(self) -> None:
+        pass
 
 
 # With a store

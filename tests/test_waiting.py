@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsqlite import Message, Reentered
-from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed
+from nsqlite.clock import NEVER, SYSTEM, Alarm, Loop, Semaphore, Timed
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
+from nsqlite.testing import ManualClock
 from nsqlite.waiting import Reminders, ThreadWaiter, Waiter, WaitQueue, wait_until
 
 
@@ -575,16 +576,11 @@ def parked(scene: Scene) -> set[Getter]:
 
 
 def test_reminders() -> None:
-    """A long wait is told of after 10 s, then each time it has taken twice as long, for a day."""
-
-    def moments(deadline: int) -> list[float]:
-        reminders = Reminders(7, deadline)
-        found = []
-        while reminders.moment != NEVER:
-            found.append((reminders.moment - 7) / SECOND)
-            reminders.go_on()
-        return found
-
-    assert [10 * 2**number for number in range(14)] == moments(NEVER)
-    assert [10, 20] == moments(40 * SECOND)
-    assert [] == moments(7 + 10 * SECOND)
+    """A long wait is told of after 10 s, then each time it has taken twice as long."""
+    reminders = Reminders(SYSTEM, 7)
+    for after in (10, 20, 40, 80):
+        assert after * SECOND + 7 == reminders.moment
+        reminders.go_on(reminders.moment)
+    reminders.go_on(7 + 1000 * SECOND)  # what is past is left out
+    assert 1280 * SECOND + 7 == reminders.moment
+    assert NEVER == Reminders(ManualClock(), 7).moment

@@ -6,7 +6,6 @@ without a trace.
 Next: worker/__init__.py
 """
 
-from asyncio import current_task
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -147,14 +146,14 @@ async def _wait_for_room(
     monitor = topic._monitor
     begun = topic._now()
     deadline = NEVER if limit is None else begun + limit
-    reminders = Reminders(begun, deadline)
+    reminders = Reminders(topic._clock, begun)
     alarms: list[Alarm] = []
 
     def attempt() -> bool:
         if monitor.run(topic._try, records, size, None, waiting):
             return True
-        if topic._now() >= reminders.moment:
-            reminders.go_on()
+        if deadline > reminders.moment <= topic._now():
+            reminders.go_on(topic._now())
             monitor.read(topic._tell_of_wait, waiting)
         remind()
         return False
@@ -162,7 +161,7 @@ async def _wait_for_room(
     def remind() -> None:
         """Have the task look again when there is to be told of it; a loop may call too early."""
         call_off()
-        if reminders.moment != NEVER:
+        if reminders.moment < deadline:
             alarms.append(topic._clock.alarm(waiting.loop, reminders.moment, waiting.wake))
 
     def call_off() -> None:
@@ -178,7 +177,6 @@ async def _wait_for_room(
         monitor.call(topic._fan.leave, waiter)
 
     waiting: TaskWaiter[T] = TaskWaiter("put", monitor, topic._clock, give_up)
-    waiting.owner = current_task() if limit is None else None
     await waiting.until(attempt, None if limit is None else deadline, last)
 
 

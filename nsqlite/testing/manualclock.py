@@ -209,11 +209,13 @@ class ManualClock:
 
     Attributes:
         resolution: see `nsqlite.Clock`; 1.
+        by_hand: see `nsqlite.Clock`; True.
         patience: for how many real seconds a thread is waited for that does not come back.
         autojump: move to the next deadline when all wait.
     """
 
     resolution = 1  # no `Final`: see `SystemClock`
+    by_hand = True
 
     def __init__(
         self, start: float = _START, *, patience: Seconds = 1.0, autojump: bool = False

@@ -113,12 +113,9 @@ class TaskRunner:
             self._gone = True
             self.supervisor.settler.notify_joins()
 
-    def _crew(self, waiting: set[object]) -> set[object]:
-        """Return the tasks that take messages, or their loop's thread if that is blocked."""
-        if self._number in waiting:
-            return {self._number}
-        pairs = zip(self.supervisor.slots, self._tasks, strict=False)  # while they are being made
-        return {task for slot, task in pairs if not slot.over}
+    def _crew(self) -> set[object]:
+        """Return who takes messages: their loop's thread, if it was started."""
+        return {self._number} if self._number else set()
 
     def is_inside(self) -> bool:
         """Return whether the caller would keep the loop from coming to its end."""

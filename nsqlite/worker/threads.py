@@ -66,7 +66,7 @@ class ThreadRunner:
             self._finish()
             raise
 
-    def _crew(self, _waiting: set[object]) -> set[object]:
+    def _crew(self) -> set[object]:
         """Return the threads that take messages, by their numbers."""
         pairs = zip(self.supervisor.slots, self._threads, strict=False)  # without the supervisor's
         return {thread.ident for slot, thread in pairs if not slot.over}

@@ -63,10 +63,12 @@ class Worker:
 
     A handler should not put to its own channel where that may be full and waits (`when_full`): if
     all slots do, without a timeout, nobody is left to make room.  The last of them gets `Reentered`
-    then, if nobody else has a consumer of that channel.  Other circles cannot be seen, and wait for
-    ever: over several channels, by way of a thread or task that a handler has begun, or with slots
-    that wait for room in `max_in_flight`.  They are logged as any put that waits for 10 s, which
-    names the channel, and shown by `Broker.health`.
+    then, if nobody else has a consumer of that channel; one that is left alone later gets it when
+    its wait is logged next.  Other circles cannot be seen, and wait for ever: of coroutines, which
+    somebody may cancel; over several channels; by way of a thread or task that a handler has begun;
+    or with slots that wait for room in `max_in_flight`.  A put that waits for 10 s is logged, with
+    the channel's name, and again whenever it has waited twice as long; and `Broker.health` shows
+    it.
 
     As a context manager, plain or asynchronous, it starts at the beginning and stops at the end.
     A worker is used once.  After a fork the child has none; it may start it anew, or `stop` it,
