@@ -29,6 +29,7 @@ from nsqlite.options import (
     make_options,
     require_same,
     timeout_ns,
+    unknown_option,
 )
 from nsqlite.persistence import TopicPersistence
 from nsqlite.topic import Topic
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
+
+
+OWN: Final = ("clock", "observers", "store")
+"""The options of a broker that are not those of its topics."""
 
 
 class Persistence(Protocol):
@@ -143,6 +148,9 @@ class Broker(Uncopyable):
                 clock no clock or the store no store.
             StoreError: the store cannot be opened.
         """
+        for name in options:
+            if name not in TopicOptions.__annotations__:
+                raise unknown_option("option", name, (*OWN, *TopicOptions.__annotations__))
         self.options: Final = make_options(DEFAULTS, **options)
         self.clock: Final = checked_clock(clock)
         self._factory: Final = GuidFactory(self.options.node_id)

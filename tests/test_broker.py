@@ -273,6 +273,16 @@ def test_a_new_topic_is_not_forgotten_for_an_old_one() -> None:
     assert new is topics["orders"]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("stroe", "store"), ("clok", "clock"), ("msg_timout", "msg_timeout")]
+)
+def test_an_unknown_option_of_a_broker(given: str, meant: str) -> None:
+    """The nearest is offered, of its own options, too."""
+    options: Any = {given: None}
+    with pytest.raises(InvalidOption, match=f"did you mean '{meant}'"):
+        Broker(**options)
+
+
 def test_the_health_tells_of_a_put_that_waits() -> None:
     """From 10 s on, and as long as it waits, beside what the store has to say."""
     clock = TellingManualClock(patience=100)

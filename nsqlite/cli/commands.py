@@ -188,6 +188,7 @@ def _backup(options: argparse.Namespace) -> None:
 def _add_operations(commands: "Commands") -> None:
     put = _add_operation(commands, "put", "Put a message into a topic, and print its id", _put)
     put.add_argument("body", metavar="BODY", nargs="?", help="its body; stdin by default")
+    put.add_argument("--json", action="store_true", help="it is JSON, as the handlers expect it")
     put.add_argument("--delay", metavar="SECONDS", type=float, help="deliver it so much later")
     peek = _add_operation(commands, "peek", "Show the first messages of a channel", _peek)
     peek.add_argument("channel", metavar="CHANNEL")
@@ -239,7 +240,7 @@ def _add_operation(
 def _put(options: argparse.Namespace) -> None:
     opened_stdout()
     body = read_stdin() if options.body is None else os.fsencode(options.body)
-    bodies = [fields_of(body, Coder(None))]
+    bodies = [fields_of(body, Coder(None)) | ({"codec": "json"} if options.json else {})]
     for name in _perform(options, bodies=bodies, delay=options.delay):
         say(name)
 

@@ -18,12 +18,15 @@ from nsqlite.cli.failure import CommandFailed
 from nsqlite.errors import NoOwner, NSQLiteError, StoreError, StoreInUse
 from nsqlite.store.attach import Attached, attach
 from nsqlite.store.backup import require_file
-from nsqlite.store.codec import Coder
+from nsqlite.store.codec import Coder, checked_codec
 from nsqlite.store.operations import Operations
 from nsqlite.store.sqlite import SQLite
 
 PATIENCE: Final = 1.0
 """Seconds to wait for another command, or a new owner, that has the file."""
+
+JSON: Final = Coder(checked_codec("json"))
+"""What makes bodies for a broker of our own; those of other codecs stay as they are."""
 
 SHOWN: Final = 60
 """Characters of a body that are shown in a line."""
@@ -47,11 +50,13 @@ def operations(path: str) -> Iterator[Perform]:
             attached.connect()
         except NoOwner:
             try:
-                broker = stack.enter_context(Broker(store=SQLite(path, wait=PATIENCE)))
+                broker = stack.enter_context(
+                    Broker(store=SQLite(path, wait=PATIENCE, codec="json"))
+                )
             except StoreInUse as error:
                 _ask_again(attached, error)
             else:
-                yield Operations(lambda: broker, Coder(None)).perform
+                yield Operations(lambda: broker, JSON).perform
                 return
         yield attached.perform
 

@@ -27,6 +27,8 @@ from nsqlite.store.sqlite import SQLite
 from nsqlite.worker.app import App
 from nsqlite.worker.handler import accepts
 
+log: Final = logging.getLogger("nsqlite")
+
 CODECS: Final[dict[str, Literal["json", "pickle"] | None]] = {
     "json": "json",
     "pickle": "pickle",
@@ -68,18 +70,25 @@ def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_l
 
     Raises:
         CommandFailed: there is no such app, the file cannot be used, or a worker has ended by
-            itself.
+            itself, also by a `SystemExit` that says that all is well.
         SystemExit: the program's own code has raised while it was imported or made the app, which
             was shown.
         BaseException: what a handler raised that is no `Exception`.
     """
-    logging.basicConfig(level=log_level.upper(), format=FORMAT)
     app = find_app(module, attribute)
+    logging.basicConfig(level=log_level.upper(), format=FORMAT)  # unless the module has done so
+    if store is None:
+        log.info("without --store the messages are in memory: they end with this process")
     try:
+        app._require_handlers()
         with open_broker(store, codec) as broker:
             app.run(broker)
     except NSQLiteError as error:
         raise CommandFailed(str(error)) from None
+    except SystemExit as ending:
+        if ending.code:
+            raise
+        raise CommandFailed("a handler has ended it by SystemExit") from None
 
 
 def open_broker(path: str | None, codec: str) -> Broker:

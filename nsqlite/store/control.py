@@ -16,7 +16,7 @@ import selectors
 import socket
 import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -83,7 +83,7 @@ class Control:
             self._closing.close()
             raise
         name = f"nsqlite control {where}"
-        self._thread: Final = threading.Thread(target=self._listen, name=name, daemon=True)
+        self._thread: Final = _Thread(name, self._listen)
 
     def start(self) -> None:
         """Start to listen.
@@ -170,7 +170,9 @@ class Control:
                     if request.get("call") == "tail":
                         self._tail(line, request)
                         break
+                    connection.thread.at_rest = False
                     self._reply(line, request)
+                    connection.thread.at_rest = True
             except NotJSON as problem:
                 log.warning("%s: a connection was ended: %s", self._path, problem)
             except OSError:
@@ -221,9 +223,7 @@ class Control:
                 broker = self._operations.broker()
                 stack.callback(broker.observe(tail.hear, kinds=request.get("kinds")))
                 del broker
-                watcher = threading.Thread(
-                    target=_await_end, args=(line, tail), name=self._thread.name, daemon=True
-                )
+                watcher = _Thread(self._thread.name, _await_end, line, tail)
                 watcher.start()
             except (NSQLiteError, RuntimeError) as error:
                 line.send({"error": problem_of(error)})
@@ -244,14 +244,25 @@ class Control:
         return {**fields, "line": str(event)}
 
 
+class _Thread(threading.Thread):
+    """A thread of a control socket; a daemon, since a program that does not close must still end.
+
+    Attributes:
+        at_rest: whether it does nothing unless it is asked; a manual clock does not wait for it.
+    """
+
+    at_rest = True
+
+    def __init__(self, name: str, target: Callable[..., object], *given: object) -> None:
+        super().__init__(target=target, args=given, name=name, daemon=True)
+
+
 class _Connection:
     """A connection and its thread."""
 
     def __init__(self, control: Control, line: JSONLines) -> None:
         self.line: Final = line
-        self.thread: Final = threading.Thread(
-            target=control.serve, args=(self,), name=control._thread.name, daemon=True
-        )
+        self.thread: Final = _Thread(control._thread.name, control.serve, self)
 
 
 def _join(connections: list[_Connection]) -> None:

@@ -236,7 +236,9 @@ def refuse_unknown(body: Any) -> Any:
         InvalidMessage: it is.
     """
     if isinstance(body, Undecodable):
-        raise InvalidMessage(f"a body was made by codec {body.codec!r}: {body.problem}")
+        raise InvalidMessage(
+            f"a body of codec {body.codec!r} cannot be put into this store: {body.problem}"
+        )
     return body
 
 

@@ -13,13 +13,14 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from nsqlite.broker import Broker
 from nsqlite.clock import Clock
-from nsqlite.errors import Closed, NoOwner, NSQLiteError, StoreError, StoreInUse
+from nsqlite.errors import Closed, NoOwner, NSQLiteError, StoreError, StoreFull, StoreInUse
 from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
 from nsqlite.message import Record
@@ -378,7 +379,8 @@ class Database:
             return
         try:
             self.journal.flush()
-            self.journal.alone(self._write_counts)
+            with suppress(StoreFull):  # they are counted anew by whoever opens it
+                self.journal.alone(self._write_counts)
         except StoreError as error:
             if not force:
                 raise

@@ -184,6 +184,7 @@ def missing(kind: str, name: Any, there: Iterable[str]) -> InvalidOption:
     """Return the error of a name that nothing has: it lists a few names, or offers the nearest."""
     names = sorted(there)
     if len(names) <= FEW:
-        return InvalidOption(kind, name, f"one of {', '.join(names) or 'none, for there is none'}")
+        known = f"one of {', '.join(names)}" if names else "one that is there, and there is none"
+        return InvalidOption(kind, name, known)
     near = nearest(name, names) if isinstance(name, str) else ""
     return InvalidOption(kind, name, f"one of the {len(names)} that are there{near}")

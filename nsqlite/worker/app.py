@@ -80,6 +80,7 @@ class App:
         self._broker: Broker | None = None
         self._timeout: Final = as_seconds(timeout)
         self._factories: Final[list[Callable[[Broker], Worker]]] = []
+        self._declared: Final[set[tuple[str, str]]] = set()
         self._semaphore: Final = held_semaphore()
         self._signals = 0
         self._stopping = False
@@ -113,7 +114,8 @@ class App:
             A function that takes the handler and returns it as it is.
 
         Raises:
-            InvalidName, InvalidOption: as for `Broker.topic`, `Topic.channel` and `Worker`.
+            InvalidName, InvalidOption: as for `Broker.topic`, `Topic.channel` and `Worker`; or the
+                channel has a handler already.
             Closed: the app is running.
         """
         check_name("topic", topic)
@@ -127,15 +129,37 @@ class App:
 
         def declare(handler: H) -> H:
             check_handler(handler)
+            self._require_first(topic, channel)
             wrapped = wrap(handler, middleware)
 
             def make(broker: Broker) -> Worker:
                 return Worker(broker.topic(topic).channel(channel), wrapped, **options)
 
+            self._declared.add((topic, channel))
             self._factories.append(make)
             return handler
 
         return declare
+
+    def _require_first(self, topic: str, channel: str) -> None:
+        """Check that a channel has no handler yet.
+
+        Raises:
+            InvalidOption: it has one, and each would get a part of its messages.
+        """
+        if (topic, channel) in self._declared:
+            expected = "one without a handler yet (concurrency= has one run several times)"
+            raise InvalidOption("channel", f"{topic}:{channel}", expected)
+
+    def _require_handlers(self) -> None:
+        """Check that there is something to run.
+
+        Raises:
+            InvalidOption: there is no handler.
+        """
+        if not self._factories:
+            expected = "at least one, declared with @app.handler(topic, channel)"
+            raise InvalidOption("handlers", self._factories, expected)
 
     def run(self, broker: Broker) -> None:
         """Work until SIGINT or SIGTERM comes, or `stop` is called; then stop the workers.
@@ -155,9 +179,8 @@ class App:
             BaseException: a handler raised it, and it is not an `Exception`, like `SystemExit`.
         """
         running = self.running(broker)
-        if not self._factories:
-            expected = "at least one, declared with @app.handler(topic, channel)"
-            raise InvalidOption("handlers", self._factories, expected)
+        self._require_handlers()
+        self._require_unbound()
         self._signals = 0
         with ExitStack() as stack:
             if threading.current_thread() is threading.main_thread():
@@ -215,7 +238,7 @@ class App:
         return tuple(worker.stats() for worker in self.workers or self._last)
 
     def stop(self) -> None:
-        """Tell `run` to end, without waiting for it."""
+        """Tell `run` to end, without waiting for it; between two runs, the next one."""
         release(self._semaphore)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -225,10 +248,13 @@ class App:
         if self._signals > 1 and self._stopping:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
-    def _begin(self, broker: Broker) -> None:
-        """Bind it to a broker, and start the workers when all channels are there."""
+    def _require_unbound(self) -> None:
         if self._broker is not None:
             raise Closed("the app", "running already")
+
+    def _begin(self, broker: Broker) -> None:
+        """Bind it to a broker, and start the workers when all channels are there."""
+        self._require_unbound()
         self._broker = broker
         try:
             self.workers = [make(broker) for make in self._factories]

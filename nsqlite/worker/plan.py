@@ -169,8 +169,15 @@ _CHECKS: Final[dict[str, Callable[[str, Any], object]]] = {
 """All options of a worker, and what checks each."""
 
 
+LETTERS: Final = "letters"
+"""The channel of a topic of dead letters that is named and has none."""
+
+
 def dead_letters(channel: Channel[Any], given: Topic[Any] | str | None) -> Topic[Any] | None:
     """Return the topic of a channel's dead letters; one that is named is created if need be.
+
+    One that is named and has no channel gets one, `LETTERS`, so that its letters can be looked at
+    and put back from a shell.
 
     Raises:
         InvalidOption: the messages cannot be moved there, as far as that can be known; or it is
@@ -184,6 +191,8 @@ def dead_letters(channel: Channel[Any], given: Topic[Any] | str | None) -> Topic
         if topic is None:
             expected = f"a Topic, as topic {channel.topic_name!r} has no broker that knows names"
             raise InvalidOption("dead_letter", given, expected)
+        if not topic.channels:
+            topic.channel(LETTERS)
     else:
         topic = given
     if topic._monitor is channel._monitor:

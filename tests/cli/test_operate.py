@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ def test_a_message_is_put(path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
     assert "put: stdin is closed" == failed(call("put", "orders"))
 
 
+@pytest.mark.parametrize("control", [True, False])
+def test_a_json_body_is_put(path: Path, call: Any, control: bool) -> None:
+    """As the program's own puts have it; what is no JSON is refused."""
+    with ExitStack() as stack:
+        store = nsqlite.SQLite(path, control=True, codec="json")
+        if control:
+            stack.enter_context(nsqlite.Broker(store=store))
+        [name] = done(call("put", "orders", '{"milk": 2}', "--json"))
+        assert "cannot be put into this store" in failed(call("put", "orders", "{", "--json"))
+    with nsqlite.Broker(store=store) as broker:
+        info = broker.topic("orders").channel("audit").find(name)
+        assert info is not None
+        assert {"milk": 2} == info.body
+
+
 def test_stdin_that_cannot_be_read(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the system is told in a line."""
 
@@ -196,7 +212,7 @@ def test_nothing_is_made_that_is_not_there(tmp_path: Path, path: Path, call: Any
     assert ["other.db"] == [one.name for one in tmp_path.iterdir()]
     with nsqlite.Broker(store=nsqlite.SQLite(path)) as broker:
         broker.topic("bare")
-    text = "channel of topic 'bare' must be one of none, for there is none, not 'bill'"
+    text = "channel of topic 'bare' must be one that is there, and there is none, not 'bill'"
     assert f"peek: {text}" == failed(call("peek", "bare", "bill"))
 
 

@@ -427,6 +427,19 @@ def test_what_comes_as_the_owner_closes(
         monkeypatch.setattr(broker, "_closed", False)
 
 
+def test_a_clock_that_jumps_does_not_wait_for_it(path: Path) -> None:
+    """Its threads have nothing to do unless they are asked."""
+    clock = nsqlite.testing.ManualClock(autojump=True, patience=1000)
+    store = nsqlite.SQLite(path, control=True)
+    with nsqlite.Broker(clock=clock, store=store) as broker, connected(path) as line:
+        line.send({"call": "ping"})
+        assert {"result": None} == line.receive()
+        consumer = nsqlite.Consumer(broker.topic("orders").channel("billing"))
+        with pytest.raises(nsqlite.Empty):
+            consumer.get(timeout=3600)
+        assert 1_700_003_600 == clock.time()
+
+
 def test_a_forgotten_broker_listens_no_more(path: Path) -> None:
     """Its socket does not keep it."""
     broker = nsqlite.Broker(store=nsqlite.SQLite(path, control=True))

@@ -27,6 +27,7 @@ from nsqlite import (
     DeadLetter,
     Empty,
     Retry,
+    SQLite,
     StoreError,
     StoreFull,
     StoreInUse,
@@ -34,6 +35,7 @@ from nsqlite import (
     aio,
 )
 from nsqlite.store import StoredTopic, Undecodable
+from nsqlite.store.database import Database
 from nsqlite.testing import ManualClock, MemoryStore
 from store.stores import Scene, SpiedStore, everything, finished, reading, threads_in, throw, until
 
@@ -842,3 +844,20 @@ def test_the_connection_that_writes_is_used_by_one_at_a_time(path: Path) -> None
                 left.spy.once(lambda: owned.append(lock.owned()), names=(call,))
                 left.topic(name)
             assert [True, True] == owned
+
+
+def test_counts_that_a_full_disk_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed all the same: they are counted at the next opening."""
+
+    def fail(_database: Database) -> None:
+        raise StoreFull("jobs.db", "the disk is full")
+
+    path = tmp_path / "jobs.db"
+    with Broker(store=SQLite(path)) as broker:
+        broker.topic("orders").channel("billing")
+        broker.topic("orders").put_many([b"tea", b"milk"])
+        monkeypatch.setattr(Database, "_write_counts", fail)
+    with Broker(store=SQLite(path)) as broker:
+        assert 2 == broker.topic("orders").channel("billing").depth

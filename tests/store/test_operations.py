@@ -99,7 +99,7 @@ def test_topics_and_channels_are_steered(broker: nsqlite.Broker, perform: Any) -
     assert 1 == perform("empty", topic="orders", channel="billing")
     assert 0 == perform("delete", topic="orders", channel="billing")
     assert 0 == perform("delete", topic="orders")
-    with pytest.raises(nsqlite.InvalidOption, match="one of none, for there is none, not 'orders'"):
+    with pytest.raises(nsqlite.InvalidOption, match="and there is none, not 'orders'"):
         perform("pause", topic="orders")
 
 

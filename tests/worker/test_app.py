@@ -25,6 +25,7 @@ from nsqlite import (
     Message,
     Retry,
     Seconds,
+    Worker,
     aio,
 )
 from nsqlite.waiting import ThreadWaiter, Waiter
@@ -782,3 +783,26 @@ def test_a_worker_that_ends_late_does_not_end_the_next_run(scene: Scene) -> None
         [worker] = app.workers
     worker.when_over()
     assert app._semaphore.locked()
+
+
+def test_a_channel_has_one_handler(scene: Scene) -> None:
+    """A second one would get a part of the messages, and the first the others."""
+    app = App()
+
+    @app.handler("orders", "billing")
+    def first(_message: Message[Any]) -> None: ...
+
+    with pytest.raises(InvalidOption, match="channel must be one without a handler yet"):
+        app.handler("orders", "billing")(first)
+    app.handler("orders", "audit")(first)
+    with app.running(scene.broker):
+        assert 2 == len(app.workers)
+
+
+def test_named_dead_letters_can_be_looked_at(scene: Scene) -> None:
+    """Their topic gets a channel, unless it has one."""
+    channel = scene.broker.topic("orders").channel("billing")
+    scene.broker.topic("kept").channel("mine")
+    for name, expected in (("dead", ["letters"]), ("kept", ["mine"])):
+        Worker(channel, print, dead_letter=name)
+        assert expected == list(scene.broker.topic(name).channels)
