@@ -277,6 +277,19 @@ def test_an_exit_of_a_handler_is_that_of_the_command(
     assert ["tea"] == folder.bodies()
 
 
+@pytest.mark.parametrize("code", ["", "0"])
+def test_an_exit_of_a_handler_is_no_end_that_was_asked_for(
+    folder: Folder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """`sys.exit()` leaves the work undone, so the command has failed."""
+    monkeypatch.setattr(threading, "excepthook", lambda _told: None)
+    folder.shop(f"raise SystemExit({code})")
+    path = folder.put()
+    status, err = failure("shop:app", "--store", path, capsys=capsys)
+    assert (1, "python -m nsqlite run: a handler has ended it by SystemExit\n") == (status, err)
+    assert ["tea"] == folder.bodies()
+
+
 def test_the_signals_are_the_apps_while_it_runs(folder: Folder) -> None:
     """A signal stops the handlers at work gracefully, and is then what it was before."""
     before = [signal.getsignal(number) for number in SIGNALS]

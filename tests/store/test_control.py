@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from nsqlite.store.attach import attach
 from nsqlite.store.codec import Coder
 from nsqlite.store.control import Control, listener, too_long
 from nsqlite.store.controllines import JSONLines, address
+from nsqlite.store.database import Database
 from nsqlite.store.operations import Operations
 from nsqlite.testing import MemoryStore
 from store.processes import in_child, needs_fork
@@ -487,6 +489,20 @@ def test_what_a_child_lets_go_of(path: Path) -> None:
     with shared, other:
         shared.sendall(b"on")
         assert b"on" == other.recv(10)
+
+
+def test_a_database_lets_go_of_it_in_a_child() -> None:
+    """Of its socket, and of its storage."""
+    asked: list[str] = []
+    stub: Any = SimpleNamespace(
+        journal=SimpleNamespace(over=None),
+        where="jobs.db",
+        _pid=1,
+        _control=SimpleNamespace(abandon=lambda: asked.append("control")),
+        _storage=SimpleNamespace(abandon=lambda: asked.append("storage")),
+    )
+    Database._abandon(stub)
+    assert ["control", "storage"] == asked
 
 
 def test_nothing_is_logged_in_a_plain_life(path: Path, caplog: pytest.LogCaptureFixture) -> None:
