@@ -148,7 +148,7 @@ def in_turn(patience: int, take: Callable[[], T], clock: Clock = SYSTEM) -> T:
             now = clock.monotonic_ns()
             if now >= end:
                 if patience:
-                    problem = f"after {patience / SECOND:g} s {error.problem}"
+                    problem = f"{error.problem} (after waiting {patience / SECOND:g} s)"
                     raise StoreInUse(error.where, error.pid, problem) from None
                 raise
         clock.wait(held_semaphore(), min(now + pause, end), "who opens a store")

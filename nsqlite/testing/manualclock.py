@@ -190,8 +190,8 @@ class ManualClock:
     Where nobody is left to do that, a wait raises `ClockStandsStill` after `patience`: all threads
     that use the clock wait on it, the main thread and the one that made it among them.  One that
     uses it and is busy elsewhere, as in a handler that is stuck, is waited for no longer than that.
-    Who has never used the clock does not count; should such a thread move it for the first time,
-    give the clock the patience for that.
+    A thread that has never used the clock does not count.  If one is to move it for the first time,
+    it must do so within `patience`: give the clock as much as that takes.
 
     With `autojump` it moves on to the next deadline instead as soon as all wait on it, at once.  A
     thread that does something holds it back, but for no longer than `patience`.  One that waits for

@@ -239,7 +239,8 @@ def test_a_file_in_use_is_left_alone(
     monkeypatch.setattr(operate, "PATIENCE", 0.01)
     with nsqlite.Broker(store=nsqlite.SQLite(path)):
         complaint = failed(call("empty", "orders", "billing"))
-    text = "after 0.01 s it is in use by another broker of this process: close that first"
+    text = "it is in use by another broker of this process: close that first"
+    text = f"{text} (after waiting 0.01 s)"
     assert f"empty: store FILE: {text}; it cannot be asked: {NOBODY}" == complaint
     assert "tail: store FILE: no process listens for it: open it with" in failed(call("tail"))
 

@@ -134,7 +134,9 @@ def test_who_has_waited_is_told_how_long() -> None:
         in_turn(20 * MS, busy(None, clock, looks), clock)
     assert [0, 1, 3, 7, 15, 20] == looks
     assert ("jobs.db", 7) == (info.value.where, info.value.pid)
-    assert "after 0.02 s it is in use by process 7: close that first" == info.value.problem
+    assert (
+        "it is in use by process 7: close that first (after waiting 0.02 s)" == info.value.problem
+    )
 
 
 def test_a_signal_ends_the_waiting() -> None:
@@ -161,7 +163,7 @@ def test_a_broker_waits_for_the_one_before(tmp_path: Path) -> None:
         "    sys.stdin.read()\n"
     )
     with another_process(program, str(path)) as process:
-        with pytest.raises(StoreInUse, match=r"after 0\.001 s it is in use by process"):
+        with pytest.raises(StoreInUse, match=r"in use by process .* \(after waiting 0\.001 s\)"):
             Broker(store=SQLite(path, wait=0.001))
         call = Call(partial(Broker, store=SQLite(path, wait=60)))
         assert process.stdin is not None
