@@ -96,13 +96,16 @@ def events(
     """
     require_file(path)
     with attach(path) as attached, _telling():
-        for event in attached.events(topic, channel, kinds):
-            if as_json:
-                yield json.dumps({name: event[name] for name in event if name != "line"})
-            elif "missed" in event:
-                yield f"{event['missed']} events were missed"
-            else:
-                yield event["line"]
+        told = _as_json if as_json else _as_text
+        yield from map(told, attached.events(topic, channel, kinds))
+
+
+def _as_json(event: Mapping[str, Any]) -> str:
+    return json.dumps({name: event[name] for name in event if name != "line"})
+
+
+def _as_text(event: Mapping[str, Any]) -> str:
+    return f"{event['missed']} events were missed" if "missed" in event else str(event["line"])
 
 
 def line_of(told: Mapping[str, Any], channel: str | None = None) -> str:

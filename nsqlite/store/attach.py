@@ -122,13 +122,16 @@ class Attached(Uncopyable):
         line = self._connect(timeout=None)
         with line:
             line.send(request)
+            answer = line.receive()
+            if answer is not None:
+                self._result(answer)
+            yield from self._each_event(line)
+
+    def _each_event(self, line: JSONLines) -> Iterator[dict[str, Any]]:
+        event = line.receive()
+        while event is not None and "end" not in event:
+            yield event
             event = line.receive()
-            if event is not None:
-                self._result(event)
-                event = line.receive()
-            while event is not None and "end" not in event:
-                yield event
-                event = line.receive()
         if event is None:
             raise NoOwner(self.path, "its owner went away")
 

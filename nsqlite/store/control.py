@@ -166,19 +166,24 @@ class Control:
         with connection.line as line:
             try:
                 line.send(own_pid())
-                while (request := line.receive()) is not None:
-                    if request.get("call") == "tail":
-                        self._tail(line, request)
-                        break
-                    connection.thread.at_rest = False
-                    self._reply(line, request)
-                    connection.thread.at_rest = True
+                self._serve_each(connection)
             except NotJSON as problem:
                 log.warning("%s: a connection was ended: %s", self._path, problem)
             except OSError:
                 pass  # the other end is gone
             finally:
                 self._connections.pop(connection, None)
+
+    def _serve_each(self, connection: "_Connection") -> None:
+        """See `serve`."""
+        line = connection.line
+        while (request := line.receive()) is not None:
+            if request.get("call") == "tail":
+                self._tail(line, request)
+                break
+            connection.thread.at_rest = False
+            self._reply(line, request)
+            connection.thread.at_rest = True
 
     def _reply(self, line: JSONLines, request: Mapping[str, Any]) -> None:
         """Carry a request out, and send its answer, or that this would be too long."""
@@ -231,10 +236,13 @@ class Control:
             stack.callback(watcher.join)
             stack.callback(line.shut, socket.SHUT_RDWR)  # which ends it
             line.send({"result": None})
-            while (found := tail.take()) is not None:
-                for one in found:
-                    line.send({"missed": one} if isinstance(one, int) else self._told(one))
+            self._send_each(line, tail)
             line.send({"end": True})
+
+    def _send_each(self, line: JSONLines, tail: Tail) -> None:
+        while (found := tail.take()) is not None:
+            for one in found:
+                line.send({"missed": one} if isinstance(one, int) else self._told(one))
 
     def _told(self, event: Event) -> dict[str, Any]:
         """Return an event as fields."""
@@ -274,12 +282,14 @@ def _join(connections: list[_Connection]) -> None:
 
 def _await_end(line: JSONLines, tail: Tail) -> None:
     """Wait until the other end of a connection is gone, and end what is sent to it."""
-    try:
-        while line.receive() is not None:
-            pass  # it has nothing to say
-    except (OSError, NotJSON):
-        pass
+    with suppress(OSError, NotJSON):
+        _read_on(line)
     tail.end()
+
+
+def _read_on(line: JSONLines) -> None:
+    while line.receive() is not None:
+        pass  # it has nothing to say
 
 
 def listener(where: str, path: str) -> socket.socket:
