@@ -81,6 +81,12 @@ def users() -> Users:
     return users
 
 
+def waits(thread: threading.Thread) -> bool:
+    """Return whether a thread waits for somebody else by now."""
+    place = places().get(thread.ident or 0)
+    return place is not None and place.waits
+
+
 def test_nobody_else(users: Users) -> None:
     """Who is alone is held by nobody, whatever is asked."""
     assert 0 == held_for(begin(users))
@@ -162,7 +168,7 @@ def test_a_user_that_waits_for_somebody_else(users: Users) -> None:
     with Obeying() as user:
         user.make(users.meet)
         user._calls.put(lambda: gate.wait(PATIENCE))
-        until(lambda: not user._calls.qsize())
+        until(lambda: waits(user.thread))
         assert STILL <= held_for(begin(users)) <= STILL + 16 * MS
         assert STILL == held_for(begin(users))
         assert 100 * MS == held_for(begin(users, jumps=False), to_jump=False)
@@ -173,6 +179,7 @@ def test_an_idle_pool(users: Users) -> None:
     """The thread of a pool that has used the clock and has nothing to do waits for work."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(users.meet).result(PATIENCE)
+        until(lambda: all(map(waits, pool._threads)))
         assert STILL <= held_for(begin(users)) <= STILL + 16 * MS
 
 
