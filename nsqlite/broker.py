@@ -29,7 +29,6 @@ from nsqlite.options import (
     make_options,
     require_same,
     timeout_ns,
-    unknown_option,
 )
 from nsqlite.persistence import TopicPersistence
 from nsqlite.topic import Topic
@@ -148,10 +147,7 @@ class Broker(Uncopyable):
                 clock no clock or the store no store.
             StoreError: the store cannot be opened.
         """
-        for name in options:
-            if name not in TopicOptions.__annotations__:
-                raise unknown_option("option", name, (*OWN, *TopicOptions.__annotations__))
-        self.options: Final = make_options(DEFAULTS, **options)
+        self.options: Final = make_options(DEFAULTS, OWN, **options)
         self.clock: Final = checked_clock(clock)
         self._factory: Final = GuidFactory(self.options.node_id)
         self._start_time: Final = self.clock.time_ns() // SECOND

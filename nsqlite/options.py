@@ -189,8 +189,15 @@ DEFAULTS: Final = Options()
 """What holds where nothing is given."""
 
 
-def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
+def make_options(
+    base: Options, also: tuple[str, ...] = (), /, **given: Unpack[TopicOptions]
+) -> Options:
     """Return `base` with the given options in their place, all of them checked.
+
+    Args:
+        base: the options where none is given.
+        also: what else the caller takes, for the error of one that is unknown.
+        given: the options.
 
     Raises:
         InvalidOption: one is unknown, of the wrong type or out of its range; the text names it,
@@ -200,7 +207,7 @@ def make_options(base: Options, **given: Unpack[TopicOptions]) -> Options:
         return base  # which was checked when it was made
     for name in given:
         if name not in _NAMES:
-            raise unknown_option("option", name, _NAMES)
+            raise unknown_option("option", name, (*_NAMES, *also))
     options = base._replace(**_as_kept(given))
     nanoseconds("max_msg_timeout", options.max_msg_timeout, above=True)
     if "msg_timeout" not in given and options.max_msg_timeout < options.msg_timeout:

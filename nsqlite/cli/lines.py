@@ -34,6 +34,7 @@ import attrs
 
 from nsqlite.errors import InvalidName, shown
 from nsqlite.names import check_name, is_ephemeral
+from nsqlite.store.controllines import in_json
 from nsqlite.store.storage import name_of
 
 FORMAT: Final = 1
@@ -142,12 +143,7 @@ def _fields_of_message(line: MessageLine) -> dict[str, Any]:
         "id": name_of(line.id),
         "timestamp": line.timestamp,
     }
-    try:
-        fields["body"] = line.data.decode()
-    except UnicodeDecodeError:
-        fields["body_base64"] = base64.b64encode(line.data).decode("ascii")
-    if line.codec is not None:
-        fields["codec"] = line.codec
+    fields |= in_json(line.data, line.codec)
     if line.due is not None:
         fields["due"] = line.due
     held = line.channels

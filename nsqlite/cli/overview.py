@@ -29,9 +29,6 @@ HEAD: Final = ("topic", "channel", "ready", "in flight", "deferred", "oldest", "
 PATIENCE: Final = 5.0
 """Seconds that the owner has to answer."""
 
-NOTHING: Final[dict[str, Any]] = {}
-"""What is told of a channel that the owner does not have."""
-
 UNKNOWN: Final = (
     "?: what is in flight counts as ready, since a process has the file that does not answer: it is"
     " to open it with SQLite(path, control=True)"
@@ -118,7 +115,7 @@ def _topic(snapshot: Snapshot, topic: TopicThen, now: int, counts: Counts | None
         "codecs": snapshot.codecs(topic),
         "channels": [
             _channel(snapshot, topic, channel, now)
-            | _counted(None if counts is None else counts.get((name, channel.name), NOTHING))
+            | _counted(None if counts is None else counts.get((name, channel.name), {}))
             for channel in topic.channels
         ],
     }

@@ -30,7 +30,7 @@ from nsqlite.store.controllines import (
     NotJSON,
     address,
     described,
-    own_pid,
+    greeting,
     problem_of,
     require_own_user,
 )
@@ -165,7 +165,7 @@ class Control:
         """Answer the requests of a connection, until that ends."""
         with connection.line as line:
             try:
-                line.send(own_pid())
+                line.send(greeting())
                 self._serve_each(connection)
             except NotJSON as problem:
                 log.warning("%s: a connection was ended: %s", self._path, problem)

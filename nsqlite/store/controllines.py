@@ -68,18 +68,14 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack_from("Ii", found)[1])
 
 
-def require_own_user(connection: socket.socket, *, of: tuple[int, ...] = (0,)) -> None:
+def require_own_user(connection: socket.socket) -> None:
     """Check that at the other end is a process of this user, or the system's.
-
-    Args:
-        connection: the connection.
-        of: which other users it may be; root, who may do anything.
 
     Raises:
         PermissionError: it is another's.
         OSError: the system does not tell.
     """
-    if peer_uid(connection) not in {os.geteuid(), *of}:
+    if peer_uid(connection) not in {os.geteuid(), 0}:
         raise PermissionError("the process at its other end is another user's")
 
 
@@ -190,11 +186,15 @@ def fields_of(body: Any, coder: Coder) -> dict[str, Any]:
         InvalidMessage: the codec refuses it.
     """
     _, data, codec = coder.encode(body)
-    fields: dict[str, Any] = {}
+    return in_json(data, codec)
+
+
+def in_json(data: bytes, codec: str | None) -> dict[str, str]:
+    """Return the bytes of a body as fields; see `fields_of`."""
     try:
-        fields["body"] = data.decode()
+        fields = {"body": data.decode()}
     except UnicodeDecodeError:
-        fields["body_base64"] = base64.b64encode(data).decode("ascii")
+        fields = {"body_base64": base64.b64encode(data).decode("ascii")}
     return fields if codec is None else {**fields, "codec": codec}
 
 
@@ -242,6 +242,6 @@ def refuse_unknown(body: Any) -> Any:
     return body
 
 
-def own_pid() -> dict[str, Any]:
-    """Return how a greeting begins."""
+def greeting() -> dict[str, Any]:
+    """Return the first line of an owner."""
     return {"nsqlite": "control", "version": VERSION, "pid": os.getpid()}

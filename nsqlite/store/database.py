@@ -333,8 +333,6 @@ class Database:
             StoreError: something could not be written, and the file is still open.
         """
         self._end()
-        if self._control is not None:
-            self._control.stop()
         if wait and not self.journal.lock.owned():  # else this is inside of a write, by a signal
             if self._control is not None:
                 self._control.wait()
@@ -345,8 +343,6 @@ class Database:
         """Close it without waiting: nobody can use it any more."""
         if self.journal.over is None:
             self._end()
-            if self._control is not None:
-                self._control.stop()
             text = f"the broker of {self.where} was forgotten, not closed"
             warnings.warn(text, ResourceWarning, stacklevel=2)
 
@@ -360,10 +356,12 @@ class Database:
         self.close(force=True)
 
     def _end(self) -> None:
-        """Take no more, and have the flusher write what is left."""
+        """Take no more, and have the flusher write what is left; made again after a signal."""
         if self.journal.over is None:
             self.journal.over = partial(Closed, f"the broker of {self.where}")
             self._flusher.stop()
+        if self._control is not None:
+            self._control.stop()
 
     def finish(self) -> None:
         """Write all that is left and close the file; the flusher's last work."""

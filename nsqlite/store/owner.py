@@ -36,11 +36,11 @@ def has_owner(where: str) -> bool:
         text = _beside(where).read_text("utf-8", "replace")
     except OSError:
         return False
-    pid, _, space = (*text.split("\n"), "", "")[:3]
-    if not (pid.isascii() and pid.isdigit()) or space != _space():
+    pid, _, space = _signature(text)
+    if pid is None or space != _space():
         return True
     try:
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
@@ -194,13 +194,18 @@ def _owner_in(handle: int) -> tuple[int | None, str]:
     if _key(os.fstat(handle)) in _held:
         return os.getpid(), "another broker of this process"
     os.lseek(handle, 0, os.SEEK_SET)
-    lines = os.read(handle, 1000).decode(errors="replace").split("\n")
-    pid, host, space = (*lines, "", "")[:3]
-    if not (pid.isascii() and pid.isdigit()):
+    pid, host, space = _signature(os.read(handle, 1000).decode(errors="replace"))
+    if pid is None:
         return None, "process unknown"
     if space != _space():
         return None, f"process {pid} of another container or machine ({host or 'unknown'})"
-    return int(pid), f"process {pid}"
+    return pid, f"process {pid}"
+
+
+def _signature(text: str) -> tuple[int | None, str, str]:
+    """Return what an owner has left: its process, its host, and where that number means it."""
+    pid, host, space = (*text.split("\n"), "", "")[:3]
+    return int(pid) if pid.isascii() and pid.isdigit() else None, host, space
 
 
 def _space() -> str:

@@ -1,13 +1,12 @@
 """Two processes put into the store of a third, which is killed and started again."""
 
 import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from helpers import bodies
+from store.processes import another_process, said
 
 import nsqlite
 
@@ -15,7 +14,7 @@ OWNER = """
 import sys, nsqlite
 with nsqlite.Broker(store=nsqlite.SQLite(sys.argv[1], control=True)) as broker:
     broker.topic("orders").channel("billing")
-    print("ready", flush=True)
+    print("mine", flush=True)
     sys.stdin.readline()
 """
 
@@ -23,6 +22,7 @@ PUTTER = """
 import sys, nsqlite
 path, name = sys.argv[1:]
 topic = nsqlite.attach(path).topic("orders")
+print("mine", flush=True)
 number, left = 0, None
 while left != 0:
     number += 1
@@ -39,30 +39,10 @@ while left != 0:
 """
 
 
-@contextmanager
-def started(program: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a program until the end of the block."""
-    with subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, "-W", "error", "-c", program, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
 def tell(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
     process.stdin.write("go on\n")
     process.stdin.flush()
-
-
-def hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
 
 
 def test_what_was_put_through_an_owner_that_is_killed(tmp_path: Path) -> None:
@@ -71,25 +51,23 @@ def test_what_was_put_through_an_owner_that_is_killed(tmp_path: Path) -> None:
     acknowledged: set[str] = set()
     refused: set[str] = set()
     with ExitStack() as stack:
-        owner = stack.enter_context(started(OWNER, path))
-        assert "ready" == hear(owner)
-        putters = {name: stack.enter_context(started(PUTTER, path, name)) for name in "ab"}
+        owner = stack.enter_context(another_process(OWNER, path))
+        putters = {name: stack.enter_context(another_process(PUTTER, path, name)) for name in "ab"}
         for name, process in putters.items():
-            acknowledged.update(name + hear(process).removeprefix("put ") for _ in range(300))
+            acknowledged.update(name + said(process).removeprefix("put ") for _ in range(300))
         owner.kill()
         for name, process in putters.items():
-            while (line := hear(process)).startswith("put "):
+            while (line := said(process)).startswith("put "):
                 acknowledged.add(name + line.removeprefix("put "))
             kind, number = line.split()
             assert kind in {"NoOwner", "Unanswered"}
             refused.update([name + number] if kind == "NoOwner" else [])
-        owner = stack.enter_context(started(OWNER, path))
-        assert "ready" == hear(owner)
+        owner = stack.enter_context(another_process(OWNER, path))
         for process in putters.values():
             tell(process)
         for name, process in putters.items():
-            acknowledged.update(name + hear(process).removeprefix("put ") for _ in range(200))
-            assert "" == hear(process)
+            acknowledged.update(name + said(process).removeprefix("put ") for _ in range(200))
+            assert "" == said(process)
             assert 0 == process.wait()
         tell(owner)
         assert 0 == owner.wait()

@@ -359,7 +359,8 @@ def test_another_users_owner_is_not_asked(
     owner: Any, attached: Attached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process might be anybody's."""
-    monkeypatch.setattr(controllines, "peer_uid", lambda _connection: os.geteuid() + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)  # not root, who may ask anybody's
+    monkeypatch.setattr(controllines, "peer_uid", lambda _connection: 2)
     owner(lambda _connection: None)
     with pytest.raises(nsqlite.NoOwner, match="another user's"):
         attached.stats()
@@ -399,7 +400,6 @@ def test_root_may_ask_anybodys_owner(
 ) -> None:
     """Others ask their own, and root's."""
     owner(lambda connection: connection.sendall(greeting()))
-    monkeypatch.setattr(attaching, "peer_uid", lambda _connection: 4711)
     monkeypatch.setattr(controllines, "peer_uid", lambda _connection: 4711)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     line = attached._connect(1)
