@@ -58,6 +58,7 @@ LAYERS: Final = (
     ("store.database",),
     ("store.sqlite",),
     ("store",),
+    ("wire", "wire.go"),
     ("testing.bystanders", "testing.memorystorage", "testing.storagecontract"),
     ("testing.manualclock",),
     ("testing.memorystore", "testing.faultystorage"),

@@ -17,6 +17,7 @@ ELSEWHERE: Final = {
     "cli/__init__.py": "cli/test_demo.py",  # nothing but a docstring
     "store/__init__.py": "store/test_sqlite.py",  # nothing but names
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
+    "wire/__init__.py": "wire/test_go.py",  # nothing but a docstring
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""
