@@ -59,6 +59,7 @@ LAYERS: Final = (
     ("store.sqlite",),
     ("store",),
     ("wire", "wire.go"),
+    ("wire.identify",),
     ("testing.bystanders", "testing.memorystorage", "testing.storagecontract"),
     ("testing.manualclock",),
     ("testing.memorystore", "testing.faultystorage"),
@@ -212,6 +213,7 @@ def test_the_rest_needs_no_more() -> None:
         ("stats", "attrs"),
         ("store", "attrs"),
         ("testing", "attrs"),
+        ("wire", "attrs"),
         ("worker", "attrs"),
     } == {f for f in foreign if f[1] not in sys.stdlib_module_names}
 
