@@ -68,7 +68,7 @@ class Page(dict[H, int]):
         self.end: Final = end
         self.first: int = first
         self.open: bool = True
-        self.kept_until: int = 0
+        self.kept_until: int = -NEVER
 
     def in_order(self) -> list[H]:
         """Return the items, the earliest first, and what is due together as it was added."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -70,6 +70,7 @@ def test_items_come_out_in_order(dues: list[int], resolution: int) -> None:
 
 
 @given(st.lists(deadlines, max_size=50), resolutions, spans)
+@example([0, -1, -2], 1, 1)
 def test_the_span_changes_nothing(dues: list[int], resolution: int, ticks: int) -> None:
     """However long the pages are, the same comes out in the same order."""
     one: TimerWheel[int] = TimerWheel(resolution)
