@@ -370,6 +370,10 @@ class TopicPersistence(Protocol):
         """Have what is reserved written soon, by the store's thread."""
         ...
 
+    def write_if_brief(self) -> None:
+        """Write what is reserved if that takes but a moment, else do as `hurry` does."""
+        ...
+
     def stir(self) -> None:
         """Have the message that was noted written when that is due."""
         ...

@@ -965,16 +965,24 @@ class Topic(Uncopyable, Generic[T]):
         ensure(partial(self._monitor.call, self._fan.feed))
 
     def _publish_stored(
-        self, store: TopicPersistence, batch: list[T], on_done: OnDone | None
+        self,
+        store: TopicPersistence,
+        batch: list[T],
+        on_done: OnDone | None,
+        *,
+        may_write: bool = False,
     ) -> None:
-        """See `publish`."""
+        """See `publish`; a caller that may write saves two changes of threads if that is brief."""
         if on_done is None:
             self._put_stored(store, self._draft(store, batch), None, AT_ONCE)
             return
         pending = self._draft(store, batch, lambda: report(on_done, pending.error))
         self._monitor.run(self._try_last, pending, pending.size, None)
         if pending.queued:
-            store.hurry()
+            if may_write:
+                store.write_if_brief()
+            else:
+                store.hurry()
         else:
             report(on_done, None)
 

@@ -586,6 +586,17 @@ class Journal:
             raise
         return True
 
+    def write_if_brief(self) -> None:
+        """Write what is reserved if that takes but a moment, else have it written soon.
+
+        That is one put, where a commit does not wait for the disk, and nobody else is writing.
+        """
+        brief = not (self._is_slow or self.has_decided()) and len(self.queue) == 1
+        if brief and self.count_changes() < self._sync_every and self._attempt():
+            self.tell()
+        else:
+            self.flusher.wake()
+
     def adopt(self, pending: PendingWrite[Any]) -> None:
         """Have the flusher bring a put to its end that its caller leaves; takes no lock.
 

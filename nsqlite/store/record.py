@@ -220,6 +220,10 @@ class TopicRecord:
         """See `TopicPersistence`."""
         self._journal.flusher.wake()
 
+    def write_if_brief(self) -> None:
+        """See `TopicPersistence`."""
+        self._journal.write_if_brief()
+
     def flush(self) -> None:
         """See `TopicPersistence`."""
         self._journal.flush()

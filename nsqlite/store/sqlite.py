@@ -2,7 +2,7 @@
 
 The rule: a file has one owner at a time, and this object is only the way to open it.
 
-Next: testing/__init__.py
+Next: wire/__init__.py
 """
 
 import os
