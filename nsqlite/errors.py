@@ -10,6 +10,7 @@ catch, ours is one of those too.
     |-- InvalidMessage     (ValueError)   fix your call: a body, or what is no message
     |-- NotCopyable        (TypeError)    fix your call: pass the object itself, or what is in it
     |-- NotAsyncio         (RuntimeError) fix your call: `await` it in an event loop of asyncio
+    |-- MissingExtra                      install what it names: an extra of nsqlite
     |-- TooManyConsumers                  fix your call: max_channel_consumers is reached
     |-- NotInFlight                       too late: the message is no longer this delivery's
     |-- Empty              (queue.Empty)  nothing now: no message came in time
@@ -23,6 +24,7 @@ catch, ours is one of those too.
     |   |-- StoreInUse                    not here: another process has it, or you are its fork
     |   |-- NoOwner                       nowhere: no process answers for it; nothing was done
     |   `-- Unanswered                    unknown: its owner went away, or is busy; look there
+    |-- CannotListen                      the system: the address is in use, or cannot be had
     |-- Reentered                         not here: called inside another call of the same thread
     |-- ClockOutOfRange                   the wall clock: set it right, and put again
     `-- ClockStandsStill                  a test waits on a clock that nobody moves
@@ -140,6 +142,28 @@ class NotAsyncio(NSQLiteError, RuntimeError):
         return (
             f"{self.call}() needs a running event loop of asyncio (trio and curio have other ones):"
             " use asyncio.run(), or nsqlite.Consumer in a thread"
+        )
+
+
+class MissingExtra(NSQLiteError):
+    """Something needs a package that comes with an extra of nsqlite, and is not installed.
+
+    Attributes:
+        what: what needs it, in words.
+        package: the package.
+        extra: the extra that brings it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(what, package, extra)
+        self.what = what
+        self.package = package
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} needs {self.package}, which is not installed:"
+            f" pip install 'nsqlite[{self.extra}]'"
         )
 
 
@@ -358,6 +382,23 @@ class Unanswered(StoreError):
         where: the store's file.
         problem: what is wrong, in words.
     """
+
+
+class CannotListen(NSQLiteError):
+    """An address cannot be listened on; nothing was left open or made.
+
+    Attributes:
+        address: which one, as it was given.
+        problem: why not, in the system's words.
+    """
+
+    def __init__(self, address: str, problem: str) -> None:
+        super().__init__(address, problem)
+        self.address = address
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"listen ({self.address}) failed - {self.problem}"
 
 
 class Reentered(NSQLiteError):

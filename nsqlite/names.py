@@ -26,9 +26,14 @@ def check_name(kind: str, name: object) -> str:
     Raises:
         InvalidName: it is not a str, is empty or too long, or has a character not allowed.
     """
-    if not isinstance(name, str) or len(name) > MAX_LENGTH or not _FORM.fullmatch(name):
+    if not isinstance(name, str) or not is_name(name):
         raise InvalidName(kind, name)
     return name
+
+
+def is_name(text: str) -> bool:
+    """Return whether NSQ allows a text as the name of a topic or channel."""
+    return len(text) <= MAX_LENGTH and _FORM.fullmatch(text) is not None
 
 
 def is_ephemeral(name: str) -> bool:

@@ -58,6 +58,11 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         ),
     ),
     (
+        errors.MissingExtra("snappy", "python-snappy", "snappy"),
+        {"what": "snappy", "package": "python-snappy", "extra": "snappy"},
+        "snappy needs python-snappy, which is not installed: pip install 'nsqlite[snappy]'",
+    ),
+    (
         errors.TooManyConsumers("orders", "billing", 2),
         {"topic": "orders", "channel": "billing", "limit": 2},
         "consumers for orders:billing exceeds limit of 2",
@@ -159,6 +164,11 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         errors.Unanswered("jobs.db", "its owner went away"),
         {"where": "jobs.db", "problem": "its owner went away"},
         "store jobs.db: its owner went away",
+    ),
+    (
+        errors.CannotListen("127.0.0.1:4150", "address already in use"),
+        {"address": "127.0.0.1:4150", "problem": "address already in use"},
+        "listen (127.0.0.1:4150) failed - address already in use",
     ),
     (
         errors.Reentered("get"),

@@ -2,5 +2,5 @@
 
 Client and server use the same modules.
 
-Next: TBD
+Next: wire/go.py
 """

@@ -12,7 +12,7 @@ the byte.
     >>> compact_json({"topic": "a & b"})
     b'{"topic":"a \\u0026 b"}'
 
-Next: TBD
+Next: wire/frames.py
 """
 
 import json

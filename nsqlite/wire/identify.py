@@ -11,7 +11,7 @@ the answer tells what holds.
     Traceback (most recent call last):
     nsqlite.wire.identify.Refused: E_BAD_BODY IDENTIFY heartbeat interval (5) is invalid
 
-Next: TBD
+Next: wire/compression.py
 """
 
 import json
@@ -21,6 +21,9 @@ from typing import Any, Final
 import attrs
 
 from nsqlite.wire.go import compact_json
+
+NSQ_VERSION: Final = "1.3.0"
+"""The version of nsqd whose protocol is spoken."""
 
 HEARTBEAT_INTERVAL: Final = 30_000
 """Milliseconds between heartbeats of a client that asks for none of its own."""
@@ -106,7 +109,7 @@ class Limits:
     """
 
     max_rdy_count: int = 2_500
-    version: str = "1.3.0"
+    version: str = NSQ_VERSION
     max_msg_timeout: int = 900_000
     msg_timeout: int = 60_000
     max_heartbeat_interval: int = 60_000
