@@ -15,12 +15,13 @@ Times are in seconds.  A `datetime.timedelta` can be given wherever seconds can;
 float.  `due` is always a moment, on the scale of the time beside it; how long it is until then is
 `due_in`.
 
-`python -m nsqlite guide` shows the guide.  What is cited as "NSQ semantics §9" or "NSQ client
-§4" is a document of this package, too: `python -m nsqlite semantics` shows it.
+`python -m nsqlite guide` shows the guide.  What is cited as "NSQ semantics §9", "NSQ wire §4" or
+"NSQ http §2" is in documents of this package, too: `python -m nsqlite semantics`, `wire` and `http`
+show them, with "NSQ client" in the first and "NSQ startup" in the second.
 
-Public are the names of this package and of `nsqlite.aio`, `nsqlite.worker`, `nsqlite.store` and
-`nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The other modules are what these are made of,
-to be read and not to be built on.
+Public are the names of this package and of `nsqlite.aio`, `nsqlite.worker`, `nsqlite.store`,
+`nsqlite.server` and `nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The other modules are what
+these are made of, to be read and not to be built on.
 
 To read the source, begin with errors.py and follow the last line of each docstring.
 
@@ -36,6 +37,7 @@ from nsqlite.channel import Channel
 from nsqlite.clock import Clock
 from nsqlite.consumer import Consumer
 from nsqlite.errors import (
+    CannotListen,
     ClockOutOfRange,
     ClockStandsStill,
     Closed,
@@ -44,6 +46,7 @@ from nsqlite.errors import (
     InvalidMessage,
     InvalidName,
     InvalidOption,
+    MissingExtra,
     NoOwner,
     NotAsyncio,
     NotCopyable,
@@ -66,7 +69,7 @@ from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqlite import aio, store, testing, worker
+    from nsqlite import aio, server, store, testing, worker
     from nsqlite.stats import (
         BrokerStats,
         ChannelStats,
@@ -97,6 +100,7 @@ __all__ = [
     "Backoff",
     "Broker",
     "BrokerStats",
+    "CannotListen",
     "Channel",
     "ChannelOptions",
     "ChannelStats",
@@ -118,6 +122,7 @@ __all__ = [
     "LatencyStats",
     "Message",
     "MessageInfo",
+    "MissingExtra",
     "NSQLiteError",
     "NoOwner",
     "NotAsyncio",
@@ -149,6 +154,7 @@ __all__ = [
     "aio",
     "attach",
     "redrive",
+    "server",
     "store",
     "testing",
     "worker",
@@ -176,6 +182,7 @@ _LAZY = {
     "aio": "",
     "attach": "store.attach",
     "redrive": "worker",
+    "server": "",
     "store": "",
     "testing": "",
     "worker": "",

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Final, NoReturn, TextIO
 
 from nsqlite import __version__
-from nsqlite.cli.commands import add_commands, run
-from nsqlite.cli.demo import tell
 from nsqlite.cli.failure import say, why
+from nsqlite.cli.nsqd import run_nsqd
 from nsqlite.cli.signals import Ended, caught
 
 INTERRUPTED: Final = 130
@@ -52,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-h", "--help", action="store_true", help="show this help")
     parser.add_argument("--version", action="store_true", help="show the version")
-    add_commands(parser)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         try:
+            if given[:1] == ["nsqd"]:  # its flags are Go's, and it sees to signals itself
+                return run_nsqd(given[1:])
             with caught():
-                return _perform(parser, parser.parse_args(arguments))
+                return _perform(parser, given)
         except Ended as ended:
             ended.end()
         except KeyboardInterrupt:
@@ -81,8 +82,13 @@ def _called() -> str:
     return "nsqlite" if name == "nsqlite" else "python -m nsqlite"
 
 
-def _perform(parser: Parser, options: argparse.Namespace) -> int:
+def _perform(parser: Parser, given: list[str]) -> int:
     """Do what was asked for, and return the exit status."""
+    from nsqlite.cli.commands import add_commands, run  # noqa: PLC0415 - a server starts without
+    from nsqlite.cli.demo import tell  # noqa: PLC0415 - the same
+
+    add_commands(parser)
+    options = parser.parse_args(given)
     lines: Iterable[str] = tell()
     if options.help:
         lines = [parser.format_help().rstrip()]

@@ -81,7 +81,17 @@ def test_help(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("usage: python -m nsqlite [-h] [--version] COMMAND ...\n")
     assert all(
         f"\n    {name}" in out
-        for name in ("run", "inspect", "export", "import", "backup", "guide", "semantics", "docs")
+        for name in (
+            "run",
+            "inspect",
+            "export",
+            "import",
+            "backup",
+            "guide",
+            "wire",
+            "http",
+            "docs",
+        )
     )
     assert re.search("--version +show the version", out)
     assert err == ""
@@ -95,9 +105,9 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     assert exit_.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    commands = ["run", "inspect", "export", "import", "backup", "put", "peek", "find", "discard"]
-    commands += ["redrive", "empty", "pause", "unpause", "delete", "tail"]
-    commands += ["guide", "semantics", "docs"]
+    commands = ["run", "nsqd", "inspect", "export", "import", "backup", "put", "peek", "find"]
+    commands += ["discard", "redrive", "empty", "pause", "unpause", "delete", "tail"]
+    commands += ["guide", "semantics", "wire", "http", "docs"]
     start, _, rest = err.partition(" (choose from ")
     assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
     assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")
@@ -303,6 +313,8 @@ def test_a_status_does_not_depend_on_stderr() -> None:
         ("backup", "FILE", "NEW"),
         ("guide",),
         ("semantics",),
+        ("wire",),
+        ("http",),
         ("docs", "NEW"),
     ],
 )

@@ -44,6 +44,7 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     """Let a parser know the commands; `run` is what a parsed one does."""
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     _add_run(commands)
+    commands.add_parser("nsqd", help="Serve NSQ's protocols, as nsqd does; see nsqd --help")
     _add_inspect(commands)
     _add_export(commands)
     _add_import(commands)
@@ -296,7 +297,11 @@ def _add_documents(commands: "Commands") -> None:
     _add(commands, "guide", text).set_defaults(run=_show_document)
     text = "Show what NSQ does, what nsqlite does, and where they differ"
     _add(commands, "semantics", text).set_defaults(run=_show_document)
-    text = "Write the guide, the semantics and the API reference as pages of HTML"
+    text = "Show what is said over TCP by nsqd, by its clients and by nsqlite's server"
+    _add(commands, "wire", text).set_defaults(run=_show_document)
+    text = "Show what nsqd, and nsqlite's server, answer over HTTP"
+    _add(commands, "http", text).set_defaults(run=_show_document)
+    text = "Write these documents and the API reference as pages of HTML"
     command = _add(commands, "docs", text)
     command.add_argument(
         "directory",

@@ -119,9 +119,9 @@ def test_a_failure_is_one_line_whatever_a_file_is_called(
     assert expected == failed("inspect", path, capsys=capsys)
 
 
-@pytest.mark.parametrize("name", ["guide", "semantics"])
+@pytest.mark.parametrize("name", ["guide", "semantics", "wire", "http"])
 def test_a_document_is_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`guide` and `semantics` print the documents that the package carries."""
+    """The commands that are called as a document print it, as the package carries it."""
     document = Path(nsqlite.__file__).with_name(f"{name}.md").read_text("utf-8")
     assert 0 == main([name])
     assert (document, "") == capsys.readouterr()
