@@ -14,7 +14,7 @@ It prints:
     $ nsqlite unpause mails.db mails send
     sent: bob@example.org
 
-Next: checksums.py
+Next: 15_a_real_client.py
 """
 
 import logging

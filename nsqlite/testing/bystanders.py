@@ -37,6 +37,9 @@ _WAITING: Final = frozenset({"threading", "selectors", "concurrent.futures.threa
 _LOOP: Final = "nsqlite.worker.tasks"
 """What runs the loop of a worker's tasks, which waits as any other when it has nothing to do."""
 
+_SERVER: Final = "nsqlite.testing.address"
+"""What runs the loop of a test's nsqd, which does so, too, and may not use the clock at all."""
+
 _CLOCKS: Final = frozenset({"nsqlite.clock", "nsqlite.testing.manualclock"})
 """Where a thread waits on a clock, another one."""
 
@@ -72,8 +75,9 @@ def _place(frame: FrameType) -> Place | None:
         return None
     module = _module(frame)
     callers = {name for one in _stack(frame) if (name := _module(one)).startswith("nsqlite.")}
-    waits = module in _WAITING and not _has_work(frame) and callers <= {_LOOP}
-    return Place(frame.f_code, frame.f_lasti, waits, bool(callers) and module not in _CLOCKS)
+    waits = module in _WAITING and not _has_work(frame) and callers <= {_LOOP, _SERVER}
+    serves = bool(callers - {_SERVER}) and module not in _CLOCKS
+    return Place(frame.f_code, frame.f_lasti, waits, serves)
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:

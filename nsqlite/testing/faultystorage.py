@@ -2,7 +2,7 @@
 
 The rule: it does what the storage does that it wraps, and adds nothing but its points.
 
-Next: testing/storagecontract.py
+Next: testing/faults.py
 """
 
 from collections.abc import Callable

@@ -369,7 +369,10 @@ class ManualClock:
         Raises:
             InvalidOption: the number is negative or not finite; nothing has changed.
         """
-        step = nanoseconds("seconds", seconds_)
+        self._advance(nanoseconds("seconds", seconds_))
+
+    def _advance(self, step: int) -> None:
+        """Move on by so many nanoseconds, stopping at every deadline on the way."""
         with self._moving:
             self._move_on(min(self._elapsed + step, NEVER - 1))
 
