@@ -8,6 +8,9 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1000)
 
+collect_ignore_glob = ["compat/*client.py", "compat/program_*.py"]
+"""Programs of their own, with libraries that are not to be imported here."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make examples repeatable and Ctrl-C an interrupt.
