@@ -42,7 +42,9 @@ STORES = {
 }
 BUILD = {"build": 4}
 
-NAMES = ", ".join([*CORE, *BUILD, *OTHER, "stores", *STORES, "huge", "wheel"])
+SERVER = {"server": 25}
+
+NAMES = ", ".join([*CORE, *BUILD, *OTHER, "stores", *STORES, "huge", "wheel", "server"])
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,6 +82,16 @@ def test_rows_that_are_no_part_of_the_core_are_measured_if_named() -> None:
     assert last == ["wheel"] * 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process needs is read from /proc")
+def test_the_server_is_measured_if_named() -> None:
+    """Its rows are measured beside the yardsticks; without Go's nsqd nothing is said of that."""
+    done = run("--quick", "server")
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert counted(done.stdout) == SERVER
+    assert "Go" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -88,6 +100,7 @@ def test_rows_that_are_no_part_of_the_core_are_measured_if_named() -> None:
             ["memory/all"],
             "there is no row 'memory/all'; the rows are memory/ready, memory/in-flight",
         ),
+        (["--nsqd=/no/nsqd", "server"], "'/no/nsqd' is no program"),
         (["--fast"], "unrecognized arguments: --fast"),
         ([""], f"there is no row ''; the rows are {NAMES}"),
     ],

@@ -7,6 +7,7 @@ How to run it, with the Python that nsqlite is installed in:
     python tests/bench put/one          one row
     python tests/bench --quick          small counts, some seconds: shows that it works, no more
     python tests/bench store            the same with a store: see below
+    python tests/bench server           nsqd's protocols on sockets: see below
     python tests/bench/versions.py DIR  the core beside that of another checkout: see there
     python tests/bench/survivors.py     what `kill -9` leaves, in nsqlite and in huey: see there
 
@@ -54,6 +55,20 @@ Only if they are named:
               without the time in which other programs had the processor; the note is the worst of
               all with it
     wheel     is a table of its own: see wheels.py
+    server    `python -m nsqlite nsqd`, beside an asyncio echo (see echo.py), one that does as nsqd
+              but keeps no messages (see bare.py), and with `--nsqd PATH` Go's nsqd.  The bounds are
+              those of rates: 1.25 is 0.8 of the other's rate.  Each server is a process, and so is
+              the load (see load.py).  Where little is under way, all are kept on one processor,
+              but for `--spread` (see serverrows.py).  Some minutes
+    server/mpub, mpub-4, sub, pub, pub-10, deep, turn, ping, post
+              what a message or request takes
+    server/store-mpub, store-sub, store-deep, store-pub
+              the same with a store; with `--nsqd PATH` beside Go's nsqd with no room in memory
+    server/crowd, idle
+              consumers that wait: what a delivery takes among them, and what the server takes of a
+              processor and of memory.  Linux, and 10,000 open files
+    server/start
+              a process until it answers
 
 The exit status is 0 when everything was measured, whatever came out, and 2 for bad arguments.
 
@@ -63,18 +78,22 @@ Next: timing.py
 import argparse
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
 import rows
+import serverrows
 import storerows
 import wheels
+from serverrows import Setting
 from table import HEAD, Line
-from timing import FULL, QUICK, Scale
+from timing import FULL, QUICK
 
 STORES = {**storerows.ROWS, **storerows.ON_DEMAND}
-NAMES = (*rows.GROUPS, "stores", *STORES, "wheel")
+NAMES = (*rows.GROUPS, "stores", *STORES, "wheel", "server")
+SINGLE = (*rows.ROWS, *serverrows.ROWS)
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,38 +107,46 @@ def main(arguments: list[str]) -> None:
     """Measure the rows that were asked for and print each as soon as it is known."""
     parser = Parser(prog="tests/bench", description="Measure speed and memory.", allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="small counts: see that it works")
+    parser.add_argument("--nsqd", metavar="PATH", help="compare with this nsqd of Go's, too")
+    parser.add_argument("--spread", action="store_true", help="use all processors in each row")
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     options = parser.parse_args(arguments)
     for name in options.names:
-        if name not in NAMES and name not in rows.ROWS:
-            known = ", ".join(
-                row for row in rows.ROWS if row.startswith(name.partition("/")[0] + "/")
-            )
+        if name not in NAMES and name not in SINGLE:
+            known = ", ".join(row for row in SINGLE if row.startswith(name.partition("/")[0] + "/"))
             parser.error(f"there is no row {name!r}; the rows are {known or ', '.join(NAMES)}")
-    run(QUICK if options.quick else FULL, options.names)
+    if options.nsqd is not None and not shutil.which(options.nsqd):
+        parser.error(f"{options.nsqd!r} is no program")
+    scale = QUICK if options.quick else FULL
+    run(Setting(scale=scale, go_nsqd=options.nsqd, spread=options.spread), options.names)
 
 
-def run(scale: Scale, names: list[str]) -> None:
+def run(setting: Setting, names: list[str]) -> None:
     """Print the tables."""
+    scale = setting.scale
     python = f"{platform.python_implementation()} {platform.python_version()}"
     print(f"{python}, {os.cpu_count()} processors, {scale.pairs} pairs of short runs")
     if names != ["wheel"]:
         print(HEAD, flush=True)
-    for line in lines(scale, names):
+    for line in lines(setting, names):
         print(line, flush=True)
     if "wheel" in names:
         for text in wheels.lines(scale):
             print(text, flush=True)
 
 
-def lines(scale: Scale, names: list[str]) -> Iterator[Line]:
+def lines(setting: Setting, names: list[str]) -> Iterator[Line]:
     """Measure what was named, in the order of the table; the core if nothing was."""
+    scale = setting.scale
     for row in rows.ROWS.values():
         if row.name in names or row.group in names or (not names and row not in rows.OTHERS):
             yield row.line(scale)
     for name, measure in STORES.items():
         if name in names or ("stores" in names and name in storerows.ROWS):
             yield from measure(scale)
+    for name, measuring in serverrows.ROWS.items():
+        if name in names or "server" in names:
+            yield from measuring(name, setting)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from tempfile import TemporaryDirectory
+from typing import Final
 
 from timing import Run
 
@@ -22,6 +23,9 @@ THEIRS = "import queue, threading, attrs, sortedcontainers"
 
 _CACHE = TemporaryDirectory()
 atexit.register(_CACHE.cleanup)
+
+INTERPRETER: Final = (sys.executable, "-X", f"pycache_prefix={_CACHE.name}")
+"""What starts an interpreter that finds byte code in the benchmark's own cache."""
 
 
 def process(statement: str) -> Run:
@@ -36,11 +40,15 @@ def process(statement: str) -> Run:
 
 def _interpret(code: str) -> float:
     """Return the seconds that an interpreter takes from its start to its end."""
-    command = [sys.executable, "-X", f"pycache_prefix={_CACHE.name}", "-c", code]
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    command = [*INTERPRETER, "-c", code]
     begin = _clock()
-    subprocess.run(command, check=True, env=kept)  # noqa: S603 - our own interpreter and code
+    subprocess.run(command, check=True, env=environment())  # noqa: S603 - our own code
     return _clock() - begin
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which an interpreter keeps the byte code."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 if sys.platform == "win32":

@@ -5,7 +5,7 @@ this; a callback that comes back in every round of the loop notes the time that 
 in which the thread was ready to run and the processors had other things to do is noted apart, where
 the system tells it.
 
-Next: rows.py
+Next: echo.py
 """
 
 import asyncio

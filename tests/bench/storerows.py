@@ -2,7 +2,7 @@
 
 The rule: as for the other rows; but all of it is measured in real time, as a disk is waited for.
 
-Next: wheels.py
+Next: serverrows.py
 """
 
 from collections.abc import Callable, Iterator

@@ -16,9 +16,17 @@ from timing import Comparison, Run, Scale, compare
 Measured: TypeAlias = Callable[[Scale], Run]
 """Returns what measures something at a scale."""
 
-Unit = Literal["us", "ms", "s", "B", "MiB", ""]
+Unit = Literal["us", "ms", "s", "B", "MiB", "%", ""]
 
-_SCALES: dict[Unit, float] = {"us": 1e6, "ms": 1e3, "s": 1, "B": 1, "MiB": 1 / (1 << 20), "": 1}
+_SCALES: dict[Unit, float] = {
+    "us": 1e6,
+    "ms": 1e3,
+    "s": 1,
+    "B": 1,
+    "MiB": 1 / (1 << 20),
+    "%": 100,
+    "": 1,
+}
 _FORMAT = "{:<19} {:<50} {:<22} {:>11} {:>9} {:>7} {:>6} {:>6} {:>5} {:>5}  {}"
 
 

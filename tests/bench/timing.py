@@ -44,6 +44,9 @@ class Scale:
         stored: rounds of a run with a store; 20,000 take about 500 ms.
         store_pairs: how many pairs of runs with a store.
         watched: for how many seconds an event loop is watched.
+        sent: how many messages go to a server in batches; 200,000 take about 200 ms.
+        consumers: how many consumers a large channel has.
+        beat: seconds between the heartbeats of consumers that wait.
     """
 
     messages: int
@@ -58,6 +61,9 @@ class Scale:
     stored: int
     store_pairs: int
     watched: float
+    sent: int
+    consumers: int
+    beat: int
 
 
 FULL = Scale(
@@ -73,6 +79,9 @@ FULL = Scale(
     stored=20_000,
     store_pairs=9,
     watched=3.0,
+    sent=200_000,
+    consumers=10_000,
+    beat=10,
 )
 
 QUICK = Scale(
@@ -88,6 +97,9 @@ QUICK = Scale(
     stored=300,
     store_pairs=1,
     watched=0.1,
+    sent=4_000,
+    consumers=50,
+    beat=1,
 )
 
 
