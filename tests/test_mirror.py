@@ -18,6 +18,7 @@ ELSEWHERE: Final = {
     "store/__init__.py": "store/test_sqlite.py",  # nothing but names
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "wire/__init__.py": "wire/test_go.py",  # nothing but a docstring
+    "server/__init__.py": "server/test_nsqd.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""
@@ -29,8 +30,10 @@ WITHOUT_A_MODULE: Final = {
     "test_mirror.py": "the test files",
     "test_readme.py": "the README and the guide",
     "test_reading_order.py": "the order of the source",
-    "test_semantics.py": "the document of NSQ's semantics",
+    "test_semantics.py": "the documents of what NSQ does",
     "test_surface.py": "the public names of all modules",
+    "server/test_authorising.py": "AUTH, where connections, auth servers and their answers meet",
+    "server/test_upgrades.py": "TLS and compression, where they meet connections",
     "store/test_acknowledged.py": "what a store has promised, where its modules meet",
     "test_typing.py": "what type checkers say of programs that use it",
 }

@@ -22,12 +22,21 @@ import nsqlite
 from nsqlite.testing import ManualClock
 
 LIST: Final = Path(__file__).with_name("surface.txt")
-MODULES: Final = ("nsqlite", "nsqlite.aio", "nsqlite.worker", "nsqlite.store", "nsqlite.testing")
+MODULES: Final = (
+    "nsqlite",
+    "nsqlite.aio",
+    "nsqlite.worker",
+    "nsqlite.store",
+    "nsqlite.server",
+    "nsqlite.testing",
+)
 
 MADE_ELSEWHERE: Final = {
     nsqlite.Channel: "by Topic.channel",
     nsqlite.Message: "by a consumer's get",
     nsqlite.store.Database: "by opening a store",
+    nsqlite.testing.Fault: "by Faults",
+    nsqlite.testing.Faults: "by nsqd",
 }
 """Classes that no user calls, with who makes them."""
 
@@ -185,7 +194,7 @@ def test_the_public_surface_is_as_listed() -> None:
 def test_what_is_taken_in_seconds_can_be_a_timedelta() -> None:
     """What else is a float is no span of time, or is told and not taken."""
     floats = set(re.findall(r"(\w+): float(?! \| timedelta)", LIST.read_text("utf-8")))
-    taken = {"start", "factor", "rate"}
+    taken = {"start", "factor", "rate", "probability", "bytes_per_second"}
     told = {"age", "due_in", "held_back_for", "next_deadline", "now", "seconds"}
     assert taken | told == floats
 

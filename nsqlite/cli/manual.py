@@ -1,4 +1,4 @@
-"""The documents of the package as pages of HTML: the guide, the semantics and the API reference.
+"""The documents of the package as pages of HTML: the guide, what NSQ does, and the API reference.
 
 The rule: the pages need nothing but each other.  They load neither a script nor a style from
 elsewhere, and every link between them leads somewhere.
@@ -21,13 +21,21 @@ from pdoc.doc import Module
 import nsqlite
 from nsqlite.cli.reference import modules
 
-DOCUMENTS: Final = {"guide": "Guide", "semantics": "Semantics"}
+DOCUMENTS: Final = {
+    "guide": "Guide",
+    "semantics": "Semantics",
+    "wire": "Wire protocol",
+    "http": "HTTP API",
+}
 """The documents that lie in the package as Markdown, with their titles."""
 
 SIGN: Final = "\N{SECTION SIGN}"
 
-CITATION: Final = re.compile(rf"NSQ\s+(semantics|client)\s+({SIGN}\d+)")
-"""How docstrings and the guide cite the semantics."""
+NAMES: Final = "semantics|client|wire|startup|http"
+"""How the parts of the documents are called."""
+
+CITATION: Final = re.compile(rf"NSQ\s+({NAMES})\s+{SIGN}\d+(?:(?:,|\s+and)\s+{SIGN}\d+)*")
+"""How docstrings and the guide cite sections, one or several of a part."""
 
 
 def pages() -> dict[str, str]:
@@ -66,6 +74,8 @@ def _index(all_modules: Mapping[str, Module]) -> str:
         "A message queue inside your Python process, with NSQ's topics, channels and guarantees.\n",
         "- [The guide](guide.html): what you can do with it, and what it promises.",
         "- [The semantics](semantics.html): what NSQ does, and where nsqlite differs.",
+        "- [The wire protocol](wire.html): what nsqd and its clients say to each other.",
+        "- [The HTTP API](http.html): what nsqd answers, and where nsqlite differs.",
         "- The API reference, a page for each module:\n",
     ]
     for name, module in all_modules.items():
@@ -86,17 +96,26 @@ def _first(text: str) -> str:
 
 
 def _cited(made: dict[str, str]) -> dict[str, str]:
-    """Let what cites a section of the semantics lead there."""
-    found = re.findall(rf'<h2 id="([^"]+)">(NSQ \w+ {SIGN}\d+)\.', made["semantics.html"])
-    sections = {citation: identity for identity, citation in found}
+    """Let what cites a section of another page lead there."""
+    sections = {
+        citation: f"{name}.html#{identity}"
+        for name in DOCUMENTS
+        for identity, citation in re.findall(
+            rf'<h2 id="([^"]+)">(NSQ \w+ {SIGN}\d+)\.', made[f"{name}.html"]
+        )
+    }
 
     def linked(name: str) -> str:
         up = "../" * name.count("/")
 
         def link(match: re.Match[str]) -> str:
-            identity = sections[f"NSQ {match[1]} {match[2]}"]
-            return f'<a href="{up}semantics.html#{identity}">{match[0]}</a>'
+            def place(one: re.Match[str]) -> str:
+                target = sections[f"NSQ {match[1]} {one[1]}"]
+                here = target.startswith(f"{name}#")
+                return one[0] if here else f'<a href="{up}{target}">{one[0]}</a>'
 
-        return made[name] if name == "semantics.html" else CITATION.sub(link, made[name])
+            return re.sub(rf"(?:NSQ\s+\w+\s+)?({SIGN}\d+)", place, match[0])
+
+        return CITATION.sub(link, made[name])
 
     return {name: linked(name) for name in made}

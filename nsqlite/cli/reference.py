@@ -19,9 +19,9 @@ from typing import Any, Final, Generic, Unpack, cast, get_args, get_origin, is_t
 from pdoc.doc import Class, Doc, Function, Module, Variable
 
 import nsqlite
-from nsqlite import aio, events, store, testing, worker
+from nsqlite import aio, events, server, store, testing, worker
 
-PAGES: Final = (nsqlite, aio, worker, store, testing, events)
+PAGES: Final = (nsqlite, aio, worker, store, server, testing, events)
 """The modules that have a page; one without `__all__` shows what no other has."""
 
 ALONE: Final = {"nsqlite.events": ("LIFE_CYCLE",)}

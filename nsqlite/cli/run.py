@@ -3,7 +3,7 @@
 The rule: what is wrong with the call is told in one line; what the program's own code raises is
 shown as Python shows it; and a broker is opened only when there is an app to run.
 
-Next: cli/commands.py
+Next: cli/goflags.py
 """
 
 import importlib

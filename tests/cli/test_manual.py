@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import nsqlite
-from nsqlite.cli.manual import pages
+from nsqlite.cli.manual import DOCUMENTS, pages
 from nsqlite.cli.reference import PAGES as MODULES
 from nsqlite.cli.reference import names_of
 
@@ -43,7 +43,7 @@ def page_of(module: str) -> str:
 def test_the_pages() -> None:
     """There is a first page, one for each document, and one for each public module."""
     modules = [page_of(module.__name__) for module in MODULES]
-    assert ["index.html", "guide.html", "semantics.html", *modules] == list(PAGES)
+    assert ["index.html", *(f"{name}.html" for name in DOCUMENTS), *modules] == list(PAGES)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
@@ -85,8 +85,8 @@ def test_every_place_is_there_once(name: str) -> None:
 
 
 def test_the_documents_are_there_whole() -> None:
-    """The sections of the guide and the semantics are those of the files in the package."""
-    for name in ("guide", "semantics"):
+    """The sections of the documents are those of the files in the package."""
+    for name in DOCUMENTS:
         text = Path(nsqlite.__file__).with_name(f"{name}.md").read_text("utf-8")
         assert len(re.findall(r"^## ", text, re.MULTILINE)) == PAGES[f"{name}.html"].count("<h2 id")
 
@@ -98,6 +98,14 @@ def test_citations_lead_to_the_semantics() -> None:
     assert any(link.startswith("semantics.html#nsq-s") for link in FOUND["nsqlite.html"].links)
     worker = FOUND["nsqlite/worker.html"].links + FOUND["nsqlite/aio.html"].links
     assert any(link.startswith("../semantics.html#nsq-") for link in worker)
+
+
+def test_citations_lead_to_the_other_documents() -> None:
+    """Documents cite each other; what one cites of itself is no link to a page."""
+    of_wire, of_http = FOUND["wire.html"].links, FOUND["http.html"].links
+    assert "wire.html#nsq-wire-4-commands" in of_http
+    assert any(link.startswith("semantics.html#nsq-semantics-17-") for link in of_wire)
+    assert not any(link.startswith("wire.html#") for link in of_wire)
 
 
 def test_names_in_the_guide_are_links() -> None:
