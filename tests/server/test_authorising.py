@@ -208,6 +208,19 @@ def test_the_answer() -> None:
     run(main)
 
 
+def test_an_answer_that_names_nobody() -> None:
+    """What it does not tell is not told of the client, either."""
+
+    async def main() -> None:
+        async with serving(auth=Asked(answer(MAY_ALL, identity=""))) as served:
+            client = await authorised(served)
+            stats = served.connection(client).stats()
+            assert stats["authed"]
+            assert not {"auth_identity", "auth_identity_url"} & set(stats)
+
+    run(main)
+
+
 def test_twice() -> None:
     """The second AUTH is refused, also one that was sent while the first was still asked for."""
 
@@ -681,6 +694,29 @@ def test_the_client_goes_by_tls(tmp_path: Path, way: str, again: bool) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_all_at_once_with_the_end_of_tls(tmp_path: Path, again: bool) -> None:
+    """A client that ends TLS in the same breath hears nothing more, and nothing more is done."""
+
+    async def main() -> None:
+        authority = Authority(tmp_path)
+        asked = Asked()
+        async with serving(auth=asked, tls=authority.server()) as served:
+            client = await served.client("tls", authority.client())
+            if again:
+                await client.send(Auth(SECRET))
+                await client.frame()
+                served.clock.advance(60)
+            command = Pub("t", [b"x"]) if again else Auth(SECRET)
+            data = client.wrapped(command.encode() + Pub("t", [b"y"]).encode())
+            await client.put(data + client.good_bye())
+            await served.until_over(client)
+            assert 1 + again == len(asked.asked)
+            assert 0 == served.depth("t")
+
+    run(main)
+
+
 @pytest.mark.parametrize("layers", ["", "snappy", "tls", "tls+deflate"])
 @pytest.mark.parametrize("again", [False, True])
 def test_a_service_that_stops_while_it_asks(tmp_path: Path, layers: str, again: bool) -> None:
@@ -725,6 +761,19 @@ def test_with_a_store(tmp_path: Path, again: bool) -> None:
             assert [OK] * 6 == [found, *await client.frames(5)]
             assert (2, 2, 1) == (served.depth("t"), served.depth("u"), served.depth("v"))
             assert (1 + again) == len(asked.asked)
+
+    run(main)
+
+
+def test_an_mpub_into_a_broker_that_is_closed() -> None:
+    """Its answer tells, not its being announced."""
+
+    async def main() -> None:
+        async with serving(auth=Asked()) as served:
+            client = await authorised(served)
+            served.broker.close()
+            await client.send(Mpub("t", [b"x"]))
+            assert [error("E_MPUB_FAILED MPUB failed exiting")] == await client.rest()
 
     run(main)
 

@@ -316,6 +316,20 @@ def test_all_commands(authority: Authority, layers: str) -> None:
     run(main)
 
 
+def test_what_stands_behind_a_handshake_is_done(authority: Authority) -> None:
+    """A client that does not wait for the OK of TLS loses nothing, as with nsqd."""
+
+    async def main() -> None:
+        async with serving(tls=authority.server()) as served:
+            client = await served.raw()
+            await client.identify(tls_v1=True)
+            await client.shake(authority.client(), Pub("t", [b"x", b"y"]).encode())
+            assert [OK] * 3 == await client.frames(3)
+            assert 2 == served.depth("t")
+
+    run(main)
+
+
 # Handshakes that fail
 
 
@@ -627,6 +641,25 @@ def test_a_command_that_takes_time_in_the_middle_of_a_piece() -> None:
             assert OK == await client.frame()
             found = [delivered(data).body for _, data in await client.frames(1000)]
             assert [bytes([n % 250]) * 500 for n in range(1000)] == found
+
+    run(main)
+
+
+def test_a_read_more_than_was_wanted() -> None:
+    """A loop that reads once more before it pauses does not change the order."""
+
+    async def main() -> None:
+        async with serving() as served:
+            client = await served.client("deflate")
+            ours = served.connection(client)
+            bodies = [b"%05d" % number * 100 for number in range(2000)]
+            for at in range(0, 2000, 500):
+                ours.received(client.wrapped(Pub("t", bodies[at : at + 500]).encode()))
+            assert 0 < served.depth("t") < 500
+            assert [OK] * 2000 == await client.frames(2000)
+            await client.send(Sub("t", "c"), Rdy(2000))
+            assert OK == await client.frame()
+            assert bodies == [delivered(data).body for _, data in await client.frames(2000)]
 
     run(main)
 
@@ -1055,6 +1088,24 @@ def test_half_close_with_answers_to_come(authority: Authority, layers: str) -> N
             assert [OK] * 100 == await client.rest()
             await served.until_over(client)
             assert 100 == served.depth("t")
+
+    run(main)
+
+
+@with_and_without
+def test_half_a_command_at_the_end(authority: Authority, layers: str) -> None:
+    """What is wrong with it is said, by TLS to a client that ends by TLS's own word."""
+
+    async def main() -> None:
+        async with serving(tls=authority.server()) as served:
+            client = await served.client(layers, authority.client())
+            await client.send(Pub("t", [b"x"]), b"PUB t\n\0\0\0\2x")
+            await until(lambda: served.depth("t"))
+            await client.put(client.good_bye())
+            client.half_close()
+            text = "E_BAD_MESSAGE PUB failed to read message body"
+            assert [OK, error(text)] == await client.rest()
+            await served.until_over(client)
 
     run(main)
 

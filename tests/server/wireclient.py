@@ -204,6 +204,8 @@ class Client:
                 self._read += piece
         except ssl.SSLWantReadError:
             return
+        except ssl.SSLZeroReturnError:  # where the client has said good-bye as well
+            pass
         self.heard_good_bye = True
 
     def cut(self) -> tuple[int, bytes] | None:
@@ -254,8 +256,8 @@ class Client:
         self.reply = json.loads(data)
         return self.reply
 
-    async def shake(self, context: ssl.SSLContext) -> None:
-        """Do the client's part of a handshake."""
+    async def shake(self, context: ssl.SSLContext, behind: bytes = b"") -> None:
+        """Do the client's part of a handshake, with what is sent behind it at once."""
         tls = context.wrap_bio(self._in, self._out, server_hostname="localhost")
         while True:
             try:
@@ -271,6 +273,8 @@ class Client:
                 raise
             else:
                 break
+        if behind:
+            tls.write(behind)
         await self.put(self._out.read())
         self.tls = tls
 
