@@ -452,7 +452,8 @@ class Connection(asyncio.BufferedProtocol):
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Read no commands until something is done that takes time."""
         self._hold(BUSY)
-        self._task = self._host.loop.create_task(self._work(work))
+        # not by the loop: an eager one would have it run before it is known here
+        self._task = asyncio.Task(self._work(work), loop=self._host.loop)
 
     async def _work(self, work: Coroutine[Any, Any, None]) -> None:
         me = self._task

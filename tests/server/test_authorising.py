@@ -640,6 +640,30 @@ def test_messages_are_delivered_while_it_is_asked_again() -> None:
     run(main)
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="no eager tasks before 3.12")
+@pytest.mark.parametrize("layers", ["deflate", "tls+snappy"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_in_a_loop_of_eager_tasks(tmp_path: Path, layers: str, waits: bool) -> None:
+    """Upgrades and AUTH are no different where a loop begins each task at once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
+        authority = Authority(tmp_path)
+        asked = Asked()
+        store = SQLite(str(tmp_path / "store.db"))
+        async with serving(auth=asked, tls=authority.server(), store=store) as served:
+            client = await served.client(layers, authority.client())
+            if waits:
+                asked.gate.clear()
+            await client.send(Auth(SECRET), Pub("t", [b"x"]), Dpub("t", 5, b"x"))
+            await until(lambda: asked.asked)
+            asked.gate.set()
+            assert [OK, OK] == (await client.frames(3))[1:]
+
+    run(main)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("behind", [[], [Pub("t", [b"x"])]])
 @pytest.mark.parametrize("fails", [False, True])
