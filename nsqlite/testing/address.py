@@ -85,7 +85,8 @@ class nsqd:  # noqa: N801 - a context manager that reads as a call, as `contextl
 
     Attributes:
         clock: what all of it takes the time from.
-        faults: what is to go wrong between it and its clients; see `Faults`.
+        faults: what is to go wrong between it and its clients: `lose`, `delay`, `fail`, `cut`,
+            `drop`, `slow` and `refuse`; see `Faults`.
     """
 
     def __init__(
