@@ -27,7 +27,13 @@ PAGES: Final = (nsqlite, aio, worker, store, server, testing, events)
 ALONE: Final = {"nsqlite.events": ("LIFE_CYCLE",)}
 """What is public of a module that has no `__all__`."""
 
-MADE_ELSEWHERE: Final = (nsqlite.Channel, nsqlite.Message, store.Database)
+MADE_ELSEWHERE: Final = (
+    nsqlite.Channel,
+    nsqlite.Message,
+    store.Database,
+    testing.Fault,
+    testing.Faults,
+)
 """Classes that no user calls."""
 
 OPAQUE: Final = (store.Database,)
