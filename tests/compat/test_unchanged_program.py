@@ -4,6 +4,7 @@ The program runs in the test's process, its loop in the test's thread; the nsqd 
 own.  Where the program has to do something before the test goes on, its loop is run for it.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -56,9 +57,11 @@ def charged() -> list[str]:
 @pytest.fixture
 def loop() -> Iterator[IOLoop]:
     """Make a loop for one test, with which all ends that the program has begun."""
-    loop = IOLoop(make_current=True)
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    loop = IOLoop.current()
     yield loop
     loop.close(all_fds=True)
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
