@@ -29,6 +29,10 @@ def places(path: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+PYNSQ: Final = ("-W", "ignore:There is no current event loop:DeprecationWarning")
+"""What tornado does for pynsq, of which CPython 3.12 warns."""
+
+
 @pytest.mark.parametrize("code", BLOCKS)
 def test_code_runs(code: str) -> None:
     """Each block runs alone, without a warning, and prints what its comments say.
@@ -38,7 +42,7 @@ def test_code_runs(code: str) -> None:
     for library in re.findall(r"^import (ansq|nsq)\b", code, re.MULTILINE):
         pytest.importorskip(library)
     done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", *PYNSQ, "-c", code],
         capture_output=True,
         text=True,
         check=False,

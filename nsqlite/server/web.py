@@ -637,17 +637,24 @@ async def read(request: web.BaseRequest, limit: int) -> tuple[list[bytes], End]:
     parts: list[bytes] = []
     connection.await_body(content)
     try:
-        while part := await content.readany():
-            limit -= len(part)
-            if limit < 0:
-                return parts, End.TOO_LONG
-            parts.append(part)
+        if not await _read_parts(content, limit, parts):
+            return parts, End.TOO_LONG
     except (web.RequestPayloadError, OSError):
         connection.broken = True
         content.feed_eof()  # or aiohttp would read on, and log what it finds
     finally:
         connection.reading = None
     return parts, End.BROKEN if connection.broken else End.WHOLE
+
+
+async def _read_parts(content: Any, limit: int, parts: list[bytes]) -> bool:
+    """Read a body to its end; return False if it is longer than the limit."""
+    while part := await content.readany():
+        limit -= len(part)
+        if limit < 0:
+            return False
+        parts.append(part)
+    return True
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
