@@ -42,7 +42,7 @@ def test_code_runs(code: str) -> None:
     for library in re.findall(r"^import (ansq|nsq)\b", code, re.MULTILINE):
         pytest.importorskip(library)
     done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-W", "error", *PYNSQ, "-c", code],
+        [sys.executable, "-W", "error", *(PYNSQ if "import nsq " in code else ()), "-c", code],
         capture_output=True,
         text=True,
         check=False,

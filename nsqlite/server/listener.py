@@ -55,7 +55,9 @@ def listen(address: str, *, backlog: int = BACKLOG) -> socket.socket:
         if where is None:
             return _listen_unix(address, backlog)
         return _listen_tcp(*where, backlog)
-    except (OSError, ValueError) as error:  # the second: no name of a host, or of a file
+    except UnicodeError:  # of whose text each version of Python has its own
+        raise CannotListen(address, "no host can have this name") from None
+    except (OSError, ValueError) as error:  # the second: no such port, or no name of a file
         raise CannotListen(address, _in_words(error)) from None
 
 

@@ -83,5 +83,5 @@ class Client:
         """Return what comes until the server closes the connection."""
         try:
             return await self.reader.read()
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):  # the second: a send has found it closed
             return b""

@@ -159,7 +159,7 @@ def test_an_address_that_cannot_be_had(address: str, problem: str | None) -> Non
     """What the system does not have is told in its words."""
     found = refusal(address).problem
     assert found == (problem or found)
-    assert found[0].isupper() is False
+    assert found[0].islower()
 
 
 # Unix sockets
