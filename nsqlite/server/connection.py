@@ -40,6 +40,7 @@ from nsqlite.names import is_ephemeral
 from nsqlite.options import SECOND
 from nsqlite.server.alarms import LoopAlarm
 from nsqlite.server.auth import AuthFailed
+from nsqlite.server.listener import joined
 from nsqlite.server.publishing import Publishing
 from nsqlite.server.tls import TLSInfo, common_name, tls_info
 from nsqlite.topic import AT_ONCE, Topic
@@ -94,7 +95,8 @@ PIECE: Final = 1 << 16
 MILLISECOND: Final = SECOND // 1000
 
 TICKS: Final = 25
-"""In how many ticks of the clock, 0.25 s, what is due for all connections is done together."""
+"""In how many ticks of the clock, 0.25 s, what is due for all connections is done together: many
+at once cost a loop less than one after the other."""
 
 HANDSHAKE: Final = 5.0
 """Real seconds that a client may take for its part of a TLS handshake."""
@@ -241,7 +243,6 @@ class Connection(asyncio.BufferedProtocol):
         "_layer",
         "_linger",
         "_out",
-        "_pieces",
         "_raw",
         "_secret",
         "_session",
@@ -567,9 +568,7 @@ class Connection(asyncio.BufferedProtocol):
             moment = self._last + 2 * self._interval
             if moment <= self._host.clock.monotonic_ns() or moment > self._beat:
                 moment = self._beat
-            tick = (
-                TICKS * self._host.clock.resolution
-            )  # many at once cost a loop less than one each
+            tick = TICKS * self._host.clock.resolution
             self._alarm_at(moment + -moment % tick, self._look)
 
     def _look(self) -> None:
@@ -1172,8 +1171,7 @@ def _address_of(transport: Transport) -> str:
     peer = transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
         return str(transport.get_extra_info("sockname") or "@")
-    host, port = peer[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return joined(*peer[:2])
 
 
 _ACTS: Final[dict[type, Callable[[Connection, Any], None]]] = {

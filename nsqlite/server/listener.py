@@ -93,17 +93,6 @@ def port_of(listening: socket.socket) -> int:
     return -1 if isinstance(name, str) else int(name[1])
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user that the process at the other end of a unix socket had when it connected.
-
-    Raises:
-        OSError: the system does not tell.
-    """
-    from nsqlite.store.controllines import peer_uid as found  # noqa: PLC0415 - loads the store
-
-    return found(connection)
-
-
 def raise_open_files_limit() -> tuple[int, int] | None:
     """Let this process have as many open files as the system allows it, as nsqd does.
 

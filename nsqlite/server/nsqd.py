@@ -34,7 +34,6 @@ from nsqlite.server.node import Node, Service
 from nsqlite.server.options import NSQDOptions
 from nsqlite.server.tcp import TCPService
 from nsqlite.server.tls import client_context, server_context
-from nsqlite.store.sqlite import SQLite
 from nsqlite.wire.compression import has_snappy
 from nsqlite.wire.identify import NSQ_VERSION, Limits
 from nsqlite.wire.session import SessionLimits
@@ -169,6 +168,8 @@ class NSQD:
         options = self._options
         store = None
         if options.data_path is not None:
+            from nsqlite.store.sqlite import SQLite  # noqa: PLC0415 - in memory none is needed
+
             most = max(1, options.mem_queue_size)
             store = SQLite(_file_in(options.data_path), mem_queue_size=most)
         return Broker(clock=self.clock, store=store, **options.for_broker())
@@ -204,7 +205,6 @@ class NSQD:
                 max_rdy_count=options.max_rdy_count,
                 max_req_timeout=round(broker.options.max_req_timeout * 1000),
                 tls_required=options.requires_tls(),
-                announces=auth is not None,
             ),
             auth=auth,
             tls=tls,

@@ -8,7 +8,6 @@ Next: server/stats.py
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections import Counter
@@ -26,9 +25,8 @@ from nsqlite.errors import InvalidMessage
 from nsqlite.events import Event, Kind
 from nsqlite.options import Seconds, nanoseconds
 from nsqlite.server.connection import Asker, Connection, Host
-from nsqlite.server.listener import address_of, peer_uid
+from nsqlite.server.listener import BACKLOG, address_of
 from nsqlite.server.publishing import Publishing
-from nsqlite.store.codec import Coder, checked_codec
 from nsqlite.wire.identify import Identity, Limits
 from nsqlite.wire.session import SessionLimits
 
@@ -109,7 +107,7 @@ class TCPService:
         self._connections: Final[dict[Connection, None]] = {}
         self._readers: Final[dict[tuple[str, str], dict[Connection, None]]] = {}
         self._count = 0
-        self._coder: Final = Coder(checked_codec("json"))
+        self._to_json: Callable[[object], tuple[Any, bytes, str | None]] | None = None
         self._unobserve: Callable[[], None] | None = None
         self._empty: asyncio.Event | None = None
 
@@ -188,8 +186,12 @@ class TCPService:
             return bytes(body)
         if isinstance(body, str):
             return body.encode("utf-8", "replace")
+        if self._to_json is None:
+            from nsqlite.store.codec import Coder, checked_codec  # noqa: PLC0415 - loads the store
+
+            self._to_json = Coder(checked_codec("json")).encode
         try:
-            return self._coder.encode(body)[1]
+            return self._to_json(body)[1]
         except InvalidMessage as error:
             log.warning("TCP: a message cannot be sent: %s", error)
             return None
@@ -215,11 +217,13 @@ class TCPService:
         most = self.max_connections_per_address
         if most and self._addresses[connection.ip_address] >= most:
             return f"max_connections_per_address is {most}"
-        socket_ = transport.get_extra_info("socket")
         if self.own_user_only and not isinstance(transport.get_extra_info("peername"), tuple):
-            uid = peer_uid(socket_)
-            if uid not in {os.getuid(), 0}:
-                return f"own_user_only, and it is of the user {uid}"
+            from nsqlite.store.controllines import require_own_user  # noqa: PLC0415 - as above
+
+            try:
+                require_own_user(transport.get_extra_info("socket"))
+            except OSError as error:  # or the system does not tell
+                return f"own_user_only, and {error}"
         return ""
 
     def subscribed(self, connection: Connection) -> None:
@@ -266,6 +270,3 @@ READ: Final = 1 << 18
 
 BEGINNING: Final = 3
 """How many turns of the loop a connection takes from its accept to its beginning."""
-
-BACKLOG: Final = 1024
-"""How many connections the system keeps that are not accepted yet."""

@@ -1,6 +1,5 @@
 """Listening sockets: what an address means, what cannot be listened on, and what is left behind."""
 
-import os
 import resource
 import socket
 import stat
@@ -18,10 +17,10 @@ from nsqlite.server.listener import (
     host_and_port,
     joined,
     listen,
-    peer_uid,
     port_of,
     raise_open_files_limit,
 )
+from nsqlite.store.controllines import require_own_user
 
 needs_ipv6 = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6")
 
@@ -181,7 +180,7 @@ def test_a_unix_socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(str(path))
         accepted, _ = listening.accept()
-        assert os.geteuid() == peer_uid(accepted)
+        require_own_user(accepted)
         accepted.close()
     listening.close()
     assert not path.exists()

@@ -661,12 +661,13 @@ def test_messages_in_memory_are_bounded(
 ) -> None:
     """The store is told how many; 0 is as 1."""
     told: list[Any] = []
+    store = nsqlite.SQLite
 
     def make(path: str, **given: Any) -> nsqlite.SQLite:
         told.append(given)
-        return nsqlite.SQLite(path, **given)
+        return store(path, **given)
 
-    monkeypatch.setattr("nsqlite.server.nsqd.SQLite", make)
+    monkeypatch.setattr("nsqlite.store.sqlite.SQLite", make)
 
     @in_loop
     async def run() -> None:

@@ -19,6 +19,7 @@ from nsqlite.server.alarms import LoopAlarm
 from nsqlite.server.connection import Connection
 from nsqlite.server.listener import listen
 from nsqlite.server.tcp import TCPService
+from nsqlite.store import controllines
 from nsqlite.wire.commands import MAGIC, Nop, Pub, Rdy, Sub
 from nsqlite.wire.session import Session
 from server.clients import Client, Place, served, until
@@ -66,8 +67,8 @@ async def test_a_unix_socket_may_be_its_users_alone(
     mine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a unix socket the other end may have to be of the same user, or the system's."""
-    uid = os.getuid()
-    monkeypatch.setattr(tcp, "peer_uid", lambda _: uid if mine else uid + 7)
+    uid = os.geteuid()
+    monkeypatch.setattr(controllines, "peer_uid", lambda _: uid if mine else uid + 7)
     clock = GoingClock(patience=20)
     with Broker(clock=clock) as broker:
         path = str(tmp_path / "s")
