@@ -10,6 +10,7 @@ Next: aio/__init__.py
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack
 
@@ -206,12 +207,17 @@ class Broker(Uncopyable):
 
     def _find(self, name: object) -> Topic[Any] | None:
         """Get a topic if there is one, also if only the store has it yet."""
-        topic = self._topics.get(name) if isinstance(name, str) else None
-        if topic is not None and topic._over != "deleted":
+        topic = self._live(name)
+        if topic is not None:
             return topic
         if isinstance(name, str) and not self._closed and name in self._stored_names():
             return self._make(name, {}, named=False)
         return None
+
+    def _live(self, name: object) -> Topic[Any] | None:
+        """Get a topic if it is there, and not only in the store."""
+        topic = self._topics.get(name) if isinstance(name, str) else None
+        return None if topic is None or topic._over == "deleted" else topic
 
     def _stored_names(self) -> Iterable[str]:
         """Return the names of the topics that only the store has yet."""
@@ -234,13 +240,10 @@ class Broker(Uncopyable):
                 self._disown(topic)
                 raise
 
-        def known() -> Topic[Any] | None:
-            topic = self._topics.get(name)
-            return None if topic is None or topic._over == "deleted" else topic
-
         if self._persistence is None:
             topic = make(None)
         else:
+            known = partial(self._live, name)
             topic = self._persistence.topic(name, self, self.clock, known, make)
         topic._load()
         self._tell_of(topic)

@@ -753,8 +753,8 @@ class Connection(asyncio.BufferedProtocol):
         if topic is not None and topic.name == name and not topic.deleted and channel is None:
             return True
         broker = self._host.broker
-        topic = broker._topics.get(name)
-        if topic is None or topic.deleted:
+        topic = broker._live(name)
+        if topic is None:
             if broker._persistence is not None and not is_ephemeral(name):
                 self._later(self._make(name, channel, command))
                 return False

@@ -430,7 +430,7 @@ class HTTPService:
         """
         name = _given(query, "topic")
         broker = self._daemon.broker
-        topic = _live(broker, name)
+        topic = broker._live(name)
         if topic is None:
             _check("topic", name, "INVALID_TOPIC")
             make = partial(broker._reach, name)
@@ -458,7 +458,7 @@ class HTTPService:
             Problem: it is not there.
         """
         broker = self._daemon.broker
-        topic = _live(broker, name)
+        topic = broker._live(name)
         if topic is None and name in broker._stored_names():
             topic = await _done(broker, "topic", partial(broker._find, name))
         if topic is None:
@@ -662,12 +662,6 @@ async def _published(publishing: Any) -> None:
         if not isinstance(error, Closed):
             log.error("HTTP: messages were not published: %s", error)  # noqa: TRY400 - no fault of ours
         raise Problem(*EXITING) from None
-
-
-def _live(broker: Broker, name: str) -> Topic[Any] | None:
-    """Return a topic that is there, and not only in the store."""
-    topic = broker._topics.get(name)
-    return None if topic is None or topic.deleted else topic
 
 
 # Options
