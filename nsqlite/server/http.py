@@ -21,7 +21,6 @@ from nsqlite import aio
 from nsqlite.aio.waiting import Done
 from nsqlite.broker import Broker
 from nsqlite.channel import Channel
-from nsqlite.clock import Clock
 from nsqlite.errors import Closed, InvalidMessage, InvalidName, InvalidOption, NSQLiteError
 from nsqlite.names import check_name, is_ephemeral
 from nsqlite.options import SECOND, Seconds, as_seconds
@@ -195,27 +194,12 @@ class Daemon(StatsSource, Protocol):
     """What is served."""
 
     @property
-    def clock(self) -> Clock:
-        """The time."""
-        ...
-
-    @property
     def options(self) -> Options:
         """Its options; they may change."""
         ...
 
     @property
-    def broadcast_address(self) -> str:
-        """Where clients find it."""
-        ...
-
-    @property
     def tcp_port(self) -> int:
-        """Its real port: -1 for a unix socket, 0 if it has none."""
-        ...
-
-    @property
-    def http_port(self) -> int:
         """Its real port: -1 for a unix socket, 0 if it has none."""
         ...
 

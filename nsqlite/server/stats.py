@@ -26,6 +26,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from nsqlite._version import __version__
 from nsqlite.broker import Broker
+from nsqlite.clock import Clock
 from nsqlite.options import SECOND
 from nsqlite.stats import ChannelStats, ClientStats, TopicStats
 from nsqlite.wire.go import duration_text
@@ -88,8 +89,23 @@ class StatsSource(Protocol):
         ...
 
     @property
+    def clock(self) -> Clock:
+        """What it takes the time from."""
+        ...
+
+    @property
     def hostname(self) -> str:
         """The name of its machine."""
+        ...
+
+    @property
+    def broadcast_address(self) -> str:
+        """Where clients find it."""
+        ...
+
+    @property
+    def http_port(self) -> int:
+        """Its real port: -1 for a unix socket, 0 if it has none."""
         ...
 
     @property

@@ -18,7 +18,6 @@ from asyncio import DatagramTransport
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from nsqlite.clock import Clock
 from nsqlite.names import is_ephemeral
 from nsqlite.options import SECOND, Seconds, as_seconds
 from nsqlite.server.alarms import LoopAlarm
@@ -85,23 +84,8 @@ class Daemon(StatsSource, Protocol):
     """What is sent of."""
 
     @property
-    def clock(self) -> Clock:
-        """What the interval is measured by."""
-        ...
-
-    @property
     def options(self) -> Options:
         """Its options; they may change."""
-        ...
-
-    @property
-    def broadcast_address(self) -> str:
-        """Where clients find it."""
-        ...
-
-    @property
-    def http_port(self) -> int:
-        """Its real port."""
         ...
 
 
