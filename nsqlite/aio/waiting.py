@@ -274,8 +274,8 @@ def _go_off(timer: "weakref.ref[DeadlineTimer]") -> None:
         known.wake()
 
 
-class _News:
-    """What other threads have done for the tasks of one loop: it is told of several at once.
+class News:
+    """What other threads have done for those in one loop: it is told of several at once.
 
     To wake a loop takes as long as all else that a put does here.
     """
@@ -284,14 +284,16 @@ class _News:
 
     def __init__(self) -> None:
         """Begin with nothing to tell."""
-        self._told: Final[deque[tuple[Future[None], BaseException | None]]] = deque()
+        self._told: Final[deque[tuple[OnDone, BaseException | None]]] = deque()
         self._called = False
 
-    def tell(
-        self, loop: AbstractEventLoop, future: Future[None], problem: BaseException | None
-    ) -> None:
-        """Tell the loop; from any thread."""
-        self._told.append((future, problem))
+    def tell(self, loop: AbstractEventLoop, hear: OnDone, problem: BaseException | None) -> None:
+        """Have somebody hear of it in the loop; from any thread.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        self._told.append((hear, problem))
         if not self._called:
             self._called = True  # before the call, which may be over before this goes on
             try:
@@ -306,16 +308,19 @@ class _News:
     def _take(self) -> None:
         self._called = False  # before it looks: what comes meanwhile calls again
         while self._told:
-            future, problem = self._told.popleft()
-            if future.done():  # whoever waited was cancelled
-                continue
-            if problem is None:
-                future.set_result(None)
-            else:
-                future.set_exception(problem)
+            hear, problem = self._told.popleft()
+            hear(problem)
 
 
-_news: Final["weakref.WeakKeyDictionary[AbstractEventLoop, _News]"] = weakref.WeakKeyDictionary()
+_news: Final["weakref.WeakKeyDictionary[AbstractEventLoop, News]"] = weakref.WeakKeyDictionary()
+
+
+def news_of(loop: AbstractEventLoop) -> News:
+    """Return what tells those in a loop."""
+    news = _news.get(loop)
+    if news is None:
+        news = _news.setdefault(loop, News())
+    return news
 
 
 class Done:
@@ -335,10 +340,7 @@ class Done:
         """
         self._loop: Final = require_loop(call)
         self.future: Final[Future[None]] = self._loop.create_future()
-        news = _news.get(self._loop)
-        if news is None:
-            news = _news.setdefault(self._loop, _News())
-        self._news: Final = news
+        self._news: Final = news_of(self._loop)
 
     def tell(self, problem: BaseException | None = None) -> None:
         """Tell that it is done, or why it could not be; from any thread.
@@ -346,7 +348,16 @@ class Done:
         Raises:
             RuntimeError: the loop is closed, so nobody waits.
         """
-        self._news.tell(self._loop, self.future, problem)
+        self._news.tell(self._loop, self._hear, problem)
+
+    def _hear(self, problem: BaseException | None) -> None:
+        future = self.future
+        if future.done():  # whoever waited was cancelled
+            return
+        if problem is None:
+            future.set_result(None)
+        else:
+            future.set_exception(problem)
 
 
 async def by_store(

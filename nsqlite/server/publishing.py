@@ -9,12 +9,12 @@ Next: server/connection.py
 """
 
 from asyncio import AbstractEventLoop
-from collections import deque
+from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from typing import Any, Final, TypeAlias
 
-from nsqlite.aio.waiting import call_soon
+from nsqlite.aio.waiting import news_of
 from nsqlite.errors import NSQLiteError
 from nsqlite.persistence import OnDone
 from nsqlite.topic import Topic
@@ -26,15 +26,14 @@ Part: TypeAlias = tuple[list[Any], OnDone]
 class Publishing:
     """Gathers what is published in a turn of the loop.  Everything is called in the loop."""
 
-    __slots__ = ("_called", "_loop", "_parts", "_thread", "_told")
+    __slots__ = ("_loop", "_news", "_parts", "_thread")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         """Begin with nothing."""
         self._loop: Final = loop
+        self._news: Final = news_of(loop)
         self._thread: Final = get_ident()
         self._parts: dict[Topic[Any], list[Part]] = {}
-        self._told: Final[deque[tuple[list[Part], BaseException | None]]] = deque()
-        self._called = False
 
     def publish(self, topic: Topic[Any], bodies: list[Any], on_done: OnDone) -> None:
         """Publish messages at the end of the turn, all of them or none.
@@ -74,16 +73,8 @@ class Publishing:
         if get_ident() == self._thread:
             self._tell(parts, problem)
             return
-        self._told.append((parts, problem))
-        if not self._called:
-            self._called = True  # before the call, which may be over before this goes on
-            if not call_soon(self._loop, self._tell_all):
-                self._called = False  # the loop is closed, and nobody is left to be told
-
-    def _tell_all(self) -> None:
-        self._called = False  # before it looks: what comes meanwhile calls again
-        while self._told:
-            self._tell(*self._told.popleft())
+        with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
+            self._news.tell(self._loop, partial(self._tell, parts), problem)
 
     def _tell(self, parts: list[Part], problem: BaseException | None) -> None:
         for _, on_done in parts:
