@@ -54,6 +54,15 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop go round until something has come true, which sockets or threads bring about."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + PATIENCE
+    while not condition():
+        assert loop.time() < end, "it does not become so"
+        await turns(1)
+
+
 async def begin(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     """Start a task, and return it when it waits or is over."""
     task = asyncio.ensure_future(coroutine)

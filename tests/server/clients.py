@@ -3,13 +3,14 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from struct import pack
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from aio.loops import turns
+from aio.loops import turns, until
 from helpers import GoingClock
+from rawclient import Encoded
 
 from nsqlite import Broker
 from nsqlite.server.connection import Connection
@@ -23,14 +24,6 @@ from nsqlite.wire.frames import ERROR, MESSAGE, RESPONSE, Delivered, Frames, del
 
 OPTIONS: Final[dict[str, Any]] = {"max_req_timeout": 3600.0}
 """What nsqd's options say otherwise than a broker's."""
-
-
-class Encoded(Protocol):
-    """A command."""
-
-    def encode(self) -> bytes:
-        """Return it as bytes."""
-        ...
 
 
 class Anybody:
@@ -290,9 +283,3 @@ async def served(broker: Broker | None = None, **options: Any) -> AsyncIterator[
     assert [] == list(place.service.connections)
     assert {} == place.service._readers
     await turns()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop go round until something has come true, which sockets or threads bring about."""
-    while not condition():
-        await turns(1)

@@ -6,15 +6,11 @@ import struct
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rawclient import Encoded
+
 from nsqlite.server.listener import host_and_port
 from nsqlite.wire.commands import MAGIC, Fin, Identify, Pub, Rdy, Sub
 from nsqlite.wire.frames import MESSAGE, Delivered, delivered
-
-
-class Command(Protocol):
-    """What can be sent."""
-
-    def encode(self) -> bytes: ...
 
 
 class Node(Protocol):
@@ -50,7 +46,7 @@ class Client:
     ) -> None:
         self.writer.close()
 
-    def send(self, *commands: Command) -> None:
+    def send(self, *commands: Encoded) -> None:
         """Send commands."""
         self.writer.write(b"".join(command.encode() for command in commands))
 
@@ -59,7 +55,7 @@ class Client:
         size, kind = struct.unpack(">II", await self.reader.readexactly(8))
         return kind, await self.reader.readexactly(size - 4)
 
-    async def ask(self, *commands: Command) -> bytes:
+    async def ask(self, *commands: Encoded) -> bytes:
         """Send commands, and return what the next frame holds."""
         self.send(*commands)
         return (await self.frame())[1]

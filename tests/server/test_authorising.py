@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from aio.loops import turns, until
 from aiohttp import web
+from helpers import PATIENCE
+from rawclient import Encoded
 
 from nsqlite.server import NSQD, NSQDOptions
 from nsqlite.server.auth import AuthClient, AuthFailed
@@ -31,18 +34,14 @@ from nsqlite.wire.commands import (
     Touch,
 )
 from nsqlite.wire.frames import MESSAGE, delivered
-from server.tcpclient import Command
 from server.wireclient import (
     OK,
-    PATIENCE,
     Authority,
     Client,
     Served,
     error,
     harmless,
     serving,
-    turns,
-    until,
 )
 
 SECRET: Final = b"tea & <cake> \xff"
@@ -51,7 +50,7 @@ MAY_ALL: Final = {"topic": ".*", "channels": [".*"], "permissions": ["subscribe"
 
 WAYS: Final = ["close", "reset", "half_close"]
 
-ASKS: Final[list[Command]] = [
+ASKS: Final[list[Encoded]] = [
     Sub("t", "c"),
     Pub("t", [b"x"]),
     Mpub("t", [b"x"]),
@@ -284,7 +283,7 @@ def test_an_asker_with_a_fault(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @each_checked
-def test_auth_comes_first(command: Command) -> None:
+def test_auth_comes_first(command: Encoded) -> None:
     """What is checked is refused without it, after IDENTIFY, too."""
 
     async def main() -> None:
@@ -317,7 +316,7 @@ def test_an_mpub_is_judged_before_its_body(announces: bool) -> None:
             for line in (b"PUB t\n", b"DPUB t 1\n"):
                 client = await served.raw()
                 await client.send(line, b"\0\0\0\2x")
-                await turns()
+                await turns(20)
                 assert not client.has()
                 await client.send(b"y")
                 name = line.split(b" ", 1)[0].decode()
@@ -450,7 +449,7 @@ def test_each_topic_of_many_is_judged() -> None:
 
 
 @each_checked
-def test_the_answer_is_too_old(command: Command) -> None:
+def test_the_answer_is_too_old(command: Encoded) -> None:
     """The next command that is checked has the server asked again, with the same secret."""
 
     async def main() -> None:
@@ -500,7 +499,7 @@ def test_what_asks_nobody_again() -> None:
 
 
 @each_checked
-def test_asked_again_without_an_answer(command: Command) -> None:
+def test_asked_again_without_an_answer(command: Encoded) -> None:
     """The connection ends, and the command is not done."""
 
     async def main() -> None:
@@ -519,7 +518,7 @@ def test_asked_again_without_an_answer(command: Command) -> None:
 
 @each_checked
 @pytest.mark.parametrize("entries", [[], [entry("^u$", [".*"], "publish", "subscribe")]])
-def test_asked_again_with_less(command: Command, entries: list[Any]) -> None:
+def test_asked_again_with_less(command: Encoded, entries: list[Any]) -> None:
     """What was allowed before is so no more."""
 
     async def main() -> None:
@@ -562,7 +561,7 @@ def test_an_mpub_in_pieces_is_judged_once() -> None:
 # While the server asks
 
 
-MANY: Final[list[Command]] = [
+MANY: Final[list[Encoded]] = [
     Auth(SECRET),
     Nop(),
     Pub("t", [bytes([number]) for number in range(100)]),
@@ -587,7 +586,7 @@ def test_what_stands_behind_auth_waits(layers: str, step: int) -> None:
             data = client.wrapped(b"".join(one.encode() for one in MANY))
             sent = asyncio.create_task(client.put(data, step))
             await until(lambda: asked.asked)
-            await turns()
+            await turns(20)
             assert 0 == served.depth("t")
             assert not client.has()
             other = await served.client()
@@ -630,7 +629,7 @@ def test_messages_are_delivered_while_it_is_asked_again() -> None:
                 served.clock.advance(30)
                 while (await client.frame())[1] != b"_heartbeat_":
                     pass
-            await turns()
+            await turns(20)
             assert not served.is_over(client), "it is the server that keeps silent"
             asked.gate.set()
             while (frame := await client.frame()) != OK:
@@ -669,7 +668,7 @@ def test_in_a_loop_of_eager_tasks(tmp_path: Path, layers: str, waits: bool) -> N
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("layers", ["", "deflate"])
 def test_the_client_goes_while_it_is_asked(
-    way: str, behind: list[Command], fails: bool, layers: str
+    way: str, behind: list[Encoded], fails: bool, layers: str
 ) -> None:
     """Its connection is over when the answer is there, at the latest."""
 
@@ -681,7 +680,7 @@ def test_the_client_goes_while_it_is_asked(
             await client.send(Auth(SECRET), *behind)
             await until(lambda: asked.asked)
             getattr(client, way)()
-            await turns()
+            await turns(20)
             asked.gate.set()
             await served.until_over(client)
             if way == "half_close":
@@ -711,7 +710,7 @@ def test_the_client_goes_by_tls(tmp_path: Path, way: str, again: bool) -> None:
             await until(lambda: len(asked.asked) == 1 + again)
             await client.put(client.good_bye())
             getattr(client, way)()
-            await turns()
+            await turns(20)
             asked.gate.set()
             await served.until_over(client)
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-from aio.loops import in_loop, turns
+from aio.loops import in_loop, turns, until
 
 import nsqlite
 from nsqlite import Broker, aio
@@ -36,7 +36,7 @@ from nsqlite.wire.commands import (
     Touch,
 )
 from nsqlite.wire.identify import Limits
-from server.clients import Anybody, Client, Place, served, until
+from server.clients import Anybody, Client, Place, served
 
 UNKNOWN: Final = "0123456789abcdef"
 

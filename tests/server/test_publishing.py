@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
-from aio.loops import in_loop, turns
+from aio.loops import in_loop, turns, until
 from helpers import PATIENCE, GoingClock, bodies
 from store.processes import another_process, said
 
@@ -22,7 +22,7 @@ from nsqlite.topic import Topic
 from nsqlite.wire.commands import MAGIC, Dpub, Fin, Identify, Mpub, Nop, Pub, Rdy, Sub
 from nsqlite.wire.compression import Deflate
 from nsqlite.wire.frames import Frames
-from server.clients import OPTIONS, Anybody, Client, Place, served, until
+from server.clients import OPTIONS, Anybody, Client, Place, served
 
 WHERE: Final = "/where/nobody/looks/jobs.db"
 

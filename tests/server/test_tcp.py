@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from aio.loops import in_loop, turns
+from aio.loops import in_loop, turns, until
 from helpers import GoingClock
 from store.processes import descriptors
 
@@ -22,7 +22,7 @@ from nsqlite.server.tcp import TCPService
 from nsqlite.store import controllines
 from nsqlite.wire.commands import MAGIC, Nop, Pub, Rdy, Sub
 from nsqlite.wire.session import Session
-from server.clients import Client, Place, served, until
+from server.clients import Client, Place, served
 from server.test_connection import stalled
 from server.test_publishing import Shelf
 

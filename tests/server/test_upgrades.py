@@ -15,6 +15,9 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 import snappy
+from aio.loops import turns, until
+from helpers import PATIENCE
+from rawclient import Encoded
 
 from nsqlite.server import connection
 from nsqlite.server.connection import HIGH_WATER, PIECE, STALLED
@@ -35,11 +38,9 @@ from nsqlite.wire.commands import (
     Touch,
 )
 from nsqlite.wire.frames import MESSAGE, delivered
-from server.tcpclient import Command
 from server.wireclient import (
     HEARTBEAT,
     OK,
-    PATIENCE,
     Authority,
     Client,
     FramedSnappy,
@@ -48,8 +49,6 @@ from server.wireclient import (
     error,
     harmless,
     serving,
-    turns,
-    until,
 )
 
 LAYERS: Final = ("tls", "deflate", "snappy", "tls+deflate", "tls+snappy")
@@ -99,14 +98,14 @@ def test_one_ok_for_each_layer_in_order(authority: Authority) -> None:
             assert client.reply["tls_v1"]
             assert client.reply["deflate"]
             assert not client.reply["snappy"]
-            await turns()
+            await turns(20)
             assert not client.has(), "nothing comes before the client's part"
             assert not served.connection(client)._session.secure
             await client.shake(authority.client())
             assert OK == await client.frame()
             client.codec = RawDeflate()
             assert OK == await client.frame()
-            await turns()
+            await turns(20)
             assert not client.has()
 
     run(main)
@@ -445,7 +444,7 @@ def test_a_handshake_that_takes_too_long(
             await client.identify(tls_v1=True, heartbeat_interval=1000)
             with suppress(ConnectionError):  # it is closed with what it has not read
                 await client.put(hello(authority)[:part])
-                await turns()
+                await turns(20)
                 served.clock.advance(1)
                 while data := await client.get():
                     assert b"_heartbeat_" not in data
@@ -462,9 +461,9 @@ def test_a_slow_handshake_is_not_disturbed(authority: Authority) -> None:
             client = await served.raw()
             await client.identify(tls_v1=True, snappy=True, heartbeat_interval=1000)
             served.clock.advance(1)
-            await turns()
+            await turns(20)
             served.clock.advance(2.5)
-            await turns()
+            await turns(20)
             await client.shake(authority.client())
             assert OK == await client.frame()
             client.codec = FramedSnappy()
@@ -500,7 +499,7 @@ def test_a_slow_handshake_is_not_disturbed(authority: Authority) -> None:
     ],
     ids=lambda command: command.__class__.__name__,
 )
-def test_tls_is_required(authority: Authority, command: Command | bytes) -> None:
+def test_tls_is_required(authority: Authority, command: Encoded | bytes) -> None:
     """Every command but IDENTIFY is refused, after an IDENTIFY without TLS, too."""
 
     async def main() -> None:
@@ -630,7 +629,7 @@ def test_a_command_that_takes_time_in_the_middle_of_a_piece() -> None:
         asked = Asked()
         async with serving(auth=asked) as served:
             client = await served.client("deflate")
-            many: list[Command] = [
+            many: list[Encoded] = [
                 Auth(b"tea"),
                 *[Pub("t", [bytes([n % 250]) * 500]) for n in range(1000)],
             ]
@@ -876,7 +875,7 @@ async def half_a_hello(_: Served, client: Client, authority: Authority) -> None:
     await client.put(MAGIC)
     await client.identify(tls_v1=True, deflate=True)
     await client.put(hello(authority)[:100])
-    await turns()
+    await turns(20)
 
 
 def after(layers: str) -> Phase:
@@ -986,7 +985,7 @@ def test_a_client_that_goes(
             if "stalled" in phase and end in (Client.half_close, good_bye):
                 for _ in range(3):  # it is not read from before it reads
                     served.clock.advance(30)
-                    await turns()
+                    await turns(20)
             await served.until_over(client)
             await served.is_fine()
 
@@ -1036,10 +1035,10 @@ def test_silence_in_each_phase(
         async with serving(tls=authority.server()) as served:
             client = await served.raw(buffer=4096, magic=False)
             await PHASES[phase](served, client, authority)
-            await turns()
+            await turns(20)
             for _ in range(4):
                 served.clock.advance(30)
-                await turns()
+                await turns(20)
             await served.until_over(client)
 
     run(main)

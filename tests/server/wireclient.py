@@ -16,6 +16,9 @@ from typing import Any, Final, Protocol, Self
 import pytest
 import snappy
 import trustme
+from aio.loops import turns, until
+from helpers import PATIENCE
+from rawclient import Encoded
 
 from nsqlite import Broker, aio
 from nsqlite.server.connection import Asker, Connection
@@ -26,10 +29,6 @@ from nsqlite.wire.commands import MAGIC, Identify
 from nsqlite.wire.frames import ERROR, RESPONSE
 from nsqlite.wire.identify import Limits
 from nsqlite.wire.session import SessionLimits
-from server.tcpclient import Command
-
-PATIENCE: Final = 20.0
-"""Real seconds after which a test gives up."""
 
 OK: Final = (RESPONSE, b"OK")
 HEARTBEAT: Final = (RESPONSE, b"_heartbeat_")
@@ -37,21 +36,6 @@ HEARTBEAT: Final = (RESPONSE, b"_heartbeat_")
 
 def error(text: str) -> tuple[int, bytes]:
     return ERROR, text.encode()
-
-
-async def until(is_so: Callable[[], object]) -> None:
-    """Let the loop run until something is so."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + PATIENCE
-    while not is_so():
-        assert loop.time() < end, "it does not become so"
-        await asyncio.sleep(0)
-
-
-async def turns(count: int = 20) -> None:
-    """Let the loop do what it can do now."""
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class Authority:
@@ -174,7 +158,7 @@ class Client:
             data = self._out.read()
         return data
 
-    async def send(self, *commands: Command | bytes, step: int = 0) -> None:
+    async def send(self, *commands: Encoded | bytes, step: int = 0) -> None:
         data = b"".join(one if isinstance(one, bytes) else one.encode() for one in commands)
         await self.put(self.wrapped(data), step)
 
