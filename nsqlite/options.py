@@ -34,6 +34,7 @@ Seconds: TypeAlias = float | Timedelta
 """What delays and timeouts are given as: a number of seconds, or a `datetime.timedelta`."""
 
 SECOND: Final = 1_000_000_000
+MILLISECOND: Final = SECOND // 1000
 _INFINITY: Final = float("inf")
 LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
 DAY: Final = 86_400.0

@@ -37,7 +37,7 @@ from nsqlite.clock import NEVER, Clock
 from nsqlite.errors import Closed, NSQLiteError, StoreError, TooManyConsumers
 from nsqlite.message import Message
 from nsqlite.names import is_ephemeral
-from nsqlite.options import SECOND
+from nsqlite.options import MILLISECOND, SECOND
 from nsqlite.server.alarms import LoopAlarm
 from nsqlite.server.auth import AuthFailed
 from nsqlite.server.listener import joined
@@ -91,8 +91,6 @@ UNSTORED: Final = 1 << 23
 
 PIECE: Final = 1 << 16
 """How many decompressed bytes are looked at before others have their turn."""
-
-MILLISECOND: Final = SECOND // 1000
 
 TICKS: Final = 25
 """In how many ticks of the clock, 0.25 s, what is due for all connections is done together: many

@@ -23,7 +23,7 @@ from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.errors import Closed, InvalidMessage, InvalidName, InvalidOption, NSQLiteError
 from nsqlite.names import check_name, is_ephemeral
-from nsqlite.options import SECOND, Seconds, as_seconds
+from nsqlite.options import MILLISECOND, SECOND, Seconds, as_seconds
 from nsqlite.server import debug
 from nsqlite.server.stats import StatsSource, Wanted, as_text, collect, health_of
 from nsqlite.server.web import Call, CutShort, Endpoint, Handler, Problem, Typed, Web
@@ -33,8 +33,6 @@ from nsqlite.wire.go import quoted
 log: Final = logging.getLogger("nsqlite")
 
 R = TypeVar("R")
-
-MILLISECOND: Final = 1_000_000
 
 FLAGS: Final = {"true": True, "1": True, "false": False, "0": False}
 """What can be given for yes or no."""

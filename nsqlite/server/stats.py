@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from nsqlite._version import __version__
 from nsqlite.broker import Broker
 from nsqlite.clock import Clock
-from nsqlite.options import SECOND
+from nsqlite.options import MILLISECOND, SECOND
 from nsqlite.stats import ChannelStats, ClientStats, TopicStats
 from nsqlite.wire.go import duration_text
 
@@ -386,7 +386,7 @@ def _latency_text(place: Mapping[str, Any]) -> str:
 
 def _short(ns: float) -> str:
     """Return a time with one decimal, in the unit that fits."""
-    for unit, size in (("s", SECOND), ("ms", 1_000_000), ("us", 1_000)):
+    for unit, size in (("s", SECOND), ("ms", MILLISECOND), ("us", 1_000)):
         if ns > size:
             return f"{ns / size:.1f}{unit}"
     return f"{ns:.1f}ns"
