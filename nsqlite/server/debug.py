@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from nsqlite.origin import look_at_threads
 from nsqlite.server.stats import memory
 from nsqlite.wire.go import quoted
 
@@ -63,15 +64,18 @@ def nothing() -> str:
 
 def stacks() -> str:
     """Return where every thread and every task of the running loop is, the innermost call first."""
-    frames = sys._current_frames()
-    parts = [
-        _stack(f"thread {thread.name}", _callers(frames.get(thread.ident or 0)))
-        for thread in threading.enumerate()
-    ]
+    parts = look_at_threads(_threads)
     for task in sorted(asyncio.all_tasks(), key=asyncio.Task.get_name):
         inner = list(_awaited(task.get_coro()))
         parts.append(_stack(f"task {task.get_name()}", reversed(inner)))
     return "\n".join(parts)
+
+
+def _threads(frames: dict[int, FrameType]) -> list[str]:
+    return [
+        _stack(f"thread {thread.name}", _callers(frames.get(thread.ident or 0)))
+        for thread in threading.enumerate()
+    ]
 
 
 def _stack(title: str, frames: Iterable[FrameType]) -> str:

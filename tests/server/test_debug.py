@@ -33,7 +33,7 @@ async def test_stacks_of_threads_and_tasks() -> None:
     over.set()
     thread.join()
     task.cancel()
-    assert "thread MainThread\n    nsqlite.server.debug.stacks:" in shown
+    assert "    nsqlite.server.debug.stacks:" in shown.partition("thread MainThread\n")[2]
     waits = shown[shown.index("thread waits") :]
     assert "    threading.Event.wait:" in waits
     sleeper = shown[shown.index("task sleeper") :].splitlines()
