@@ -1,0 +1,174 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const at = (id) => document.getElementById(id);
+  const lines = new Map();
+  for (const li of document.querySelectorAll("#steps li[data-step]")) lines.set(Number(li.dataset.step), li);
+  const lives = [...document.querySelectorAll("#all .life")];
+  const count = data.count;
+  let place = data.start;
+  let timer = null;
+  let chosen = -1;
+
+  document.body.classList.add("live");
+  at("controls").hidden = false;
+  at("choice").hidden = false;
+
+  const make = (name, text, className) => {
+    const node = document.createElement(name);
+    if (text !== undefined) node.textContent = text;
+    if (className) node.className = className;
+    return node;
+  };
+
+  function show() {
+    const number = place === 0 ? data.first - 1 : data.first + place - 1;
+    const line = lines.get(number);
+    for (const li of document.querySelectorAll("[aria-current]")) li.removeAttribute("aria-current");
+    for (const li of document.querySelectorAll(`li[data-step="${number}"]`)) li.setAttribute("aria-current", "step");
+    let ahead = false;
+    for (const li of at("steps").children) {
+      ahead = ahead || Number(li.dataset.step) > number;
+      li.classList.toggle("ahead", ahead);
+    }
+    const sentence = at("sentence");
+    sentence.replaceChildren();
+    if (line) {
+      sentence.append(make("small", `${line.dataset.time} s`), " ", line.lastElementChild.textContent);
+      const list = at("steps");
+      const top = line.offsetTop - list.clientHeight / 2;
+      if (line.offsetTop < list.scrollTop || line.offsetTop + line.clientHeight > list.scrollTop + list.clientHeight) list.scrollTop = top;
+    } else {
+      at("steps").scrollTop = 0;
+      sentence.append(count ? "Before the first step." : "There are no steps.");
+    }
+    const said = data.notes.filter((note) => note[0] === number).map((note) => note[1]);
+    at("note").textContent = said.join("\n");
+    at("note").hidden = !said.length;
+    const edge = data.margin + (place - 1) * data.column;
+    at("cursor").setAttribute("visibility", place ? "visible" : "hidden");
+    at("cursor").style.transform = `translateX(${Math.max(edge, 0)}px)`;
+    const veil = place === count ? data.width : place ? edge + data.column : data.margin / 2;
+    at("veil").style.transform = `translateX(${veil - data.width}px)`;
+    scrollToEdge(edge);
+    at("slider").value = place;
+    at("slider").setAttribute("aria-valuetext", `step ${place} of ${count}`);
+    at("position").textContent = `${place} of ${count}`;
+    at("first").disabled = at("back").disabled = place === 0;
+    at("next").disabled = at("last").disabled = place === count;
+    showState(number);
+  }
+
+  function scrollToEdge(edge) {
+    const box = at("scroll");
+    const room = box.clientWidth - document.querySelector(".names").clientWidth;
+    if (edge < box.scrollLeft || edge + data.column > box.scrollLeft + room) box.scrollLeft = edge - room / 2;
+  }
+
+  function showState(number) {
+    at("state-when").textContent = place === 0 ? "before the first step" : `after step ${number}`;
+    const rows = data.places.map(() => ({ ready: [], "in flight": [], deferred: [] }));
+    for (const [life, row, where, begin, end, holder] of data.stays) {
+      if (begin > number || (end !== null && end <= number)) continue;
+      const tag = data.lives[life].tag;
+      rows[row][where === "held" ? "ready" : where].push(holder ? `${tag} (${holder})` : tag);
+    }
+    const body = document.querySelector("#state tbody");
+    body.replaceChildren(...data.places.map(([name, kind], index) => {
+      const tr = make("tr");
+      const th = make("th", name);
+      th.scope = "row";
+      const unusual = data.spans.filter((one) => one[1] === index && one[2] <= number && (one[3] === null || one[3] > number));
+      const words = [kind, ...unusual.map((one) => one[0])];
+      th.append(make("small", words.join(", ")));
+      tr.append(th);
+      for (const where of ["ready", "in flight", "deferred"]) {
+        const td = make("td");
+        const tags = rows[index][where];
+        if (kind === "topic" && where === "in flight") { tr.append(td); continue; }
+        td.append(make("b", String(tags.length)));
+        if (tags.length) td.append(make("small", tags.slice(0, 5).join(", ") + (tags.length > 5 ? `, ${tags.length - 5} more` : "")));
+        tr.append(td);
+      }
+      return tr;
+    }));
+  }
+
+  function go(to) {
+    place = Math.min(Math.max(to, 0), count);
+    show();
+  }
+
+  function pause() {
+    clearInterval(timer);
+    timer = null;
+    document.body.classList.remove("playing");
+    at("play").setAttribute("aria-label", "Play");
+  }
+
+  function play() {
+    if (timer !== null) return pause();
+    if (place === count) go(0);
+    document.body.classList.add("playing");
+    at("play").setAttribute("aria-label", "Pause");
+    timer = setInterval(() => {
+      go(place + 1);
+      if (place === count) pause();
+    }, Number(at("speed").value));
+  }
+
+  function choose(index) {
+    chosen = index === chosen ? -1 : index;
+    document.body.classList.toggle("has-choice", chosen >= 0);
+    lives.forEach((life, number) => life.classList.toggle("chosen", number === chosen));
+    at("message").value = chosen < 0 ? "" : String(chosen);
+    const story = at("story");
+    story.replaceChildren();
+    if (chosen < 0) return;
+    const life = data.lives[chosen];
+    story.append(make("pre", `${life.body}\nid ${life.id}`));
+    if (!life.whole) story.append(make("p", "What happened to it before this record began is not known."));
+    const list = make("ol");
+    for (const number of life.steps) if (lines.has(number)) list.append(lines.get(number).cloneNode(true));
+    story.append(list);
+    show();
+  }
+
+  const move = (to) => { pause(); go(to); };
+  at("first").onclick = () => move(0);
+  at("back").onclick = () => move(place - 1);
+  at("next").onclick = () => move(place + 1);
+  at("last").onclick = () => move(count);
+  at("play").onclick = play;
+  at("speed").onchange = () => { if (timer !== null) { pause(); play(); } };
+  at("slider").oninput = () => move(Number(at("slider").value));
+  at("message").onchange = () => { const value = at("message").value; choose(value === "" ? chosen : Number(value)); };
+  document.addEventListener("click", (event) => {
+    const life = event.target.closest("#all .life");
+    if (life) return choose(Number(life.dataset.life));
+    const line = event.target.closest("li[data-step]");
+    if (line) move(Number(line.dataset.step) - data.first + 1);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const life = event.target.closest(".life");
+    if (life && (event.key === "Enter" || event.key === " ")) {
+      event.preventDefault();
+      return choose(Number(life.dataset.life));
+    }
+    if (event.key === "Escape" && chosen >= 0) return choose(chosen);
+    if (event.target.closest("input, select")) return;
+    if (event.key === " " && event.target.closest("button")) return;
+    const keys = {
+      ArrowRight: () => move(place + 1), ArrowLeft: () => move(place - 1),
+      Home: () => move(0), End: () => move(count), " ": play,
+    };
+    if (!(event.key in keys)) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+  window.addEventListener("resize", () => scrollToEdge(data.margin + (place - 1) * data.column));
+  show();
+  document.body.getBoundingClientRect(); // what is there at first does not move there
+  document.body.classList.add("moving");
+})();
