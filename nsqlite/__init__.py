@@ -20,8 +20,8 @@ float.  `due` is always a moment, on the scale of the time beside it; how long i
 show them, with "NSQ client" in the first and "NSQ startup" in the second.
 
 Public are the names of this package and of `nsqlite.aio`, `nsqlite.worker`, `nsqlite.store`,
-`nsqlite.server` and `nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The other modules are what
-these are made of, to be read and not to be built on.
+`nsqlite.server`, `nsqlite.timeline` and `nsqlite.testing`, and `nsqlite.events.LIFE_CYCLE`.  The
+other modules are what these are made of, to be read and not to be built on.
 
 To read the source, begin with errors.py and follow the last line of each docstring.
 
@@ -52,7 +52,9 @@ from nsqlite.errors import (
     NotCopyable,
     NotInFlight,
     NSQLiteError,
+    RecordingError,
     Reentered,
+    StillBusy,
     StoreDamaged,
     StoreError,
     StoreForeign,
@@ -69,7 +71,7 @@ from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
-    from nsqlite import aio, server, store, testing, worker
+    from nsqlite import aio, server, store, testing, timeline, worker
     from nsqlite.stats import (
         BrokerStats,
         ChannelStats,
@@ -129,12 +131,14 @@ __all__ = [
     "NotCopyable",
     "NotInFlight",
     "Observer",
+    "RecordingError",
     "Reentered",
     "Requeue",
     "Retry",
     "SQLite",
     "Seconds",
     "State",
+    "StillBusy",
     "StoreDamaged",
     "StoreError",
     "StoreForeign",
@@ -157,6 +161,7 @@ __all__ = [
     "server",
     "store",
     "testing",
+    "timeline",
     "worker",
 ]
 
@@ -185,6 +190,7 @@ _LAZY = {
     "server": "",
     "store": "",
     "testing": "",
+    "timeline": "",
     "worker": "",
 }
 """What is loaded when it is first asked for: modules, and what is in a module."""

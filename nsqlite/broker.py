@@ -31,6 +31,7 @@ from nsqlite.options import (
     require_same,
     timeout_ns,
 )
+from nsqlite.origin import note
 from nsqlite.persistence import TopicPersistence
 from nsqlite.topic import Topic
 
@@ -149,7 +150,7 @@ class Broker(Uncopyable):
             StoreError: the store cannot be opened.
         """
         self.options: Final = make_options(DEFAULTS, OWN, **options)
-        self.clock: Final = checked_clock(clock)
+        self.clock: Clock = checked_clock(clock)
         self._factory: Final = GuidFactory(self.options.node_id)
         self._start_time: Final = self.clock.time_ns() // SECOND
         self._lock: Final = make_lock(rank=0)
@@ -161,6 +162,7 @@ class Broker(Uncopyable):
         if self._persistence is not None:
             weakref.finalize(self, self._persistence.forsake).atexit = False
             self._persistence.serve(self)
+        note(self)
 
     def topic(self, name: str, **options: Unpack[TopicOptions]) -> Topic[Any]:
         """Get a topic, or create it.
@@ -232,7 +234,7 @@ class Broker(Uncopyable):
         """Make a topic; what is only looked at takes its options later, when it is named."""
 
         def make(kept: TopicPersistence | None) -> Topic[Any]:
-            topic: Topic[Any] = Topic(name, home=self, persistence=kept, **options)
+            topic = self._new_topic(name, kept, options)
             topic._named = named
             try:
                 return self._add(topic)
@@ -248,6 +250,12 @@ class Broker(Uncopyable):
         topic._load()
         self._tell_of(topic)
         return topic
+
+    def _new_topic(
+        self, name: str, kept: TopicPersistence | None, options: TopicOptions
+    ) -> Topic[Any]:
+        """Return a new topic, with what a store has of it."""
+        return Topic(name, home=self, persistence=kept, **options)
 
     def _add(self, new: Topic[Any]) -> Topic[Any]:
         """Own a topic that was made, unless there is one of its name; return whichever it is."""
@@ -471,9 +479,24 @@ class Broker(Uncopyable):
 
     def __repr__(self) -> str:
         """Show its state, how many topics it has, and where they are kept."""
+        kind = type(self).__name__
+        if not hasattr(self, "_persistence"):  # an option was refused, and the traceback shows it
+            return f"<{kind} not made>"
         state = "closed" if self._closed else "open"
         kept = "" if self._persistence is None else f" in {self._persistence.where}"
-        return f"<Broker {state} topics={len(self._topics)}{kept}>"
+        return f"<{kind} {state} topics={len(self._topics)}{kept}>"
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: a table of the topics that are in memory, and their channels."""
+        from nsqlite.stats import safely  # noqa: PLC0415 - keeps importing fast
+
+        return safely(self, self._as_html)
+
+    def _as_html(self) -> str:
+        from nsqlite.stats import topics_table  # noqa: PLC0415 - keeps importing fast
+
+        topics = [topic for name in sorted(self._topics.copy()) if (topic := self._live(name))]
+        return topics_table(repr(self), [topic.stats() for topic in topics])
 
     def _check(self) -> None:
         """Check what must always hold, in all topics."""

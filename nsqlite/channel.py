@@ -25,7 +25,7 @@ from nsqlite.monitor import Monitor
 from nsqlite.names import is_ephemeral
 from nsqlite.options import SECOND, Options, Seconds, timeout_ns, whole
 from nsqlite.queue import Holder, Moved, Place, Queue
-from nsqlite.waiting import Waiter, wait_until
+from nsqlite.waiting import Waiter, join_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import ChannelStats, ClientStats, MessageInfo
@@ -56,8 +56,23 @@ class Reader(Holder, Protocol):
 class Parent(Protocol):
     """What a channel needs of its topic."""
 
+    @property
+    def _home(self) -> object:
+        """The broker, None if there is none."""
+        ...
+
     def _room(self) -> None:
         """Let the first blocked put look again."""
+        ...
+
+    def _make_queue(self, name: str, options: Options, answered: Callable[[], None]) -> Queue[Any]:
+        """Return what a new channel of a name has its messages in.
+
+        Args:
+            name: the channel's.
+            options: what holds for it.
+            answered: see `Queue`.
+        """
         ...
 
     def _emptied(self) -> None:
@@ -141,9 +156,7 @@ class Channel(Uncopyable, Generic[T]):
         self._monitor: Final = monitor
         self._clock: Final = clock
         self._parent: Final = parent
-        self._queue: Final[Queue[T]] = Queue(
-            names, options, clock, monitor, parent._room, self._answered
-        )
+        self._queue: Final[Queue[T]] = parent._make_queue(names[1], options, self._answered)
         self._readers: Final[dict[weakref.ref[Any], None]] = {}
         self._handed_before = parent._handed()
         self._handed_at_end: int | None = None
@@ -258,6 +271,12 @@ class Channel(Uncopyable, Generic[T]):
             f" in_flight={len(queue.timeouts)} deferred={queue.deferred_depth()}>"
         )
 
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: tables of its counts and of its consumers."""
+        from nsqlite.stats import safely  # noqa: PLC0415 - keeps importing fast
+
+        return safely(self, lambda: self.stats()._html(repr(self)))
+
     # Steering
 
     def pause(self) -> None:
@@ -334,7 +353,7 @@ class Channel(Uncopyable, Generic[T]):
         """
         limit = timeout_ns(timeout)
         who = f"join() of {self._title}"
-        return self._joined(wait_until(self._monitor, self._clock, self._done, limit, who))
+        return self._joined(join_until(self._monitor, self._clock, self._done, limit, who))
 
     # What comes by another way than from the topic
 

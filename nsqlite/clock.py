@@ -40,6 +40,10 @@ class Timed(Protocol):
         """Return the next deadline that it really has, `NEVER` if there is none."""
         ...
 
+    def whose(self) -> str:
+        """Return in words what that deadline is of."""
+        ...
+
     def advance(self) -> None:
         """Act on whatever is due by now."""
         ...
@@ -93,7 +97,10 @@ class Clock(Protocol):
     """What nsqlite needs to know of time.  All values are integer nanoseconds.
 
     A clock that is moved by hand may have an attribute `by_hand` that is true: then nobody waits on
-    it just to log that something takes long.
+    it just to log that something takes long.  It may also have a function `meanwhile`, which a join
+    calls before it sleeps, so that workers run in the caller: with the condition that is awaited,
+    for how many nanoseconds (None for ever), and who waits, in words.  It returns how many are
+    left.  A join with `await` awaits `meanwhile_async`, which is given the moment instead.
     """
 
     @property

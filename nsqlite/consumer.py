@@ -34,6 +34,7 @@ from nsqlite.lock import Lock, ensure, make_lock
 from nsqlite.message import Message, T, Uncopyable, was_delivered
 from nsqlite.monitor import Monitor, logger, run_both
 from nsqlite.options import SECOND, Seconds, as_seconds, nanoseconds, timeout_ns, whole
+from nsqlite.origin import note
 from nsqlite.persistence import QueuePersistence
 from nsqlite.queue import NO_LIMIT, Queue
 from nsqlite.timerwheel import Page
@@ -161,6 +162,7 @@ class AnyConsumer(Uncopyable, Generic[T]):
         with _numbering:
             self.client_id: Final = next(_numbers)
         self._monitor.run(channel._join, self)
+        note(self)
 
     def _crew(self) -> set[object]:
         """See `Reader`; a worker knows who takes the messages of its consumer."""
@@ -732,6 +734,7 @@ class _Callback(Waiter[T]):
         """Need no timer any more."""
         if self.timer is not None:
             self.timer.waiters.pop(id(self), None)
+            self.timer.end()
 
     def wake(self) -> None:
         """Call the function."""

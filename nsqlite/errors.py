@@ -24,10 +24,12 @@ catch, ours is one of those too.
     |   |-- StoreInUse                    not here: another process has it, or you are its fork
     |   |-- NoOwner                       nowhere: no process answers for it; nothing was done
     |   `-- Unanswered                    unknown: its owner went away, or is busy; look there
+    |-- RecordingError                    the disk: a recording that cannot be begun, or read
     |-- CannotListen                      the system: the address is in use, or cannot be had
     |-- Reentered                         not here: called inside another call of the same thread
     |-- ClockOutOfRange                   the wall clock: set it right, and put again
-    `-- ClockStandsStill                  a test waits on a clock that nobody moves
+    |-- ClockStandsStill                  a test waits on a clock that nobody moves
+    `-- StillBusy                         a test waits for the end of work that has none
 
 Next: names.py
 """
@@ -384,6 +386,23 @@ class Unanswered(StoreError):
     """
 
 
+class RecordingError(NSQLiteError):
+    """A recording of events cannot be begun or read; nothing was written.
+
+    Attributes:
+        where: its file.
+        problem: what is wrong, in words.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(where, problem)
+        self.where = where
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"recording {self.where}: {self.problem}"
+
+
 class CannotListen(NSQLiteError):
     """An address cannot be listened on; nothing was left open or made.
 
@@ -474,4 +493,26 @@ class ClockStandsStill(NSQLiteError):
             f"{self.waiter} waits for ever: every thread that uses its clock waits on it{but},"
             f" nobody moves it, and {when}; call advance() from another thread, or make the clock"
             " with autojump=True"
+        )
+
+
+class StillBusy(NSQLiteError):
+    """Work goes on beyond a limit, as that of a handler that always puts or requeues.
+
+    Attributes:
+        call: who waited for its end, in words.
+        limit: how long or how much that was, in words.
+        following: what is next, in words.
+    """
+
+    def __init__(self, call: str, limit: str, following: str) -> None:
+        super().__init__(call, limit, following)
+        self.call = call
+        self.limit = limit
+        self.following = following
+
+    def __str__(self) -> str:
+        return (
+            f"{self.call} has no end: after {self.limit} there is {self.following}; end what goes"
+            " on, or give it a higher limit"
         )

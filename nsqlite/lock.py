@@ -11,7 +11,7 @@ of a `with` or `try`: what is thrown as it goes round is not covered by these on
 *Fork.*  All locks are taken before a fork, in one order, given back in the parent and made anew in
 the child, so the child finds everything whole.
 
-Next: ids.py
+Next: origin.py
 """
 
 import os

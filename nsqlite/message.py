@@ -227,6 +227,20 @@ class Message(Uncopyable, Generic[T]):
             body = body[: _SHOWN - 3] + "..."
         return f"<Message {self.id} attempts={self.attempts} {self.state}: {body}>"
 
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: its id, its state, its attempts and its body."""
+        from html import escape  # noqa: PLC0415 - keeps importing fast
+
+        if not hasattr(self, "_page"):
+            return f"<pre>{escape(repr(self))}</pre>"
+        facts = (self.id, self.state, str(self.attempts), shown(self.body))
+        rows = (
+            f'<tr><th style="text-align:left;padding-right:1em">{name}</th>'
+            f'<td style="text-align:left">{escape(fact)}</td></tr>'
+            for name, fact in zip(("id", "state", "attempts", "body"), facts, strict=True)
+        )
+        return f"<table>{''.join(rows)}</table>"
+
 
 def was_delivered(message: object) -> bool:
     """Return whether something is a message that a consumer has got."""

@@ -38,6 +38,10 @@ MILLISECOND: Final = SECOND // 1000
 _INFINITY: Final = float("inf")
 LONGEST: Final = 9_000_000_000  # 285 years; nanoseconds beyond it would not fit 63 bits
 DAY: Final = 86_400.0
+MOST_HANDLED: Final = 100_000
+"""How many messages one call works on in the caller at most, unless it is told otherwise: more are
+taken for work that never ends, as that of a handler which puts to its own channel each time."""
+
 CENTURY: Final = 36_525 * DAY
 """The longest delay that there can be: by the wall's time it ends within the 63 bits of a store."""
 
@@ -125,8 +129,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of an error's text: which known name may be meant; empty if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - errors may be slow, importing must not
 
-    near = get_close_matches(name, list(known), 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    names = {one.lower(): one for one in known}
+    near = get_close_matches(str(name).lower(), names, 1)
+    return f" (did you mean {names[near[0]]!r}?)" if near else ""
 
 
 class ChannelOptions(TypedDict, total=False):

@@ -642,6 +642,14 @@ class Queue(Generic[T]):
             known = min(self.timeouts.next_filled(), self.deferred.next_due)
             return known if far <= self._now() else min(known, far)  # else it is being read
 
+    def whose(self) -> str:
+        """Return in words what the next deadline is of."""
+        topic, channel = self.names
+        where = f"topic {topic!r}" if channel is None else f"channel {channel!r} of topic {topic!r}"
+        is_time_out = self.timeouts.next_filled() < self.deferred.next_due
+        what = "the time-out of a message in flight" if is_time_out else "a deferred message"
+        return f"{what} in {where}"
+
     def advance(self) -> None:
         """Act on whatever is due by now; takes the lock."""
         self._monitor.call(self.sweep)

@@ -7,12 +7,15 @@ Next: persistence.py
 """
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import attrs
 
+from nsqlite.errors import shown
 from nsqlite.latency import quantile
 from nsqlite.message import Where
+from nsqlite.options import MILLISECOND
 
 __all__ = [
     "BrokerStats",
@@ -22,6 +25,12 @@ __all__ = [
     "MessageInfo",
     "TopicStats",
 ]
+
+_QUEUE: Final = ("ready", "in flight", "deferred", "requeued", "timed out", "messages", "consumers")
+"""The columns of a queue."""
+
+_LINE: Final = "border-bottom:1px solid rgba(128,128,128,.4)"
+_CELL: Final = "padding:.15em .6em;background:none"
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +51,11 @@ class LatencyStats:
             return {"count": self.count, "percentiles": None}
         pairs = [{"quantile": q, "value": value} for q, value in self.percentiles]
         return {"count": self.count, "percentiles": pairs}
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, in milliseconds."""
+        pairs = [(f"{100 * q:g} %", value / MILLISECOND) for q, value in self.percentiles or ()]
+        return table(f"time from put to fin of {self.count} messages", ("of them", "ms"), pairs)
 
 
 def latency_stats(fractions: tuple[float, ...], counts: Counter[int]) -> LatencyStats:
@@ -92,6 +106,15 @@ class ClientStats:
             "requeue_count": self.requeue_count,
             "connect_ts": self.connect_ts,
         }
+
+    def _row(self) -> tuple[object, ...]:
+        window = "-" if self.ready_count is None else self.ready_count
+        counts = (self.in_flight_count, self.message_count, self.finish_count, self.requeue_count)
+        return (self.name or str(self.client_id), window, *counts)
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        return _consumers([self])
 
     def __str__(self) -> str:
         """Show it in a line."""
@@ -153,6 +176,28 @@ class ChannelStats:
             "e2e_processing_latency": self.e2e_processing_latency.to_dict(),
         }
 
+    def _row(self) -> tuple[object, ...]:
+        return (
+            self.channel_name,
+            self.depth,
+            self.in_flight_count,
+            self.deferred_count,
+            self.requeue_count,
+            self.timeout_count,
+            self.message_count,
+            self.client_count,
+            "paused" if self.paused else None,
+        )
+
+    def _html(self, caption: str) -> str:
+        """Return a table of it, and one of its consumers if it has some."""
+        own = table(caption, ("channel", *_QUEUE, ""), [self._row()])
+        return own + _consumers(self.clients) if self.clients else own
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, with its consumers."""
+        return self._html("channel")
+
     def __str__(self) -> str:
         """Show it as nsqd's text does: a line, and one for each consumer."""
         paused = "*P " if self.paused else ""
@@ -204,6 +249,18 @@ class TopicStats:
             "e2e_processing_latency": self.e2e_processing_latency.to_dict(),
         }
 
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        """Go through a row for itself and one for each channel."""
+        paused = "paused" if self.paused else None
+        unknown = (None,) * 4
+        yield (self.topic_name, None, self.depth, *unknown, self.message_count, None, paused)
+        for channel in self.channels:
+            yield (self.topic_name, *channel._row())
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook, with its channels."""
+        return topics_table("topic", [self])
+
     def __str__(self) -> str:
         """Show it as nsqd's text does: a line, and more for each channel."""
         paused = "*P " if self.paused else ""
@@ -237,6 +294,10 @@ class BrokerStats:
             "topics": [topic.to_dict() for topic in self.topics],
         }
 
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: topics and channels."""
+        return topics_table(f"broker: {self.health}", self.topics)
+
     def __str__(self) -> str:
         """Show every topic, channel and consumer."""
         return "\n".join(str(topic) for topic in self.topics) or "no topics"
@@ -264,3 +325,60 @@ class MessageInfo:
     age: float
     client_id: int | None = None
     due_in: float | None = None
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        facts = (self.state, self.attempts, self.client_id, self.due_in, self.age)
+        head = ("id", "state", "attempts", "consumer", "due in (s)", "age (s)", "body")
+        row = (self.id, *facts, shown(self.body))
+        return table("message", head, [row])
+
+
+def topics_table(caption: str, topics: Iterable[TopicStats]) -> str:
+    """Return a table for a notebook: a row for each topic, and one for each of its channels."""
+    rows = [row for topic in topics for row in topic._rows()]
+    return table(caption, ("topic", "channel", *_QUEUE, ""), rows)
+
+
+def _consumers(clients: Iterable[ClientStats]) -> str:
+    head = ("consumer", "window", "in flight", "messages", "finished", "requeued")
+    return table("consumers", head, [client._row() for client in clients])
+
+
+# For notebooks: a table is escaped, needs no script, and has the colours of the page around it.
+
+
+def table(caption: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a table; numbers stand on the right, and None is an empty cell."""
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return (
+        '<table style="border-collapse:collapse;margin:.3em 0">'
+        '<caption style="caption-side:top;text-align:left;white-space:nowrap;color:inherit">'
+        f"<code>{_escaped(caption)}</code></caption>"
+        f"<thead><tr>{''.join(map(_heading, head))}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def safely(value: object, build: Callable[[], str]) -> str:
+    """Return what a function builds of a value; where it cannot, the `repr` of the value."""
+    try:
+        return build()
+    except Exception:
+        return f"<pre>{_escaped(shown(value))}</pre>"
+
+
+def _heading(text: str) -> str:
+    return f'<th style="{_CELL};{_LINE};text-align:left">{_escaped(text)}</th>'
+
+
+def _cell(value: object) -> str:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    side = "right;font-variant-numeric:tabular-nums" if is_number else "left"
+    text = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+    return f'<td style="{_CELL};text-align:{side}">{_escaped(text)}</td>'
+
+
+def _escaped(text: str) -> str:
+    from html import escape  # noqa: PLC0415 - takes longer than all else that makes a snapshot
+
+    return escape(text)

@@ -57,9 +57,10 @@ from nsqlite.options import (
     timeout_ns,
     unknown_option,
 )
+from nsqlite.origin import note
 from nsqlite.persistence import Draft, OnDone, PendingWrite, QueuePersistence, TopicPersistence
 from nsqlite.queue import Moved, Queue, consume
-from nsqlite.waiting import LONG, Reminders, ThreadWaiter, Waiter, wait_until
+from nsqlite.waiting import LONG, Reminders, ThreadWaiter, Waiter, join_until
 
 if TYPE_CHECKING:
     from nsqlite.stats import MessageInfo, TopicStats
@@ -207,6 +208,7 @@ class Topic(Uncopyable, Generic[T]):
         self._fan.held.emit(Kind.CREATED)
         if home is None:
             self._monitor.settle()
+        note(self)
 
     def _neighbour(self, name: str) -> "Topic[Any] | None":
         """Return the topic of a name in the same broker, or make it; None if this stands alone."""
@@ -1201,6 +1203,11 @@ class Topic(Uncopyable, Generic[T]):
             channel._queue.keep(kept)
         return channel
 
+    def _make_queue(self, name: str, options: Options, answered: Callable[[], None]) -> Queue[T]:
+        """Return what a new channel has its messages in."""
+        names = self.name, name
+        return Queue(names, options, self._clock, self._monitor, self._room, answered)
+
     def _load_held(self, name: str) -> None:
         """Have in memory what an ephemeral channel of this name may get, now and after a pause.
 
@@ -1506,7 +1513,7 @@ class Topic(Uncopyable, Generic[T]):
         """
         limit = timeout_ns(timeout)
         who = f"join() of topic {self.name!r}"
-        return self._joined(wait_until(self._monitor, self._clock, self._done, limit, who))
+        return self._joined(join_until(self._monitor, self._clock, self._done, limit, who))
 
     @property
     def idle(self) -> bool:
@@ -1638,6 +1645,17 @@ class Topic(Uncopyable, Generic[T]):
             f"<Topic {self.name!r} {state} channels={len(self._channels)}"
             f" depth={self._fan.depth()}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook: a table of what it holds itself, and of its channels."""
+        from nsqlite.stats import safely  # noqa: PLC0415 - keeps importing fast
+
+        return safely(self, self._as_html)
+
+    def _as_html(self) -> str:
+        from nsqlite.stats import topics_table  # noqa: PLC0415 - keeps importing fast
+
+        return topics_table(repr(self), [self.stats()])
 
     # Checking
 

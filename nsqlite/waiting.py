@@ -15,6 +15,7 @@ Next: latency.py
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any, ClassVar, Final, Generic, Protocol
 
 from nsqlite.clock import NEVER, Clock, held_semaphore, release
@@ -50,6 +51,10 @@ class LoopTimer(Protocol):
 
     def notify(self) -> None:
         """Tell it of an earlier deadline."""
+        ...
+
+    def end(self) -> None:
+        """Tell it that somebody waits no more; from any thread."""
         ...
 
 
@@ -332,6 +337,23 @@ class WaitQueue(Generic[T]):
         assert set(self.threads) == {waiter for waiter in waiting if waiter.semaphore is not None}
         assert (self.watcher is not None) == bool(self.threads)
         assert self.watcher is None or self.watcher in self.threads
+
+
+def join_until(
+    monitor: Monitor, clock: Clock, done: Callable[[], bool], timeout: int | None, who: str
+) -> bool:
+    """Block like `wait_until`; a clock that has its workers run in the caller has them run first.
+
+    Raises:
+        Reentered: the calling thread is inside another call.
+        StillBusy: these workers come to no end.
+        BaseException: one of their handlers raised it, and it is not an `Exception`.
+    """
+    monitor.require_free("join")
+    meanwhile = getattr(clock, "meanwhile", None)
+    if meanwhile is not None:
+        timeout = meanwhile(partial(monitor.run, done), timeout, who)
+    return wait_until(monitor, clock, done, timeout, who)
 
 
 def wait_until(

@@ -50,6 +50,11 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
         ),
     ),
     (
+        errors.RecordingError("jobs.rec", "it is no file"),
+        {"where": "jobs.rec", "problem": "it is no file"},
+        "recording jobs.rec: it is no file",
+    ),
+    (
         errors.NotAsyncio("get"),
         {"call": "get"},
         (
@@ -195,6 +200,14 @@ CASES: Final[list[tuple[errors.NSQLiteError, dict[str, object], str]]] = [
             "get() on channel 'billing' waits for ever: every thread that uses its clock waits on"
             " it, nobody moves it, and the next deadline is 2.5 s ahead; call advance() from"
             " another thread, or make the clock with autojump=True"
+        ),
+    ),
+    (
+        errors.StillBusy("drain()", "10 messages", "one more of them"),
+        {"call": "drain()", "limit": "10 messages", "following": "one more of them"},
+        (
+            "drain() has no end: after 10 messages there is one more of them; end what goes on, or"
+            " give it a higher limit"
         ),
     ),
     (

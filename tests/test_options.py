@@ -27,6 +27,7 @@ from nsqlite.options import (
     as_seconds,
     make_options,
     nanoseconds,
+    nearest,
     require_same,
     timeout_ns,
     whole,
@@ -284,6 +285,11 @@ def test_a_timeout_must_fit_the_longest() -> None:
         made(max_msg_timeout=30, msg_timeout=40)
     assert f"msg_timeout must be {POSITIVE} and at most 30, not 40" == str(info.value)
     assert made(max_msg_timeout=30, msg_timeout=30).msg_timeout == 30
+
+
+def test_the_nearest_name_may_be_in_other_letters() -> None:
+    """Capitals are easily mistaken."""
+    assert " (did you mean 'FIN'?)" == nearest("fin", {"FIN", "REQ"})
 
 
 def test_the_nearest_option_wins() -> None:

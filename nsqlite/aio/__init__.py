@@ -15,7 +15,7 @@ The convention, for all that there is:
 - what never waits is called on the object as ever, in a loop too: `fin`, `req`, `touch`, `stats`,
   `pause`, the `close` of a topic or consumer;
 - what can wait is a function here, of the same name and arguments as the method that blocks, with
-  the object first: `put`, `put_many`, `join`, `stop`, `flush`, `close`;
+  the object first: `put`, `put_many`, `join`, `drain`, `stop`, `flush`, `close`;
 - to get messages there is a `Consumer` here, whose `get` and `get_many` are awaited;
 - what begins and ends is an `async with` on the object itself: a `Consumer`, a `Broker`, a
   `Worker`, `App.running`.
@@ -28,6 +28,6 @@ Next: aio/waiting.py
 """
 
 from nsqlite.aio.consumer import Consumer
-from nsqlite.aio.publish import close, flush, join, put, put_many, stop
+from nsqlite.aio.publish import close, drain, flush, join, put, put_many, stop
 
-__all__ = ["Consumer", "close", "flush", "join", "put", "put_many", "stop"]
+__all__ = ["Consumer", "close", "drain", "flush", "join", "put", "put_many", "stop"]

@@ -17,7 +17,7 @@ from nsqlite.clock import NEVER, Alarm, Clock
 from nsqlite.errors import InvalidOption
 from nsqlite.message import T
 from nsqlite.monitor import Monitor
-from nsqlite.options import Seconds, timeout_ns
+from nsqlite.options import MOST_HANDLED, Seconds, timeout_ns
 from nsqlite.topic import AT_ONCE, WAITS_ELSEWHERE, Admitted, Topic, batch_of, size_of
 from nsqlite.waiting import Reminders, Waiter, leave, look
 
@@ -28,6 +28,10 @@ class AnyWorker(Protocol):
 
     async def _join_async(self, timeout: Seconds | None, *, raise_first: bool) -> bool:
         """See `join`."""
+        ...
+
+    async def _drain_async(self, limit: int, *, raise_first: bool) -> int:
+        """See `drain`."""
         ...
 
     async def _stop_async(self, timeout: Seconds) -> None:
@@ -222,7 +226,18 @@ async def join(
 
 
 async def _join(what: Topic[Any] | Channel[Any], deadline: int | None) -> bool:
-    return what._joined(await until(what._monitor, what._clock, what._done, deadline))
+    over = await join_until(what._monitor, what._clock, what._done, deadline, "aio.join()")
+    return what._joined(over)
+
+
+async def join_until(
+    monitor: Monitor, clock: Clock, done: Callable[[], bool], moment: int | None, who: str
+) -> bool:
+    """Wait like `until`; a clock that has its workers run in the caller has them run first."""
+    meanwhile = getattr(clock, "meanwhile_async", None)
+    if meanwhile is not None:
+        await meanwhile(partial(monitor.run, done), moment, who)
+    return await until(monitor, clock, done, moment)
 
 
 async def until(
@@ -251,6 +266,27 @@ async def until(
 
     waiting: TaskWaiter[Any] = TaskWaiter("join", monitor, clock, give_up)
     return await waiting.until(attempt, moment, partial(monitor.run, done))
+
+
+async def drain(worker: AnyWorker, limit: int = MOST_HANDLED, *, raise_first: bool = False) -> int:
+    """Call a worker's handler with all messages that are ready, here and now; see `Worker.drain`.
+
+    A coroutine function runs in this loop, in a task of its own for each message, one at a time; a
+    plain function is called by the loop's thread.
+
+    Returns:
+        How many messages were handled.
+
+    Raises:
+        InvalidOption: it is no worker, or the limit no whole number of at least 1.
+        StillBusy, Closed, TooManyConsumers, Reentered, BaseException: as for `Worker.drain`.
+
+    Cancellation:
+        The handler is cancelled, and its message goes back, its attempts as before.
+    """
+    if not isinstance(worker, AnyWorker):
+        raise InvalidOption("worker", worker, "a Worker")
+    return await worker._drain_async(limit, raise_first=raise_first)
 
 
 async def stop(worker: AnyWorker, timeout: Seconds = 30.0) -> None:

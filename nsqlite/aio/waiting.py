@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from nsqlite.clock import NEVER, SYSTEM, Alarm, Clock
+from nsqlite.clock import NEVER, Alarm, Clock
 from nsqlite.errors import NotAsyncio
 from nsqlite.lock import ensure
 from nsqlite.message import T
@@ -185,7 +185,7 @@ class DeadlineTimer:
 
     A timer that is set stays set when nobody waits for the moment; a wait costs none of its own.
 
-    Everything but `notify` and `wake` is called in the loop's own thread.
+    Everything but `notify`, `wake` and `end` is called in the loop's own thread.
 
     Attributes:
         waiters: who waits in the loop for a message of the channel; see `LoopTimer`.
@@ -197,6 +197,7 @@ class DeadlineTimer:
         "__weakref__",
         "_alarm",
         "_clock",
+        "_is_by_hand",
         "_loop",
         "_monitor",
         "_over",
@@ -213,6 +214,7 @@ class DeadlineTimer:
         self._queue: Final = queue
         self._monitor: Final = monitor
         self._clock: Final = clock
+        self._is_by_hand: Final[bool] = getattr(clock, "by_hand", False)
         self._loop: Final = loop
         self._alarm: Alarm | None = None
         self.moment: int = NEVER
@@ -225,8 +227,8 @@ class DeadlineTimer:
         return self._loop.is_closed()
 
     def end(self) -> None:
-        """See to it that a clock that is moved by hand does not stop for nobody."""
-        if not self.waiters and self._clock is not SYSTEM:
+        """See to it that a clock that is moved by hand does not stop for nobody; any thread."""
+        if self._is_by_hand and not self.waiters:
             self._call_off()
 
     def set(self) -> None:

@@ -8,7 +8,7 @@ left.
         nsqd = NSQD(NSQDOptions(data_path="/var/lib/nsqd"))
         await nsqd.run()  # until SIGTERM or SIGINT
 
-Next: testing/__init__.py
+Next: timeline/__init__.py
 """
 
 import logging
@@ -28,6 +28,7 @@ from nsqlite.broker import Broker
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import InvalidOption, MissingExtra, StoreError
 from nsqlite.options import SECOND, Seconds, as_seconds
+from nsqlite.origin import note
 from nsqlite.server.connection import Connection
 from nsqlite.server.listener import address_of, listen, port_of
 from nsqlite.server.node import Node, Service
@@ -121,6 +122,7 @@ class NSQD:
         self._tcp: TCPService | None = None
         self._http: HTTPService | None = None
         self._https: HTTPService | None = None
+        note(self)
 
     # Its life
 

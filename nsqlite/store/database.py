@@ -25,6 +25,7 @@ from nsqlite.ids import GuidFactory
 from nsqlite.lock import make_lock
 from nsqlite.message import Record
 from nsqlite.names import is_ephemeral
+from nsqlite.origin import made_at, note
 from nsqlite.persistence import OnDone, TopicPersistence
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.codec import Coder
@@ -124,6 +125,7 @@ class Database:
         self._flusher.start()
         atexit.register(self._close_at_exit)  # of a broker that is never closed
         self._flusher.expect()  # to go on with what was being forgotten
+        self._made: Final = note(self)
 
     # For the broker
 
@@ -343,8 +345,11 @@ class Database:
         """Close it without waiting: nobody can use it any more."""
         if self.journal.over is None:
             self._end()
-            text = f"the broker of {self.where} was forgotten, not closed"
-            warnings.warn(text, ResourceWarning, stacklevel=2)
+            self._warn("was forgotten, not closed")
+
+    def _warn(self, problem: str) -> None:
+        text = f"the broker of {self.where} {problem}{made_at(self._made)}"
+        warnings.warn(text, ResourceWarning, stacklevel=3, source=self)
 
     def crash(self) -> None:
         """End as with the death of the process: nothing more is written; for tests."""
@@ -353,7 +358,11 @@ class Database:
         atexit.unregister(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
-        self.close(force=True)
+        try:
+            if self.journal.over is None:
+                self._warn("was not closed by the end of the program")
+        finally:
+            self.close(force=True)
 
     def _end(self) -> None:
         """Take no more, and have the flusher write what is left; made again after a signal."""

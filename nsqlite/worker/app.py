@@ -21,6 +21,7 @@ from nsqlite.clock import held_semaphore, release
 from nsqlite.errors import Closed, InvalidOption
 from nsqlite.names import check_name
 from nsqlite.options import Seconds, as_seconds, nanoseconds, unknown_option
+from nsqlite.worker.caller import Host
 from nsqlite.worker.handler import Handler
 from nsqlite.worker.middleware import wrap
 from nsqlite.worker.plan import WorkerOptions, check_handler, check_options
@@ -167,7 +168,9 @@ class App:
         After a second signal it does not wait for the handlers.  Signals are caught only if this
         is called in the main thread; their earlier handlers are restored at the end.  It also ends
         when all channels are drained (`close(drain=True)`), and when a worker ends for another
-        reason, which nobody else would notice.  The broker stays open.
+        reason, which nobody else would notice.  The broker stays open.  On a broker that has its
+        workers run in the caller, as `nsqlite.testing.FakeBroker`, it ends when nothing is left to
+        do.
 
         Args:
             broker: whose topics and channels the handlers are for; see `running`.
@@ -189,7 +192,8 @@ class App:
                     stack.callback(signal.signal, number, before)
             stack.enter_context(running)
             self._notice_end()  # of one that came before somebody listened
-            self._semaphore.acquire()
+            if not (isinstance(broker, Host) and broker._serve(self._is_to_end)):
+                self._semaphore.acquire()
             why = self._why_ended()
         if why is not None:
             raise why
@@ -240,6 +244,10 @@ class App:
     def stop(self) -> None:
         """Tell `run` to end, without waiting for it; between two runs, the next one."""
         release(self._semaphore)
+
+    def _is_to_end(self) -> bool:
+        """Return whether `run` is to end."""
+        return not self._semaphore.locked()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Stop at the first signal, at once at the second.  A signal handler: it takes no lock."""

@@ -101,12 +101,12 @@ class Settler:
             self._fail(message, error)
 
     def _fail(self, message: Message[Any], error: BaseException) -> None:
-        is_first = self.remember(error)
         self._count("failed")
         failure = failure_of(error)
         self._retry(message, error, failure)
-        if is_first:
+        if self.error is None:
             self._let_frames_go(message, error, failure)
+        self.remember(error)  # last: who joins finds all this done
 
     def _finish(self, message: Message[Any]) -> None:
         """Finish a message whose handler succeeded, unless the handler has answered it."""
@@ -297,13 +297,11 @@ class Settler:
         elif message.state is not State.FINISHED:
             log.debug("%s: message %s was answered by its handler", self._plan.name, message.id)
 
-    def remember(self, error: BaseException) -> bool:
-        """Keep the first error for who joins; return whether this is it."""
-        if self.error is not None:
-            return False
-        self.error = error
-        self.notify_joins()
-        return True
+    def remember(self, error: BaseException) -> None:
+        """Keep the first error for who joins."""
+        if self.error is None:
+            self.error = error
+            self.notify_joins()
 
     def _count(self, what: str) -> None:
         with self._counting:

@@ -341,6 +341,11 @@ class Supervisor:
             self._tell_late(slot, message, "is cancelled" if self._cut(slot) else "goes on")
         return moment
 
+    def late_error(self) -> TimeoutError:
+        """Return the error of a handler that was ended for its time."""
+        name, limit = name_of(self.plan.handler), self.plan.time_limit
+        return TimeoutError(f"{name} took longer than time_limit={limit:g} s")
+
     def _tell_late(self, slot: Slot, message: Message[Any], what: str) -> None:
         log.error(
             "%s: %s on message %s takes longer than time_limit=%g s, and %s in %s",

@@ -6,7 +6,7 @@ and told of if it does not end even then.
 They run in the loop that is running when the worker is started; else in a loop of the worker's own,
 in a thread of its own.
 
-Next: worker/worker.py
+Next: worker/caller.py
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
+from itertools import count
 from typing import Any, ClassVar, Final
 
 from nsqlite.aio.consumer import Consumer
@@ -26,7 +27,6 @@ from nsqlite.message import Message
 from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
 from nsqlite.waiting import wait_until
-from nsqlite.worker.handler import name_of
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.supervisor import Slot, Supervisor
 
@@ -35,6 +35,9 @@ log: Final = logging.getLogger("nsqlite")
 TURN: Final = SECOND // 1000
 """Nanoseconds that the handlers of a worker may keep their loop to themselves, however many slots
 there are, before it goes round."""
+
+LOOKS: Final = 100
+"""The same on a clock that is moved by hand, in looks at it: so each run is like the one before."""
 
 real_time: Final = SYSTEM.monotonic_ns
 
@@ -68,6 +71,8 @@ class TaskRunner:
         "_number",
         "_tasks",
         "_thread",
+        "_time",
+        "_turn",
         "_turn_ends",
         "_waiting",
         "supervisor",
@@ -86,7 +91,10 @@ class TaskRunner:
         self._thread: threading.Thread | None = None
         self._waiting: TaskWaiter[Any] | None = None  # the supervisor's task
         self._gone = False
-        self._turn_ends = 0  # real time
+        by_hand: bool = getattr(consumer._clock, "by_hand", False)
+        self._time: Final[Callable[[], int]] = count(1).__next__ if by_hand else real_time
+        self._turn: Final = LOOKS if by_hand else TURN
+        self._turn_ends = 0  # by `_time`
         self._number = 0  # of the loop's thread
         consumer._find_crew = weakref.WeakMethod(self._crew)
 
@@ -188,7 +196,7 @@ class TaskRunner:
     async def _work_on(self, slot: Slot) -> None:
         supervisor = self.supervisor
         while not supervisor.stopping:
-            if real_time() >= self._turn_ends:
+            if self._time() >= self._turn_ends:
                 await self._give_way()
             else:
                 await self._work(slot, slot.next() or await self._next(slot))
@@ -205,7 +213,7 @@ class TaskRunner:
         await asyncio.sleep(0)
 
     def _begin_turn(self) -> None:
-        self._turn_ends = real_time() + TURN
+        self._turn_ends = self._time() + self._turn
 
     async def _next(self, slot: Slot) -> Message[Any] | None:
         """Wait for a message; return none where there is a reason to look again."""
@@ -233,7 +241,7 @@ class TaskRunner:
                 if self._uncancel(slot):
                     raise
                 # Else what it awaited was cancelled, not the handler:
-                supervisor.failed(slot, self._late() if slot.late else error)
+                supervisor.failed(slot, supervisor.late_error() if slot.late else error)
                 return
             except Exception as error:
                 self._uncancel(slot)
@@ -241,19 +249,13 @@ class TaskRunner:
                 return
             if slot.late:
                 self._uncancel(slot)
-            following = supervisor.succeeded(slot, result, real_time() < self._turn_ends)
+            following = supervisor.succeeded(slot, result, self._time() < self._turn_ends)
 
     def _uncancel(self, slot: Slot) -> int:
         """Take back that a handler was cancelled for its time; return whether others want that."""
         task = asyncio.current_task()
         assert task is not None
         return task.uncancel() if slot.late else task.cancelling()
-
-    def _late(self) -> TimeoutError:
-        plan = self.supervisor.plan
-        return TimeoutError(
-            f"{name_of(plan.handler)} took longer than time_limit={plan.time_limit:g} s"
-        )
 
     # In the supervisor's task
 

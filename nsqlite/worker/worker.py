@@ -12,21 +12,25 @@ Next: worker/app.py
 import atexit
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import Any, Final, Never, Self, TypeAlias
+from typing import Any, Final, Never, Self, TypeAlias, TypeVar
 
 from nsqlite import aio
+from nsqlite.aio.publish import join_until as aio_join_until
 from nsqlite.aio.publish import until
 from nsqlite.channel import Channel
 from nsqlite.consumer import AnyConsumer, Consumer
 from nsqlite.errors import Closed, InvalidOption, Reentered
 from nsqlite.lock import make_lock
 from nsqlite.message import Message, T
-from nsqlite.options import Seconds, nanoseconds, timeout_ns
+from nsqlite.options import MOST_HANDLED, Seconds, nanoseconds, timeout_ns, whole
+from nsqlite.origin import made_at, note
 from nsqlite.topic import Topic
-from nsqlite.waiting import wait_until
+from nsqlite.waiting import join_until
+from nsqlite.worker.caller import CallerRunner, Host, Turn, needs_await
 from nsqlite.worker.handler import is_coroutine, name_of
 from nsqlite.worker.middleware import Middleware, wrap
 from nsqlite.worker.plan import (
@@ -44,7 +48,9 @@ from nsqlite.worker.threads import ThreadRunner
 
 log: Final = logging.getLogger("nsqlite")
 
-Runner: TypeAlias = ThreadRunner | TaskRunner
+Runner: TypeAlias = ThreadRunner | TaskRunner | CallerRunner
+
+C = TypeVar("C", bound=AnyConsumer[Any])
 
 _DEFAULT_RETRY: Final = Retry()
 
@@ -59,7 +65,8 @@ class Worker:
     requeued.
 
     A plain function runs in threads that the worker starts.  A coroutine function runs in tasks, in
-    the event loop that is running when the worker is started, or else in a loop of its own.
+    the event loop that is running when the worker is started, or else in a loop of its own.  A test
+    can have both run in the caller: see `drain`, and `nsqlite.testing.FakeBroker`.
 
     A handler should not put to its own channel where that may be full and waits (`when_full`): if
     all slots do, without a timeout, nobody is left to make room.  The last of them gets `Reentered`
@@ -168,6 +175,7 @@ class Worker:
         self._told_to_stop = False
         self._runner: Runner | None = None
         self._inherited: AnyConsumer[Any] | None = None  # the parent's, in the child of a fork
+        self._made: Final = note(self)
 
     # Its life
 
@@ -183,7 +191,7 @@ class Worker:
         if started:
             raise Closed(f"worker {self.name!r}", "started already")
         try:
-            runner = self._runner = self._make_runner()
+            runner = self._runner = self._make_runner(self._ask_host())
         except BaseException:
             self._started = False  # it could not even begin
             raise
@@ -197,22 +205,35 @@ class Worker:
         runner.start()
         return self
 
-    def _make_runner(self) -> Runner:
-        """Join the channel with a consumer of the right kind."""
+    def _ask_host(self) -> Turn | None:
+        """Return how it is to run in the caller; None if it is not."""
+        home = self.channel._parent._home
+        return home._take_on(self) if isinstance(home, Host) else None
+
+    def _make_runner(self, turn: Turn | None) -> Runner:
+        """Join the channel, and return what calls the handler."""
+        plan = self._plan
+        if turn is not None:
+            return CallerRunner(plan, self._join_channel(Consumer), turn)
+        if is_coroutine(plan.handler):
+            return TaskRunner(plan, self._join_channel(aio.Consumer))
+        return ThreadRunner(plan, self._join_channel(Consumer))
+
+    def _join_channel(self, kind: Callable[..., C]) -> C:
+        """Return a consumer of this kind."""
         if self._inherited is not None:
             self._inherited.close()
             self._inherited = None
         plan = self._plan
-        options: Final[dict[str, Any]] = {
-            "max_in_flight": plan.window,
-            "msg_timeout": plan.msg_timeout,
-            "name": plan.name,
-        }
-        kind = aio.Consumer if is_coroutine(plan.handler) else Consumer
-        consumer: Any = kind(self.channel, **options)
+        consumer = kind(
+            self.channel,
+            max_in_flight=plan.window,
+            msg_timeout=plan.msg_timeout,
+            name=plan.name,
+        )
         if plan.auto_touch:
             consumer._keep()
-        return (TaskRunner if kind is aio.Consumer else ThreadRunner)(plan, consumer)
+        return consumer
 
     def stop(self, timeout: Seconds = 30.0) -> None:
         """Take no more messages, and wait until the handlers at work have ended.
@@ -277,6 +298,10 @@ class Worker:
         over = await until(monitor, clock, runner.is_over, moment) or await soon(
             monitor, clock, runner.is_over
         )
+        if isinstance(runner, CallerRunner):
+            if not over:
+                runner.give_up()
+            return
         if not over and isinstance(runner, TaskRunner) and not runner.is_inside():
             runner.give_up()  # its loop is blocked
         elif isinstance(runner, ThreadRunner):
@@ -315,6 +340,83 @@ class Worker:
         """Stop."""
         await self._stop_async(30.0)
 
+    # In the caller
+
+    def drain(self, limit: int = MOST_HANDLED, *, raise_first: bool = False) -> int:
+        """Call the handler with all messages that are ready, here and now, and return.
+
+        For a worker that was not started, and for one that runs in the caller anyway, as on a
+        `nsqlite.testing.FakeBroker`.  It starts no thread.  What becomes of the messages is what
+        would in a running worker: they are finished, requeued, given up or moved.  It waits for
+        nothing, so what is deferred, or held back by a `backoff`, stays; but what becomes ready
+        meanwhile, as by a handler that puts to its own channel or requeues without a delay, is
+        handled, too.
+
+        One handler is called at a time.  One that is a coroutine function is run in an event loop
+        of this call's own; in a loop that is running await `nsqlite.aio.drain` instead.  A
+        `time_limit` ends it as ever; a plain function that took longer is told of in the log.
+
+        A worker that was not started joins the channel for the time of the call.  So its backoff
+        begins anew each time, `stats` tells nothing of it afterwards, an ephemeral channel goes
+        with it, and what was taken over (`TakeOver`) stays in flight until it is answered or times
+        out.
+
+        Args:
+            limit: how many messages to handle at most.
+            raise_first: raise the first error of the handler, after its message was settled, with
+                the handler's own traceback; what is left stays.
+
+        Returns:
+            How many messages were handled.
+
+        Raises:
+            StillBusy: there is one more than the limit; it stays in the channel.
+            Closed: the worker runs in threads or tasks, or is stopped; or the channel is over.
+            TooManyConsumers: the channel has `max_channel_consumers` already.
+            InvalidOption: the limit is no whole number of at least 1.
+            Reentered: called by its handler, or in an event loop, where it would have to wait.
+            BaseException: the handler raised it, and it is not an `Exception`, like `SystemExit`;
+                the message was requeued, and a worker that was started is over.
+        """
+        whole("limit", limit, 1)
+        if needs_await(self._plan.handler):
+            raise Reentered("drain", "await nsqlite.aio.drain(worker)")
+        with self._called() as runner:
+            return runner.drain(limit, raise_first=raise_first)
+
+    async def _drain_async(self, limit: int, *, raise_first: bool) -> int:
+        """See `nsqlite.aio.drain`."""
+        whole("limit", limit, 1)
+        with self._called() as runner:
+            return await runner.drain_async(limit, raise_first=raise_first)
+
+    @contextmanager
+    def _called(self) -> Iterator[CallerRunner]:
+        """Give what runs the handler in the caller; a worker that was not started joins for that.
+
+        Raises:
+            Closed: it runs in another way, or is stopped.
+            Reentered: called by its handler.
+        """
+        runner = self._runner
+        if isinstance(runner, CallerRunner) and not runner.is_over():
+            if runner.is_slot():
+                raise Reentered("drain", "call it outside of the worker's handlers")
+            yield runner
+            return
+        with _starting:
+            started, self._started = self._started, True
+        if started:
+            how = "stopped" if self._is_over() else "started, and works by itself: join it"
+            raise Closed(f"worker {self.name!r}", how)
+        try:
+            made = self._runner = CallerRunner(self._plan, self._join_channel(Consumer))
+            with closing(made):
+                yield made
+        finally:
+            self._runner = None
+            self._started = False
+
     # Waiting for it
 
     def join(self, timeout: Seconds | None = None, *, raise_first: bool = False) -> bool:
@@ -339,7 +441,7 @@ class Worker:
         done = self._failed if raise_first else self._done
         who = f"join() of worker {self.name!r}"
         with self._joining():
-            over = wait_until(self.channel._monitor, self.channel._clock, done, limit, who)
+            over = join_until(self.channel._monitor, self.channel._clock, done, limit, who)
         return self._joined(over, raise_first=raise_first)
 
     @contextmanager
@@ -366,8 +468,9 @@ class Worker:
         done = self._failed if raise_first else self._done
         clock = self.channel._clock
         moment = None if limit is None else clock.monotonic_ns() + limit
+        who = f"join() of worker {self.name!r}"
         with self._joining():
-            over = await until(self.channel._monitor, clock, done, moment)
+            over = await aio_join_until(self.channel._monitor, clock, done, moment, who)
         return self._joined(over, raise_first=raise_first)
 
     def _done(self) -> bool:
@@ -379,6 +482,11 @@ class Worker:
     def _is_over(self) -> bool:
         """Return whether it was started and has ended."""
         return self._runner is not None and self._runner.is_over()
+
+    def _at_work(self) -> list[Message[Any]]:
+        """Return the messages that its handler works on."""
+        slots = () if self._runner is None else self._runner.supervisor.slots
+        return [message for slot in slots if (message := slot.message) is not None]
 
     def _failed(self) -> bool:
         return self._error() is not None or self._done()
@@ -445,7 +553,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
 @atexit.register
 def _stop_all() -> None:
     """Stop what still runs when the interpreter ends, so that nothing ends without a word."""
-    for worker in list(_running):
-        if worker.running:
-            log.warning("worker %r still runs at the end of the program", worker.name)
-            worker.stop(0)
+    left = [worker for worker in list(_running) if worker.running]
+    for worker in left:
+        log.warning("worker %r still runs at the end of the program", worker.name)
+        worker.stop(0)
+    for worker in left:
+        text = f"worker {worker.name!r} still ran at the end of the program{made_at(worker._made)}"
+        warnings.warn(text, ResourceWarning, stacklevel=1, source=worker)

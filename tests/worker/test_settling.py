@@ -84,6 +84,16 @@ def test_whatever_a_handler_returns_is_success(result: object) -> None:
     assert (State.FINISHED, (0, 0, 0)) == (message.state, scene.counts)
 
 
+def test_an_error_is_told_when_its_message_is_settled() -> None:
+    """Who joins for the first error finds the message where it is to be."""
+    scene = Scene()
+    told: list[BaseException | None] = []
+    scene.topic.observe(lambda _: told.append(scene.settler.error), kinds=["requeued"])
+    error = Failure()
+    scene.settler.settle_error(scene.begin(), error)
+    assert ([None], error) == (told, scene.settler.error)
+
+
 def test_a_failure_is_requeued_later_and_later() -> None:
     """A message whose handler raised is deferred by 90 s for each attempt, up to 900 s."""
     scene = Scene(max_attempts=0, backoff=None)
@@ -362,6 +372,7 @@ def test_a_outcome_class_is_as_good(outcome: type[Outcome], counts: tuple[int, i
     scene = Scene()
     scene.do(outcome)
     assert counts == scene.counts
+    scene.consumer.close()
 
 
 async def work() -> None: ...
@@ -494,6 +505,7 @@ def test_a_message_may_time_out_under_its_handler(
     assert f"orders:billing: {text}" == caplog.messages[-1]
     assert (1, 0, 0) == scene.counts
     assert 2 == scene.again().attempts
+    scene.consumer.close()
 
 
 def end(scene: Scene, message: Message[Any], how: str) -> None:
@@ -569,6 +581,7 @@ def test_what_is_no_failure_does_not_begin_a_backoff(result: object) -> None:
     scene = Scene()
     scene.do(result)
     assert [] == [call for call in scene.consumer.rest()[1:] if call.startswith("RDY")]
+    scene.consumer.close()
 
 
 @pytest.mark.parametrize(
@@ -589,6 +602,7 @@ def test_what_a_probe_can_come_to(result: object, level: int, calls: list[str]) 
     scene.do(result)
     assert (calls, level) == (scene.consumer.rest(), scene.level)
     assert scene.settler.flow_control.probe_at == scene.clock.monotonic_ns() + 2**level * SECOND
+    scene.consumer.close()
 
 
 @pytest.mark.parametrize(

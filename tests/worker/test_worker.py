@@ -139,9 +139,9 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def run(program: str, *, timeout: float = 30) -> subprocess.CompletedProcess[str]:
-    """Run a program in a fresh interpreter."""
+    """Run a program in a fresh interpreter, with its workers told of in the log alone."""
     return subprocess.run(  # noqa: S603 - our own interpreter
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning", "-c", program],
         capture_output=True,
         check=False,
         cwd=ROOT,
@@ -1702,7 +1702,8 @@ def test_what_still_runs_is_told_of_and_stopped(
     ended.stop()
     worker = scene.worker(kind, nothing).start()
     module._running.add(ended)
-    module._stop_all()
+    with pytest.warns(ResourceWarning, match=r"worker 'orders:billing' still ran at the end of"):
+        module._stop_all()
     text = "worker 'orders:billing' still runs at the end of the program"
     assert [("nsqlite", logging.WARNING, text)] == caplog.record_tuples
     assert not worker.running
