@@ -1,0 +1,1 @@
+"""Tests of simulations; a package, so that its files may be named like those elsewhere."""
