@@ -99,7 +99,9 @@ def leave_unread(server: Server, client: socket.socket, *, stalled: bool) -> Non
             topic.put(MESSAGE)
 
 
-def test_wait_for_the_auth_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_the_auth_server(
+    monkeypatch: pytest.MonkeyPatch, manual_clock: ManualClock
+) -> None:
     """A client that waits for an auth server is kept, and nothing is done over and over."""
     looks: list[Connection] = []
     look = Connection._look
@@ -109,19 +111,18 @@ def test_wait_for_the_auth_server(monkeypatch: pytest.MonkeyPatch) -> None:
         look(one)
 
     monkeypatch.setattr(Connection, "_look", counted)
-    clock = ManualClock()
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         serving(
-            auth_http_addresses=[f"127.0.0.1:{silent.getsockname()[1]}"], clock=clock
+            auth_http_addresses=[f"127.0.0.1:{silent.getsockname()[1]}"], clock=manual_clock
         ) as server,
         connected(server) as client,
     ):
         client.sendall(b"AUTH\n" + struct.pack(">i", 1) + b"x")
         until(lambda: [one for one in server.connections if one._task])
-        clock.advance(30)
+        manual_clock.advance(30)
         assert b"_heartbeat_" in client.recv(4096)
-        clock.advance(70)
+        manual_clock.advance(70)
         assert b"_heartbeat_" in client.recv(4096)
         seen = len(looks)
         for _ in range(100):  # turns of its loop

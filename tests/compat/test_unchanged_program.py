@@ -12,13 +12,7 @@ from helpers import PATIENCE, bodies
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from compat.program_pynsq import Billing
-from nsqlite.testing import ManualClock, nsqd
-
-
-@pytest.fixture
-def server() -> Iterator[nsqd]:
-    with nsqd(clock=ManualClock()) as server:
-        yield server
+from nsqlite import testing
 
 
 def run_until(holds: Callable[[], object]) -> None:
@@ -33,20 +27,20 @@ def run_until(holds: Callable[[], object]) -> None:
     assert holds(), "it does not come to hold"
 
 
-def is_billed(server: nsqd, count: int) -> bool:
+def is_billed(nsqd: testing.nsqd, count: int) -> bool:
     """Return whether so many orders were read, and none is left."""
-    stats = server.broker.topic("orders").channel("billing").stats()
+    stats = nsqd.broker.topic("orders").channel("billing").stats()
     left = stats.depth + stats.in_flight_count + stats.deferred_count
     return stats.message_count == count and not left
 
 
-def is_deferred(server: nsqd) -> bool:
+def is_deferred(nsqd: testing.nsqd) -> bool:
     """Return whether an order is to come again."""
-    return server.broker.topic("orders").channel("billing").stats().deferred_count == 1
+    return nsqd.broker.topic("orders").channel("billing").stats().deferred_count == 1
 
 
-def bills(server: nsqd) -> list[bytes]:
-    return sorted(bodies(server.broker.topic("bills").channel("looking")))
+def bills(nsqd: testing.nsqd) -> list[bytes]:
+    return sorted(bodies(nsqd.broker.topic("bills").channel("looking")))
 
 
 @pytest.fixture
@@ -65,74 +59,76 @@ def loop() -> Iterator[IOLoop]:
 
 
 @pytest.fixture
-def program(server: nsqd, charged: list[str], loop: IOLoop) -> Iterator[Billing]:  # noqa: ARG001 - it is current
+def program(nsqd: testing.nsqd, charged: list[str], loop: IOLoop) -> Iterator[Billing]:  # noqa: ARG001 - it is current
     def charge(order: str) -> int:
         charged.append(order)
         if order == "odd" and charged.count(order) == 1:
             raise ConnectionError
         return 10 * len(order)
 
-    server.broker.topic("orders").channel("billing")
-    server.broker.topic("bills").channel("looking")
-    program = Billing(server.tcp_address, charge)
+    nsqd.broker.topic("orders").channel("billing")
+    nsqd.broker.topic("bills").channel("looking")
+    program = Billing(nsqd.tcp_address, charge)
     run_until(lambda: program.is_ready)
     yield program
     program.close()
-    run_until(lambda: len(server.connections) == 1)  # the writer cannot be closed
+    run_until(lambda: len(nsqd.connections) == 1)  # the writer cannot be closed
 
 
 @pytest.mark.usefixtures("program")
-def test_each_order_is_billed(server: nsqd) -> None:
+def test_each_order_is_billed(nsqd: testing.nsqd) -> None:
     """What the test puts is read by the program, and what that publishes is in the broker."""
-    server.broker.topic("orders").put_many([b"one", b"three"])
-    run_until(lambda: is_billed(server, 2))
-    assert [b"one: 30", b"three: 50"] == bills(server)
+    nsqd.broker.topic("orders").put_many([b"one", b"three"])
+    run_until(lambda: is_billed(nsqd, 2))
+    assert [b"one: 30", b"three: 50"] == bills(nsqd)
 
 
 @pytest.mark.usefixtures("program")
-def test_an_order_that_fails_comes_again(server: nsqd, charged: list[str]) -> None:
+def test_an_order_that_fails_comes_again(nsqd: testing.nsqd, charged: list[str]) -> None:
     """What the program requeues it reads again, when its delay is over."""
-    server.broker.topic("orders").put(b"odd")
-    run_until(lambda: is_deferred(server))
-    server.advance(5)
-    run_until(lambda: is_billed(server, 1))
+    nsqd.broker.topic("orders").put(b"odd")
+    run_until(lambda: is_deferred(nsqd))
+    nsqd.advance(5)
+    run_until(lambda: is_billed(nsqd, 1))
     assert ["odd", "odd"] == charged
-    assert [b"odd: 30"] == bills(server)
+    assert [b"odd: 30"] == bills(nsqd)
 
 
-def test_a_bill_that_cannot_be_published_is_tried_again(server: nsqd, program: Billing) -> None:
+def test_a_bill_that_cannot_be_published_is_tried_again(
+    nsqd: testing.nsqd, program: Billing
+) -> None:
     """A failed PUB ends the writer's connection; the order comes again, and is billed once."""
-    server.faults.fail("PUB", nth=1)
-    before = set(server.connections)
-    server.broker.topic("orders").put(b"one")
-    run_until(lambda: is_deferred(server) and set(server.connections) - before)
+    nsqd.faults.fail("PUB", nth=1)
+    before = set(nsqd.connections)
+    nsqd.broker.topic("orders").put(b"one")
+    run_until(lambda: is_deferred(nsqd) and set(nsqd.connections) - before)
     run_until(lambda: program.is_ready)
-    server.advance(5)
-    run_until(lambda: is_billed(server, 1))
-    assert [b"one: 30"] == bills(server)
+    nsqd.advance(5)
+    run_until(lambda: is_billed(nsqd, 1))
+    assert [b"one: 30"] == bills(nsqd)
 
 
 @pytest.mark.usefixtures("program")
-def test_an_order_whose_fin_is_lost_is_billed_twice(server: nsqd, charged: list[str]) -> None:
+def test_an_order_whose_fin_is_lost_is_billed_twice(nsqd: testing.nsqd, charged: list[str]) -> None:
     """The program is not idempotent, which a minute on a clock moved by hand brings to light."""
-    server.faults.lose("FIN", times=1)
-    server.broker.topic("orders").put(b"one")
-    run_until(lambda: server.faults.injected)
-    server.advance(60)
-    run_until(lambda: is_billed(server, 1))
+    nsqd.faults.lose("FIN", times=1)
+    nsqd.broker.topic("orders").put(b"one")
+    run_until(lambda: nsqd.faults.injected)
+    nsqd.advance(60)
+    run_until(lambda: is_billed(nsqd, 1))
     assert ["one", "one"] == charged
-    assert [b"one: 30"] * 2 == bills(server)
+    assert [b"one: 30"] * 2 == bills(nsqd)
 
 
 @pytest.mark.usefixtures("program")
-def test_it_answers_heartbeats(server: nsqd) -> None:
+def test_it_answers_heartbeats(nsqd: testing.nsqd) -> None:
     """An hour without a message later it is connected still."""
-    before = server.connections
+    before = nsqd.connections
 
     def have_answered() -> bool:
-        return all(connection._last == server.clock.monotonic_ns() for connection in before)
+        return all(connection._last == nsqd.clock.monotonic_ns() for connection in before)
 
     for _ in range(120):
-        server.advance(30)
+        nsqd.advance(30)
         run_until(have_answered)
-    assert before == server.connections
+    assert before == nsqd.connections
