@@ -10,24 +10,25 @@ what went wrong in the nsqd is raised there.
 
 It loads asyncio, and all that it serves with, when the first one is made.
 
-Next: testing/storagecontract.py
+Next: testing/unittesting.py
 """
 
 import errno
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from nsqlite.broker import Broker
 from nsqlite.clock import Clock, checked_clock
 from nsqlite.errors import Closed, InvalidOption, NSQLiteError, Reentered
-from nsqlite.options import Seconds, nanoseconds
+from nsqlite.options import Seconds, nanoseconds, unknown_option
+from nsqlite.origin import look_at_threads
 from nsqlite.testing.faults import Faults
+from nsqlite.testing.idle import until_quiet
 from nsqlite.testing.manualclock import ManualClock
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ LOOPBACK: Final = "127.0.0.1:0"
 
 STOPPING: Final = 90.0
 """Real seconds that the thread may take to end: more than all services and a store may."""
-
-ROUNDS: Final = 1000
-"""How often a loop goes round at most until it is taken for one that never rests."""
-
-FEW_ROUNDS: Final = 10
-"""How often one goes round that does not tell whether it rests."""
 
 _SERVER: Final = Path(__file__).parent.parent / "server"
 
@@ -112,12 +107,16 @@ class nsqd:  # noqa: N801 - a context manager that reads as a call, as `contextl
                 with a port is for one that comes back where another was.
 
         Raises:
-            InvalidOption: an option is out of its range, or cannot go with another.
-            TypeError: there is no such option.
+            InvalidOption: an option is unknown, out of its range, or cannot go with another.
         """
         from nsqlite.server.options import NSQDOptions  # noqa: PLC0415 - see the module
         from nsqlite.testing.faultywire import FaultyNSQD  # noqa: PLC0415
 
+        if not isinstance(broker, Broker | None):
+            raise InvalidOption("broker", broker, "a Broker, or None for its own")
+        for name in options.keys() - NSQDOptions.__annotations__.keys():
+            own = ("clock", "http", "data_path", "broker", "seed")
+            raise unknown_option("option", name, (*NSQDOptions.__annotations__, *own))
         given = {
             "tcp_address": LOOPBACK,
             "http_address": LOOPBACK if http else "",
@@ -385,7 +384,7 @@ class nsqd:  # noqa: N801 - a context manager that reads as a call, as `contextl
         """The same as `settle`, in the loop of an ``async with``: other tasks go on meanwhile."""
         from nsqlite import aio  # noqa: PLC0415 - see the module
 
-        await self._until_quiet()
+        await until_quiet(self._loop)
         if self.broker._persistence is None:
             return
         for _ in "12":  # what was stored may cause more that is to be stored
@@ -393,19 +392,7 @@ class nsqd:  # noqa: N801 - a context manager that reads as a call, as `contextl
                 await aio.flush(self.broker)
             except NSQLiteError:  # it is closed, or cannot be written, which the clients have heard
                 return
-            await self._until_quiet()
-
-    async def _until_quiet(self) -> None:
-        """Wait until the loop has nothing to do."""
-        import asyncio  # noqa: PLC0415 - see the module
-
-        ready: Any = getattr(self._loop, "_ready", None)
-        quiet = 0
-        for _ in range(FEW_ROUNDS if ready is None else ROUNDS):
-            await asyncio.sleep(0)
-            quiet = 0 if ready or ready is None else quiet + 1
-            if quiet > 1:  # once more, since what comes of a socket is behind this task
-                return
+            await until_quiet(self._loop)
 
     def advance(self, seconds: Seconds) -> None:
         """Move the clock, a `ManualClock`, on by so many seconds.
@@ -467,7 +454,10 @@ class _Thread(threading.Thread):
 
     def where(self) -> str:
         """Return where it is."""
-        frame = sys._current_frames().get(self.ident or 0)
+        return look_at_threads(self._where)
+
+    def _where(self, frames: dict[int, FrameType]) -> str:
+        frame = frames.get(self.ident or 0)
         if frame is None:
             return "nowhere"
         module = frame.f_globals.get("__name__")

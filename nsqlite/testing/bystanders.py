@@ -13,15 +13,16 @@ A thread that comes to block or to its end tells nobody, and CPython has no call
 So who waits on the clock looks again, after 1, 2, 4 and then every 8 ms of real time: only while
 somebody holds the clock back that could move, so for no longer than `patience`.
 
-Next: testing/manualclock.py
+Next: testing/idle.py
 """
 
-import sys
 import threading
 import weakref
 from collections.abc import Container, Iterator
 from types import CodeType, FrameType
 from typing import Final, NamedTuple
+
+from nsqlite.origin import look_at_threads
 
 _MS: Final = 1_000_000
 
@@ -53,21 +54,26 @@ class Place(NamedTuple):
         waits: there it waits for somebody else, and not in the middle of a call that nsqlite has
             made, as that of a handler.
         serves: it is a worker's, though it may not have used the clock yet.
+        rests: nobody has woken it, as can be seen: it is an event loop that has nothing to do at
+            once, waits on a condition that nobody has notified, or for work and there is none.
     """
 
     code: CodeType
     instruction: int
     waits: bool
     serves: bool
+    rests: bool = False
 
 
 def places() -> dict[int, Place | None]:
     """Return where each thread is, by its number; None where it has only just been started."""
-    frames = sys._current_frames()
-    try:
-        return {number: _place(frame) for number, frame in frames.items()}
-    finally:
-        frames.clear()  # it knows this frame
+    return look_at_threads(_places)
+
+
+def _places(frames: dict[int, FrameType]) -> dict[int, Place | None]:
+    found = {number: _place(frame) for number, frame in frames.items()}
+    frames.clear()  # it knows this frame
+    return found
 
 
 def _place(frame: FrameType) -> Place | None:
@@ -77,7 +83,7 @@ def _place(frame: FrameType) -> Place | None:
     callers = {name for one in _stack(frame) if (name := _module(one)).startswith("nsqlite.")}
     waits = module in _WAITING and not _has_work(frame) and callers <= {_LOOP, _SERVER}
     serves = bool(callers - {_SERVER}) and module not in _CLOCKS
-    return Place(frame.f_code, frame.f_lasti, waits, serves)
+    return Place(frame.f_code, frame.f_lasti, waits, serves, waits and _rests(frame))
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -99,9 +105,22 @@ def _is_begun(frame: FrameType) -> bool:
 def _has_work(frame: FrameType) -> bool:
     """Return whether it is an event loop that was given work and has not woken yet."""
     caller = frame.f_back
-    if caller is None or _module(caller) != "asyncio.base_events":
-        return False
-    return bool(getattr(caller.f_locals.get("self"), "_ready", None))
+    return _is_loop(frame) and bool(caller and getattr(caller.f_locals.get("self"), "_ready", None))
+
+
+def _rests(frame: FrameType) -> bool:
+    """Return whether it can be seen that nobody has woken who waits here."""
+    known = frame.f_locals
+    if "waiter" in known:  # in `Condition.wait`
+        return bool(known["waiter"].locked())
+    if "work_queue" in known:  # in a pool of threads
+        return bool(known["work_queue"].empty())
+    return _is_loop(frame)
+
+
+def _is_loop(frame: FrameType) -> bool:
+    """Return whether it is an event loop of asyncio that waits."""
+    return frame.f_back is not None and _module(frame.f_back) == "asyncio.base_events"
 
 
 class Users:
@@ -145,6 +164,12 @@ class Users:
         """Have a thread not count until it next uses the clock."""
         known = self.turns.pop(thread.ident or 0, None)
         self.passed[thread] = known is not None or thread in self.home
+
+    def pass_over_older(self) -> None:
+        """Have no thread count that is older than the clock and has never used it."""
+        for thread in list(self._older):
+            if thread.ident not in self.turns:
+                self.passed.setdefault(thread, False)
 
     def is_passed(self, thread: threading.Thread) -> bool:
         """Return whether a thread does not count."""
@@ -193,19 +218,22 @@ class Watch:
             may have frozen `time`.
     """
 
-    def __init__(self, users: Users, patience: int, *, jumps: bool) -> None:
+    def __init__(self, users: Users, patience: int, *, jumps: bool, trusts: bool = False) -> None:
         """Begin to look.
 
         Args:
             users: who uses the clock.
             patience: how long anybody is waited for, in real nanoseconds.
-            jumps: whether the clock moves on by itself; else somebody has to come and move it.
+            jumps: whether the clock moves on; else somebody has to come and move it.
+            trusts: whether one that rests is believed at the second look: what may be on its way
+                through a socket is not waited for.
         """
         self.waited: int = 0
         self._users: Final = users
         self._patience: Final = patience
         self._jumps: Final = jumps
-        self._pause: int = _MS
+        self._trusts: Final = trusts
+        self._pause: int = _MS // 10 if trusts else _MS
         self._seen: dict[threading.Thread, _Seen] = {}
 
     def next_pause(self, *, to_jump: bool) -> int:
@@ -274,6 +302,11 @@ class Watch:
 
     def _stands_still(self, seen: _Seen, *, is_user: bool) -> bool:
         """Return whether a thread waits for somebody else, as far as can be seen."""
-        if not self._jumps or seen.place is None or self.waited - seen.there_since < STILL:
+        if not self._jumps or seen.place is None:
+            return False
+        stood = self.waited - seen.there_since
+        if self._trusts and seen.place.rests and stood:
+            return True
+        if stood < STILL:
             return False
         return seen.place.waits or not is_user

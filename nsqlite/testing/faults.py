@@ -12,14 +12,12 @@ of its own in each fault, so that the same things in the same order are struck a
 Next: testing/faultywire.py
 """
 
-import threading
-from random import Random
-from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self, TypedDict, Unpack, get_args
+from typing import Any, Final, Literal, NamedTuple, Unpack, get_args
 
 from nsqlite.clock import Clock
 from nsqlite.errors import InvalidOption
 from nsqlite.options import SECOND, Seconds, nanoseconds, unknown_option, whole
+from nsqlite.testing.anyfault import AnyFault, AnyFaults, Chance
 
 Put = Literal["PUB", "MPUB", "DPUB"]
 """The commands that publish."""
@@ -42,19 +40,13 @@ READ: Final = frozenset({"read"})
 """What else can be struck: a new connection, one that was sent so many frames, one that is read."""
 
 
-class FaultOptions(TypedDict, total=False):
+class FaultOptions(Chance, total=False):
     """Which of the things that a fault can strike it does strike; by default all.
 
-    nth: only the n-th that comes, counted from 1 since the fault was set.
-    times: no more than so many.
-    probability: each with this probability, 0 to 1.
     client_id: only on connections of the client that calls itself so in its IDENTIFY.
     next_connection: only on the next connection that is made.
     """
 
-    nth: int
-    times: int
-    probability: float
     client_id: str
     next_connection: bool
 
@@ -78,7 +70,7 @@ class Injected(NamedTuple):
     time: float
 
 
-class Fault:
+class Fault(AnyFault):
     """Something that goes wrong until it is removed; in a ``with`` statement, until its end.
 
     Threads: any.
@@ -88,17 +80,10 @@ class Fault:
         count: how often it has struck.
     """
 
-    def __init__(self, faults: "Faults", action: str, whats: frozenset[str], number: int) -> None:
-        self.name = action
-        self.count: int = 0
-        self._faults: Final = faults
+    def __init__(self, faults: "Faults", action: str, whats: frozenset[str]) -> None:
+        super().__init__(faults, action)
         self._action: Final = action
         self._whats: Final = whats
-        self._random: Final = Random(f"{faults.seed}/{number}")  # noqa: S311 - chance with a seed
-        self._seen = 0
-        self._nth: int | None = None
-        self._times: int | None = None
-        self._probability = 1.0
         self._client_id: str | None = None
         self._next_connection = False
         self._connection: int | None = None
@@ -108,22 +93,6 @@ class Fault:
         self._rate = 0.0
         self._slowed: Final[dict[int, bool]] = {}  # whether it struck, by the connection's number
         self._cause = ""
-
-    def _choose(self, options: FaultOptions) -> None:
-        """Take note of what it strikes."""
-        for name in options:
-            if name not in FaultOptions.__annotations__:
-                raise unknown_option("option", name, FaultOptions.__annotations__)
-        if "nth" in options:
-            self._nth = whole("nth", options["nth"], 1)
-        if "times" in options:
-            self._times = whole("times", options["times"], 1)
-        probability = options.get("probability", 1.0)
-        if not 0 <= probability <= 1:
-            raise InvalidOption("probability", probability, "a number from 0 to 1")
-        self._probability = probability
-        self._client_id = options.get("client_id")
-        self._next_connection = options.get("next_connection", False)
 
     def _concerns(self, what: str, number: int, client_id: str) -> bool:
         """Return whether it can strike something on a connection."""
@@ -141,39 +110,13 @@ class Fault:
 
     def _strikes(self) -> bool:
         """Return whether it strikes what has come now; in the loop's thread."""
-        if self._times is not None and self.count >= self._times:
-            return False
-        self._seen += 1
-        if self._nth is not None and self._seen != self._nth:
-            return False
-        if self._probability < 1 and self._random.random() >= self._probability:
-            return False
-        self.count += 1
-        return True
-
-    def remove(self) -> None:
-        """Have it strike no more; what it has delayed stays delayed."""
-        self._faults._remove(self)
-
-    def __enter__(self) -> Self:
-        """Begin a block at whose end it is removed."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Remove it."""
-        self.remove()
-
-    def __repr__(self) -> str:
-        """Show what it does, and how often it has struck."""
-        return f"<Fault {self.name!r} count={self.count}>"
+        is_due = self._is_due()
+        if is_due:
+            self._count()
+        return is_due
 
 
-class Faults:
+class Faults(AnyFaults[Fault, Injected]):
     """The faults of an nsqd.
 
     They act on connections that are there as well as on new ones.  Where several could strike, the
@@ -195,12 +138,8 @@ class Faults:
             clock: what a delay is measured by.
             seed: see the class.
         """
-        self.seed: Final = seed
+        super().__init__(seed)
         self._clock: Final = clock
-        self._set: tuple[Fault, ...] = ()
-        self._made = 0
-        self._lock: Final = threading.Lock()
-        self._injected: Final[list[Injected]] = []
 
     # Setting them
 
@@ -209,7 +148,7 @@ class Faults:
 
         ``lose("heartbeat")`` stops the heartbeats.
         """
-        return self._add("lose", _checked(what, COMMANDS | FRAMES), which)
+        return self._set_up("lose", _checked(what, COMMANDS | FRAMES), which)
 
     def delay(
         self, what: Command | Frame, seconds: Seconds, **which: Unpack[FaultOptions]
@@ -220,7 +159,7 @@ class Faults:
         its way when the nsqd ends the connection is lost.
         """
         delay = nanoseconds("seconds", seconds)
-        return self._add("delay", _checked(what, COMMANDS | FRAMES), which, _delay=delay)
+        return self._set_up("delay", _checked(what, COMMANDS | FRAMES), which, _delay=delay)
 
     def fail(
         self, what: Put, cause: str = "fault injected", **which: Unpack[FaultOptions]
@@ -229,64 +168,39 @@ class Faults:
 
         As in NSQ the answer is ``E_PUB_FAILED PUB failed CAUSE``, behind the answers before it.
         """
-        return self._add("fail", _checked(what, PUTS), which, _cause=cause)
+        return self._set_up("fail", _checked(what, PUTS), which, _cause=cause)
 
     def cut(self, what: Frame | None = None, **which: Unpack[FaultOptions]) -> Fault:
         """Have the connection close in the middle of a frame; None is any frame."""
-        return self._add("cut", FRAMES if what is None else _checked(what, FRAMES), which)
+        return self._set_up("cut", FRAMES if what is None else _checked(what, FRAMES), which)
 
     def drop(self, *, after: int, **which: Unpack[FaultOptions]) -> Fault:
         """Have each connection close when it was sent so many frames since the fault was set."""
-        return self._add("drop", SENT, which, _after=whole("after", after, 1))
+        return self._set_up("drop", SENT, which, _after=whole("after", after, 1))
 
     def slow(self, bytes_per_second: float, **which: Unpack[FaultOptions]) -> Fault:
         """Have the nsqd read slowly, by its clock, so that what a client sends is held up."""
         if not bytes_per_second > 0:
             raise InvalidOption("bytes_per_second", bytes_per_second, "a number above 0")
-        return self._add("slow", READ, which, _rate=bytes_per_second)
+        return self._set_up("slow", READ, which, _rate=bytes_per_second)
 
     def refuse(self, **which: Unpack[FaultOptions]) -> Fault:
         """Have new connections closed before a byte is read."""
         if "client_id" in which:
             raise InvalidOption("client_id", which["client_id"], "left out: nobody has said it yet")
-        return self._add("refuse", ACCEPT, which)
+        return self._set_up("refuse", ACCEPT, which)
 
-    def clear(self) -> None:
-        """Remove all."""
-        with self._lock:
-            self._set = ()
-
-    def _add(self, action: str, whats: frozenset[str], which: FaultOptions, **amount: Any) -> Fault:
-        with self._lock:
-            self._made += 1
-            fault = Fault(self, action, whats, self._made)
-        fault._choose(which)
+    def _set_up(
+        self, action: str, whats: frozenset[str], which: FaultOptions, **amount: Any
+    ) -> Fault:
+        fault = Fault(self, action, whats)
+        fault._choose(which, FaultOptions)
+        fault._client_id = which.get("client_id")
+        fault._next_connection = which.get("next_connection", False)
         if len(whats) == 1 and not whats & (ACCEPT | SENT | READ):
             fault.name = f"{action} {next(iter(whats))}"
         vars(fault).update(amount)
-        with self._lock:
-            self._set = (*self._set, fault)
-        return fault
-
-    def _remove(self, fault: Fault) -> None:
-        with self._lock:
-            self._set = tuple(one for one in self._set if one is not fault)
-
-    # Looking
-
-    @property
-    def active(self) -> tuple[Fault, ...]:
-        """Those that are set, in the order in which they were."""
-        return self._set
-
-    @property
-    def injected(self) -> tuple[Injected, ...]:
-        """What was struck, the oldest first."""
-        return tuple(self._injected)
-
-    def __repr__(self) -> str:
-        """Show those that are set."""
-        return f"<Faults {[fault.name for fault in self._set]}>"
+        return self._add(fault)
 
     # For the wires, in the loop's thread
 

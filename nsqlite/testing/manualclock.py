@@ -3,24 +3,46 @@
 The rule: a move stops at every deadline on its way and lets it take effect, so when `advance`
 returns everything that should have happened by then has happened.
 
-Next: testing/memorystorage.py
+Next: testing/anyfault.py
 """
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heapreplace
 from itertools import count
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, release
+from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, held_semaphore, release
 from nsqlite.errors import ClockStandsStill
 from nsqlite.lock import make_lock
-from nsqlite.options import LONGEST, SECOND, Seconds, nanoseconds
+from nsqlite.options import DAY, LONGEST, SECOND, Seconds, nanoseconds
 from nsqlite.testing.bystanders import STILL, Users, Watch
+from nsqlite.testing.idle import Run, Runner, never
+
+LIMIT: Final = 2 * DAY
+"""Seconds of a clock that `run_until_idle` takes at most, unless it is told otherwise."""
+
+ASK: Final = (
+    "workers on this clock call their handlers when they are asked to: call run_until_idle() or"
+    " drain() of the broker before, or give it the mode 'inline' or 'real'"
+)
 
 _START: Final = 1_700_000_000.0
 _LOCK: Final = type(threading.Lock())
+
+
+class RunnersHost(Protocol):
+    """A broker whose workers run in the caller, unless its mode is ``"real"``."""
+
+    @property
+    def mode(self) -> str:
+        """How they run."""
+        ...
+
+    def _runners(self) -> Sequence[Runner]:
+        """Return what runs them, in the order of their start."""
+        ...
 
 
 class _Sleep:
@@ -244,6 +266,10 @@ class ManualClock:
         self._met: Final = self._users.turns
         self._looks: Final[list[_Look]] = []  # a heap; some are out of date
         self._numbers: Final = count()
+        self._hosts: Final[list[weakref.ref[RunnersHost]]] = []
+        self._begun: Final[list[Semaphore]] = []
+        self._turn = 0
+        self._movers: Final[list[int]] = []  # the threads that have all done here
 
     # What a Clock has
 
@@ -282,6 +308,7 @@ class ManualClock:
         try:
             with self._lock:
                 self._sleeps[sleep] = threading.get_ident()
+            self._tell_begun()
             return self._stand(sleep)
         finally:
             self._forget(sleep)
@@ -294,6 +321,11 @@ class ManualClock:
         if self.autojump:
             self._idlers.setdefault(loop, _Idler(self, loop)).begin()
         return _Alarm(self, sleep)
+
+    def _tell_begun(self) -> None:
+        """Wake who waits for others to wait on this clock."""
+        for semaphore in self._begun.copy():
+            release(semaphore)
 
     def _forget(self, sleep: _Sleep) -> None:
         """Call a wait off."""
@@ -316,7 +348,11 @@ class ManualClock:
         return False
 
     def _begin_watch(self) -> Watch:
-        return Watch(self._users, self._patience, jumps=self.autojump)
+        return Watch(self._users, self._patience, jumps=self._may_jump())
+
+    def _may_jump(self) -> bool:
+        """Return whether the calling thread moves it when it waits, as in a handler it calls."""
+        return self.autojump or threading.get_ident() in self._movers
 
     def _look(self, watch: Watch, who: str) -> int:
         """Move on if that is time; return for how many real nanoseconds to sleep then.
@@ -324,12 +360,18 @@ class ManualClock:
         Raises:
             ClockStandsStill: see `wait`.
         """
-        to_jump = self.autojump and self._next() != NEVER
+        to_jump = self._may_jump() and self._next() != NEVER
         if to_jump and self._jump(watch):
             return 0
         if not to_jump and not watch.is_held(self._asleep(), to_jump=False) and watch.is_over:
-            raise ClockStandsStill(who, self._ahead(), self._users.passed_users())
+            raise self._standstill(who)
         return watch.next_pause(to_jump=to_jump)
+
+    def _standstill(self, who: str) -> ClockStandsStill:
+        error = ClockStandsStill(who, self._ahead(), self._users.passed_users())
+        if self._runners():
+            error.add_note(ASK)
+        return error
 
     def _jump(self, watch: Watch, *idle: int) -> bool:
         """Move on to the next deadline if nobody holds the clock back; say whether.
@@ -390,6 +432,65 @@ class ManualClock:
             self._move(due, due)
             return (self._elapsed - before) / SECOND
 
+    def run_until_idle(self, limit: Seconds = LIMIT) -> float:
+        """Move from deadline to deadline until there is none, and nobody has anything to do.
+
+        All that workers, retries, backoffs and deferrals would do is done, as if time flew: threads
+        are let do what there is to do before each move, and handlers of workers on a `FakeBroker`
+        that run in the caller are called here.  A message that the test itself holds in flight has
+        a deadline, too: it times out, as it would if the test had waited.
+
+        What is deterministic: the moments, and all that happens in the calling thread.  So a
+        scenario without other threads has the same history each time.  Threads each do what they
+        do before time goes on, but in what order several of them act at the same moment is for the
+        system to say.  One that does not come back, waits for somebody else, or has never used the
+        clock, holds it back as with `autojump`: see the class.  A thread that is older than the
+        clock and has never used it does not count at all.
+
+        Args:
+            limit: no further than so many seconds.
+
+        Returns:
+            By how many seconds it has moved.
+
+        Raises:
+            StillBusy: there is a deadline beyond the limit, which the error names, or 100,000
+                messages were handled at one moment.  So it ends where somebody always requeues, and
+                where an nsqd on this clock sends heartbeats.
+            Reentered: called in an event loop, which could not go on: await `until_idle` there.
+            InvalidOption: the limit is negative or no finite number.
+            BaseException: a handler that was called here raised it, and it is not an `Exception`.
+        """
+        run = self._run(limit, "run_until_idle()")
+        run.require_no_loop()
+        run.run()
+        return run.seconds
+
+    async def until_idle(self, limit: Seconds = LIMIT) -> float:
+        """Do the same in an event loop of asyncio, which goes on meanwhile.
+
+        Before each move all tasks of this loop go on until none can at once.  So what happens in
+        one loop alone, or in the calling thread, is the same each time, real workers with coroutine
+        functions included.  What a task awaits besides this clock, as a socket, another thread or
+        `asyncio.sleep`, takes no time on it; but a handler that is called here, and awaits such
+        a thing, is given the clock's `patience`.
+
+        Raises:
+            StillBusy, InvalidOption, BaseException: see `run_until_idle`.
+            ClockStandsStill: a handler that is called here waits for something that does not come.
+
+        Cancellation:
+            The handler at work is cancelled, and its message goes back, its attempts as before.
+        """
+        run = self._run(limit, "until_idle()")
+        await run.run_async()
+        return run.seconds
+
+    def _run(self, limit: Seconds, call: str, done: Callable[[], bool] = never) -> Run:
+        self._users.pass_over_older()
+        until = min(self._elapsed + nanoseconds("limit", limit), NEVER - 1)
+        return Run(self, until, call, "await until_idle()", done=done)
+
     def _move_on(self, target: int) -> None:
         while (moment := self._soonest()) <= target:
             self._move(moment, target)
@@ -445,6 +546,77 @@ class ManualClock:
     def _ahead(self) -> float | None:
         due = self._next()
         return None if due == NEVER else (due - self._elapsed) / SECOND
+
+    def _watch_all(self) -> Watch:
+        """Begin to look at the other threads, for one who moves this clock on."""
+        return Watch(self._users, self._patience, jumps=True, trusts=True)
+
+    def _move_to(self, moment: int) -> None:
+        """Move on to a moment, stopping at every deadline on the way."""
+        with self._moving:
+            self._move_on(moment)
+
+    def _pause(self, nanoseconds: int) -> None:
+        """Sleep in real time, or until another thread begins to wait on this clock."""
+        semaphore = held_semaphore()
+        self._begun.append(semaphore)
+        try:
+            semaphore.acquire(timeout=nanoseconds / SECOND)
+        finally:
+            self._begun.remove(semaphore)
+
+    def _whose_next(self) -> str:
+        """Return in words what the next deadline is of."""
+        due = self._next()
+        with self._lock:
+            sleeps, looks = self._sleeps.copy(), self._looks.copy()
+        found = [sleep.who for sleep in sleeps if not sleep.over and sleep.due == due]
+        attached = [look[2].timed() for look in looks]
+        found += [one.whose() for one in attached if one is not None and one.next_due() == due]
+        return " and ".join(dict.fromkeys(found))
+
+    # Workers that run in the caller
+
+    def meanwhile(self, done: Callable[[], bool], timeout: int | None, who: str) -> int | None:
+        """Have workers run that run in the caller, if there are any; see `nsqlite.Clock`.
+
+        The clock moves on for them, up to the end of the timeout; so it does for a timeout where
+        there could be some.
+        """
+        if not self._runs(timeout):
+            return timeout
+        moment = None if timeout is None else min(self._elapsed + timeout, NEVER - 1)
+        self._run_of(done, moment, who).run()
+        return None if moment is None else max(0, moment - self._elapsed)
+
+    async def meanwhile_async(self, done: Callable[[], bool], moment: int | None, who: str) -> None:
+        """Do the same in an event loop."""
+        if self._runs(moment):
+            await self._run_of(done, moment, who).run_async()
+
+    def _runs(self, timeout: int | None) -> bool:
+        """Return whether who joins here has all done until then, instead of a wait."""
+        if timeout is None:
+            return bool(self._runners())
+        return any(host.mode != "real" for host in self._living_hosts())
+
+    def _run_of(self, done: Callable[[], bool], moment: int | None, who: str) -> Run:
+        self._users.pass_over_older()
+        timed = moment is not None
+        until = min(self._elapsed + int(LIMIT * SECOND) if moment is None else moment, NEVER - 1)
+        return Run(self, until, who, "await nsqlite.aio.join()", done=done, timed=timed)
+
+    def _add_host(self, host: "RunnersHost") -> None:
+        """Have the workers of a broker run in the caller; the clock does not keep it alive."""
+        hosts = self._hosts
+        hosts.append(weakref.ref(host, hosts.remove))
+
+    def _runners(self) -> list[Runner]:
+        """Return what runs in the caller, in the order of their start; of each broker in turn."""
+        return [runner for host in self._living_hosts() for runner in host._runners()]
+
+    def _living_hosts(self) -> "list[RunnersHost]":
+        return [host for known in self._hosts.copy() if (host := known()) is not None]
 
     def __repr__(self) -> str:
         """Show its time, how far ahead the next deadline is, and who waits."""

@@ -17,36 +17,6 @@ def struck(faults: Faults, count: int, what: str = "FIN") -> list[int]:
     return [at for at in range(1, count + 1) if faults._hit(what, 1, "")]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, [1, 2, 3, 4, 5]),
-        ({"nth": 2}, [2]),
-        ({"times": 2}, [1, 2]),
-        ({"probability": 0.0}, []),
-        ({"probability": 1.0}, [1, 2, 3, 4, 5]),
-        ({"nth": 2, "times": 1}, [2]),
-    ],
-)
-def test_a_fault_strikes_what_was_chosen(options: dict[str, Any], expected: list[int]) -> None:
-    """It strikes all, only the n-th, or no more than so many."""
-    faults = made()
-    fault = faults.lose("FIN", **options)
-    assert expected == struck(faults, 5)
-    assert len(expected) == fault.count
-
-
-def test_chance_comes_again_with_its_seed() -> None:
-    """The same seed strikes the same things, another one others."""
-    found = []
-    for seed in (1, 1, 2):
-        faults = made(seed=seed)
-        fault = faults.lose("FIN", probability=0.3)
-        found.append(struck(faults, 100))
-        assert 10 < fault.count < 60
-    assert found[0] == found[1] != found[2]
-
-
 def test_the_first_fault_strikes() -> None:
     """Of two that could strike the same, the first one does, and the second when that is over."""
     faults = made()
