@@ -85,11 +85,10 @@ def _called() -> str:
 def _perform(parser: Parser, given: list[str]) -> int:
     """Do what was asked for, and return the exit status."""
     from nsqlite.cli.commands import add_commands, run  # noqa: PLC0415 - a server starts without
-    from nsqlite.cli.demo import tell  # noqa: PLC0415 - the same
 
     add_commands(parser)
     options = parser.parse_args(given)
-    lines: Iterable[str] = tell()
+    lines: Iterable[str]
     if options.help:
         lines = [parser.format_help().rstrip()]
     elif options.version:
@@ -101,6 +100,10 @@ def _perform(parser: Parser, given: list[str]) -> int:
             line = text.replace("\n", "\\n")  # as a file's name may have
             parser.exit(status, f"{parser.prog} {options.command}: {line}\n")
         return 0
+    else:
+        from nsqlite.cli.demo import tell  # noqa: PLC0415 - loads what is for tests
+
+        lines = tell()
     for line in lines:
         say(line)
     return 0

@@ -106,8 +106,8 @@ def test_an_unknown_command_gets_one_line(name: str, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     commands = ["run", "nsqd", "inspect", "export", "import", "backup", "put", "peek", "find"]
-    commands += ["discard", "redrive", "empty", "pause", "unpause", "delete", "tail"]
-    commands += ["guide", "semantics", "wire", "http", "docs"]
+    commands += ["discard", "redrive", "empty", "pause", "unpause", "delete", "tail", "timeline"]
+    commands += ["story", "lesson", "guide", "semantics", "wire", "http", "docs"]
     start, _, rest = err.partition(" (choose from ")
     assert f"python -m nsqlite: argument COMMAND: invalid choice: {name!r}" == start
     assert f"{', '.join(commands)}); try --help\n" == rest.replace("'", "")

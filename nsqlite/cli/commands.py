@@ -8,6 +8,8 @@ Next: the end
 
 import argparse
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -18,13 +20,18 @@ from nsqlite.cli.check import Check
 from nsqlite.cli.docs import write_docs
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
+from nsqlite.cli.lesson import find_lesson, lessons
 from nsqlite.cli.load import load
 from nsqlite.cli.operate import events, lines_of, operations
 from nsqlite.cli.overview import inspect
 from nsqlite.cli.run import CODECS, LEVELS, reference, run_app
-from nsqlite.errors import StoreError
+from nsqlite.cli.story import story
+from nsqlite.cli.timeline import LAST, columns, moment, seconds, show, write_page
+from nsqlite.errors import RecordingError, StoreError
 from nsqlite.store.codec import Coder
 from nsqlite.store.controllines import fields_of
+from nsqlite.timeline.recording import SIZE, SMALLEST
+from nsqlite.timeline.text import NARROWEST
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -51,6 +58,9 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     _add_backup(commands)
     _add_operations(commands)
     _add_tail(commands)
+    _add_timeline(commands)
+    _add_story(commands)
+    _add_lesson(commands)
     _add_documents(commands)
 
 
@@ -67,7 +77,7 @@ def run(options: argparse.Namespace) -> tuple[str, int] | None:
         options.run(options)
     except CommandFailed as error:
         return str(error), error.status
-    except StoreError as error:
+    except (RecordingError, StoreError) as error:
         return str(error), CommandFailed.status
     return None
 
@@ -97,11 +107,37 @@ def _add_run(commands: "Commands") -> None:
     command.add_argument(
         "--log-level", choices=LEVELS, default="info", help="what is logged to stderr (info)"
     )
+    command.add_argument("--record", metavar="RECORDING", help="write what happens to this file")
+    command.add_argument(
+        "--record-size", metavar="MIB", type=_mebibytes, help="which grows no larger (64)"
+    )
     command.set_defaults(run=_run)
 
 
+def _mebibytes(text: str) -> int:
+    """Return a size in bytes; for `argparse`.
+
+    Raises:
+        ArgumentTypeError: it is none, or too small.
+    """
+    try:
+        size = round(float(text) * (1 << 20))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of MiB") from None
+    if size < SMALLEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than {SMALLEST} bytes")
+    return size
+
+
 def _run(options: argparse.Namespace) -> None:
-    run_app(*options.app, store=options.store, codec=options.codec, log_level=options.log_level)
+    run_app(
+        *options.app,
+        store=options.store,
+        codec=options.codec,
+        log_level=options.log_level,
+        record=options.record,
+        record_size=options.record_size or SIZE,
+    )
 
 
 def _add_progress(command: argparse.ArgumentParser) -> None:
@@ -227,6 +263,56 @@ def _tail(options: argparse.Namespace) -> None:
         say(line)
 
 
+def _add_timeline(commands: "Commands") -> None:
+    command = _add(commands, "timeline", "Show what happened in a program, from its recording")
+    command.add_argument("file", metavar="RECORDING", help="what `run --record` has written")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument(
+        "--last", metavar="SECONDS", type=seconds, default=LAST, help="before the last event (60)"
+    )
+    which.add_argument(
+        "--since", metavar="MOMENT", type=moment, help="as 2026-11-28T08:05:00, in UTC"
+    )
+    command.add_argument("--topic", metavar="TOPIC", help="of this one alone")
+    command.add_argument(
+        "--run", dest="number", metavar="N", type=int, help="of this run, 1 is the first (the last)"
+    )
+    how = command.add_mutually_exclusive_group()
+    how.add_argument("--html", metavar="OUT", help="write it as a page, a new file")
+    how.add_argument("--width", metavar="COLUMNS", type=columns, help="those of the terminal")
+    command.set_defaults(run=_timeline)
+
+
+def _timeline(options: argparse.Namespace) -> None:
+    encoding = opened_stdout().encoding or "ascii"
+    which = {
+        "run": options.number,
+        "topic": options.topic,
+        "last": options.last,
+        "since": options.since,
+    }
+    if options.html is not None:
+        say(write_page(options.file, options.html, **which))
+        return
+    terminal = max(NARROWEST, shutil.get_terminal_size().columns)
+    width = terminal if options.width is None else options.width
+    for text in show(options.file, **which, width=width, encoding=encoding):
+        say(text)
+
+
+def _add_story(commands: "Commands") -> None:
+    command = _add(commands, "story", "Tell the life of one message, by its id")
+    command.add_argument("file", metavar="FILE", help=f"{FILE}, or a recording")
+    command.add_argument("id", metavar="ID")
+    command.add_argument("--record", metavar="RECORDING", help="what was recorded beside the store")
+    command.set_defaults(run=_story)
+
+
+def _story(options: argparse.Namespace) -> None:
+    for line in story(options.file, options.id, options.record):
+        say(line)
+
+
 def _add_operation(
     commands: "Commands", name: str, text: str, run: Callable[[argparse.Namespace], None]
 ) -> argparse.ArgumentParser:
@@ -290,6 +376,37 @@ def _steer(options: argparse.Namespace) -> None:
     count = _perform(options, channel=options.channel)
     if count is not None:
         say(_counted(count))
+
+
+def _add_lesson(commands: "Commands") -> None:
+    text = "Play a lesson step by step in the terminal; without a name, list the lessons"
+    command = _add(commands, "lesson", text)
+    command.add_argument("name", metavar="NAME", nargs="?", help="its name or its number")
+    instead = command.add_mutually_exclusive_group()
+    instead.add_argument("--auto", action="store_true", help="wait for no key")
+    instead.add_argument("--html", metavar="OUT", help="write its timeline as a page, a new file")
+    instead.add_argument("--exercises", action="store_true", help="show its exercises instead")
+    instead.add_argument(
+        "--solution", metavar="N", type=int, help="show and run a solution instead"
+    )
+    command.set_defaults(run=_lesson)
+
+
+def _lesson(options: argparse.Namespace) -> None:
+    from nsqlite.cli import player  # noqa: PLC0415 - other commands do without
+
+    if options.name is None:
+        player.show_list(lessons())
+        return
+    lesson = find_lesson(options.name)
+    if options.html is not None:
+        say(player.write_page(lesson, options.html))
+    elif options.exercises:
+        player.show_exercises(lesson)
+    elif options.solution is not None:
+        player.player(sys.stdin, auto=True).solve(lesson.solution(options.solution))
+    else:
+        player.player(sys.stdin, auto=options.auto).play(lesson)
 
 
 def _add_documents(commands: "Commands") -> None:

@@ -3,7 +3,7 @@
 The rule: a flag holds over the configuration's file, and that over the default; what has no effect
 here is accepted and said, so that whatever starts nsqd can start this.
 
-Next: cli/commands.py
+Next: cli/lesson.py
 """
 
 import asyncio

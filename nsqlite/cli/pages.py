@@ -11,7 +11,7 @@ meanwhile holds nothing from then on.
 
 A page ends at so many rows and bytes, so memory is bounded.
 
-Next: cli/overview.py
+Next: cli/story.py
 """
 
 from collections.abc import Iterable, Iterator

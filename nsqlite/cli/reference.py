@@ -19,9 +19,10 @@ from typing import Any, Final, Generic, Unpack, cast, get_args, get_origin, is_t
 from pdoc.doc import Class, Doc, Function, Module, Variable
 
 import nsqlite
-from nsqlite import aio, events, server, store, testing, worker
+from nsqlite import aio, events, server, store, testing, timeline, worker
+from nsqlite.testing import clients
 
-PAGES: Final = (nsqlite, aio, worker, store, server, testing, events)
+PAGES: Final = (nsqlite, aio, worker, store, server, timeline, testing, clients, events)
 """The modules that have a page; one without `__all__` shows what no other has."""
 
 ALONE: Final = {"nsqlite.events": ("LIFE_CYCLE",)}
@@ -31,8 +32,24 @@ MADE_ELSEWHERE: Final = (
     nsqlite.Channel,
     nsqlite.Message,
     store.Database,
+    testing.BrokerFault,
+    testing.BrokerFaults,
     testing.Fault,
     testing.Faults,
+    testing.Simulated,
+    testing.Simulation,
+    testing.SimulationFailed,
+    timeline.Course,
+    timeline.Excerpt,
+    timeline.GivenUp,
+    timeline.Lane,
+    timeline.Life,
+    timeline.Note,
+    timeline.Recorded,
+    timeline.Run,
+    timeline.Span,
+    timeline.Stay,
+    timeline.Step,
 )
 """Classes that no user calls."""
 

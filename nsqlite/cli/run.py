@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import traceback
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +21,11 @@ from typing import Any, Final, Literal
 from nsqlite.broker import Broker
 from nsqlite.cli.failure import CommandFailed
 from nsqlite.errors import NSQLiteError
+from nsqlite.events import Observer
 from nsqlite.options import nearest
 from nsqlite.store.controllines import has_sockets
 from nsqlite.store.sqlite import SQLite
+from nsqlite.timeline.recording import Recording
 from nsqlite.worker.app import App
 from nsqlite.worker.handler import accepts
 
@@ -58,7 +60,16 @@ def reference(text: str) -> tuple[str, str]:
     return module, attribute
 
 
-def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_level: str) -> None:
+def run_app(
+    module: str,
+    attribute: str,
+    *,
+    store: str | None,
+    codec: str,
+    log_level: str,
+    record: str | None,
+    record_size: int,
+) -> None:
     """Run an app until SIGINT or SIGTERM.
 
     Args:
@@ -67,6 +78,8 @@ def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_l
         store: the file of the broker's store, None for a broker in memory.
         codec: one of `CODECS`.
         log_level: one of `LEVELS`; the log goes to stderr, unless the module sets that up itself.
+        record: the file of a recording of what happens; None for none.
+        record_size: how many bytes it may have.
 
     Raises:
         CommandFailed: there is no such app, the file cannot be used, or a worker has ended by
@@ -81,7 +94,10 @@ def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_l
         log.info("without --store the messages are in memory: they end with this process")
     try:
         app._require_handlers()
-        with open_broker(store, codec) as broker:
+        with (
+            recorded(record, record_size) as observers,
+            open_broker(store, codec, observers) as broker,
+        ):
             app.run(broker)
     except NSQLiteError as error:
         raise CommandFailed(str(error)) from None
@@ -91,7 +107,24 @@ def run_app(module: str, attribute: str, *, store: str | None, codec: str, log_l
         raise CommandFailed("a handler has ended it by SystemExit") from None
 
 
-def open_broker(path: str | None, codec: str) -> Broker:
+@contextmanager
+def recorded(path: str | None, size: int) -> Iterator[Sequence[Observer]]:
+    """Open a recording if there is to be one, and close it at the end.
+
+    Returns:
+        The observers that a broker is given.
+
+    Raises:
+        RecordingError: it cannot be written.
+    """
+    if path is None:
+        yield ()
+        return
+    with Recording(path, size=size) as recording:
+        yield (recording,)
+
+
+def open_broker(path: str | None, codec: str, observers: Sequence[Observer] = ()) -> Broker:
     """Return the broker that an app is run with; it listens for other processes, if it has a file.
 
     Raises:
@@ -99,9 +132,9 @@ def open_broker(path: str | None, codec: str) -> Broker:
         InvalidOption: the path is none of a file.
     """
     if path is None:
-        return Broker()
+        return Broker(observers=observers)
     store = SQLite(path, codec=CODECS[codec], control=has_sockets(), wait=PATIENCE)
-    return Broker(store=store)
+    return Broker(store=store, observers=observers)
 
 
 def find_app(module: str, attribute: str) -> App:

@@ -11,7 +11,7 @@ Costs: the counts of a topic in a file that was closed are in it.  Those of a to
 or was when its owner was killed, are counted message by message, which takes long where the queue
 is long.  While a long reading lasts, the write-ahead log grows.
 
-Next: cli/progress.py
+Next: cli/timeline.py
 """
 
 import sqlite3

@@ -16,6 +16,7 @@ import nsqlite
 from nsqlite.__main__ import main
 from nsqlite.cli.failure import CommandFailed
 from nsqlite.cli.run import find_app, open_broker
+from nsqlite.timeline import read_recording
 
 SHOP = """
 import nsqlite
@@ -227,10 +228,66 @@ def test_a_file_in_use(folder: Folder, capsys: pytest.CaptureFixture[str]) -> No
     path = folder.put()
     with nsqlite.Broker(store=nsqlite.SQLite(path)):
         with pytest.raises(nsqlite.StoreInUse) as info:
-            open_broker(path, "json")
+            nsqlite.Broker(store=nsqlite.SQLite(path))
         told = failure("shop:app", "--store", path, capsys=capsys)
-    assert (1, f"python -m nsqlite run: {info.value}\n") == told
+    assert (1, f"python -m nsqlite run: {info.value} (after waiting 5 s)\n") == told
     assert ["tea"] == folder.bodies()
+
+
+# With a recording
+
+
+def test_what_happens_is_recorded(folder: Folder) -> None:
+    """With --record it is written to a file, from where a file of messages is opened."""
+    folder.shop()
+    path = folder.put()
+    record = folder.path / "jobs.rec"
+    arguments = ["--record", str(record), "--record-size", "0.01"]
+    assert 0 == main(["run", "shop:app", "--store", path, *arguments])
+    [run] = read_recording(record).runs
+    assert run.closed
+    assert {"created", "delivered", "finished"} <= {event.kind for event in run.events}
+
+
+def test_a_recording_that_cannot_be_made(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told in one line, and nothing has run; a wrong size is a wrong call."""
+    folder.shop()
+    path = folder.put()
+    text = f"recording {path}: it is no recording of nsqlite"
+    arguments = ("shop:app", "--store", path, "--record", path)
+    assert (1, f"python -m nsqlite run: {text}\n") == failure(*arguments, capsys=capsys)
+    assert ["tea"] == folder.bodies()
+    prefix = "python -m nsqlite run: argument --record-size:"
+    told = f"{prefix} '0.001' is less than 4096 bytes; try --help\n"
+    assert (2, told) == failure("shop:app", "--record-size", "0.001", capsys=capsys)
+    told = f"{prefix} 'x' is no number of MiB; try --help\n"
+    assert (2, told) == failure("shop:app", "--record-size", "x", capsys=capsys)
+
+
+def test_the_last_moments_of_a_killed_program(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `kill -9` the recording shows what its handler was at."""
+    folder.shop("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    path, record = folder.put("the last tea"), str(folder.path / "jobs.rec")
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", "nsqlite", "run", "shop:app", "--store", path, "--record", record],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(nsqlite.__file__).parent.parent)},
+        timeout=60,
+    )
+    assert -signal.SIGKILL == done.returncode
+    assert 0 == main(["timeline", record, "--width", "100"])
+    out = capsys.readouterr().out
+    assert "not closed: it was killed, or is running" in " ".join(out.split())
+    assert "the last tea" in out
+    [event] = [one for one in read_recording(record).events if one.kind == nsqlite.Kind.DELIVERED]
+    assert event.id
+    assert 0 == main(["story", record, event.id])
+    assert "In billing it is in flight" in capsys.readouterr().out
 
 
 # How it ends

@@ -1,6 +1,7 @@
-"""A web app's background jobs: kept in a file, done after the answer, dead letters for what fails.
+"""A web app: background jobs, kept in a file.
 
-When a request is answered its job is in the file, and is done even if the program is killed now.
+A job is done after the answer, and what fails becomes a dead letter.  When a request is answered
+its job is in the file, and is done even if the program is killed now.
 
 Watch the second address: it becomes a dead letter that says why.
 
@@ -11,7 +12,7 @@ It prints:
     POST nobody
     nobody got no mail: no address
 
-Next: 14_operate.py
+Next: 21_operate.py
 """
 
 import logging
@@ -22,10 +23,11 @@ from urllib.request import urlopen
 
 import nsqlite
 
+ONCE = nsqlite.Retry(max_attempts=1)
 app = nsqlite.App()
 
 
-@app.handler("signups", "welcome", retry=nsqlite.Retry(max_attempts=1), dead_letter="failed")
+@app.handler("signups", "welcome", retry=ONCE, dead_letter="failed")
 def welcome(message: nsqlite.Message[bytes]) -> None:
     """Write a mail."""
     if b"@" not in message.body:
@@ -33,6 +35,7 @@ def welcome(message: nsqlite.Message[bytes]) -> None:
     print("mail to", message.body.decode())
 
 
+# What answers the requests.  When it answers, the job is in the file.
 class Web(BaseHTTPRequestHandler):
     """The requests: each signs somebody up."""
 
@@ -46,14 +49,19 @@ class Web(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-with tempfile.TemporaryDirectory() as directory, HTTPServer(("127.0.0.1", 0), Web) as server:
-    logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # the failure is meant
-    with nsqlite.Broker(store=nsqlite.SQLite(f"{directory}/a.db")) as broker, app.running(broker):
+# The app runs beside the server, and two people sign up.  Who gets a mail?
+with tempfile.TemporaryDirectory() as directory:
+    server = HTTPServer(("127.0.0.1", 0), Web)
+    port = server.server_port
+    logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # meant to fail
+    store = nsqlite.SQLite(f"{directory}/signups.db")
+    with nsqlite.Broker(store=store) as broker, app.running(broker):
         threading.Thread(target=server.serve_forever).start()
         for name in ("ann@example.org", "nobody"):
             print("POST", name)
-            urlopen(f"http://127.0.0.1:{server.server_port}/{name}", data=b"")
+            urlopen(f"http://127.0.0.1:{port}/{name}", data=b"")
             broker.topic("signups").join()
         server.shutdown()
+        server.server_close()
         letter = broker.topic("failed").channel("letters").peek()[0].body
         print(f"{letter.body.decode()} got no mail: {letter.error}")

@@ -9,10 +9,10 @@ when all is done.
 
 It prints:
 
-    a thread published 6 readings
     2 tasks consumed 6 readings, the highest is 23.5
+    a thread published 6 readings
 
-Next: 11_worker.py
+Next: 20_web_app.py
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def publish(topic: nsqlite.Topic[float]) -> None:
     topic.close(drain=True)
 
 
-async def consume(consumer: nsqlite.aio.Consumer[float], kept: list[float]) -> None:
+async def consume(consumer: nsqlite.aio.Consumer[float]) -> None:
     """Keep what comes until the topic is closed."""
     async for message in consumer:
         with message:
@@ -39,17 +39,22 @@ async def consume(consumer: nsqlite.aio.Consumer[float], kept: list[float]) -> N
 
 async def main() -> None:
     """Publish in a thread, consume in two tasks."""
-    topic: nsqlite.Topic[float] = nsqlite.Topic("temperature")
-    channel = topic.channel("record")
-    kept: list[float] = []
-    tasks = [consume(nsqlite.aio.Consumer(channel), kept) for _ in range(2)]
-    thread = threading.Thread(target=publish, args=(topic,))
+    thread = threading.Thread(target=publish, args=(temperature,))
+    tasks = [consume(nsqlite.aio.Consumer(record)) for _ in range(2)]
     thread.start()
     await asyncio.gather(*tasks)
     thread.join()
-    print(f"a thread published {topic.stats().message_count} readings")
-    print(f"{len(tasks)} tasks consumed {len(kept)} readings, the highest is {max(kept)}")
+    readings = f"{len(kept)} readings, the highest is {max(kept)}"
+    print(f"{len(tasks)} tasks consumed {readings}")
 
 
-if __name__ == "__main__":
-    asyncio.run(main())
+# A topic and a channel as in any program.
+temperature: nsqlite.Topic[float] = nsqlite.Topic("temperature")
+record = temperature.channel("record")
+kept: list[float] = []
+
+# An event loop runs until all is consumed.
+asyncio.run(main())
+
+# The loop is over, and so is the topic.  Its counters can still be read.
+print(f"a thread published {temperature.stats().message_count} readings")

@@ -1,4 +1,4 @@
-"""A client over a real socket: an nsqd for a test, whose time and faults the test decides.
+"""A real client: NSQ's protocol over a real socket.
 
 The client knows NSQ's protocol and nothing else of nsqlite; pynsq or go-nsq would do in its place.
 The nsqd runs in a thread, on a free port, and its clock is moved by hand.
@@ -10,16 +10,21 @@ It prints:
 
     published: OK
     attempt 1 of order 1: billed
-    a minute later
     attempt 2 of order 1: billed already
     in flight: 0
 
-Next: checksums.py
+Try it:
+
+1. Publish two orders at once (MPUB) with RDY 2.  Does the second one wait for a FIN?
+2. Disconnect the client while it holds the message.  When does the next client get it?
+
+Next: 18_threads.py
 """
 
+import contextlib
 import socket
 
-import nsqlite
+from nsqlite.testing import ManualClock, nsqd
 from nsqlite.wire.commands import MAGIC, Fin, Pub, Rdy, Sub
 from nsqlite.wire.frames import MESSAGE, RESPONSE, Frames, delivered
 
@@ -43,17 +48,27 @@ def bill_next() -> None:
     billed.add(message.id)
     print(f"attempt {message.attempts} of {message.body.decode()}: {done}")
     client.sendall(Fin([message.id.decode()]).encode())
+    server.settle()  # until it has come
 
 
-with nsqlite.testing.nsqd(clock=nsqlite.testing.ManualClock()) as nsqd:
-    with socket.create_connection((nsqd.host, nsqd.port)) as client:
-        client.sendall(MAGIC)
-        print("published:", ask(Pub("orders", [b"order 1"])).decode())
-        ask(Sub("orders", "billing"))
-        nsqd.faults.lose("FIN", times=1)
-        bill_next()
-        nsqd.advance(60)
-        print("a minute later")
-        bill_next()
-        nsqd.settle()
-    print("in flight:", nsqd.broker.topic("orders").channel("billing").in_flight_count)
+# An nsqd on a free port, and a client with a TCP connection to it; closed at the end.
+stack = contextlib.ExitStack()
+server = stack.enter_context(nsqd(clock=ManualClock()))
+address = server.host, server.port
+client = stack.enter_context(socket.create_connection(address))
+client.sendall(MAGIC)
+
+# The client publishes, and subscribes to a channel.
+print("published:", ask(Pub("orders", [b"order 1"])).decode())
+ask(Sub("orders", "billing"))
+
+# It bills the order, but its FIN is lost on the way.  Does nsqd think that the order is done?
+server.faults.lose("FIN", times=1)
+bill_next()
+
+# A minute later the message times out.  Will the customer get a second bill?
+server.advance(60)
+bill_next()
+billing = server.broker.topic("orders").channel("billing")
+print("in flight:", billing.in_flight_count)
+stack.close()

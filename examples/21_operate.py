@@ -1,4 +1,4 @@
-"""An operator's session: see what a program's store has, and act on it, from a shell.
+"""Operate: look into a program's file from a shell.
 
 The owner of a file, if it opens that with `control=True`, carries out what a shell asks for.
 
@@ -14,7 +14,7 @@ It prints:
     $ nsqlite unpause mails.db mails send
     sent: bob@example.org
 
-Next: 15_a_real_client.py
+Next: checksums.py
 """
 
 import logging
@@ -40,16 +40,21 @@ def shell(line: str) -> None:
     """Run a command in another process; show it and its answer."""
     command = [sys.executable, "-m", "nsqlite", *line.split()]
     answer = subprocess.check_output(command, text=True, cwd=directory)  # noqa: S603
-    print(re.sub(r"\b[0-9a-f]{16}\b", "ID", f"$ nsqlite {line}\n{answer}"), end="", flush=True)
+    shown = re.sub(r"\b[0-9a-f]{16}\b", "ID", answer)
+    print(f"$ nsqlite {line}\n{shown}", end="", flush=True)
 
 
+# A program handles mails, and an operator types commands.  What does peek show?
 with tempfile.TemporaryDirectory() as directory:
-    logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # the failure is meant
-    with nsqlite.Broker(store=nsqlite.SQLite(f"{directory}/mails.db", control=True)) as broker:
+    logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # meant to fail
+    store = nsqlite.SQLite(f"{directory}/mails.db", control=True)
+    with nsqlite.Broker(store=store) as broker:
         mails, dead = broker.topic("mails"), broker.topic("mails.dead")
         dead.channel("letters")
+        todo = mails.channel("send")
+        worker = nsqlite.Worker(todo, send, retry=ONCE, dead_letter=dead)
         mails.put(b"bob")
-        with nsqlite.Worker(mails.channel("send"), send, retry=ONCE, dead_letter=dead) as worker:
+        with worker:
             worker.join()
             shell("peek mails.db mails.dead letters")
             shell("pause mails.db mails send")
