@@ -1,6 +1,7 @@
 """What holds for every test: repeatable examples, Ctrl-C as usual, no soak unless asked for."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -8,8 +9,13 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None, print_blob=True)
 settings.register_profile("explore", deadline=None, print_blob=True, max_examples=1000)
 
-collect_ignore_glob = ["compat/*client.py", "compat/program_*.py"]
+pytest_plugins = ["pytester"]
+
+collect_ignore_glob = ["compat/*client.py", "compat/five_*.py", "compat/program_*.py"]
 """Programs of their own, with libraries that are not to be imported here."""
+
+MESSAGES = ("compat", "server", "store", "wire", "worker")
+"""Where no test leaves a message in flight, either; elsewhere see `nsqlite_leaks`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,7 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what runs on demand only, unless `-m` names it."""
+    """Leave out what runs on demand only, unless `-m` names it; choose what leaks are."""
+    for item in items:
+        if item.path.parent.name in MESSAGES and item.path.parents[1] == Path(__file__).parent:
+            item.add_marker(pytest.mark.nsqlite(leaks=True))
     if "soak" not in config.getoption("-m"):
         left_out = [item for item in items if item.get_closest_marker("soak")]
         config.hook.pytest_deselected(items=left_out)

@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("options",),
     ("clock", "events"),
     ("lock", "timerwheel", "delayqueue"),
-    ("ids", "monitor"),
+    ("ids", "monitor", "origin"),
     ("message",),
     ("waiting", "latency"),
     ("stats", "persistence"),
@@ -41,7 +41,7 @@ LAYERS: Final = (
     ("worker.flow_control",),
     ("worker.settling", "worker.stats"),
     ("worker.supervisor",),
-    ("worker.threads", "worker.tasks"),
+    ("worker.threads", "worker.tasks", "worker.caller"),
     ("worker.worker",),
     ("worker.app",),
     ("worker",),
@@ -68,18 +68,41 @@ LAYERS: Final = (
     ("server.http",),
     ("server.nsqd",),
     ("server",),
+    ("timeline.words",),
+    ("timeline.parts",),
+    ("timeline.replay", "timeline.text", "timeline.drawing"),
+    ("timeline.page",),
+    ("timeline.timeline",),
+    ("timeline.recorder", "timeline.recording"),
+    ("timeline",),
+    ("testing.leaks", "testing.anyfault"),
     ("testing.bystanders", "testing.memorystorage", "testing.storagecontract"),
+    ("testing.idle",),
     ("testing.manualclock",),
-    ("testing.memorystore", "testing.faultystorage", "testing.faults"),
+    ("testing.memorystore", "testing.faultystorage", "testing.faults", "testing.snapshots"),
+    ("testing.brokerfaults",),
+    ("testing.history",),
+    ("testing.fakebroker",),
+    ("testing.simulation.schedule", "testing.simulation.turns"),
+    ("testing.simulation.story", "testing.simulation.loop"),
+    ("testing.simulation.workers",),
+    ("testing.simulation.simulation",),
+    ("testing.simulation",),
     ("testing.faultywire",),
     ("testing.address",),
+    ("testing.unittesting",),
     ("testing",),
+    ("testing.plugin.pytest_nsqlite",),
+    ("testing.clients.delivery",),
+    ("testing.clients", "testing.clients.pynsq", "testing.clients.gnsq", "testing.clients.ansq"),
     ("cli", "cli.demo", "cli.failure", "cli.lines", "cli.signals", "cli.merge"),
-    ("cli.snapshot", "cli.progress"),
+    ("cli.snapshot", "cli.progress", "cli.lesson", "cli.places", "cli.keyboard"),
     ("cli.overview", "cli.check", "cli.pages", "cli.taken", "cli.operate"),
+    ("cli.timeline",),
+    ("cli.story",),
     ("cli.export", "cli.backup", "cli.run", "cli.goflags"),
     ("cli.nsqd",),
-    ("cli.load", "cli.reference"),
+    ("cli.load", "cli.reference", "cli.player"),
     ("cli.manual",),
     ("cli.docs",),
     ("cli.commands",),
@@ -99,6 +122,7 @@ ALLOWED: Final = {
     ("", "store"): LATE,
     ("", "store.sqlite"): LATE,
     ("", "testing"): LATE,
+    ("", "timeline"): LATE,
     ("", "worker"): LATE,
     ("message", "typing_extensions"): "only a type checker needs the default of a type variable",
 }
@@ -110,6 +134,7 @@ STARTERS: Final = {
     "store.control",
     "store.flusher",
     "testing.address",  # a test's nsqd runs beside the test
+    "testing.simulation.turns",  # one at a time runs, and none is left after a simulation
     "worker.tasks",
     "worker.threads",
 }
@@ -121,6 +146,8 @@ LOOPS: Final = {"aio", "cli", "server", "testing", "worker"}
 SPANS_AND_DATES: Final = {
     "options": {"timedelta"},  # a number of seconds in another form
     "server.stats": {"UTC", "datetime"},  # writes a moment as a date
+    "timeline.words": {"UTC", "datetime"},  # the same
+    "cli.timeline": {"UTC", "datetime"},  # reads one
 }
 """The modules that may import from `datetime`, and what."""
 
@@ -239,7 +266,14 @@ def test_the_rest_needs_no_more() -> None:
         ("server", "prometheus_client"),
         ("stats", "attrs"),
         ("store", "attrs"),
+        ("testing", "ansq"),
         ("testing", "attrs"),
+        ("testing", "gnsq"),
+        ("testing", "hypothesis"),
+        ("testing", "nsq"),
+        ("testing", "pytest"),
+        ("testing", "tornado"),
+        ("timeline", "attrs"),
         ("wire", "attrs"),
         ("wire", "snappy"),
         ("worker", "attrs"),
@@ -318,13 +352,17 @@ def test_no_thread_is_started() -> None:
 
 
 def test_asyncio_is_needed_in_few_modules() -> None:
-    """Only what awaits imports asyncio: nothing of the core, of the workers only the tasks."""
+    """Only what awaits imports asyncio: nothing of the core, of the workers only what runs them."""
     users = {name for name in MODULES if "asyncio" in {m.partition(".")[0] for m in others(name)}}
     assert {name.partition(".")[0] for name in users} == LOOPS
-    assert {"worker.tasks"} == {name for name in users if name.startswith("worker")}
+    runners = {name for name in users if name.startswith("worker")}
+    assert {"worker.caller", "worker.tasks"} == runners
     assert {"cli.nsqd"} == {name for name in users if name.startswith("cli")}
     served = {name for name in users if name.startswith("testing")}
-    assert {"testing.address", "testing.faultywire"} == served
+    faked = {"testing.faultywire", "testing.idle", "testing.clients.pynsq"}
+    simulated = {"testing.simulation.loop", "testing.simulation.workers"}
+    plugin = "testing.plugin.pytest_nsqlite"  # for the loop of a test
+    assert {"testing.address", "testing.leaks", plugin, *faked, *simulated} == served
 
 
 def test_one_module_imports_by_name() -> None:

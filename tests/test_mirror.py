@@ -19,7 +19,10 @@ ELSEWHERE: Final = {
     "worker/__init__.py": "worker/test_app.py",  # nothing but names
     "wire/__init__.py": "wire/test_go.py",  # nothing but a docstring
     "server/__init__.py": "server/test_nsqd.py",  # nothing but names
+    "timeline/__init__.py": "timeline/test_recorder.py",  # nothing but names
     "testing/__init__.py": "testing/test_manualclock.py",  # nothing but names
+    "testing/simulation/__init__.py": "testing/simulation/test_simulation.py",  # nothing but names
+    "testing/clients/__init__.py": "testing/clients/test_delivery.py",  # nothing but names
 }
 """Modules whose tests stand in another file, with the reason."""
 
@@ -28,12 +31,15 @@ WITHOUT_A_MODULE: Final = {
     "test_examples.py": "the examples",
     "test_layers.py": "what imports what",
     "test_mirror.py": "the test files",
+    "test_notebook.py": "the notebook of the examples",
     "test_readme.py": "the README and the guide",
     "test_reading_order.py": "the order of the source",
+    "test_repr_html.py": "what a notebook shows of all that has a table",
     "test_semantics.py": "the documents of what NSQ does",
     "test_surface.py": "the public names of all modules",
     "server/test_authorising.py": "AUTH, where connections, auth servers and their answers meet",
     "server/test_upgrades.py": "TLS and compression, where they meet connections",
+    "timeline/test_browser.py": "pages of timelines in a real browser",
     "store/test_acknowledged.py": "what a store has promised, where its modules meet",
     "test_typing.py": "what type checkers say of programs that use it",
 }

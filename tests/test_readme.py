@@ -34,15 +34,22 @@ PYNSQ: Final = ("-W", "ignore:There is no current event loop:DeprecationWarning"
 
 
 @pytest.mark.parametrize("code", BLOCKS)
-def test_code_runs(code: str) -> None:
+def test_code_runs(code: str, tmp_path: Path) -> None:
     """Each block runs alone, without a warning, and prints what its comments say.
 
-    One that imports what does not come with the package runs where that is installed.
+    One that takes a fixture is run by pytest.  One that imports what does not come with the package
+    runs where that is installed.
     """
+    arguments = ["-c", code]
+    if re.search(r"def test_\w+\((fake_broker|nsqd)", code):
+        file = tmp_path / "test_it.py"
+        file.write_text(code)
+        (tmp_path / "pytest.ini").write_text("[pytest]")
+        arguments = ["-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider", str(file)]
     for library in re.findall(r"^import (ansq|nsq)\b", code, re.MULTILINE):
         pytest.importorskip(library)
     done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-W", "error", *(PYNSQ if "import nsq " in code else ()), "-c", code],
+        [sys.executable, "-W", "error", *(PYNSQ if "import nsq " in code else ()), *arguments],
         capture_output=True,
         text=True,
         check=False,

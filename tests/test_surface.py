@@ -20,6 +20,7 @@ import pytest
 
 import nsqlite
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 
 LIST: Final = Path(__file__).with_name("surface.txt")
 MODULES: Final = (
@@ -28,15 +29,33 @@ MODULES: Final = (
     "nsqlite.worker",
     "nsqlite.store",
     "nsqlite.server",
+    "nsqlite.timeline",
     "nsqlite.testing",
+    "nsqlite.testing.clients",
 )
 
 MADE_ELSEWHERE: Final = {
     nsqlite.Channel: "by Topic.channel",
     nsqlite.Message: "by a consumer's get",
     nsqlite.store.Database: "by opening a store",
+    nsqlite.testing.BrokerFault: "by BrokerFaults",
+    nsqlite.testing.BrokerFaults: "by FakeBroker",
     nsqlite.testing.Fault: "by Faults",
+    nsqlite.timeline.Course: "by Timeline",
+    nsqlite.timeline.Lane: "by Timeline",
+    nsqlite.timeline.Life: "by Timeline",
+    nsqlite.timeline.Note: "by Timeline",
+    nsqlite.timeline.Span: "by Timeline",
+    nsqlite.timeline.Stay: "by Timeline",
+    nsqlite.timeline.Step: "by Timeline",
     nsqlite.testing.Faults: "by nsqd",
+    nsqlite.testing.Simulated: "by simulate",
+    nsqlite.testing.Simulation: "by simulate",
+    nsqlite.testing.SimulationFailed: "by simulate",
+    nsqlite.timeline.Excerpt: "by read_recording",
+    nsqlite.timeline.GivenUp: "by read_recording",
+    nsqlite.timeline.Recorded: "by read_recording",
+    nsqlite.timeline.Run: "by read_recording",
 }
 """Classes that no user calls, with who makes them."""
 
@@ -194,7 +213,7 @@ def test_the_public_surface_is_as_listed() -> None:
 def test_what_is_taken_in_seconds_can_be_a_timedelta() -> None:
     """What else is a float is no span of time, or is told and not taken."""
     floats = set(re.findall(r"(\w+): float(?! \| timedelta)", LIST.read_text("utf-8")))
-    taken = {"start", "factor", "rate", "probability", "bytes_per_second"}
+    taken = {"start", "end", "factor", "rate", "probability", "bytes_per_second"}
     told = {"age", "due_in", "held_back_for", "next_deadline", "now", "seconds"}
     assert taken | told == floats
 
@@ -226,9 +245,9 @@ def test_what_a_class_shows_is_documented(cls: type) -> None:
 def objects() -> Iterator[list[object]]:
     """Return an object of each class that a user holds."""
     clock = ManualClock()
-    events: list[nsqlite.Event] = []
+    recorder = Recorder()
     with (
-        nsqlite.Broker(clock=clock, observers=[events.append]) as broker,
+        nsqlite.Broker(clock=clock, observers=[recorder]) as broker,
         closing(broker.topic("orders")) as topic,
     ):
         channel = topic.channel("billing")
@@ -236,7 +255,7 @@ def objects() -> Iterator[list[object]]:
         topic.put(b"order 1")
         message = consumer.get(timeout=0)
         yield [
-            *(broker, topic, channel, consumer, message, events[0], clock),
+            *(broker, topic, channel, consumer, message, recorder.events[0], clock),
             *(nsqlite.aio.Consumer(channel), nsqlite.Worker(channel, print), nsqlite.App()),
             *(nsqlite.TimerWheel[str](1), topic.stats(), nsqlite.SQLite("jobs.db")),
         ]
