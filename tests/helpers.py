@@ -13,23 +13,8 @@ PATIENCE = 20.0
 """Real seconds after which a test gives up on a thread."""
 
 
-class TellingClock(SystemClock):
-    """The system's clock, which tells when somebody begins to wait."""
-
-    def __init__(self) -> None:
-        self._waits = threading.Semaphore(0)
-
-    def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
-        self._waits.release()
-        return super().wait(semaphore, moment, who)
-
-    def until_waiting(self) -> None:
-        """Return when somebody more waits than at the last call."""
-        assert self._waits.acquire(timeout=PATIENCE), "nobody began to wait"
-
-
-class TellingManualClock(ManualClock):
-    """A manual clock which tells when somebody begins to wait."""
+class Telling:
+    """Of a clock that tells when somebody begins to wait."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -37,7 +22,7 @@ class TellingManualClock(ManualClock):
 
     def wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         self._waits.release()
-        return super().wait(semaphore, moment, who)
+        return bool(super().wait(semaphore, moment, who))  # type: ignore[misc]  # the clock's
 
     def until_waiting(self) -> None:
         """Return when somebody more waits than at the last call."""
@@ -46,6 +31,14 @@ class TellingManualClock(ManualClock):
     def waits(self) -> bool:
         """Return whether somebody began to wait since the last call."""
         return self._waits.acquire(blocking=False)
+
+
+class TellingClock(Telling, SystemClock):
+    """The system's clock, which tells when somebody begins to wait."""
+
+
+class TellingManualClock(Telling, ManualClock):
+    """A manual clock which tells when somebody begins to wait."""
 
 
 class GoingClock(TellingManualClock):

@@ -16,7 +16,6 @@ from nsqlite import (
     Closed,
     Consumer,
     Empty,
-    Event,
     InvalidMessage,
     InvalidOption,
     Kind,
@@ -27,6 +26,7 @@ from nsqlite import (
 from nsqlite.monitor import Monitor
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 
 
 def test_counts_and_stats() -> None:
@@ -81,13 +81,13 @@ def test_looking_inside() -> None:
 def test_what_a_count_finds_due_is_told(count: str) -> None:
     """Whoever looks lets time take effect, and the observers hear of it at once."""
     clock = ManualClock()
-    events: list[Event] = []
-    topic = Topic("orders", clock=clock, observers=[events.append])
+    recorder = Recorder()
+    topic = Topic("orders", clock=clock, observers=[recorder])
     channel = topic.channel("billing")
     topic.put(b"1", delay=1)
     clock._elapsed = 1_000_000_000  # time has passed, and nobody has looked
     getattr(channel, count)
-    assert Kind.DUE is events[-1].kind
+    assert Kind.DUE is recorder.events[-1].kind
 
 
 def test_pause_delivers_nothing() -> None:
@@ -364,9 +364,9 @@ def test_what_is_no_id_is_refused(wrong: Any) -> None:
 
 def test_a_message_can_be_taken_out() -> None:
     """What is ready or deferred is never delivered then; other channels keep theirs."""
-    told: list[Event] = []
     clock = ManualClock()
-    topic: Topic[bytes] = Topic("orders", clock=clock, observers=[told.append])
+    recorder = Recorder()
+    topic: Topic[bytes] = Topic("orders", clock=clock, observers=[recorder])
     channel, other = topic.channel("billing"), topic.channel("audit")
     ids = topic.put_many([b"%d" % number for number in range(6)])
     delayed = [topic.put(b"%d" % number, delay=number) for number in range(6, 9)]
@@ -378,7 +378,9 @@ def test_a_message_can_be_taken_out() -> None:
     assert [False, False] == [channel.discard(one) for one in (ids[1], "0123456789abcdef")]
     topic._check()
     assert [("discarded", ids[1], 1), ("discarded", ids[4], 0), ("discarded", delayed[1], 0)] == [
-        (event.kind, event.id, event.attempts) for event in told if event.kind is Kind.DISCARDED
+        (event.kind, event.id, event.attempts)
+        for event in recorder.events
+        if event.kind is Kind.DISCARDED
     ]
     clock.advance(100)
     again = Consumer(channel)

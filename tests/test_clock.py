@@ -95,6 +95,9 @@ class Untouchable:
     def next_due(self) -> int:
         raise AssertionError
 
+    def whose(self) -> str:
+        raise AssertionError
+
     def advance(self) -> None:
         raise AssertionError
 

@@ -39,6 +39,7 @@ from nsqlite.monitor import Monitor
 from nsqlite.options import SECOND
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from nsqlite.timerwheel import Page
 from nsqlite.waiting import ThreadWaiter, Waiter
 
@@ -595,6 +596,7 @@ def test_what_is_lost_on_the_way_is_not_got(how: str) -> None:
         assert topic._monitor.run(channel._receive, consumer, Message(), waiter) is None
         assert [0] == [info.attempts for info in channel.peek()]
         assert 0 == channel.stats().timeout_count
+        assert topic._monitor.run(channel._give_up, consumer, Message(), waiter) is None
     assert channel._queue.waiters.claim(waiter) is None
 
 
@@ -750,8 +752,8 @@ def test_what_a_consumer_keeps_does_not_time_out() -> None:
     """What a worker's consumer is given has no deadline until that is wanted; the others have."""
     clock = ManualClock()
     topic: Topic[int] = Topic("orders", clock=clock)
-    told: list[nsqlite.Event] = []
-    topic.observe(told.append, kinds=[nsqlite.Kind.DELIVERED, nsqlite.Kind.TOUCHED])
+    recorder = Recorder()
+    topic.observe(recorder, kinds=[nsqlite.Kind.DELIVERED, nsqlite.Kind.TOUCHED])
     channel = topic.channel("billing")
     kept, other = Consumer(channel), Consumer(channel)
     kept._keep()
@@ -760,7 +762,8 @@ def test_what_a_consumer_keeps_does_not_time_out() -> None:
     clock.advance(10)
     second, third = kept.get(timeout=0), other.get(timeout=0)
     first.touch()
-    assert [None] * 6 == [event.due for event in told if event.client_id == kept.client_id]
+    mine = [event for event in recorder.events if event.client_id == kept.client_id]
+    assert [None] * 6 == [event.due for event in mine]
     assert [None] * 5 == [info.due_in for info in channel.in_flight() if info.body != 5]
     topic._check()
     assert 60 == clock.advance_to_next()
@@ -1763,8 +1766,8 @@ def test_a_wait_for_a_full_window_is_told_once() -> None:
     clock = TellingManualClock()
     topic = Topic("orders", clock=clock)
     consumer = Consumer(topic.channel("billing"), max_in_flight=0)
-    told: list[str] = []
-    topic.observe(lambda event: told.append(event.kind), kinds=["window full"])
+    recorder = Recorder()
+    topic.observe(recorder, kinds=["window full"])
     for delay in (1, 2, 3):
         topic.put(b"x", delay=delay)
     call = Call(partial(consumer.get, timeout=9))
@@ -1773,7 +1776,7 @@ def test_a_wait_for_a_full_window_is_told_once() -> None:
         clock.advance(1)
     clock.advance(9)
     assert isinstance(call.result(), WindowFull)
-    assert ["window full"] == told
+    assert ["window full"] == [event.kind for event in recorder.events]
 
 
 def test_an_error_of_a_handler_in_a_fin_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -2028,8 +2031,8 @@ def test_a_fin_inside_of_a_fin_that_is_followed(monkeypatch: pytest.MonkeyPatch)
     """Both are told, though a handler finishes a message while another one is noted as finished."""
     topic: Topic[Any] = Topic("orders")
     consumer = Consumer(topic.channel("billing"))
-    finished: list[Any] = []
-    topic.observe(lambda event: finished.append(event.body), kinds=["finished"])
+    recorder = Recorder()
+    topic.observe(recorder, kinds=["finished"])
     topic.put_many(["outer", "nested"])
     outer, nested = consumer.get_many(2)
     queue = consumer.channel._queue
@@ -2043,7 +2046,7 @@ def test_a_fin_inside_of_a_fin_that_is_followed(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(queue, "on_finished", call)
     outer.fin()
-    assert ["nested", "outer"] == finished
+    assert ["nested", "outer"] == [event.body for event in recorder.events]
 
 
 def test_a_fin_hides_no_error_of_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,23 +13,16 @@ from helpers import PATIENCE, Call, TellingClock
 from nsqlite import Broker, Consumer, Event, Full, InvalidOption, Kind, Topic
 from nsqlite.events import LIFE_CYCLE
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 
 START: Final = 1_700_000_000.0
 
 
-class Ear:
-    """An observer that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-
-    def heard(self) -> list[str]:
-        """Return what has been heard since the last call, as `kind` or `kind channel`."""
-        events, self.events = self.events, []
-        return [" ".join(filter(None, [event.kind, event.channel])) for event in events]
+def heard(recorder: Recorder) -> list[str]:
+    """Return what has been heard since the last call, as `kind` or `kind channel`."""
+    events = recorder.events
+    recorder.clear()
+    return [" ".join(filter(None, [event.kind, event.channel])) for event in events]
 
 
 # Events
@@ -73,8 +66,8 @@ def test_an_event_is_a_frozen_fact() -> None:
 def test_the_life_of_a_message_is_told() -> None:
     """All that happens to a message is told, with time, id, body, attempts, holder and due."""
     clock = ManualClock(START)
-    ear = Ear()
-    topic = Topic("orders", clock=clock, observers=[ear], msg_timeout=10)
+    recorder = Recorder()
+    topic = Topic("orders", clock=clock, observers=[recorder], msg_timeout=10)
     consumer = Consumer(topic.channel("billing"))
     id_ = topic.put("tea", delay=2)
     clock.advance(2)
@@ -113,18 +106,18 @@ def test_the_life_of_a_message_is_told() -> None:
         told(Kind.REQUEUED, 17, attempts=3, client_id=number),
         told(Kind.DELIVERED, 17, attempts=4, client_id=number, due=START + 27),
         told(Kind.FINISHED, 17, attempts=4, client_id=number),
-    ] == ear.events
+    ] == [*recorder.events]
 
 
 def test_what_is_done_to_a_channel_is_told() -> None:
     """Pausing, emptying, giving back, closing and deleting are told, with how many it concerned."""
-    ear = Ear()
-    topic = Topic("orders", clock=ManualClock(), observers=[ear])
+    recorder = Recorder()
+    topic = Topic("orders", clock=ManualClock(), observers=[recorder])
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     topic.put_many([b"1", b"2"])
     consumer.get(timeout=0)
-    ear.events.clear()
+    recorder.clear()
     channel.pause()
     channel.pause()
     channel.unpause()
@@ -141,14 +134,14 @@ def test_what_is_done_to_a_channel_is_told() -> None:
         (Kind.PUBLISHED, 1),
         (Kind.CLOSED, 1),
         (Kind.DELETED, 0),
-    ] == [(event.kind, event.count) for event in ear.events]
+    ] == [(event.kind, event.count) for event in recorder.events]
 
 
 def test_what_is_done_to_a_topic_is_told() -> None:
     """What concerns the topic itself is told without a channel."""
-    ear = Ear()
+    recorder = Recorder()
     topic = Topic(
-        "orders", clock=ManualClock(), observers=[ear], max_depth=2, when_full="drop oldest"
+        "orders", clock=ManualClock(), observers=[recorder], max_depth=2, when_full="drop oldest"
     )
     topic.pause()
     topic.put_many([b"1", b"2"])
@@ -168,8 +161,8 @@ def test_what_is_done_to_a_topic_is_told() -> None:
         (Kind.UNPAUSED, None, 1),
         (Kind.PUBLISHED, b"4", 1),
         (Kind.DELETED, None, 1),
-    ] == [(event.kind, event.body, event.count) for event in ear.events]
-    assert {None} == {event.channel for event in ear.events}
+    ] == [(event.kind, event.body, event.count) for event in recorder.events]
+    assert {None} == {event.channel for event in recorder.events}
 
 
 # Who is told
@@ -195,44 +188,44 @@ def test_who_comes_late_hears_what_follows() -> None:
     """An observer hears nothing of what happened before it came."""
     topic = Topic("orders")
     topic.put(b"1")
-    ear = Ear()
-    topic.observe(ear)
+    recorder = Recorder()
+    topic.observe(recorder)
     topic.put(b"2")
-    assert [b"2"] == [event.body for event in ear.events]
+    assert [b"2"] == [event.body for event in recorder.events]
 
 
 def test_who_stops_hears_no_more() -> None:
     """What `observe` returns ends it, for this observer alone; a second time it does nothing."""
     topic = Topic("orders")
-    ear, other = Ear(), Ear()
-    stop = topic.observe(ear)
+    recorder, other = Recorder(), Recorder()
+    stop = topic.observe(recorder)
     topic.observe(other)
     topic.pause()
     stop()
     stop()
     topic.unpause()
-    assert ["paused"] == ear.heard()
-    assert ["paused", "unpaused"] == other.heard()
+    assert ["paused"] == heard(recorder)
+    assert ["paused", "unpaused"] == heard(other)
 
 
 def test_an_observer_can_stop_itself() -> None:
     """An observer that ends itself while it is told hears not even what has happened already."""
     topic = Topic("orders")
-    ear = Ear()
+    recorder = Recorder()
 
     def once(event: Event) -> None:
-        ear(event)
+        recorder(event)
         stop()
 
     stop = topic.observe(once)
     topic.put_many([b"1", b"2"])
-    assert [b"1"] == [event.body for event in ear.events]
+    assert [b"1"] == [event.body for event in recorder.events]
 
 
 def test_nothing_is_kept_for_nobody() -> None:
     """While nobody listens no event is made."""
     topic = Topic("orders")
-    stop = topic.observe(Ear())
+    stop = topic.observe(Recorder())
     assert topic._monitor.watched
     stop()
     topic.put(b"1")
@@ -241,8 +234,8 @@ def test_nothing_is_kept_for_nobody() -> None:
 
 def test_a_brokers_observers_hear_every_topic() -> None:
     """Who is given to a broker hears every topic, its creation first."""
-    ear = Ear()
-    broker = Broker(observers=[ear])
+    recorder = Recorder()
+    broker = Broker(observers=[recorder])
     broker.topic("a").channel("x")
     broker.topic("b")
     broker.topic("a").pause()
@@ -251,23 +244,23 @@ def test_a_brokers_observers_hear_every_topic() -> None:
         ("a", "created", "x"),
         ("b", "created", None),
         ("a", "paused", None),
-    ] == [(event.topic, event.kind, event.channel) for event in ear.events]
+    ] == [(event.topic, event.kind, event.channel) for event in recorder.events]
 
 
 def test_a_broker_is_observed_until_stopped() -> None:
     """Who observes a broker hears the topics there are and those to come, until it is ended."""
     broker = Broker()
     old = broker.topic("old")
-    ear = Ear()
-    stop = broker.observe(ear)
+    recorder = Recorder()
+    stop = broker.observe(recorder)
     old.pause()
     new = broker.topic("new")
     new.pause()
-    assert ["paused", "created", "paused"] == ear.heard()
+    assert ["paused", "created", "paused"] == heard(recorder)
     stop()
     for topic in (old, new, broker.topic("newest")):
         topic.put(b"1")
-    assert [] == ear.heard()
+    assert [] == heard(recorder)
 
 
 # When and where
@@ -321,11 +314,11 @@ def test_an_observer_may_use_the_topic() -> None:
 def test_an_observer_may_bring_others() -> None:
     """An observer that comes while another is told hears what follows."""
     topic = Topic("orders")
-    ear = Ear()
-    stop = topic.observe(lambda _: (stop(), topic.observe(ear)))
+    recorder = Recorder()
+    stop = topic.observe(lambda _: (stop(), topic.observe(recorder)))
     topic.pause()
     topic.unpause()
-    assert ["unpaused"] == ear.heard()
+    assert ["unpaused"] == heard(recorder)
 
 
 def test_one_thread_tells_for_all() -> None:
@@ -380,15 +373,15 @@ def test_an_observer_that_raises_is_logged(caplog: pytest.LogCaptureFixture) -> 
     topic = Topic("orders")
     channel = topic.channel("billing")
     problem = ZeroDivisionError("no")
-    ear = Ear()
+    recorder = Recorder()
 
     def fail(_: Event) -> None:
         raise problem
 
     topic.observe(fail)
-    topic.observe(ear)
+    topic.observe(recorder)
     topic.put(b"1")
-    assert (["published"], 1) == (ear.heard(), channel.depth)
+    assert (["published"], 1) == (heard(recorder), channel.depth)
     record = caplog.records[0]
     assert ("nsqlite", logging.ERROR) == (record.name, record.levelno)
     assert f"observer {fail!r} failed on published" == record.getMessage()
@@ -401,17 +394,17 @@ def test_an_interrupted_telling_goes_on() -> None:
     """What a signal throws into an observer reaches the caller when the rest has been told."""
     topic = Topic("orders")
     channel = topic.channel("billing")
-    ear = Ear()
+    recorder = Recorder()
 
     def interrupt(_: Event) -> None:
         stop()
         raise KeyboardInterrupt
 
     stop = topic.observe(interrupt)
-    topic.observe(ear)
+    topic.observe(recorder)
     with pytest.raises(KeyboardInterrupt):
         topic.put_many([b"1", b"2"])
-    assert [b"2"] == [event.body for event in ear.events]
+    assert [b"2"] == [event.body for event in recorder.events]
     assert [b"1", b"2"] == [info.body for info in channel.peek()]
 
 
@@ -435,40 +428,40 @@ def test_an_observer_is_a_function(what: Topic[Any] | Broker) -> None:
 def test_what_waits_is_told() -> None:
     """A put that waits for room and a get whose window is full are told, once each."""
     clock = TellingClock()
-    ear = Ear()
-    topic = Topic("orders", clock=clock, observers=[ear])
+    recorder = Recorder()
+    topic = Topic("orders", clock=clock, observers=[recorder])
     channel = topic.channel("billing", max_depth=1)
     consumer = Consumer(channel, max_in_flight=1, name="till")
     topic.put(b"1")
     message = consumer.get()
     topic.put(b"2")
-    ear.heard()
+    heard(recorder)
     put = Call(lambda: topic.put_many([b"3"]))
     clock.until_waiting()
     get = Call(consumer.get)
     clock.until_waiting()
-    full = ear.events[-1]
+    full = recorder.events[-1]
     assert ("till", 1) == (full.consumer, full.count)
-    assert ["waiting", "window full billing"] == ear.heard()
+    assert ["waiting", "window full billing"] == heard(recorder)
     message.fin()
     assert b"2" == get.result().body
     assert 1 == len(put.result())
     expected = ["finished billing", "delivered billing", "published"]
-    assert expected == ear.heard()
+    assert expected == heard(recorder)
 
 
 @pytest.mark.parametrize("policy", ["wait", "raise"])
 def test_what_is_refused_is_told(policy: Any) -> None:
     """A put that raises Full is told, with how many messages it had."""
-    ear = Ear()
+    recorder = Recorder()
     topic = Topic("orders")
     topic.channel("billing", max_depth=1, when_full=policy)
     topic.put(b"1")
-    topic.observe(ear, kinds=[Kind.REFUSED])
+    topic.observe(recorder, kinds=[Kind.REFUSED])
     for put in (partial(topic.put, b"2"), partial(topic.put_many, [b"2", b"3"])):
         with pytest.raises(Full):
             put(timeout=0)
-    assert [(Kind.REFUSED, 1), (Kind.REFUSED, 2)] == [(e.kind, e.count) for e in ear.events]
+    assert [(Kind.REFUSED, 1), (Kind.REFUSED, 2)] == [(e.kind, e.count) for e in recorder.events]
     topic._check()
 
 
@@ -479,26 +472,26 @@ def test_what_is_refused_is_told(policy: Any) -> None:
 def test_observers_hear_of_what_they_want(make: Callable[[], Any]) -> None:
     """An observer that names kinds hears of these alone; by text or by member."""
     home = make()
-    ear = Ear()
-    home.observe(ear, kinds=["published", Kind.PAUSED])
+    recorder = Recorder()
+    home.observe(recorder, kinds=["published", Kind.PAUSED])
     topic = home.topic("orders") if isinstance(home, Broker) else home
     consumer = Consumer(topic.channel("billing"))
     topic.put(b"1")
     consumer.get().fin()
     topic.pause()
-    assert ["published", "paused"] == ear.heard()
+    assert ["published", "paused"] == heard(recorder)
 
 
 def test_who_hears_of_the_life_cycle_costs_a_message_nothing() -> None:
     """Where nobody wants to hear of messages none is watched."""
     topic = Topic("orders")
-    ear = Ear()
-    stop = topic.observe(ear, kinds=LIFE_CYCLE)
+    recorder = Recorder()
+    stop = topic.observe(recorder, kinds=LIFE_CYCLE)
     assert not topic._monitor.watched
     topic.channel("billing")
     topic.put(b"1")
-    assert ["created billing"] == ear.heard()
-    other = topic.observe(Ear(), kinds=[Kind.DROPPED])
+    assert ["created billing"] == heard(recorder)
+    other = topic.observe(Recorder(), kinds=[Kind.DROPPED])
     assert topic._monitor.watched
     other()
     stop()
@@ -519,7 +512,7 @@ def test_kinds_are_checked(kinds: Any, text: str) -> None:
     """What is no kind, or not several, is refused at once."""
     topic = Topic("orders")
     with pytest.raises(InvalidOption, match=text):
-        topic.observe(Ear(), kinds=kinds)
+        topic.observe(Recorder(), kinds=kinds)
     assert () == topic._monitor.observers
 
 
@@ -561,16 +554,16 @@ def test_an_event_of_a_topic_is_a_line() -> None:
 
 def test_events_name_the_consumer() -> None:
     """An event that a consumer had to do with carries its name, if it has one."""
-    ear = Ear()
+    recorder = Recorder()
     topic = Topic("orders")
     channel = topic.channel("billing")
     topic.put(b"1")
-    topic.observe(ear)
+    topic.observe(recorder)
     named, other = Consumer(channel, name="till"), Consumer(channel)
     named.get().req()
     other.get().fin()
-    assert ["till", "till", None, None] == [event.consumer for event in ear.events]
-    assert [named.client_id] * 2 + [other.client_id] * 2 == [e.client_id for e in ear.events]
+    assert ["till", "till", None, None] == [event.consumer for event in recorder.events]
+    assert [named.client_id] * 2 + [other.client_id] * 2 == [e.client_id for e in recorder.events]
     assert ["till", None] == [client.name for client in channel.stats().clients]
 
 

@@ -8,8 +8,9 @@ import pytest
 from helpers import bodies
 
 import nsqlite
-from nsqlite import Consumer, Event, Full, Kind, Topic
+from nsqlite import Consumer, Full, Kind, Topic
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from nsqlite.waiting import Waiter
 
 
@@ -176,26 +177,26 @@ def test_batch_that_can_never_fit(when_full: Any) -> None:
 
 def test_drop_newest() -> None:
     """The newest messages are dropped, counted and told."""
-    events: list[Event] = []
-    topic = Topic("orders", observers=[events.append])
+    recorder = Recorder()
+    topic = Topic("orders", observers=[recorder])
     channel = topic.channel("billing", max_depth=2, when_full="drop newest")
     topic.put(b"1")
     topic.put_many([b"2", b"3"])
     assert 1 == channel.stats().dropped_count
     assert 3 == channel.stats().message_count
-    assert [b"3"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"3"] == [event.body for event in recorder.events if event.kind is Kind.DROPPED]
     assert [b"1", b"2"] == bodies(channel)
 
 
 def test_drop_oldest() -> None:
     """The oldest messages are dropped, counted and told."""
-    events: list[Event] = []
-    topic = Topic("orders", observers=[events.append])
+    recorder = Recorder()
+    topic = Topic("orders", observers=[recorder])
     channel = topic.channel("billing", max_depth=2, when_full="drop oldest")
     topic.put(b"1")
     topic.put_many([b"2", b"3"])
     assert 1 == channel.stats().dropped_count
-    assert [b"1"] == [event.body for event in events if event.kind is Kind.DROPPED]
+    assert [b"1"] == [event.body for event in recorder.events if event.kind is Kind.DROPPED]
     assert [b"2", b"3"] == bodies(channel)
 
 

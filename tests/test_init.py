@@ -95,12 +95,14 @@ def test_a_misspelled_name_is_told_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_the_tools_for_tests_are_loaded_late() -> None:
-    """`nsqlite.testing` is loaded when it is first asked for, and then there."""
+    """`nsqlite.testing` is loaded when it is first asked for, and then without what is heavy."""
     program = (
         "import sys, nsqlite\n"
         "print('nsqlite.testing' in sys.modules)\n"
         "print(nsqlite.testing.ManualClock.__name__)\n"
         "print(sys.modules['nsqlite.testing'] is nsqlite.testing)\n"
+        "heavy = {'asyncio', 'socket', 'sqlite3', 'ssl', 'aiohttp', 'pytest', 'hypothesis'}\n"
+        "print(*heavy & set(sys.modules))\n"
     )
     done = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "error", "-c", program],

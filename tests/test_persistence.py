@@ -30,6 +30,7 @@ from nsqlite.persistence import QueuePersistence, TopicPersistence
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.record import TopicRecord
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 
 
 @pytest.fixture
@@ -650,13 +651,13 @@ def test_who_begins_to_observe_while_a_message_is_written_hears_of_it(path: Path
     with Scene(path) as scene:
         topic = scene.topic()
         channel = topic.channel("billing")
-        told: list[str] = []
+        recorder = Recorder()
         with scene.spy.held() as held:
             call = Call(lambda: topic.put(b"1"))
             held.until_begun()
-            topic.observe(lambda event: told.append(event.kind.value))
+            topic.observe(recorder)
         call.result()
-        assert ["published"] == told
+        assert ["published"] == [event.kind for event in recorder.events]
         assert [b"1"] == bodies(channel)
         topic._check()
 
@@ -780,15 +781,15 @@ def test_a_plain_put_is_told_and_handed_over(path: Path, sync: Any) -> None:
         topic.put(b"0")  # the first one finds the way
         for consumer in consumers:
             consumer.get(timeout=0).fin()
-        heard: list[tuple[str, Any]] = []
+        recorder = Recorder()
         for body in (b"1", b"2"):
             calls = [Call(consumer.get) for consumer in consumers]
             until(lambda: topic._monitor.waiting == 2)
             topic.put(body)
             assert [body, body] == [call.result().body for call in calls]
-            topic.observe(lambda event: heard.append((event.kind, event.body)), kinds=["published"])
+            topic.observe(recorder, kinds=["published"])
         topic.put(b"3")
-        assert [("published", b"2"), *[("published", b"3")] * 2] == heard
+        assert [b"2", b"3", b"3"] == [event.body for event in recorder.events]
 
 
 def test_what_a_handler_leaves_is_done_before_a_plain_put_is_written(path: Path) -> None:

@@ -15,6 +15,7 @@ from nsqlite.options import DEFAULTS, make_options
 from nsqlite.persistence import OnDone
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.waiting import ThreadWaiter, Waiter
 
@@ -55,8 +56,8 @@ def test_an_observed_channel_tells_of_each() -> None:
     topic = Topic("orders")
     channel = topic.channel("billing")
     consumer = Consumer(channel)
-    told: list[Any] = []
-    stop = topic.observe(lambda event: told.append((event.kind.value, event.body)))
+    recorder = Recorder()
+    stop = topic.observe(recorder)
     topic.put_many([1, 2])
     consumer.fin_many(consumer.get_many(2, timeout=0))
     stop()
@@ -68,7 +69,7 @@ def test_an_observed_channel_tells_of_each() -> None:
         ("delivered", 2),
         ("finished", 1),
         ("finished", 2),
-    ] == told
+    ] == [(event.kind, event.body) for event in recorder.events]
 
 
 def record(number: int) -> Record[int]:

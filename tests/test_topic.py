@@ -19,7 +19,6 @@ from nsqlite import (
     Closed,
     Consumer,
     Empty,
-    Event,
     Full,
     InvalidMessage,
     InvalidOption,
@@ -36,6 +35,7 @@ from nsqlite.monitor import BUSY, Monitor
 from nsqlite.options import SECOND
 from nsqlite.queue import Queue
 from nsqlite.testing import ManualClock, MemoryStore
+from nsqlite.timeline import Recorder
 from nsqlite.timerwheel import TimerWheel
 from nsqlite.topic import index_of
 
@@ -140,8 +140,8 @@ def test_a_forgotten_topic_is_collected() -> None:
 def test_events_of_a_message() -> None:
     """A message's whole life is told in order, with times and dues."""
     clock = ManualClock(1000.0)
-    events: list[Event] = []
-    topic = Topic("orders", clock=clock, observers=[events.append])
+    recorder = Recorder()
+    topic = Topic("orders", clock=clock, observers=[recorder])
     channel = topic.channel("billing")
     consumer = Consumer(channel)
     topic.put(b"x", delay=1)
@@ -152,7 +152,7 @@ def test_events_of_a_message() -> None:
     clock.advance(2)
     consumer.get(timeout=0).req()
     consumer.get(timeout=0).fin()
-    told = [(event.kind.value, event.time, event.due, event.attempts) for event in events]
+    told = [(event.kind.value, event.time, event.due, event.attempts) for event in recorder.events]
     assert [
         ("created", 1000.0, None, None),
         ("created", 1000.0, None, None),
@@ -171,14 +171,14 @@ def test_events_of_a_message() -> None:
         ("delivered", 1063.0, 1123.0, 4),
         ("finished", 1063.0, None, 4),
     ] == told
-    assert {"orders"} == {event.topic for event in events}
-    assert {None, "billing"} == {event.channel for event in events}
+    assert {"orders"} == {event.topic for event in recorder.events}
+    assert {None, "billing"} == {event.channel for event in recorder.events}
 
 
 def test_events_of_steering() -> None:
     """Pausing, emptying, closing and deleting are told."""
-    events: list[Event] = []
-    topic = Topic("orders", observers=[events.append])
+    recorder = Recorder()
+    topic = Topic("orders", observers=[recorder])
     channel = topic.channel("billing")
     topic.pause()
     topic.unpause()
@@ -190,7 +190,7 @@ def test_events_of_steering() -> None:
     channel.delete()
     topic.close()
     topic.delete()
-    told = [(event.kind.value, event.channel) for event in events]
+    told = [(event.kind.value, event.channel) for event in recorder.events]
     assert [
         ("created", None),
         ("created", "billing"),
@@ -401,8 +401,8 @@ def test_a_paused_topic_drains() -> None:
     channel.pause()
     topic.pause()
     topic.put(b"1")
-    told: list[str] = []
-    topic.observe(lambda event: told.append(f"{event.kind} {event.channel}"))
+    recorder = Recorder()
+    topic.observe(recorder)
     assert 0 == topic.close(drain=True)
     assert "<Topic 'orders' draining channels=1 depth=0>" == repr(topic)
     assert (False, False) == (topic.paused, channel.paused)
@@ -411,7 +411,8 @@ def test_a_paused_topic_drains() -> None:
     message.fin()
     assert topic.closed
     assert topic.join()
-    assert ["unpaused None", "unpaused billing"] == told[:2]
+    told = [(event.kind, event.channel) for event in recorder.events[:2]]
+    assert [("unpaused", None), ("unpaused", "billing")] == told
     assert "<Topic 'orders' closed channels=1 depth=0>" == repr(topic)
     topic._check()
 
@@ -1272,10 +1273,10 @@ def test_a_deferred_put_whose_delay_passes_meanwhile_needs_no_room() -> None:
     topic: Topic[Any] = Topic("orders", clock=clock)
     channel = topic.channel("billing", max_depth=1, when_full="raise")
     topic.put("first")
-    told: list[str] = []
-    topic.observe(lambda event: told.append(event.kind))
+    recorder = Recorder()
+    topic.observe(recorder)
     topic._send([*topic._make_records(["late"])[0]], 0, clock._elapsed, None)
-    assert ["published", "deferred"] == told[:2]
+    assert ["published", "deferred"] == [event.kind for event in recorder.events[:2]]
     assert 2 == channel.depth  # as what is requeued, what falls due needs no room
 
 
@@ -1487,8 +1488,8 @@ def test_a_refused_put_that_is_struck_as_it_ends(monkeypatch: pytest.MonkeyPatch
     topic: Topic[Any] = Topic("orders")
     topic.channel("billing", max_depth=1, when_full="raise")
     topic.put("first")
-    refused: list[Event] = []
-    topic.observe(refused.append, kinds=["refused"])
+    refused = Recorder()
+    topic.observe(refused, kinds=["refused"])
     call = Monitor.call
 
     def struck(_monitor: Monitor, *_: Any) -> None:
@@ -1498,5 +1499,5 @@ def test_a_refused_put_that_is_struck_as_it_ends(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Monitor, "call", struck)
     with pytest.raises(KeyboardInterrupt):
         topic.put("second")
-    assert 1 == len(refused)
+    assert 1 == len(refused.events)
     topic._check()

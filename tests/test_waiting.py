@@ -500,6 +500,9 @@ class Timer:
     def set(self) -> None:
         raise AssertionError
 
+    def end(self) -> None:
+        raise AssertionError
+
 
 def test_timers_are_told_of_an_earlier_deadline() -> None:
     """Every timer for which somebody waits is notified, beside the watcher."""

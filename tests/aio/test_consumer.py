@@ -47,6 +47,7 @@ from nsqlite.aio.consumer import _lose
 from nsqlite.aio.waiting import TaskWaiter
 from nsqlite.clock import Semaphore
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from nsqlite.waiting import ThreadWaiter
 
 
@@ -559,10 +560,11 @@ async def test_a_call_inside_another_one(
 async def test_a_get_is_told() -> None:
     """An observer hears of a delivery that did not have to wait."""
     scene = Scene()
-    told: list[Any] = []
-    scene.topic.observe(lambda event: told.append((event.kind, event.body)))
+    recorder = Recorder()
+    scene.topic.observe(recorder)
     scene.topic.put(b"1")
     await scene.consumer.get()
+    told = [(event.kind, event.body) for event in recorder.events]
     assert [("published", b"1"), ("delivered", b"1")] == told
 
 
@@ -917,11 +919,11 @@ async def test_a_get_destroyed_inside_another_call() -> None:
     other = nsqlite.Consumer(scene.channel)
     scene.topic.put(b"1")
     held = other.get()
-    told: list[tuple[str, int | None]] = []
+    recorder = Recorder()
     coroutine = scene.consumer.get()
     await step(coroutine)
     following = await begin(scene.another().get())
-    scene.topic.observe(lambda event: told.append((event.kind, event.client_id)))
+    scene.topic.observe(recorder)
 
     def operation() -> None:
         coroutine.close()
@@ -931,6 +933,7 @@ async def test_a_get_destroyed_inside_another_call() -> None:
     message = await following
     assert (b"1", 2) == (message.body, message.attempts)
     receiver = message._consumer.client_id
+    told = [(event.kind, event.client_id) for event in recorder.events]
     assert [("requeued", other.client_id), ("delivered", receiver)] == told
     scene.topic._monitor.observe(())
     scene.topic._monitor.run(lambda: None)
@@ -1187,3 +1190,24 @@ async def test_seconds_or_a_timedelta(second: Seconds) -> None:
     assert [9.0] == [info.due_in for info in scene.channel.in_flight()]
     scene.consumer.req(message, second)
     assert [1.0] == [info.due_in for info in scene.channel.deferred()]
+
+
+def test_when_ready_leaves_no_timer() -> None:
+    """Called off, or called, it has no clock that is moved by hand stop for nobody."""
+    clock = ManualClock()
+    topic: nsqlite.Topic[Any] = nsqlite.Topic("orders", clock=clock)
+    channel = topic.channel("billing")
+    topic.put(b"1", delay=5)
+
+    async def main(*, cancels: bool) -> None:
+        consumer = nsqlite.aio.Consumer(channel)
+        call_off = consumer.when_ready(print)
+        assert "waiting: an event loop" in repr(clock)
+        if cancels:
+            call_off()
+        else:
+            consumer.close()
+        assert "nobody waits" in repr(clock)
+
+    asyncio.run(main(cancels=True))
+    asyncio.run(main(cancels=False))

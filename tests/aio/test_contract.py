@@ -271,8 +271,8 @@ def test_the_functions_are_the_methods(name: str, cls: type) -> None:
 
 def test_what_is_public() -> None:
     """The module has what can wait, and nothing else."""
-    assert ["Consumer", "close", "flush", "join", "put", "put_many", "stop"] == aio.__all__
-    assert [f"nsqlite.aio.{part}" for part in ("consumer", *["publish"] * 6)] == [
+    assert ["Consumer", "close", "drain", "flush", "join", "put", "put_many", "stop"] == aio.__all__
+    assert [f"nsqlite.aio.{part}" for part in ("consumer", *["publish"] * 7)] == [
         getattr(aio, name).__module__ for name in aio.__all__
     ]
 

@@ -38,6 +38,7 @@ from nsqlite import (
 )
 from nsqlite.options import WhenFull
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from nsqlite.waiting import Waiter
 
 
@@ -805,17 +806,18 @@ async def test_a_put_that_waits_is_not_told_as_refused() -> None:
     """Observers hear of a put that waits for room in a loop as of one in a thread."""
     topic: Topic[Any] = Topic("orders")
     consumer = aio.Consumer(topic.channel("billing", max_depth=1))
-    told: list[str] = []
-    topic.observe(lambda event: told.append(event.kind), kinds=["waiting", "refused", "published"])
+    recorder = Recorder()
+    topic.observe(recorder, kinds=["waiting", "refused", "published"])
     await aio.put(topic, "a")
     for put in (lambda: aio.put(topic, "b"), lambda: aio.put_many(topic, ["c"])):
         task = await begin(put())
         (await consumer.get()).fin()
         await task
+    told = [event.kind for event in recorder.events]
     assert ["published", *["waiting", "published"] * 2] == told
     with pytest.raises(Full):
         await aio.put(topic, "d", timeout=0)
-    assert "refused" == told[-1]
+    assert "refused" == recorder.events[-1].kind
 
 
 @in_loop
@@ -823,14 +825,14 @@ async def test_a_put_that_is_refused_is_told_so_once() -> None:
     """A channel that refuses what is too much has a put told once."""
     topic: Topic[Any] = Topic("orders")
     topic.channel("billing", max_depth=1, when_full="raise")
-    told: list[str] = []
-    topic.observe(lambda event: told.append(event.kind), kinds=["refused"])
+    recorder = Recorder()
+    topic.observe(recorder, kinds=["refused"])
     await aio.put(topic, "a")
     with pytest.raises(Full):
         await aio.put(topic, "b")
     with pytest.raises(Full):
         await aio.put_many(topic, ["b"])
-    assert ["refused"] * 2 == told
+    assert ["refused"] * 2 == [event.kind for event in recorder.events]
 
 
 @pytest.mark.parametrize("second", [1.0, timedelta(seconds=1)])
@@ -1038,6 +1040,7 @@ def test_a_close_that_is_cancelled_closes_all_the_same(path: Path) -> None:
         assert [["orders", "orders:billing"], []] == [again.names(), again.rows()]
 
 
+@pytest.mark.filterwarnings("ignore:.* was not closed by the end:ResourceWarning")
 def test_a_process_that_ends_waits_for_a_close_that_was_cancelled(path: Path) -> None:
     """The store's thread comes to its end before the interpreter does."""
     kept = Kept(path)

@@ -104,6 +104,7 @@ class Cut(Play):
             if history.explain(seen) is None:
                 return f"cut {number} is not explained: {seen}, {history.states}"
         seen = self.found_in(self.store.contents.tables)
+        self.broker.close(force=True)
         if not history.explains_all(seen):
             return f"all was written, and found is {seen}, not {history.state}"
         return EXPLAINED

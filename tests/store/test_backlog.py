@@ -26,6 +26,7 @@ from nsqlite.queue import Queue
 from nsqlite.store.backlog import Backlog
 from nsqlite.store.deferred import PAGE
 from nsqlite.testing import ManualClock
+from nsqlite.timeline import Recorder
 from store.stores import Scene, everything, finished, pages_of, threads_in, throw, until
 
 SECOND = 1_000_000_000
@@ -422,8 +423,8 @@ def test_an_emptied_channel_is_empty_in_the_file(path: Path) -> None:
 def test_an_observer_changes_nothing(path: Path) -> None:
     """With somebody who observes, all is noted just the same."""
     with Scene(path) as scene:
-        events: list[Any] = []
-        scene.topic().observe(lambda event: events.append(event.kind))
+        recorder = Recorder()
+        scene.topic().observe(recorder)
         consumer = scene.consumer()
         scene.topic().put_many(numbered(1, 2, 3, 4))
         consumer.get(timeout=0).fin()
@@ -431,7 +432,8 @@ def test_an_observer_changes_nothing(path: Path) -> None:
         consumer.get_many(1)[0].touch()
         scene.broker.flush()
         assert [(b"2", 2), (b"3", 2), (b"4", 1)] == sorted(scene.disk())
-        assert {Kind.PUBLISHED, Kind.DELIVERED, Kind.FINISHED, Kind.REQUEUED} <= set(events)
+        kinds = {event.kind for event in recorder.events}
+        assert {Kind.PUBLISHED, Kind.DELIVERED, Kind.FINISHED, Kind.REQUEUED} <= kinds
 
 
 @pytest.mark.parametrize("attempts", ["late", "durable"])

@@ -442,6 +442,7 @@ def test_a_clock_that_jumps_does_not_wait_for_it(path: Path) -> None:
         assert 1_700_003_600 == clock.time()
 
 
+@pytest.mark.nsqlite(leaks=False)  # it keeps such a broker
 def test_a_forgotten_broker_listens_no_more(path: Path) -> None:
     """Its socket does not keep it."""
     broker = nsqlite.Broker(store=nsqlite.SQLite(path, control=True))

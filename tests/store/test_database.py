@@ -114,6 +114,7 @@ def test_a_put_that_waits_when_the_broker_is_closed(path: Path) -> None:
         assert [(b"1", 1), (b"2", 1)] == everything(again.channel())
 
 
+@pytest.mark.nsqlite(leaks=False)  # it keeps such a broker
 def test_a_broker_that_is_forgotten_writes_everything(path: Path) -> None:
     """A broker that was never closed warns when it goes, and all is written; the file is free."""
     broker = Broker(store=SpiedStore(path, sync_timeout=0.01))
@@ -135,6 +136,7 @@ def test_a_broker_that_is_forgotten_writes_everything(path: Path) -> None:
     with Scene(path) as scene:
         assert [(b"2", 1)] == everything(scene.channel())
     database.forsake()  # which does nothing any more
+    database._close_at_exit()  # the same
 
 
 def test_a_closed_broker_is_forgotten_silently(path: Path) -> None:
@@ -161,13 +163,15 @@ def run(program: str, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.nsqlite(leaks=False)  # the broker's store is closed, and it is not
 def test_what_is_done_at_the_end_of_the_interpreter(path: Path) -> None:
-    """The store is closed, whatever cannot be written."""
+    """The store is closed, whatever cannot be written, and that is warned of."""
     scene = Scene(path)
     consumer = scene.consumer()
     scene.topic().put(b"1")
     consumer.get(timeout=0).fin()
-    with scene.spy.failing():
+    warned = pytest.warns(ResourceWarning, match=r"jobs.db was not closed by the end of the prog")
+    with scene.spy.failing(), warned:
         scene.database._close_at_exit()
     with Scene(path) as again:
         assert [(b"1", 1)] == everything(again.channel())

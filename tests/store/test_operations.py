@@ -81,6 +81,7 @@ def test_messages_are_looked_at(broker: nsqlite.Broker, perform: Any) -> None:
     assert perform("discard", topic="orders", channel="billing", id=late)
     assert {} == perform("find", topic="orders", id=late)
     assert "orders" == perform("stats")["topics"][0]["topic_name"]
+    consumer.close()
 
 
 def test_topics_and_channels_are_steered(broker: nsqlite.Broker, perform: Any) -> None:

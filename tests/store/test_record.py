@@ -759,6 +759,7 @@ def test_a_channel_is_closed_after_something_was_moved_to_it(path: Path) -> None
         assert [(b"1", 1)] == everything(scene.channel("letters", "dead"))
 
 
+@pytest.mark.nsqlite(leaks=False)  # the broker's store is closed, and it is not
 def test_a_topic_lives_as_long_as_it_is_used(path: Path) -> None:
     """Who keeps a topic and forgets the broker can go on putting."""
     broker = Broker(store=SpiedStore(path, sync_timeout=LATE))

@@ -9,18 +9,15 @@ import pytest
 from helpers import bodies
 
 from nsqlite import (
-    Broker,
     Closed,
     Consumer,
     DeadLetter,
-    Event,
     InvalidMessage,
     InvalidOption,
-    Kind,
     Topic,
     redrive,
 )
-from nsqlite.testing import ManualClock
+from nsqlite.testing import FakeBroker, ManualClock
 from nsqlite.worker.deadletter import letter_of
 from nsqlite.worker.failure import Failure
 
@@ -40,9 +37,9 @@ def a_letter(body: object, topic: str = "orders", channel: str = "billing") -> D
 class Scene:
     """Two channels of orders, and dead letters of one of them."""
 
-    def __init__(self, *letters: object, clock: ManualClock | None = None) -> None:
-        self.clock = clock or ManualClock()
-        self.broker = Broker(clock=self.clock)
+    def __init__(self, *letters: object, **clock: Any) -> None:
+        self.broker = FakeBroker(clock=ManualClock(**clock))
+        self.clock = self.broker.clock
         self.orders = self.broker.topic("orders")
         self.billing = self.orders.channel("billing")
         self.shipping = self.orders.channel("shipping")
@@ -81,6 +78,7 @@ def test_a_letter_tells_what_failed_where() -> None:
     )
     assert expected == letter
     assert letter.body is body
+    consumer.close()
 
 
 # Putting them back
@@ -99,9 +97,10 @@ def test_a_letter_begins_anew() -> None:
     body = object()
     scene = Scene(a_letter(body))
     redrive(scene.dead, scene.broker)
-    message = Consumer(scene.billing).get(timeout=0)
-    assert (True, 1) == (message.body is body, message.attempts)
-    assert "0000000000000001" != message.id
+    with Consumer(scene.billing) as consumer:
+        message = consumer.get(timeout=0)
+        assert (True, 1) == (message.body is body, message.attempts)
+        assert "0000000000000001" != message.id
 
 
 def test_nothing_dead_is_nothing_to_do() -> None:
@@ -255,26 +254,20 @@ def test_a_closed_channel_gives_no_letters() -> None:
 
 def test_the_rate_is_kept() -> None:
     """With a rate of 4 a second the letters come back a quarter of a second apart, no longer."""
-    clock = ManualClock(autojump=True)
-    scene = Scene(*map(a_letter, range(4)), clock=clock)
-    moments: list[int] = []
-
-    def note(event: Event) -> None:
-        if event.kind is Kind.PUBLISHED and event.channel == "billing":
-            moments.append(clock.monotonic_ns())
-
-    scene.broker.observe(note)
+    scene = Scene(*map(a_letter, range(4)), start=0, autojump=True)
     assert 4 == redrive(scene.dead, scene.broker, rate=4)
-    assert [0, 250_000_000, 500_000_000, 750_000_000] == moments
-    assert 750_000_000 == clock.monotonic_ns()
+    published = scene.broker.history.published("orders")
+    assert [(0, "billing"), (0.25, "billing"), (0.5, "billing"), (0.75, "billing")] == [
+        (event.time, event.channel) for event in published
+    ]
+    assert 750_000_000 == scene.clock.monotonic_ns()
 
 
 def test_what_stays_takes_no_time() -> None:
     """A rate counts the letters that are put back."""
-    clock = ManualClock(autojump=True)
-    scene = Scene(*map(a_letter, range(9)), clock=clock)
+    scene = Scene(*map(a_letter, range(9)), autojump=True)
     redrive(scene.dead, scene.broker, where=lambda letter: letter.body in (0, 8), rate=1)
-    assert 10**9 == clock.monotonic_ns()
+    assert 10**9 == scene.clock.monotonic_ns()
     assert [1, 2, 3, 4, 5, 6, 7] == scene.left()
 
 

@@ -15,11 +15,13 @@ from worker.scenes import KINDS, Failure, failing, nothing, of_kind
 
 
 def a_message(body: object = b"order") -> Message[Any]:
-    """Return a message that was delivered."""
+    """Return a message that was delivered, and is finished."""
     topic = Topic("orders", clock=ManualClock())
     consumer = Consumer(topic.channel("billing"))
     topic.put(body)
-    return consumer.get(timeout=0)
+    message = consumer.get(timeout=0)
+    message.fin()
+    return message
 
 
 def called(handler: Handler, message: Message[Any]) -> Any:

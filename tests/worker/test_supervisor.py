@@ -180,6 +180,7 @@ def test_a_handler_over_its_limit_is_told_of_once(caplog: pytest.LogCaptureFixtu
     assert State.FINISHED is message.state
     scene.begin()
     assert 10 * SECOND == scene.supervisor.act()
+    scene.consumer.close()
 
 
 def test_a_stop_does_not_look_again_and_again() -> None:
@@ -190,6 +191,7 @@ def test_a_stop_does_not_look_again_and_again() -> None:
     scene.clock._elapsed = 2 * SECOND  # as if the channel had not looked yet
     scene.supervisor.stop(90 * SECOND)
     assert 92 * SECOND == scene.supervisor.act()
+    scene.consumer.close()
 
 
 @pytest.mark.parametrize("limit", [1e300, 10**400])
@@ -200,6 +202,7 @@ def test_a_very_long_limit(limit: float) -> None:
     moment = scene.supervisor.act()
     assert moment is not None
     assert moment > 10**18
+    scene.consumer.close()
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -244,6 +247,7 @@ def test_a_stop_says_for_what_it_waits(caplog: pytest.LogCaptureFixture) -> None
         scene.supervisor.stop(10 * SECOND)
     text = "orders:billing: stops when 1 handlers at work have ended, at most 30 s"
     assert [text] == caplog.messages
+    scene.consumer.close()
 
 
 def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:
@@ -258,6 +262,7 @@ def test_a_message_wakes_a_supervisor_that_would_sleep_too_long() -> None:
     scene.clock.advance(1)
     scene.begin(slot=third)
     assert 1 == len(scene.wakes)
+    scene.consumer.close()
 
 
 def test_a_message_that_comes_while_the_supervisor_looks_is_not_forgotten() -> None:
@@ -276,6 +281,7 @@ def test_a_message_that_comes_while_the_supervisor_looks_is_not_forgotten() -> N
     scene.supervisor._cut = come  # type: ignore[misc]  # where it looks
     scene.supervisor.act()
     assert [None] == scene.wakes
+    scene.consumer.close()
 
 
 # What was taken over, at the end
