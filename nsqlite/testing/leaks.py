@@ -223,7 +223,7 @@ class Tracker:
             for topic, place in self._living(Topic)
             for call, waiter in topic._monitor.read(_callers, topic)
         ]
-        waits = [*gets, *others]
+        waits = [wait for wait in (*gets, *others) if not wait.is_woken]
         stacks = _stacks(waits) if waits else []
         for wait in waits:
             wait.find(stacks)
@@ -274,6 +274,12 @@ class _Wait:
     def loop(self) -> Any:
         """The loop of the task that waits, None if a thread does."""
         return getattr(self._waiter, "loop", None)
+
+    @property
+    def is_woken(self) -> bool:
+        """Whether it has an answer, and its thread is about to go on."""
+        semaphore = getattr(self._waiter, "semaphore", None)
+        return semaphore is not None and not semaphore.locked()
 
     def find(self, stacks: "list[_Stack]") -> None:
         """Find out who waits, and where."""

@@ -151,6 +151,7 @@ def test_waiters_are_gone_in_the_child() -> None:
     calls[0].result().fin()
     topic.put("third", timeout=0) if full.empty() else None
     calls[1].result().fin()
+    assert calls[3].result() is True
     topic._check()
 
 

@@ -19,6 +19,7 @@ from nsqlite import Broker, Closed, Consumer, InvalidOption, SQLite, Topic, Work
 from nsqlite.origin import Place
 from nsqlite.testing import FakeBroker, leaks, no_leaks, nsqd, track
 from nsqlite.testing.leaks import Tracker, chosen, told
+from nsqlite.waiting import ThreadWaiter
 
 pytestmark = pytest.mark.nsqlite(leaks=False)
 """What is left behind here is found here."""
@@ -201,6 +202,16 @@ def test_a_task_that_is_gone() -> None:
     assert text == found(leave)
     coroutines[0].close()
     loop.close()
+
+
+def test_a_call_that_was_woken_waits_no_more() -> None:
+    """A call that has its answer is no leak, though its thread has not gone on yet."""
+    with no_leaks("waits"):
+        topic = Topic("orders")
+        waiter: ThreadWaiter[Any] = ThreadWaiter(topic._monitor)
+        topic._monitor.joins[waiter] = lambda: True
+        topic._monitor.run(topic._monitor.notify_joins)
+        assert [waiter] == list(topic._monitor.joins)
 
 
 def test_a_callback_is_no_wait() -> None:
