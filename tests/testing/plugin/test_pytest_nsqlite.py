@@ -784,9 +784,10 @@ def test_it_can_be_turned_off(tmp_path: Path) -> None:
 def test_many_brokers_cost_little(run: Run) -> None:
     """Five hundred tests make as many brokers, without a thread, and without growing memory."""
     result = run("""
-        import gc, threading, tracemalloc
+        import gc, threading
 
         seen = {}
+        before = threading.active_count()  # other tests may have left some
 
         @pytest.mark.parametrize("number", range(500))
         def test_it(fake_broker, number):
@@ -794,7 +795,7 @@ def test_many_brokers_cost_little(run: Run) -> None:
             if number in (100, 499):
                 gc.collect()
                 seen[number] = sum(isinstance(one, nsqlite.Broker) for one in gc.get_objects())
-                assert threading.active_count() == 1
+                assert threading.active_count() <= before
             if number == 499:
                 assert seen[499] <= seen[100]
     """)
