@@ -581,7 +581,7 @@ class TestActors:
 
         before = threading.active_count()
         simulate(scenario, schedules=20)
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
     @pytest.mark.parametrize("error", [Deadlock, NeverIdle, LookupError, KeyboardInterrupt])
     def test_no_thread_is_left_after_a_failure(self, error: type[BaseException]) -> None:
@@ -601,7 +601,7 @@ class TestActors:
         with pytest.raises((SimulationFailed, KeyboardInterrupt)) as caught:
             simulate(scenario, limit=50)
         assert error is type(caught.value.__cause__ or caught.value)
-        assert before == threading.active_count()
+        assert before >= threading.active_count()
 
     def test_a_thread_of_its_own_cannot_wait_on_the_clock(self) -> None:
         """It and the run are told what can."""
@@ -803,7 +803,7 @@ class TestWhatFails:
         before = threading.active_count()
         with pytest.raises(KeyboardInterrupt):
             simulate(scenario)
-        assert before == threading.active_count()
+        assert before >= threading.active_count()
 
     def test_a_thread_that_is_stuck_is_not_waited_for(self) -> None:
         """After an interrupt; it ends when it can."""
