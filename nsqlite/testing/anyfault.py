@@ -160,3 +160,14 @@ class AnyFaults(Generic[F, I]):
     def __repr__(self) -> str:
         """Show those that are set."""
         return f"<{type(self).__name__} {[fault.name for fault in self._set]}>"
+
+
+def checked(what: str, known: frozenset[str]) -> frozenset[str]:
+    """Return what can be struck as a set.
+
+    Raises:
+        InvalidOption: it cannot be, or not in this way.
+    """
+    if what not in known:
+        raise unknown_option("what", what, known)
+    return frozenset({what})

@@ -27,9 +27,9 @@ from nsqlite.events import Event, Kind
 from nsqlite.fanout import FanOut
 from nsqlite.message import Message, Record, T, counted, was_delivered
 from nsqlite.names import check_name
-from nsqlite.options import SECOND, Options, Seconds, as_seconds, nanoseconds, unknown_option
+from nsqlite.options import SECOND, Options, Seconds, as_seconds, nanoseconds
 from nsqlite.queue import Holder, Moved, Queue
-from nsqlite.testing.anyfault import AnyFault, AnyFaults, Chance
+from nsqlite.testing.anyfault import AnyFault, AnyFaults, Chance, checked
 from nsqlite.testing.manualclock import ManualClock
 from nsqlite.topic import Admitted, Topic
 
@@ -178,7 +178,7 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
             raise InvalidOption("error", error, "an Exception, or a class or function of one")
         said = (repr(what),) if error is None else (repr(what), _text(error))
         made = error or StoreError(self._where, "fault injected")
-        return self._set_up("fail", said, _checked(what, PUT), which, lambda: _made(made))
+        return self._set_up("fail", said, checked(what, PUT), which, lambda: _made(made))
 
     def fill_disk(self, **which: Unpack[BrokerFaultOptions]) -> BrokerFault:
         """Have a put raise `StoreFull` as if there were no room on the disk; also without a store.
@@ -198,7 +198,7 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         """
         wait = nanoseconds("seconds", seconds)
         said = repr(what), repr(as_seconds(seconds))
-        return self._set_up("delay", said, _checked(what, PUT), which, lambda: wait)
+        return self._set_up("delay", said, checked(what, PUT), which, lambda: wait)
 
     # Answers
 
@@ -208,7 +208,7 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         The message stays in flight, and times out: one whose FIN is lost a whole `msg_timeout`
         later, also if it is a worker's.
         """
-        whats = _checked(what, ANSWERS)
+        whats = checked(what, ANSWERS)
         return self._set_up("lose", (repr(what),), whats, which, FaultyQueue._lose)
 
     def deliver_twice(self, **which: Unpack[BrokerFaultOptions]) -> BrokerFault:
@@ -262,7 +262,7 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
 
         It strikes when a message was published.
         """
-        return self._set_up("reorder", (), _checked("published", STEPS), which, self._shuffle)
+        return self._set_up("reorder", (), checked("published", STEPS), which, self._shuffle)
 
     def jump(
         self, seconds: Seconds, what: Step = "delivered", **which: Unpack[BrokerFaultOptions]
@@ -271,7 +271,7 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         nanoseconds("seconds", seconds)
         step = as_seconds(seconds)
         said = repr(step), repr(what)
-        return self._set_up("jump", said, _checked(what, STEPS), which, lambda *_: self._move(step))
+        return self._set_up("jump", said, checked(what, STEPS), which, lambda *_: self._move(step))
 
     def _set_up(
         self,
@@ -387,20 +387,9 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
             topic._monitor.call(_shuffle, topic._fan, fault)
 
 
-def _checked(what: str, known: frozenset[str]) -> frozenset[str]:
-    """Return what can be struck as a set.
-
-    Raises:
-        InvalidOption: it cannot be, or not in this way.
-    """
-    if what not in known:
-        raise unknown_option("what", what, known)
-    return frozenset({what})
-
-
 def _last(what: Answer | None) -> tuple[frozenset[str], tuple[str, ...]]:
     """Return which answers are struck, and how that is said."""
-    return (LAST, ()) if what is None else (_checked(what, ANSWERS), (repr(what),))
+    return (LAST, ()) if what is None else (checked(what, ANSWERS), (repr(what),))
 
 
 def _made(error: ErrorSource) -> Exception:

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, NamedTuple, Unpack, get_args
 
 from nsqlite.clock import Clock
 from nsqlite.errors import InvalidOption
-from nsqlite.options import SECOND, Seconds, nanoseconds, unknown_option, whole
-from nsqlite.testing.anyfault import AnyFault, AnyFaults, Chance
+from nsqlite.options import SECOND, Seconds, nanoseconds, whole
+from nsqlite.testing.anyfault import AnyFault, AnyFaults, Chance, checked
 
 Put = Literal["PUB", "MPUB", "DPUB"]
 """The commands that publish."""
@@ -148,7 +148,7 @@ class Faults(AnyFaults[Fault, Injected]):
 
         ``lose("heartbeat")`` stops the heartbeats.
         """
-        return self._set_up("lose", _checked(what, COMMANDS | FRAMES), which)
+        return self._set_up("lose", checked(what, COMMANDS | FRAMES), which)
 
     def delay(
         self, what: Command | Frame, seconds: Seconds, **which: Unpack[FaultOptions]
@@ -159,7 +159,7 @@ class Faults(AnyFaults[Fault, Injected]):
         its way when the nsqd ends the connection is lost.
         """
         delay = nanoseconds("seconds", seconds)
-        return self._set_up("delay", _checked(what, COMMANDS | FRAMES), which, _delay=delay)
+        return self._set_up("delay", checked(what, COMMANDS | FRAMES), which, _delay=delay)
 
     def fail(
         self, what: Put, cause: str = "fault injected", **which: Unpack[FaultOptions]
@@ -168,11 +168,11 @@ class Faults(AnyFaults[Fault, Injected]):
 
         As in NSQ the answer is ``E_PUB_FAILED PUB failed CAUSE``, behind the answers before it.
         """
-        return self._set_up("fail", _checked(what, PUTS), which, _cause=cause)
+        return self._set_up("fail", checked(what, PUTS), which, _cause=cause)
 
     def cut(self, what: Frame | None = None, **which: Unpack[FaultOptions]) -> Fault:
         """Have the connection close in the middle of a frame; None is any frame."""
-        return self._set_up("cut", FRAMES if what is None else _checked(what, FRAMES), which)
+        return self._set_up("cut", FRAMES if what is None else checked(what, FRAMES), which)
 
     def drop(self, *, after: int, **which: Unpack[FaultOptions]) -> Fault:
         """Have each connection close when it was sent so many frames since the fault was set."""
@@ -242,14 +242,3 @@ class Faults(AnyFaults[Fault, Injected]):
     def _note(self, fault: Fault, what: str, number: int, client_id: str) -> None:
         now = self._clock.time_ns() / SECOND
         self._injected.append(Injected(fault.name, what, number, client_id, now))
-
-
-def _checked(what: str, known: frozenset[str]) -> frozenset[str]:
-    """Return what can be struck as a set.
-
-    Raises:
-        InvalidOption: it cannot be, or not in this way.
-    """
-    if what not in known:
-        raise unknown_option("what", what, known)
-    return frozenset({what})
