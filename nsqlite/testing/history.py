@@ -209,8 +209,7 @@ class History:
             AssertionError: it is not so.
         """
         __tracebackhide__ = True
-        found = self.published(topic)
-        return Events(self._find("published", found, (topic, None), n, body=body))
+        return self._find_events(Kind.PUBLISHED, (topic, None), n, body=body)
 
     def assert_delivered(
         self,
@@ -234,8 +233,7 @@ class History:
             AssertionError: it is not so.
         """
         __tracebackhide__ = True
-        found, where = self.delivered(topic, channel), (topic, channel)
-        return Events(self._find("delivered", found, where, n, body=body, attempts=attempts))
+        return self._find_events(Kind.DELIVERED, (topic, channel), n, body=body, attempts=attempts)
 
     def assert_finished(
         self,
@@ -248,8 +246,7 @@ class History:
     ) -> Events:
         """Assert that messages were finished; see `assert_delivered`."""
         __tracebackhide__ = True
-        found, where = self.finished(topic, channel), (topic, channel)
-        return Events(self._find("finished", found, where, n, body=body, attempts=attempts))
+        return self._find_events(Kind.FINISHED, (topic, channel), n, body=body, attempts=attempts)
 
     def assert_requeued(
         self,
@@ -262,8 +259,7 @@ class History:
     ) -> Events:
         """Assert that messages were requeued; see `assert_delivered`."""
         __tracebackhide__ = True
-        found, where = self.requeued(topic, channel), (topic, channel)
-        return Events(self._find("requeued", found, where, n, body=body, attempts=attempts))
+        return self._find_events(Kind.REQUEUED, (topic, channel), n, body=body, attempts=attempts)
 
     def assert_timed_out(
         self,
@@ -276,8 +272,7 @@ class History:
     ) -> Events:
         """Assert that messages have timed out; see `assert_delivered`."""
         __tracebackhide__ = True
-        found, where = self.timed_out(topic, channel), (topic, channel)
-        return Events(self._find("timed out", found, where, n, body=body, attempts=attempts))
+        return self._find_events(Kind.TIMED_OUT, (topic, channel), n, body=body, attempts=attempts)
 
     def assert_dead(
         self,
@@ -351,6 +346,13 @@ class History:
             )
 
     # How it failed
+
+    def _find_events(
+        self, kind: Kind, given: tuple[TopicName, ChannelName | None], n: int | None, **wanted: Any
+    ) -> Events:
+        """Do the same as `_find` with all events of a kind."""
+        __tracebackhide__ = True
+        return Events(self._find(kind, self._of(kind, *given), given, n, **wanted))
 
     def _find(
         self,
