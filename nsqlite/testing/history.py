@@ -313,15 +313,14 @@ class History:
         __tracebackhide__ = True
         topic = _name("topic", topic)
         found = self.published(topic)
-        if not found:
-            self._require_all("nothing was published")
-        if topic is not None and not found:
-            self._warn_of_mistake(topic)
         if found:
             where = "" if topic is None else f" to {topic}"
             were = "1 was" if len(found) == 1 else f"{len(found)} were"
             text = f"nothing was to be published{where}, but {were}"
             raise self._failed(text, _listed("published", found))
+        self._require_all("nothing was published")
+        if topic is not None:
+            self._warn_of_mistake(topic)
 
     def assert_idle(self) -> None:
         """Assert that nothing is held, and nothing ready, in flight or deferred in any channel.
@@ -333,7 +332,7 @@ class History:
             InvalidOption: it is not known of which broker or topic this is the history.
         """
         __tracebackhide__ = True
-        what = None if self._what is None else self._what()
+        what = self._home
         if what is None:
             raise InvalidOption(
                 "history", self, "one of a broker that is there: History.of(broker)"
@@ -344,6 +343,11 @@ class History:
             raise self._failed(
                 f"not idle: {'; '.join(left)}", _cut(str(topics).split("\n"), MOST_LINES)
             )
+
+    @property
+    def _home(self) -> Broker | Topic[Any] | None:
+        """The broker or topic, if it is known and still there."""
+        return None if self._what is None else self._what()
 
     # How it failed
 
@@ -440,7 +444,7 @@ class History:
 
     def _hints(self, what: str, topic: str, channel: str | None) -> Iterator[str]:
         """Say why the workers of a fake broker may not have done what was expected."""
-        broker: Any = None if self._what is None else self._what()
+        broker: Any = self._home
         workers = getattr(broker, "_workers", ())
         some = [one for one in workers if _is_of(one.channel, topic, channel)]
         if some and broker.mode == "captured":
@@ -451,8 +455,7 @@ class History:
 
     def _struck(self) -> Iterator[str]:
         """Say what faults have struck."""
-        what = None if self._what is None else self._what()
-        faults = getattr(what, "faults", None)
+        faults = getattr(self._home, "faults", None)
         if faults is not None and faults.injected:
             yield "faults that struck:"
             yield from (f"  {line}" for line in _cut(faults.replay().split("\n"), MOST))
@@ -503,7 +506,7 @@ def _fits(actual: Any, wanted: Any) -> bool:
         return is_text and wanted.search(actual) is not None
     if wanted == actual:
         return True
-    return callable(wanted) and not isinstance(wanted, type) and bool(wanted(actual))
+    return _asks(wanted) and bool(wanted(actual))
 
 
 def _words(wanted: Any) -> str:
