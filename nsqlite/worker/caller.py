@@ -26,6 +26,7 @@ from nsqlite.worker.handler import Handler, is_coroutine
 from nsqlite.worker.outcome import Outcome
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.supervisor import Slot, Supervisor
+from nsqlite.worker.tasks import uncancel
 
 Turn: TypeAlias = Literal["asked", "at once"]
 """When the handlers of a worker run in the caller: when somebody asks for that, or in whoever makes
@@ -301,21 +302,16 @@ class CallerRunner:
         try:
             result = await self._handler(message)
         except asyncio.CancelledError as error:
-            if self._uncancel(slot):
+            if uncancel(slot):
                 raise
             # Else what it awaited was cancelled, not the handler:
             self._failed(slot, supervisor.late_error() if slot.late else error)
         except Exception as error:
-            self._uncancel(slot)
+            uncancel(slot)
             self._failed(slot, error)
         else:
-            self._uncancel(slot)
+            uncancel(slot)
             supervisor.succeeded(slot, result, more=False)
-
-    def _uncancel(self, slot: Slot) -> int:
-        """Take back that a handler was cancelled for its time; return whether others want that."""
-        task = self._tasks[slot]
-        return task.uncancel() if slot.late else task.cancelling()
 
     def _cancel(self, slot: Slot) -> bool:
         """Cancel the handler of a slot; one that is no task cannot be."""

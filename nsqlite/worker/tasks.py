@@ -238,24 +238,18 @@ class TaskRunner:
             try:
                 result = await handler(following)
             except asyncio.CancelledError as error:
-                if self._uncancel(slot):
+                if uncancel(slot):
                     raise
                 # Else what it awaited was cancelled, not the handler:
                 supervisor.failed(slot, supervisor.late_error() if slot.late else error)
                 return
             except Exception as error:
-                self._uncancel(slot)
+                uncancel(slot)
                 supervisor.failed(slot, error)
                 return
             if slot.late:
-                self._uncancel(slot)
+                uncancel(slot)
             following = supervisor.succeeded(slot, result, self._time() < self._turn_ends)
-
-    def _uncancel(self, slot: Slot) -> int:
-        """Take back that a handler was cancelled for its time; return whether others want that."""
-        task = asyncio.current_task()
-        assert task is not None
-        return task.uncancel() if slot.late else task.cancelling()
 
     # In the supervisor's task
 
@@ -318,6 +312,16 @@ class TaskRunner:
             if not task.done():
                 name = task.get_name()
                 log.error("%s: %s was cancelled and goes on", self.supervisor.plan.name, name)
+
+
+def uncancel(slot: Slot) -> int:
+    """Take back that a handler was cancelled for its time; return whether others want that.
+
+    It is called in the task of the slot.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    return task.uncancel() if slot.late else task.cancelling()
 
 
 async def soon(monitor: Monitor, clock: Clock, done: Callable[[], bool]) -> bool:

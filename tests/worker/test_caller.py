@@ -203,6 +203,25 @@ def test_drain_in_a_loop() -> None:
     assert [b"1"] == seen
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="no eager tasks before 3.12")
+@pytest.mark.parametrize("error", [None, Failure("broken")])
+def test_drain_in_a_loop_of_eager_tasks(error: Exception | None) -> None:
+    """A handler that has ended before its task is known is settled as ever."""
+    topic, channel = orders()
+    topic.put(b"1")
+
+    async def work(_message: Message[Any]) -> None:
+        if error is not None:
+            raise error
+
+    async def main() -> int:
+        asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - not in 3.11
+        return await aio.drain(Worker(channel, work))
+
+    assert 1 == asyncio.run(main())
+    assert (0, 0 if error is None else 1) == (channel.in_flight_count, channel.deferred_count)
+
+
 def test_aio_drain_wants_a_worker() -> None:
     """Anything else is refused."""
 
