@@ -355,9 +355,8 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         """Return the fault that strikes a put or an answer, None if none does."""
         if not self._set:
             return None
-        due: list[BrokerFault] = []
         with self._lock:
-            due += self._due(what, topic, channel, id_)
+            due = self._due(what, topic, channel, id_)
             if due:
                 self._note(due[0], what, topic, channel, body)
                 due[0]._struck.update({(topic, channel, id_)} if due[0]._strikes_once else ())
@@ -368,9 +367,8 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         step = _STEPS.get(event.kind) if self._set else None
         if step is None:
             return
-        due: list[BrokerFault] = []
         with self._lock:
-            due += self._due(step, event.topic, event.channel)
+            due = self._due(step, event.topic, event.channel)
         for fault in due:
             self._note(fault, step, event.topic, event.channel, event.body)
             fault._act(fault, event)
