@@ -416,7 +416,11 @@ class ManualClock:
     def _advance(self, step: int) -> None:
         """Move on by so many nanoseconds, stopping at every deadline on the way."""
         with self._moving:
-            self._move_on(min(self._elapsed + step, NEVER - 1))
+            self._move_on(self._after(step))
+
+    def _after(self, step: int) -> int:
+        """Return the moment in so many nanoseconds, no later than a clock can show."""
+        return min(self._elapsed + step, NEVER - 1)
 
     def advance_to_next(self) -> float | None:
         """Move on to the next deadline of a channel or a waiting thread.
@@ -488,7 +492,7 @@ class ManualClock:
 
     def _run(self, limit: Seconds, call: str, done: Callable[[], bool] = never) -> Run:
         self._users.pass_over_older()
-        until = min(self._elapsed + nanoseconds("limit", limit), NEVER - 1)
+        until = self._after(nanoseconds("limit", limit))
         return Run(self, until, call, "await until_idle()", done=done)
 
     def _move_on(self, target: int) -> None:
@@ -585,7 +589,7 @@ class ManualClock:
         """
         if not self._runs(timeout):
             return timeout
-        moment = None if timeout is None else min(self._elapsed + timeout, NEVER - 1)
+        moment = None if timeout is None else self._after(timeout)
         self._run_of(done, moment, who).run()
         return None if moment is None else max(0, moment - self._elapsed)
 
@@ -603,7 +607,7 @@ class ManualClock:
     def _run_of(self, done: Callable[[], bool], moment: int | None, who: str) -> Run:
         self._users.pass_over_older()
         timed = moment is not None
-        until = min(self._elapsed + int(LIMIT * SECOND) if moment is None else moment, NEVER - 1)
+        until = self._after(int(LIMIT * SECOND)) if moment is None else min(moment, NEVER - 1)
         return Run(self, until, who, "await nsqlite.aio.join()", done=done, timed=timed)
 
     def _add_host(self, host: "RunnersHost") -> None:
