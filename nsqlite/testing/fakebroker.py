@@ -227,9 +227,10 @@ class FakeBroker(Broker):
 
     def _at_work(self) -> list[tuple[Any, Message[Any]]]:
         """Return what handlers work on by themselves, each with the worker."""
+        if self.mode != "real":
+            return []
         workers = [worker for worker in self._workers.copy() if worker.running]
-        pairs = [(worker, message) for worker in workers for message in worker._at_work()]
-        return pairs if self.mode == "real" else []
+        return [(worker, message) for worker in workers for message in worker._at_work()]
 
     def _is_at_work(self, raise_first: bool) -> bool:
         """Return whether to wait for a handler, which may wait for something in real time."""

@@ -323,7 +323,7 @@ class Run:
             return
         watch = self._clock._watch_all()
         while self._is_held(watch):
-            await asyncio.sleep(watch.next_pause(to_jump=True) / SECOND)
+            await pause(watch.next_pause(to_jump=True))
             await until_quiet(loop)
 
     # Both

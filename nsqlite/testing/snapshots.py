@@ -154,7 +154,7 @@ def _lines(topics: Mapping[str, Any]) -> Iterator[str]:
         yield f"topic {name}{_paused(topic)}: {topic['depth']} held"
         yield from map(_line, topic["messages"])
         for of, channel in topic["channels"].items():
-            counts = ("{depth} ready, {in_flight} in flight, {deferred} deferred").format(**channel)
+            counts = "{depth} ready, {in_flight} in flight, {deferred} deferred".format(**channel)
             yield f"  channel {of}{_paused(channel)}: {counts}"
             for number, consumer in enumerate(channel["consumers"], 1):
                 window = consumer["max_in_flight"]
