@@ -368,10 +368,16 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
         if step is None:
             return
         with self._lock:
-            due = self._due(step, event.topic, event.channel)
+            due = self._set_off(step, event)
+        for fault in due:
+            fault._act(fault, event)
+
+    def _set_off(self, step: Step, event: Event) -> list[BrokerFault]:
+        """Return those that follow an event; all count before one of them acts and causes more."""
+        due = self._due(step, event.topic, event.channel)
         for fault in due:
             self._note(fault, step, event.topic, event.channel, event.body)
-            fault._act(fault, event)
+        return due
 
     def _move(self, seconds: float) -> None:
         clock = self._home.clock

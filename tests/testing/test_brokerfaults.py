@@ -442,6 +442,23 @@ def test_the_clock_jumps(scene: Scene) -> None:
     assert lines == scene.faults.replay()
 
 
+def test_faults_count_before_one_of_them_causes_more() -> None:
+    """What the first one sets off is not struck by a second one that has had its turn."""
+    scene = Scene()
+    other: Consumer[Any] = Consumer(scene.broker.topic("late").channel("billing"))
+    scene.broker.topic("late").put("later", delay=5)
+    scene.topic.put("now")
+    taken: list[Any] = []
+    other.when_ready(lambda: taken.append(other.get(timeout=0).body))
+    scene.faults.jump(10, nth=1)
+    scene.faults.jump(3, times=1)
+    before = scene.clock.time()
+    scene.get()
+    assert (["later"], 13) == (taken, scene.clock.time() - before)
+    lines = "faults.jump(10, 'delivered', nth=1)\nfaults.jump(3, 'delivered', nth=1)"
+    assert lines == scene.faults.replay()
+
+
 def test_chance_comes_again_with_its_seed_and_is_replayed() -> None:
     """The same seed strikes the same; so do the lines that were printed, without any chance."""
 
