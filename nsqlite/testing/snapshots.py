@@ -17,6 +17,7 @@ from nsqlite.errors import InvalidOption
 from nsqlite.message import counted
 from nsqlite.queue import Place, Queue
 from nsqlite.stats import MessageInfo
+from nsqlite.store.codec import is_letter
 from nsqlite.topic import Topic
 
 DIGITS: Final = 9
@@ -144,7 +145,7 @@ def _plain(body: Any) -> Any:
         return [_plain(item) for item in body]
     if isinstance(body, dict) and all(isinstance(key, str) for key in body):
         return {key: _plain(value) for key, value in body.items()}
-    if type(body).__name__ == "DeadLetter":
+    if is_letter(body):
         return {name: _plain(getattr(body, name)) for name in _LETTER}
     return _Shown(_ADDRESS.sub("", repr(body)))
 

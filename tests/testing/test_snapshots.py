@@ -164,6 +164,15 @@ def test_a_dead_letter_is_shown_without_what_differs() -> None:
     assert expected == message["body"]
 
 
+def test_what_is_called_like_a_dead_letter() -> None:
+    """A class of the program's own that has this name is shown as any other."""
+    topic: nsqlite.Topic[object] = nsqlite.Topic("orders")
+    body = type("DeadLetter", (), {"__repr__": lambda _self: "mine"})()
+    topic.put(body)
+    [message] = snapshot(topic)["topics"]["orders"]["messages"]
+    assert "mine" == message["body"]
+
+
 def test_what_lies_in_a_file_is_counted() -> None:
     """What is in memory is listed; what came back behind the rest is, too."""
     with FakeBroker(store=MemoryStore(mem_queue_size=2)) as broker:
