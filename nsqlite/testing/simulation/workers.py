@@ -26,7 +26,7 @@ from nsqlite.testing.simulation.story import Deadlock, FaultKind, short
 from nsqlite.testing.simulation.turns import NOTHING, PLACE, Actor, Dropped, Place, Turns, Unwound
 from nsqlite.topic import Topic
 from nsqlite.worker import Worker
-from nsqlite.worker.handler import is_coroutine, name_of
+from nsqlite.worker.handler import is_coroutine
 from nsqlite.worker.plan import Plan
 from nsqlite.worker.retry import Retry
 from nsqlite.worker.supervisor import Slot, Supervisor
@@ -158,7 +158,7 @@ class SimWorker:
 
     def is_inside(self) -> bool:
         """Return whether a handler calls."""
-        return PLACE.get() is not None
+        return self.is_slot()
 
     def is_slot(self) -> bool:
         """Return whether a handler calls."""
@@ -298,7 +298,7 @@ class SimWorker:
         except CancelledError as error:
             if slot.late:
                 self._tasks[slot].uncancel()
-                self._failed(slot, self._late())
+                self._failed(slot, self.supervisor.late_error())
             elif self._tasks[slot].cancelling():
                 raise
             else:
@@ -317,12 +317,6 @@ class SimWorker:
 
     def _place(self, slot: Slot) -> Place:
         return Place(slot.name, 0 if self._plan.auto_touch else self.timeout)
-
-    def _late(self) -> TimeoutError:
-        plan = self._plan
-        return TimeoutError(
-            f"{name_of(plan.handler)} took longer than time_limit={plan.time_limit:g} s"
-        )
 
     def _failed(self, slot: Slot, error: BaseException) -> None:
         self._tell(slot, f"raises {shown(error)}")
