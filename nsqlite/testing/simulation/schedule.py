@@ -65,7 +65,7 @@ class Schedule:
     def of(cls, pairs: Pairs, *, exact: bool = True) -> Self:
         """Return the schedule of these pairs."""
         schedule = cls(exact=exact)
-        schedule.pairs = {place: pairs[place] for place in sorted(pairs) if pairs[place]}
+        schedule.pairs = _ordered(pairs)
         return schedule
 
     def __eq__(self, other: object) -> bool:
@@ -93,6 +93,11 @@ def _parsed(text: object) -> Pairs:
         if not (colon and place.isdecimal() and value.isdecimal()):
             raise InvalidOption("replay", text, 'pairs of a choice and its outcome, as "5:1 12:3"')
         pairs[int(place)] = int(value)
+    return _ordered(pairs)
+
+
+def _ordered(pairs: Pairs) -> Pairs:
+    """Return pairs in the order of their places, without those that say nothing."""
     return {place: pairs[place] for place in sorted(pairs) if pairs[place]}
 
 
@@ -234,8 +239,8 @@ def schedules(*, max_disturbances: int = 4) -> "SearchStrategy[Schedule]":
     Hypothesis then looks for one that fails, makes it smaller and keeps it in its database.  It
     knows nothing of what a choice means: it also draws places after the end of the run, which do
     nothing, and numbers beyond the last alternative, which mean that one (so they are not
-    `exact`); and the places move when
-    an earlier choice changes the course.  So it needs more runs than `simulate` for the same bug.
+    `exact`); and the places move when an earlier choice changes the course.  So it needs more runs
+    than `simulate` for the same bug.
 
     Args:
         max_disturbances: how many choices are not 0 at most.
