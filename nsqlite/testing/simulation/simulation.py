@@ -61,7 +61,16 @@ from nsqlite.testing.simulation.story import (
     Step,
     short,
 )
-from nsqlite.testing.simulation.turns import NOTHING, PLACE, Actor, Dropped, Place, Pool, Turns
+from nsqlite.testing.simulation.turns import (
+    NOTHING,
+    PLACE,
+    Actor,
+    Dropped,
+    Place,
+    Pool,
+    Turns,
+    at_once,
+)
 from nsqlite.topic import Topic
 
 if TYPE_CHECKING:
@@ -385,7 +394,7 @@ class Simulation:
         """Let others have the turn, if the schedule says so."""
         if not self._in_loop:
             self._last = self._turns.current
-            self._turns.wait("", _at_once)
+            self._turns.wait("", at_once)
 
     def _wait(self, semaphore: Semaphore, moment: int | None, who: str) -> bool:
         """See `Clock.wait`."""
@@ -545,10 +554,6 @@ class Simulation:
             self.broker.close()
         for app in self._apps:
             app._forget()
-
-
-def _at_once() -> bool:
-    return True
 
 
 def _do_nothing() -> None:

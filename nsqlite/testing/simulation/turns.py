@@ -57,7 +57,8 @@ _PATIENCE: Final = 1.0
 """Real seconds in which a thread is to give the turn away after an interrupt, as by Ctrl-C."""
 
 
-def _at_once() -> bool:
+def at_once() -> bool:
+    """Return True: whoever waits only gives others a turn."""
     return True
 
 
@@ -82,7 +83,7 @@ class Actor:
         """Begin without a thread."""
         self.name: Final = name
         self.call: Final = call
-        self.can_go: Callable[[], bool] = _at_once
+        self.can_go: Callable[[], bool] = at_once
         self.why: str = ""
         self.turn: int = 0
         self.cancellation: BaseException | None = None
@@ -255,14 +256,17 @@ class Turns:
         for actor in [one for one in self.actors if not one.begun]:
             del self.actors[actor]
         while not self.lost and len(self.actors) > 1:
-            for actor in list(self.actors)[1:]:
-                actor.cancellation = Unwound()
+            self._unwind()
             self._hand_over(self.main, self._next())
             self.current = self.main
 
     def _regain(self) -> None:
         """Wait for the turn that a signal has left with another thread, unless that is stuck."""
-        for actor in list(self.actors)[1:]:
-            actor.cancellation = Unwound()
+        self._unwind()
         self.lost = not self.main.go.acquire(timeout=_PATIENCE)
         self.current = self.main
+
+    def _unwind(self) -> None:
+        """Have `Unwound` raised in the waits of all actors but the main one."""
+        for actor in list(self.actors)[1:]:
+            actor.cancellation = Unwound()
