@@ -475,7 +475,7 @@ def track() -> Callable[[], None]:
         A function that ends it.
     """
     tracker = Tracker(USUAL - SELF_TOLD)
-    origin.watchers.append(tracker._note)
+    tracker.resume()
 
     def warn() -> None:
         for leak in tracker.look():
@@ -483,7 +483,7 @@ def track() -> Callable[[], None]:
             warnings.warn_explicit(f"left behind: {leak.text}", ResourceWarning, path, line)
 
     def stop() -> None:
-        origin.watchers.remove(tracker._note)
+        tracker.pause()
         atexit.unregister(warn)
 
     atexit.register(warn)
