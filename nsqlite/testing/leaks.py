@@ -135,12 +135,10 @@ class Tracker:
 
     def end_loop(self, loop: Any) -> None:
         """Find the tasks and workers of a loop that is about to be closed, which would end them."""
-        waits = (
-            [wait for wait in self._waits() if wait.loop is loop] if "waits" in self.kinds else []
-        )
-        workers = self._workers() if "workers" in self.kinds else []
+        waits = self._if_counted("waits", self._waits)
+        workers = self._if_counted("workers", self._workers)
         own = [pair for pair in workers if getattr(pair[0]._runner, "_loop", None) is loop]
-        self._found.extend(wait.leak() for wait in waits)
+        self._found.extend(wait.leak() for wait in waits if wait.loop is loop)
         self._found.extend(_worker_leak(*pair) for pair in own)
 
     def _note(self, made: Any, place: Place) -> None:
@@ -167,6 +165,10 @@ class Tracker:
         parent = channel._parent if isinstance(channel, Channel) else made
         return self._only in {None, getattr(parent, "_home", None)}
 
+    def _if_counted(self, kind: str, find: Callable[[], list[X]]) -> list[X]:
+        """Return what is found of a kind; nothing if that does not count."""
+        return find() if kind in self.kinds else []
+
     # What is unfinished
 
     def look(self) -> list[Leak]:
@@ -184,7 +186,7 @@ class Tracker:
             ],
             "brokers": lambda: self._open_brokers("brokers"),
         }
-        return [leak for kind in KINDS if kind in self.kinds for leak in finders[kind]()]
+        return [leak for kind in KINDS for leak in self._if_counted(kind, finders[kind])]
 
     def _consumers(self) -> list[tuple[AnyConsumer[Any], Place]]:
         """Return the consumers but those of workers that run, which answer for themselves."""
@@ -237,14 +239,14 @@ class Tracker:
         return found
 
     def _clean(self) -> None:
-        waits = self._waits() if "waits" in self.kinds else []
-        workers = self._workers() if "workers" in self.kinds else []
-        servers = self._servers() if "servers" in self.kinds else []
+        waits = self._if_counted("waits", self._waits)
+        workers = self._if_counted("workers", self._workers)
+        servers = self._if_counted("servers", self._servers)
         for worker, _ in workers:
             worker.stop(0)
         ends = [wait.end for wait in waits]
-        if "messages" in self.kinds:
-            ends += [one.close for one, _ in self._consumers() if one._held > 0]
+        consumers = self._if_counted("messages", self._consumers)
+        ends += [one.close for one, _ in consumers if one._held > 0]
         _end(ends, [wait.thread for wait in waits if wait.thread is not None])
         for server, _ in servers:
             server.shutdown()
