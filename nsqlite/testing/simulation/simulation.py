@@ -377,11 +377,14 @@ class Simulation:
 
     def _sleep(self, step: int, why: str) -> None:
         """Give others the turn for so many nanoseconds."""
-        now = self.clock._elapsed
-        moment = now + step
-        alarm = self._alarm(moment) if step else None
+        moment = self.clock._elapsed + step
+        self._wait_until(moment if step else NEVER, why, lambda: self.clock._elapsed >= moment)
+
+    def _wait_until(self, moment: int, why: str, can_go: Callable[[], bool]) -> None:
+        """Give others the turn; have the clock stop at a moment on its way, `NEVER` for none."""
+        alarm = None if moment == NEVER else self._alarm(moment)
         try:
-            self._turns.wait(why, lambda: self.clock._elapsed >= moment)
+            self._turns.wait(why, can_go)
         finally:
             if alarm is not None:
                 alarm.cancel()
@@ -403,7 +406,6 @@ class Simulation:
         if self._in_loop:
             raise self._blocked(f"{who} blocks the event loop in which it was called: await it")
         due = NEVER if moment is None else moment
-        alarm = None if moment is None else self._alarm(due)
         woken = False
 
         def can_go() -> bool:
@@ -413,11 +415,7 @@ class Simulation:
 
         if not can_go():
             self._tell(f"waits in {who}")
-        try:
-            self._turns.wait(who, can_go)
-        finally:
-            if alarm is not None:
-                alarm.cancel()
+        self._wait_until(due, who, can_go)
         return woken
 
     def _blocked(self, why: str) -> Deadlock:
