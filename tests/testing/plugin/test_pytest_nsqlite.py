@@ -58,6 +58,15 @@ def consumer():
     return consumer
 """
 
+HELD: Final = """
+@pytest.fixture(scope="module")
+def held():
+    topic = nsqlite.Topic("orders")
+    consumer = nsqlite.Consumer(topic.channel("billing"))
+    topic.put(b"order 1")
+    yield consumer.get(timeout=0)
+"""
+
 
 # The fixtures
 
@@ -400,25 +409,18 @@ def test_a_kind_that_there_is_not(run: Run, pytester: pytest.Pytester) -> None:
 
 def test_what_a_wider_fixture_makes_is_left_until_its_end(run: Run) -> None:
     """It is no leak of a test before, and one of the last that uses it if it stays."""
-    result = run("""
-        @pytest.fixture(scope="module")
-        def held():
-            topic = nsqlite.Topic("orders")
-            consumer = nsqlite.Consumer(topic.channel("billing"))
-            topic.put(b"order 1")
-            yield consumer.get(timeout=0)
+    result = run(f"""{HELD}
+@pytest.fixture(scope="module")
+def finished():
+    topic = nsqlite.Topic("orders")
+    consumer = nsqlite.Consumer(topic.channel("billing"))
+    topic.put(b"order 2")
+    with consumer.get(timeout=0) as message:
+        yield message
 
-        @pytest.fixture(scope="module")
-        def finished():
-            topic = nsqlite.Topic("orders")
-            consumer = nsqlite.Consumer(topic.channel("billing"))
-            topic.put(b"order 2")
-            with consumer.get(timeout=0) as message:
-                yield message
-
-        def test_first(held, finished): ...
-        def test_second(held, finished): ...
-    """)
+def test_first(held, finished): ...
+def test_second(held, finished): ...
+""")
     result.assert_outcomes(passed=2, errors=1)
     assert ["messages: _ with b'order 1', attempt 1, in flight in _, made at _test_it.py:6"] == (
         left_behind(result)
@@ -429,23 +431,16 @@ def test_what_a_wider_fixture_makes_is_left_until_its_end(run: Run) -> None:
 def test_a_wider_fixture_and_its_last_test(run: Run) -> None:
     """Both are told of if both leave something behind, whether or not the test fails."""
     for end in ("pass", "assert 0"):
-        result = run(f"""
-            @pytest.fixture(scope="module")
-            def held():
-                topic = nsqlite.Topic("orders")
-                consumer = nsqlite.Consumer(topic.channel("billing"))
-                topic.put(b"order 1")
-                yield consumer.get(timeout=0)
+        result = run(f"""{HELD}
+def test_first(): ...
 
-            def test_first(): ...
-
-            def test_it(held):
-                topic = nsqlite.Topic("mails")
-                consumer = nsqlite.Consumer(topic.channel("send"))
-                topic.put(b"mail 1")
-                consumer.get(timeout=0)
-                {end}
-        """)
+def test_it(held):
+    topic = nsqlite.Topic("mails")
+    consumer = nsqlite.Consumer(topic.channel("send"))
+    topic.put(b"mail 1")
+    consumer.get(timeout=0)
+    {end}
+""")
         assert [
             "messages: _ with b'order 1', attempt 1, in flight in _, made at _test_it.py:6",
             "messages: _ with b'mail 1', attempt 1, in flight in _, made at _test_it.py:14",
