@@ -18,7 +18,7 @@ import nsqlite
 from compat.behaviours import AGAIN, LAST, TABLES, Behaviours, look_at, taken
 from compat.clients import TESTS, until
 from nsqlite import testing
-from nsqlite.events import Kind
+from nsqlite.events import Event, Kind
 from nsqlite.testing import FakeBroker
 from nsqlite.timeline import Recorder
 
@@ -56,21 +56,16 @@ def prepare(broker: nsqlite.Broker, behaviours: Behaviours) -> None:
     consumer.close()
 
 
+def answering(recorder: Recorder) -> list[Event]:
+    """Return the events that have answered messages, in their order."""
+    return [event for event in recorder.events if event.kind in (Kind.FINISHED, Kind.REQUEUED)]
+
+
 def answers_of(recorder: Recorder) -> list[tuple[bytes, str, float]]:
     """Return what has answered messages, in its order, each with its delay."""
     return [
         (event.body, str(event.kind), round((event.due or event.time) - event.time, 3))
-        for event in recorder.events
-        if event.kind in (Kind.FINISHED, Kind.REQUEUED)
-    ]
-
-
-def answered(recorder: Recorder) -> list[tuple[bytes, int | None]]:
-    """Return what was answered, in its order: bodies and attempts."""
-    return [
-        (event.body, event.attempts)
-        for event in recorder.events
-        if event.kind in (Kind.FINISHED, Kind.REQUEUED)
+        for event in answering(recorder)
     ]
 
 
@@ -124,7 +119,8 @@ def by_adapter(library: str) -> dict[str, Outcome]:
     broker.topic("orders").put(AGAIN)
     answer_all()
     consumer.close()
-    slows = [one in messages and messages[one].answer.backoff for one in answered(recorder)]
+    answered = [(event.body, event.attempts) for event in answering(recorder)]
+    slows = [one in messages and messages[one].answer.backoff for one in answered]
     return outcomes(recorder, slows, told)
 
 
