@@ -227,8 +227,8 @@ class Simulation:
         Raises:
             InvalidOption, Closed: as for `App.running`.
         """
-        self._apps.append(app)
         app._require_unbound()
+        self._apps.append(app)
         app._broker = self.broker
         app.workers = [make(self.broker) for make in app._factories]
         for worker in app.workers:

@@ -16,7 +16,14 @@ import nsqlite
 from nsqlite.clock import held_semaphore
 from nsqlite.errors import Closed, InvalidName, InvalidOption, StoreFull
 from nsqlite.message import Message
-from nsqlite.testing import Schedule, Simulation, SimulationFailed, schedules, simulate
+from nsqlite.testing import (
+    FakeBroker,
+    Schedule,
+    Simulation,
+    SimulationFailed,
+    schedules,
+    simulate,
+)
 from nsqlite.testing.simulation.story import (
     FAULT_KINDS,
     Deadlock,
@@ -929,6 +936,13 @@ class TestApps:
         assert 300 == simulate(shop, schedules=300).schedules
         with pytest.raises(Closed):
             _ = app.broker
+
+    def test_one_that_runs_goes_on(self) -> None:
+        """It is refused, and left to the broker that it works on."""
+        with FakeBroker() as broker, app.running(broker):
+            before = app.workers
+            assert isinstance(failure(shop).__cause__, Closed)
+            assert (broker, before) == (app.broker, app.workers)
 
     def test_run_starts_it(self) -> None:
         """What was put before is handled."""
