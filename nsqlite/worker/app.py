@@ -263,15 +263,19 @@ class App:
     def _begin(self, broker: Broker) -> None:
         """Bind it to a broker, and start the workers when all channels are there."""
         self._require_unbound()
-        self._broker = broker
         try:
-            self.workers = [make(broker) for make in self._factories]
+            self._bind(broker)
             for worker in self.workers:
                 worker.when_over = self._notice_end
                 worker.start()
         except BaseException:
             self._stop(0)
             raise
+
+    def _bind(self, broker: Broker) -> None:
+        """Make the workers, on a broker; `_forget` takes it back."""
+        self._broker = broker
+        self.workers = [make(broker) for make in self._factories]
 
     def _stop(self, timeout: float) -> None:
         """Stop all workers; they share the time, and a second signal takes it from them."""

@@ -229,8 +229,7 @@ class Simulation:
         """
         app._require_unbound()
         self._apps.append(app)
-        app._broker = self.broker
-        app.workers = [make(self.broker) for make in app._factories]
+        app._bind(self.broker)
         for worker in app.workers:
             self._employ(worker)
 
