@@ -1,6 +1,8 @@
 """What holds for every test: repeatable examples, Ctrl-C as usual, no soak unless asked for."""
 
+import logging
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("repeatable")
     # A shell that starts the tests in the background has them, and their children, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def no_log() -> Iterator[None]:
+    """Do without the log of failures on purpose."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

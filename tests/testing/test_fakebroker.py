@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +30,9 @@ from nsqlite import (
 )
 from nsqlite.testing import FakeBroker, ManualClock
 
+pytestmark = pytest.mark.usefixtures("no_log")
+
 HOUR = 3600.0
-
-
-@pytest.fixture(autouse=True)
-def _no_log() -> Iterator[None]:
-    """Do without the log of failures on purpose."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Notes:

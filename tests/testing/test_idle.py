@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any, Self
@@ -18,16 +17,10 @@ from nsqlite import App, InvalidOption, Message, Reentered, Retry, StillBusy, To
 from nsqlite.testing import FakeBroker, ManualClock
 from nsqlite.testing.idle import Run, until_quiet
 
+pytestmark = pytest.mark.usefixtures("no_log")
+
 HOUR = 3600.0
 RETRY = Retry(max_attempts=6, seed=7)
-
-
-@pytest.fixture(autouse=True)
-def _no_log() -> Iterator[None]:
-    """Do without the log of failures on purpose."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Failing:
