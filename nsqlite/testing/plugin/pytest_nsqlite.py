@@ -109,10 +109,10 @@ def _wrong_options(name: str, given: Any) -> str:
     """Return what is wrong with the options of a thing; empty if nothing is."""
     if not isinstance(given, Mapping) or not all(isinstance(one, str) for one in given):
         return f"{name} must be a dict of its options, not {given!r}"
-    others = [one for one in ("mode", "clock") if one in given and name == "broker"]
-    return "".join(
-        f"{one} is no option of broker but of the mark itself: {one}=..." for one in others[:1]
-    )
+    for one in ("mode", "clock") if name == "broker" else ():
+        if one in given:
+            return f"{one} is no option of broker but of the mark itself: {one}=..."
+    return ""
 
 
 def _wrong_value(name: str, given: Any) -> str:
