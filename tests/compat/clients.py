@@ -27,6 +27,19 @@ PATIENCE = 60.0
 """Real seconds after which a test gives up."""
 
 
+def started(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    """Start a program of this folder."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-m", f"compat.{program}", *arguments],
+        cwd=TESTS,
+        env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 class Client:
     """A program that uses an NSQ client."""
 
@@ -41,15 +54,7 @@ class Client:
         self._answers: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._events: dict[tuple[str, str], SimpleQueue[dict[str, Any]]]
         self._events = defaultdict(SimpleQueue)
-        self.process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", f"compat.{library}client", *arguments],
-            cwd=TESTS,
-            env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = started(f"{library}client", *arguments)
         self._logged: list[str] = []
         self._readers = [
             threading.Thread(target=self._hear, daemon=True),

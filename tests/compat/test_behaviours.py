@@ -4,9 +4,6 @@ import asyncio
 import importlib
 import inspect
 import json
-import os
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
@@ -16,7 +13,7 @@ import pytest
 
 import nsqlite
 from compat.behaviours import AGAIN, LAST, TABLES, Behaviours, look_at, taken
-from compat.clients import TESTS, until
+from compat.clients import started, until
 from nsqlite import testing
 from nsqlite.events import Event, Kind
 from nsqlite.testing import FakeBroker
@@ -130,14 +127,7 @@ def by_client(library: str, nsqd: testing.nsqd) -> dict[str, Outcome]:
     prepare(nsqd.broker, behaviours)
     recorder = Recorder()
     nsqd.broker.observe(recorder)
-    program = subprocess.Popen(  # noqa: S603 - our own interpreter
-        [sys.executable, "-m", "compat.behaviours", library, str(nsqd.port)],
-        cwd=TESTS,
-        env=os.environ | {"PYTHONPATH": str(TESTS), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    program = started("behaviours", library, str(nsqd.port))
     until(lambda: (LAST, "finished", 0.0) in answers_of(recorder))
     nsqd.broker.topic("orders").put(AGAIN)  # behind what is ready, having come back
     until(lambda: (AGAIN, "finished", 0.0) in answers_of(recorder))
