@@ -150,6 +150,11 @@ class Reader:
         """Let go of the file."""
         self._connection.close()
 
+    def _partitions(self) -> dict[int, int]:
+        """Return in which partition the messages of each topic are, by its number."""
+        rows = self._connection.execute("SELECT number, partition FROM topic WHERE NOT gone")
+        return dict(rows.fetchall())
+
     def __enter__(self) -> Self:
         """Return it."""
         return self
@@ -190,8 +195,7 @@ class Snapshot(Reader):
 
     def _topics(self) -> list[TopicThen]:
         """Return the topics by name."""
-        rows = self._connection.execute("SELECT number, partition FROM topic WHERE NOT gone")
-        partitions: dict[int, int] = dict(rows.fetchall())
+        partitions = self._partitions()
         channels: dict[int, list[StoredChannel]] = {number: [] for number in partitions}
         for channel in sorted(read_channels(self._connection), key=attrgetter("name")):
             channels[channel.topic].append(channel)

@@ -22,12 +22,13 @@ from nsqlite.events import Kind
 from nsqlite.ids import EPOCH, checked_id
 from nsqlite.options import SECOND
 from nsqlite.store.attach import attach
+from nsqlite.store.backup import MAGIC
 from nsqlite.store.known import Known, known_as
 from nsqlite.store.owner import has_owner
 from nsqlite.store.paths import full_path
 from nsqlite.store.statements import read_channels, read_topics
 from nsqlite.store.storage import StoredChannel, StoredTopic
-from nsqlite.timeline import read_recording
+from nsqlite.timeline import Recorded, read_recording
 from nsqlite.timeline.parts import letter_of
 from nsqlite.timeline.words import date, span
 
@@ -40,10 +41,6 @@ GONE: Final = "is no more: it was finished, or taken out"
 UNKNOWN: Final = (
     "What is in flight counts as ready here, since a process has the file that does not answer."
 )
-
-_SQLITE: Final = b"SQLite format 3\0"
-
-_PARTITIONS: Final = "SELECT number, partition FROM topic WHERE NOT gone"
 
 
 def story(path: str, id: str, record: str | None) -> Iterator[str]:  # noqa: A002 - NSQ's word for it
@@ -65,13 +62,14 @@ def story(path: str, id: str, record: str | None) -> Iterator[str]:  # noqa: A00
         raise CommandFailed(str(error)) from None
     places = list(of_store(path, id)) if _is_store(path) else None
     recording = path if places is None else record
-    told = [] if recording is None else list(of_recording(recording, id))
+    recorded = None if recording is None else read_recording(recording)
+    told = [] if recorded is None else list(of_recording(recorded, id))
     put = date((((int(id, 16) >> 22) + EPOCH) << 20) / SECOND)
     if not places and not told:
         missing = "" if places is None else ": it was never put there, or all have done with it"
         raise CommandFailed(f"{path} knows no message {id}{missing}; by its id it is of {put}")
     if places is not None:
-        letters = [] if record is None else list(of_letters(path, record, id))
+        letters = [] if recorded is None else list(of_letters(path, recorded, id))
         why = "" if letters else ": all have done with it"
         yield from places or [f"{path} has it no more{why}."]
         yield from letters
@@ -83,7 +81,7 @@ def _is_store(path: str) -> bool:
     """Return whether a file is one of SQLite's; whose it is will be seen."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(len(_SQLITE)) == _SQLITE
+            return file.read(len(MAGIC)) == MAGIC
     except OSError:  # to read it as a recording tells why
         return False
 
@@ -91,13 +89,8 @@ def _is_store(path: str) -> bool:
 # From a recording
 
 
-def of_recording(path: str, name: str) -> Iterator[str]:
-    """Yield what a recording tells of a message, run by run; nothing if it tells nothing.
-
-    Raises:
-        RecordingError: it cannot be read.
-    """
-    recorded = read_recording(path)
+def of_recording(recorded: Recorded, name: str) -> Iterator[str]:
+    """Yield what a recording tells of a message, run by run; nothing if it tells nothing."""
     for place, run in enumerate(recorded.runs):
         if any(event.id == name for event in run.events):
             yield headline(recorded, place)
@@ -120,14 +113,18 @@ def of_store(path: str, name: str) -> Iterator[str]:
         yield from _of_places(path, topic.name, name, places)
 
 
-def of_letters(path: str, record: str, name: str) -> Iterator[str]:
+def of_letters(path: str, recorded: Recorded, name: str) -> Iterator[str]:
     """Yield where the dead letters of a message are: one for each channel that gave it up.
+
+    Args:
+        path: the file of the store.
+        recorded: what was recorded beside it, which knows them.
+        name: the message's id.
 
     Raises:
         StoreError: the store cannot be read.
-        RecordingError: the recording, which knows them, cannot be.
     """
-    for event in read_recording(record).events:
+    for event in recorded.events:
         letter = letter_of(event.body) if event.kind == Kind.PUBLISHED else None
         if letter is not None and event.id is not None and letter.id == name:
             dead = f"message {event.id} of topic {event.topic}"
@@ -198,7 +195,7 @@ class _Finder(Reader):
         """Return the topic of a message, its row, and where it is, by the names of channels."""
         with reading(self._path):
             self._connection.execute("BEGIN")
-            partitions: dict[int, int] = dict(self._connection.execute(_PARTITIONS).fetchall())
+            partitions = self._partitions()
             topics = read_topics(self._connection)
             channels = read_channels(self._connection)
         for topic in topics:

@@ -38,7 +38,9 @@ LOG_MISSING: Final = (
 )
 """What is wrong with a file of which `missing_log` is true."""
 
-_MAGIC: Final = b"SQLite format 3\0"
+MAGIC: Final = b"SQLite format 3\0"
+"""How every file of SQLite's begins."""
+
 _LEAF: Final = 13  # the kind of a page that has rows of a table
 _HEAD: Final = 108  # bytes of the header of a file and that of its first page
 
@@ -187,4 +189,4 @@ def _is_young(head: bytes) -> bool:
     is_ours = any(head[52:56]) and any(head[64:68])  # it can be vacuumed step by step
     is_leaf = head[100] == _LEAF  # else the tables are in pages below the first one
     cells = int.from_bytes(head[103:105])  # rows in the first page, one for each table
-    return head.startswith(_MAGIC) and has_log and is_ours and is_leaf and not cells
+    return head.startswith(MAGIC) and has_log and is_ours and is_leaf and not cells
