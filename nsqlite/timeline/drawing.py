@@ -12,8 +12,8 @@ from html import escape
 from typing import Final, TypeAlias
 
 from nsqlite.events import Kind
-from nsqlite.timeline.parts import GIVEN_UP, Lane, Life, Shown, Span, Stay, Step
-from nsqlite.timeline.words import decimals, number, offset, shortened, span
+from nsqlite.timeline.parts import GIVEN_UP, Lane, Life, Shown, Span, Stay, Step, times
+from nsqlite.timeline.words import number, shortened, span
 
 NAMES: Final = 132
 """How wide the names of the lanes are, in pixels, as all that follows."""
@@ -242,13 +242,11 @@ class Drawing:
         steps = self._timeline.steps
         if not steps:
             return
-        places = decimals(step.time - steps[0].time for step in steps)
         before: float | None = None
         said = -1000.0
-        for step in steps:
+        for step, text in zip(steps, times(steps), strict=True):
             if before is None or step.time != before:
                 x = self.x(step.number)
-                text = offset(step.time - steps[0].time, places)
                 if x - said > len(text) * LETTER + 8:
                     yield f'<text class="time" x="{x:g}" y="18">{text}</text>'
                     said = x

@@ -16,9 +16,8 @@ from string import Template
 from typing import Any, Final
 
 from nsqlite.timeline.drawing import MARGIN, NAMES, SHAPES, Drawing
-from nsqlite.timeline.parts import Lane, Shown, Stay, Step, notes_after
+from nsqlite.timeline.parts import Lane, Shown, Stay, Step, notes_after, times
 from nsqlite.timeline.text import headline
-from nsqlite.timeline.words import decimals, offset
 
 STRIP: Final = 22
 """How many steps are side by side in print."""
@@ -179,11 +178,9 @@ def _legend(timeline: Shown) -> Iterator[str]:
 def _steps(timeline: Shown) -> Iterator[str]:
     """Return the steps and what is said between them, as items of a list."""
     steps = timeline.steps
-    begin = steps[0].time if steps else 0.0
-    places = decimals(step.time - begin for step in steps)
     yield from _said(timeline, steps[0].number - 1 if steps else 0)
-    for step in steps:
-        yield _step(step, offset(step.time - begin, places))
+    for step, time in zip(steps, times(steps), strict=True):
+        yield _step(step, time)
         yield from _said(timeline, step.number)
 
 

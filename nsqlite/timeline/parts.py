@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import attrs
 
 from nsqlite.events import Event, Kind
-from nsqlite.timeline.words import BODY, plain, printable, shortened
+from nsqlite.timeline.words import BODY, decimals, offset, plain, printable, shortened
 
 Where: TypeAlias = Literal["held", "ready", "in flight", "deferred"]
 """Where a message is: with its topic, or in a channel ready, in flight or deferred."""
@@ -276,6 +276,13 @@ class Shown(Protocol):
     def earlier(self) -> int:
         """How many events there were before the first."""
         ...
+
+
+def times(steps: Sequence[Step]) -> list[str]:
+    """Return how long after the first each step was, all with as many decimals."""
+    passed = [step.time - steps[0].time for step in steps]
+    places = decimals(passed)
+    return [offset(seconds, places) for seconds in passed]
 
 
 def notes_after(notes: Sequence[Note], number: int) -> list[str]:

@@ -9,14 +9,14 @@ Next: timeline/drawing.py
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
-from typing import Final
+from typing import Final, TypeAlias
 from unicodedata import east_asian_width
 
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Kind
 from nsqlite.options import whole
-from nsqlite.timeline.parts import GIVEN_UP, Lane, Shown, Step, notes_after
-from nsqlite.timeline.words import date, decimals, number, offset
+from nsqlite.timeline.parts import GIVEN_UP, Lane, Shown, Step, notes_after, times
+from nsqlite.timeline.words import date, number
 
 NARROWEST: Final = 40
 """The fewest columns of a terminal."""
@@ -85,9 +85,12 @@ def _lines(timeline: Shown, width: int) -> Iterator[str]:
     if not timeline.steps:
         yield from _notes(timeline, 0, width)
         return
-    tables = [_Table(timeline, lanes, width) for lanes in _tables(timeline, width)]
+    margin = _Margin(timeline.steps)
+    changes = _changes(timeline)
+    lanes = _tables(timeline, width - margin.width)
+    tables = [_Table(timeline, some, margin, changes, width) for some in lanes]
     if any(table.is_narrow for table in tables):
-        enough = _Table(timeline, timeline.lanes, width).needed
+        enough = _Table(timeline, timeline.lanes, margin, changes, width).needed
         text = f"Each sentence stands below its step: in {enough} columns it has room beside."
         yield from wrap(text, width)
     for table in tables:
@@ -176,17 +179,44 @@ def cut(text: str, width: int) -> str:
 # Lanes side by side
 
 
-def _left(timeline: Shown) -> int:
-    """Return how many columns the number and the time of a step take."""
-    steps = timeline.steps
-    places = decimals(step.time - steps[0].time for step in steps)
-    longest = max(len(offset(step.time - steps[0].time, places)) for step in steps)
-    return max(len(str(steps[-1].number)), 2) + 2 + max(longest, 4) + 2
+Changes: TypeAlias = dict[int, list[tuple[int, Lane, str]]]
+"""By the number of a step: which stays begin (1) and end (-1) with it, where, and their states."""
 
 
-def _tables(timeline: Shown, width: int) -> list[list[Lane]]:
+class _Margin:
+    """What stands before the lanes: the number of each step, and its time.
+
+    Attributes:
+        times: when each step was, by its number.
+        width: how many columns it takes.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        told = times(steps)
+        self.times: Final = {step.number: time for step, time in zip(steps, told, strict=True)}
+        self._numbers: Final = max(len(str(steps[-1].number)), 2)
+        self._longest: Final = max(4, *map(len, told))
+        self.width: Final = self._numbers + 2 + self._longest + 2
+
+    def of(self, step: Step, time: str) -> str:
+        return f"{step.number:>{self._numbers}}  {time:>{self._longest}}  "
+
+
+def _changes(timeline: Shown) -> Changes:
+    """Return which stays begin and end with which step."""
+    changes: Changes = {}
+    for life in timeline.lives:
+        for course in life.courses:
+            for stay in course.stays:
+                changes.setdefault(stay.begin, []).append((1, stay.lane, stay.where))
+                if stay.end is not None:
+                    changes.setdefault(stay.end, []).append((-1, stay.lane, stay.where))
+    return changes
+
+
+def _tables(timeline: Shown, room: int) -> list[list[Lane]]:
     """Return which lanes stand side by side: as many as fit, below their channel and topic."""
-    most = max((width - _left(timeline)) // LANE, 3)
+    most = max(room // LANE, 3)
     if len(timeline.lanes) <= most:
         return [list(timeline.lanes)]
     tables = []
@@ -232,16 +262,24 @@ class _Table:
         is_narrow: this one is not, so each sentence stands below its step.
     """
 
-    def __init__(self, timeline: Shown, lanes: Sequence[Lane], width: int) -> None:
+    def __init__(
+        self,
+        timeline: Shown,
+        lanes: Sequence[Lane],
+        margin: _Margin,
+        changes: Changes,
+        width: int,
+    ) -> None:
         self._timeline: Final = timeline
         self._lanes: Final = lanes
         self._width: Final = width
-        self._left: Final = _left(timeline)
+        self._margin: Final = margin
+        self._changes: Final = changes
         self._steps: Final = [
             step for step in timeline.steps if any(lane in lanes for lane in step.lanes)
         ]
         wanted = [self._wanted(lane) for lane in lanes]
-        room = width - self._left
+        room = width - margin.width
         self._widths: Final = wanted if sum(wanted) <= room else [room // len(wanted)] * len(wanted)
         self._at: Final[dict[Lane, int]] = {}
         at = 0
@@ -249,33 +287,19 @@ class _Table:
             self._at[lane] = at
             at += wide
         self._end: Final = at
-        self.needed: Final = self._left + sum(wanted) + 1 + SENTENCE
+        self.needed: Final = margin.width + sum(wanted) + 1 + SENTENCE
         self.is_narrow: Final = width < self.needed
-        self._begin: Final = timeline.steps[0].time
-        self._decimals: Final = decimals(step.time - self._begin for step in timeline.steps)
         self._inside: Final[Counter[Lane]] = Counter()
         self._waiting: Final[Counter[Lane]] = Counter()
-        self._changes: Final = self._find_changes()
 
     def _wanted(self, lane: Lane) -> int:
         """Return how wide a lane should be."""
         cells = [columns(_cell(step)) for step in self._steps if lane in step.lanes]
         return max(min(max([columns(lane.name), *cells]) + 3, WIDEST), LANE)
 
-    def _find_changes(self) -> dict[int, list[tuple[int, Lane, str]]]:
-        """Return which stays begin and end with which step."""
-        changes: dict[int, list[tuple[int, Lane, str]]] = {}
-        for life in self._timeline.lives:
-            for course in life.courses:
-                for stay in course.stays:
-                    changes.setdefault(stay.begin, []).append((1, stay.lane, stay.where))
-                    if stay.end is not None:
-                        changes.setdefault(stay.end, []).append((-1, stay.lane, stay.where))
-        return changes
-
     def lines(self) -> Iterator[str]:
         """Return the heading and the rows."""
-        yield " " * self._left + "".join(
+        yield " " * self._margin.width + "".join(
             _padded(cut(lane.name, wide - 1), wide)
             for lane, wide in zip(self._lanes, self._widths, strict=True)
         )
@@ -287,7 +311,7 @@ class _Table:
             self._go_to(last, step.number - 1)
             before = self._lifelines()
             self._go_to(step.number - 1, step.number)
-            now = offset(step.time - self._begin, self._decimals)
+            now = self._margin.times[step.number]
             yield from self._row(step, before, "" if now == time else now)
             time = now
             yield from _notes(self._timeline, step.number, self._width)
@@ -316,16 +340,15 @@ class _Table:
             if lane in before and lane in after:
                 row[at] = before[lane]
         self._draw(step, row)
-        numbers = max(len(str(self._timeline.steps[-1].number)), 2)
-        head = f"{step.number:>{numbers}}  {time:>{self._left - numbers - 4}}  "
+        head = self._margin.of(step, time)
         cells = "".join(row)
-        indent = " " * self._left
+        indent = " " * len(head)
         if self.is_narrow:
             yield head + cells
-            for line in wrapped(step.text, self._width - self._left):
+            for line in wrapped(step.text, self._width - len(head)):
                 yield indent + line
             return
-        first, *others = wrapped(step.text, self._width - self._left - self._end - 1)
+        first, *others = wrapped(step.text, self._width - len(head) - self._end - 1)
         yield f"{head}{cells} {first}"
         rest = [" "] * self._end
         for lane, mark in after.items():

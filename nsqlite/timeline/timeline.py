@@ -14,9 +14,9 @@ import attrs
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Event
 from nsqlite.options import SECOND, Seconds, nanoseconds, nearest, whole
-from nsqlite.timeline.parts import Lane, Life, Note, Span, Stay, Step
+from nsqlite.timeline.parts import Lane, Life, Note, Span, Stay, Step, times
 from nsqlite.timeline.replay import replay
-from nsqlite.timeline.words import decimals, number, offset
+from nsqlite.timeline.words import number
 
 T = TypeVar("T")
 
@@ -205,15 +205,13 @@ class Timeline:
         if not life.is_whole:
             yield "What happened to it before this record began is not known."
         mine = set(life.steps)
-        steps = [step for step in self.steps if step.number in mine]
+        told = zip(self.steps, times(self.steps), strict=True)
+        steps = [(step, at) for step, at in told if step.number in mine]
         if len(steps) < len(life.steps):
             yield f"Of its {number(len(life.steps), 'step')} this part has {len(steps):,}."
-        begin = self.steps[0].time if self.steps else 0.0
-        places = decimals(step.time - begin for step in self.steps)
-        for step in steps:
-            at = offset(step.time - begin, places)
+        for step, at in steps:
             yield f"{step.number:>6}. at {at:>5} s  {step.text}"
-        yield from _ends(life, {step.event.channel for step in steps if step.is_given_up})
+        yield from _ends(life, {step.event.channel for step, _ in steps if step.is_given_up})
 
     # Views
 

@@ -3,7 +3,7 @@
 from scenes import retried
 
 from nsqlite.timeline import Lane
-from nsqlite.timeline.parts import notes_after
+from nsqlite.timeline.parts import notes_after, times
 
 
 def test_kinds_of_lanes() -> None:
@@ -18,6 +18,13 @@ def test_step_has_what_its_event_has() -> None:
     delivered = retried().timeline().steps[3]
     assert ("delivered", 0.0) == (delivered.kind, delivered.time)
     assert ["billing", "Ann"] == [lane.name for lane in delivered.lanes]
+
+
+def test_times() -> None:
+    """The times of steps count from the first, all with as many decimals as tell them apart."""
+    steps = retried().timeline().steps
+    assert ["0.0", "1.0", "6.0"] == sorted(set(times(steps)))
+    assert [] == times(())
 
 
 def test_notes_after() -> None:
