@@ -146,6 +146,8 @@ def _in_ascii(text: str, encoding: str) -> str:
 
 def columns(text: str) -> int:
     """Return how many columns of a terminal a text takes."""
+    if text.isascii():  # nearly all is
+        return len(text)
     return sum(2 if east_asian_width(one) in "WF" else 1 for one in text)
 
 
