@@ -473,10 +473,7 @@ class Replay:
         return Meaning(f"{self._name(event)} is paused: it {what} nothing", self._here(event))
 
     def _unpause(self, event: Event) -> Meaning:
-        place = event.topic, event.channel
-        begin = self._paused.pop(place, None)
-        if begin is not None:
-            self._end_span("paused", place, begin)
+        self._end_pause((event.topic, event.channel))
         rest = self._hand_on(event) if event.channel is None else ""
         return Meaning(f"{self._name(event)} goes on{rest}", self._here(event))
 
@@ -490,13 +487,18 @@ class Replay:
         place = event.topic, event.channel
         if event.channel in (channels := self._channels.get(event.topic, [])):
             channels.remove(event.channel)
-        if (begin := self._paused.pop(place, None)) is not None:
-            self._end_span("paused", place, begin)
+        self._end_pause(place)
         self._gone.setdefault(place, self._number)
         text = f"{self._name(event)} is {event.kind}"
         if event.count:
             text = f"{text} with {number(event.count, 'message')}"
         return Meaning(text, self._here(event))
+
+    def _end_pause(self, place: Place) -> None:
+        """Have a place be paused no longer, if it is."""
+        begin = self._paused.pop(place, None)
+        if begin is not None:
+            self._end_span("paused", place, begin)
 
     def _end_span(self, what: Unusual, place: Place, begin: int) -> None:
         self._spans.append(Span(what, self._lane(*place), begin, self._number))
