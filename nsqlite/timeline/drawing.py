@@ -12,7 +12,18 @@ from html import escape
 from typing import Final, TypeAlias
 
 from nsqlite.events import Kind
-from nsqlite.timeline.parts import GIVEN_UP, Lane, Life, Shown, Span, Stay, Step, times
+from nsqlite.timeline.parts import (
+    GIVEN_UP,
+    Lane,
+    Life,
+    Shown,
+    Span,
+    Stay,
+    Step,
+    overlaps,
+    stays_of,
+    times,
+)
 from nsqlite.timeline.words import number, shortened, span
 
 NAMES: Final = 132
@@ -120,11 +131,11 @@ class Drawing:
             return self.width - 4
         return self.x(number)
 
-    def _is_shown(self, stay: Stay | Span) -> bool:
-        return stay.begin <= self._last and (stay.end is None or stay.end >= self._first)
+    def _is_shown(self, part: Stay | Span) -> bool:
+        return overlaps(part, self._first, self._last)
 
     def _stays(self, life: Life) -> list[Stay]:
-        return [stay for course in life.courses for stay in course.stays if self._is_shown(stay)]
+        return [stay for stay in stays_of(life) if self._is_shown(stay)]
 
     def _assign(self) -> None:
         """Give each stay a line in its lane that no other has at the same time."""

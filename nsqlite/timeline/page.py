@@ -16,7 +16,7 @@ from string import Template
 from typing import Any, Final
 
 from nsqlite.timeline.drawing import MARGIN, NAMES, SHAPES, Drawing
-from nsqlite.timeline.parts import Lane, Shown, Stay, Step, notes_after, times
+from nsqlite.timeline.parts import Lane, Shown, Stay, Step, notes_after, stays_of, times
 from nsqlite.timeline.text import headline
 
 STRIP: Final = 22
@@ -161,12 +161,7 @@ def _legend(timeline: Shown) -> Iterator[str]:
                 '<li><svg width="18" height="18" viewBox="-9 -9 18 18" aria-hidden="true">'
                 f"{shape}</svg>{kind}</li>"
             )
-    wheres = {
-        stay.where.replace(" ", "-")
-        for life in timeline.lives
-        for course in life.courses
-        for stay in course.stays
-    }
+    wheres = {stay.where.replace(" ", "-") for life in timeline.lives for stay in stays_of(life)}
     for where, words in STATES.items():
         if where in wheres:
             yield (
@@ -199,14 +194,14 @@ def _said(timeline: Shown, number: int) -> Iterator[str]:
 def _state(timeline: Shown) -> Iterator[str]:
     """Return the rows of the table of states in the end, for who runs no script."""
     last = timeline.steps[-1].number if timeline.steps else 0
-    for lane in _places(timeline):
-        tags: dict[str, int] = {"ready": 0, "in flight": 0, "deferred": 0}
-        for life in timeline.lives:
-            for course in life.courses:
-                for stay in course.stays if course.lane == lane else ():
-                    if stay.begin <= last and (stay.end is None or stay.end > last):
-                        tags["ready" if stay.where == "held" else stay.where] += 1
-        cells = "".join(f"<td><b>{count}</b></td>" for count in tags.values())
+    counts = {lane: {"ready": 0, "in flight": 0, "deferred": 0} for lane in _places(timeline)}
+    for life in timeline.lives:
+        for course in life.courses:
+            for stay in course.stays if course.lane in counts else ():
+                if stay.begin <= last and (stay.end is None or stay.end > last):
+                    counts[course.lane]["ready" if stay.where == "held" else stay.where] += 1
+    for lane, states in counts.items():
+        cells = "".join(f"<td><b>{count}</b></td>" for count in states.values())
         yield f'<tr><th scope="row">{escape(lane.name)}<small>{lane.kind}</small></th>{cells}</tr>'
 
 

@@ -6,7 +6,7 @@ was before the first event of the record.
 Next: timeline/replay.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import attrs
@@ -276,6 +276,17 @@ class Shown(Protocol):
     def earlier(self) -> int:
         """How many events there were before the first."""
         ...
+
+
+def stays_of(life: Life) -> Iterator[Stay]:
+    """Go through all that a message went through, course by course."""
+    for course in life.courses:
+        yield from course.stays
+
+
+def overlaps(part: Stay | Span, first: int, last: int) -> bool:
+    """Return whether a part of it is between two steps, these included."""
+    return part.begin <= last and (part.end is None or part.end >= first)
 
 
 def times(steps: Sequence[Step]) -> list[str]:

@@ -15,7 +15,7 @@ from unicodedata import east_asian_width
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Kind
 from nsqlite.options import whole
-from nsqlite.timeline.parts import GIVEN_UP, Lane, Shown, Step, notes_after, times
+from nsqlite.timeline.parts import GIVEN_UP, Lane, Shown, Step, notes_after, stays_of, times
 from nsqlite.timeline.words import date, number
 
 NARROWEST: Final = 40
@@ -208,11 +208,10 @@ def _changes(timeline: Shown) -> Changes:
     """Return which stays begin and end with which step."""
     changes: Changes = {}
     for life in timeline.lives:
-        for course in life.courses:
-            for stay in course.stays:
-                changes.setdefault(stay.begin, []).append((1, stay.lane, stay.where))
-                if stay.end is not None:
-                    changes.setdefault(stay.end, []).append((-1, stay.lane, stay.where))
+        for stay in stays_of(life):
+            changes.setdefault(stay.begin, []).append((1, stay.lane, stay.where))
+            if stay.end is not None:
+                changes.setdefault(stay.end, []).append((-1, stay.lane, stay.where))
     return changes
 
 

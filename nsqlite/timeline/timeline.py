@@ -14,7 +14,7 @@ import attrs
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Event
 from nsqlite.options import SECOND, Seconds, nanoseconds, nearest, whole
-from nsqlite.timeline.parts import Lane, Life, Note, Span, Stay, Step, times
+from nsqlite.timeline.parts import Lane, Life, Note, Span, Stay, Step, overlaps, stays_of, times
 from nsqlite.timeline.replay import replay
 from nsqlite.timeline.words import number
 
@@ -142,23 +142,17 @@ class Timeline:
         steps = [step for step in self.steps if first <= step.number <= last]
 
         def is_within(part: Stay | Span) -> bool:
-            return part.begin <= last and (part.end is None or part.end >= first)
+            return overlaps(part, first, last)
 
         lives = [
             life
             for life in self.lives
-            if any(is_within(stay) for course in life.courses for stay in course.stays)
+            if any(map(is_within, stays_of(life)))
             or any(first <= one <= last for one in life.steps)
         ]
         spans = [span for span in self.spans if is_within(span)]
         lanes = {lane for step in steps for lane in step.lanes} | {span.lane for span in spans}
-        lanes |= {
-            stay.lane
-            for life in lives
-            for course in life.courses
-            for stay in course.stays
-            if is_within(stay)
-        }
+        lanes |= {stay.lane for life in lives for stay in stays_of(life) if is_within(stay)}
         places = {(lane.topic, lane.channel) for lane in lanes}
         topics = {lane.topic for lane in lanes}
         return attrs.evolve(
