@@ -22,7 +22,7 @@
   };
 
   function show() {
-    const number = place === 0 ? data.first - 1 : data.first + place - 1;
+    const number = data.first + place - 1;
     const line = lines.get(number);
     for (const li of document.querySelectorAll("[aria-current]")) li.removeAttribute("aria-current");
     for (const li of document.querySelectorAll(`li[data-step="${number}"]`)) li.setAttribute("aria-current", "step");
@@ -45,12 +45,12 @@
     const said = data.notes.filter((note) => note[0] === number).map((note) => note[1]);
     at("note").textContent = said.join("\n");
     at("note").hidden = !said.length;
-    const edge = data.margin + (place - 1) * data.column;
+    const edge = edgeOf(place);
     at("cursor").setAttribute("visibility", place ? "visible" : "hidden");
     at("cursor").style.transform = `translateX(${Math.max(edge, 0)}px)`;
     const veil = place === count ? data.width : place ? edge + data.column : data.margin / 2;
     at("veil").style.transform = `translateX(${veil - data.width}px)`;
-    scrollToEdge(edge);
+    scrollToEdge();
     at("slider").value = place;
     at("slider").setAttribute("aria-valuetext", `step ${place} of ${count}`);
     at("position").textContent = `${place} of ${count}`;
@@ -59,7 +59,12 @@
     showState(number);
   }
 
-  function scrollToEdge(edge) {
+  function edgeOf(place) {
+    return data.margin + (place - 1) * data.column;
+  }
+
+  function scrollToEdge() {
+    const edge = edgeOf(place);
     const box = at("scroll");
     const room = box.clientWidth - document.querySelector(".names").clientWidth;
     if (edge < box.scrollLeft || edge + data.column > box.scrollLeft + room) box.scrollLeft = edge - room / 2;
@@ -167,7 +172,7 @@
     event.preventDefault();
     keys[event.key]();
   });
-  window.addEventListener("resize", () => scrollToEdge(data.margin + (place - 1) * data.column));
+  window.addEventListener("resize", scrollToEdge);
   show();
   document.body.getBoundingClientRect(); // what is there at first does not move there
   document.body.classList.add("moving");
