@@ -109,7 +109,11 @@ def _add_run(commands: "Commands") -> None:
     )
     command.add_argument("--record", metavar="RECORDING", help="write what happens to this file")
     command.add_argument(
-        "--record-size", metavar="MIB", type=_mebibytes, help="which grows no larger (64)"
+        "--record-size",
+        metavar="MIB",
+        type=_mebibytes,
+        default=SIZE,
+        help="which grows no larger (64)",
     )
     command.set_defaults(run=_run)
 
@@ -136,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
         codec=options.codec,
         log_level=options.log_level,
         record=options.record,
-        record_size=options.record_size or SIZE,
+        record_size=options.record_size,
     )
 
 

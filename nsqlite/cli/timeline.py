@@ -176,7 +176,7 @@ def part(
     timeline = timeline_of(run, topic, 0 if place else recorded.forgotten)
     if since is None:
         return timeline.last(last)
-    return timeline.between(since, float("inf"))
+    return timeline.between(since, inf)
 
 
 def timeline_of(run: Run, topic: str | None, forgotten: int) -> Timeline:
