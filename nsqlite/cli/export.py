@@ -10,11 +10,10 @@ Next: cli/backup.py
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, TextIO
 
-from nsqlite.cli.failure import CommandFailed, opened_stdout, why
+from nsqlite.cli.failure import new_file, opened_stdout
 from nsqlite.cli.lines import ChannelLine, EndLine, HeaderLine, Line, TopicLine, to_text
 from nsqlite.cli.pages import Pages
 from nsqlite.cli.progress import Tell, progress
@@ -66,21 +65,6 @@ def lines(pages: Pages) -> Iterator[Line]:
     yield EndLine()
 
 
-@contextmanager
-def _opened(out: str | None) -> Iterator[TextIO]:
-    """Open what is written to, and remove it if it does not become whole."""
-    if out is None:
-        yield opened_stdout()
-        return
-    try:
-        with Path(out).open("x", encoding="ascii") as file:
-            try:
-                yield file
-                file.flush()
-            except BaseException:
-                Path(out).unlink(missing_ok=True)
-                raise
-    except FileExistsError:
-        raise CommandFailed(f"{out} is there already: remove it, or name another one") from None
-    except OSError as error:
-        raise CommandFailed(f"cannot write {out}: {why(error)}") from None
+def _opened(out: str | None) -> AbstractContextManager[TextIO]:
+    """Open what is written to."""
+    return nullcontext(opened_stdout()) if out is None else new_file(out, "ascii")

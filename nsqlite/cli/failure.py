@@ -1,4 +1,4 @@
-"""What a command prints, and what ends it: one line for the user, and status 1.
+"""What a command prints and writes, and what ends it: one line for the user, and status 1.
 
 The rule: what a user can mend is told in a line that says how, and never with a traceback.
 
@@ -7,6 +7,9 @@ Next: cli/signals.py
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 
@@ -54,6 +57,27 @@ def read_stdin() -> bytes:
         return sys.stdin.buffer.read()
     except OSError as error:
         raise CommandFailed(f"stdin cannot be read: {why(error)}") from None
+
+
+@contextmanager
+def new_file(path: str, encoding: str) -> Iterator[TextIO]:
+    """Open a file that is not there yet, and remove it if it does not become whole.
+
+    Raises:
+        CommandFailed: it is there already, or cannot be written.
+    """
+    try:
+        with Path(path).open("x", encoding=encoding) as file:
+            try:
+                yield file
+                file.flush()
+            except BaseException:
+                Path(path).unlink(missing_ok=True)
+                raise
+    except FileExistsError:
+        raise CommandFailed(f"{path} is there already: remove it, or name another one") from None
+    except OSError as error:
+        raise CommandFailed(f"cannot write {path}: {why(error)}") from None
 
 
 def say(text: str) -> None:

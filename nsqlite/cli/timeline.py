@@ -9,11 +9,10 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import inf
-from pathlib import Path
 from textwrap import wrap
 from typing import Final
 
-from nsqlite.cli.failure import CommandFailed, why
+from nsqlite.cli.failure import CommandFailed, new_file
 from nsqlite.timeline import Recorded, Run, Timeline, read_recording
 from nsqlite.timeline.text import NARROWEST
 from nsqlite.timeline.words import date
@@ -130,13 +129,8 @@ def write_new(out: str, page: str) -> str:
     Raises:
         CommandFailed: it is there already, or cannot be written.
     """
-    try:
-        with Path(out).open("x", encoding="utf-8") as file:
-            file.write(page)
-    except FileExistsError:
-        raise CommandFailed(f"{out} is there already: remove it, or name another one") from None
-    except OSError as error:
-        raise CommandFailed(f"cannot write {out}: {why(error)}") from None
+    with new_file(out, "utf-8") as file:
+        file.write(page)
     return f"open {out}"
 
 

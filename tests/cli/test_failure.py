@@ -1,11 +1,12 @@
-"""What a command prints, and the line that ends it."""
+"""What a command prints and writes, and the line that ends it."""
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
 
-from nsqlite.cli.failure import opened_stdout, say, why
+from nsqlite.cli.failure import CommandFailed, new_file, opened_stdout, say, why
 
 
 def test_text_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,3 +36,19 @@ def test_what_the_system_said_is_told_in_words() -> None:
     """An OSError is told by its words, or by its text if it has none."""
     assert "No space left on device" == why(OSError(28, "No space left on device"))
     assert "odd" == why(OSError("odd"))
+
+
+def test_a_new_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What could not be written to its end is removed, and what is there already is left alone."""
+    path = tmp_path / "new"
+    with pytest.raises(CommandFailed) as caught, new_file(str(path), "utf-8") as file:
+        file.write("a")
+        raise OSError(28, "No space left on device")
+    assert f"cannot write {path}: No space left on device" == str(caught.value)
+    assert not path.exists()
+    with new_file(str(path), "utf-8") as file:
+        file.write("é")
+    with pytest.raises(CommandFailed) as caught, new_file(str(path), "utf-8"):
+        raise AssertionError
+    assert f"{path} is there already: remove it, or name another one" == str(caught.value)
+    assert "é".encode() == path.read_bytes()
