@@ -14,6 +14,7 @@ from nsqlite.broker import Broker
 from nsqlite.channel import Channel
 from nsqlite.stats import MessageInfo
 from nsqlite.testing.address import nsqd
+from nsqlite.timeline.words import number
 from nsqlite.topic import Topic
 
 Places: TypeAlias = dict[tuple[str, str], list[str]]
@@ -68,7 +69,7 @@ def _look_at_topic(topic: Topic[Any], found: Places) -> None:
     if topic.paused:
         found[topic.name, "paused"] = ["yes"]
     if topic.depth or not topic.channels:
-        found[topic.name, "holds"] = [_counted(topic.depth)] if topic.depth else []
+        found[topic.name, "holds"] = [number(topic.depth, "message")] if topic.depth else []
     for channel in topic.channels.values():
         _look_at_channel(f"{topic.name}:{channel.name}", channel, found)
 
@@ -107,10 +108,6 @@ def _message(message: MessageInfo, names: dict[int, str | None]) -> str:
     return f"{short} ({', '.join(more)})" if more else short
 
 
-def _counted(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
-
-
 def side_by_side(before: Places, after: Places, width: int = WIDTH) -> Iterator[tuple[str, bool]]:
     """Yield the lines of a table, each with whether what it shows has changed.
 
@@ -134,9 +131,9 @@ def side_by_side(before: Places, after: Places, width: int = WIDTH) -> Iterator[
             for all_, there in zip((before, after), is_there, strict=True)
         ]
         changed = cells[0] != cells[1]
-        for number in range(max(1, *map(len, cells))):
-            heads = ("" if number or name == last else name, "" if number else word)
-            row = (cell[number] if number < len(cell) else "" for cell in cells)
+        for line in range(max(1, *map(len, cells))):
+            heads = ("" if line or name == last else name, "" if line else word)
+            row = (cell[line] if line < len(cell) else "" for cell in cells)
             yield _row(widths, *heads, *row), changed
         last = name
 
