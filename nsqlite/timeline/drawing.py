@@ -20,6 +20,7 @@ from nsqlite.timeline.parts import (
     Span,
     Stay,
     Step,
+    bounds,
     overlaps,
     stays_of,
     times,
@@ -97,8 +98,7 @@ class Drawing:
         """Find out where everything lies."""
         steps = timeline.steps
         self._timeline: Final = timeline
-        self._first: Final = steps[0].number if steps else 1
-        self._last: Final = steps[-1].number if steps else 0
+        self._first, self._last = bounds(steps)
         self.column: Final = next(wide for most, wide in COLUMNS if len(steps) <= most)
         self.width: Final = round(2 * MARGIN + len(steps) * self.column + LABEL * LETTER / 2)
         self._slots: Final[dict[tuple[int, Stay], int]] = {}

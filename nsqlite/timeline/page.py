@@ -16,7 +16,7 @@ from string import Template
 from typing import Any, Final
 
 from nsqlite.timeline.drawing import MARGIN, NAMES, SHAPES, Drawing
-from nsqlite.timeline.parts import Lane, Shown, Stay, Step, notes_after, stays_of, times
+from nsqlite.timeline.parts import Lane, Shown, Stay, Step, bounds, notes_after, stays_of, times
 from nsqlite.timeline.text import headline
 
 STRIP: Final = 22
@@ -112,7 +112,7 @@ def _data(timeline: Shown, drawing: Drawing, start: int) -> dict[str, Any]:
     """Return what the script needs besides the page itself."""
     rows = {lane: at for at, lane in enumerate(_places(timeline))}
     return {
-        "first": timeline.steps[0].number if timeline.steps else 1,
+        "first": bounds(timeline.steps)[0],
         "count": len(timeline.steps),
         "start": start,
         "margin": MARGIN,
@@ -173,7 +173,7 @@ def _legend(timeline: Shown) -> Iterator[str]:
 def _steps(timeline: Shown) -> Iterator[str]:
     """Return the steps and what is said between them, as items of a list."""
     steps = timeline.steps
-    yield from _said(timeline, steps[0].number - 1 if steps else 0)
+    yield from _said(timeline, bounds(steps)[0] - 1)
     for step, time in zip(steps, times(steps), strict=True):
         yield _step(step, time)
         yield from _said(timeline, step.number)
@@ -193,7 +193,7 @@ def _said(timeline: Shown, number: int) -> Iterator[str]:
 
 def _state(timeline: Shown) -> Iterator[str]:
     """Return the rows of the table of states in the end, for who runs no script."""
-    last = timeline.steps[-1].number if timeline.steps else 0
+    _, last = bounds(timeline.steps)
     counts = {lane: {"ready": 0, "in flight": 0, "deferred": 0} for lane in _places(timeline)}
     for life in timeline.lives:
         for course in life.courses:

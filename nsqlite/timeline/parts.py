@@ -289,6 +289,15 @@ def overlaps(part: Stay | Span, first: int, last: int) -> bool:
     return part.begin <= last and (part.end is None or part.end >= first)
 
 
+def bounds(steps: Sequence[Step]) -> tuple[int, int]:
+    """Return the numbers of the first and the last step; where none is, the last before the first.
+
+    >>> bounds(())
+    (1, 0)
+    """
+    return (steps[0].number, steps[-1].number) if steps else (1, 0)
+
+
 def times(steps: Sequence[Step]) -> list[str]:
     """Return how long after the first each step was, all with as many decimals."""
     passed = [step.time - steps[0].time for step in steps]

@@ -14,7 +14,18 @@ import attrs
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Event
 from nsqlite.options import SECOND, Seconds, nanoseconds, nearest, whole
-from nsqlite.timeline.parts import Lane, Life, Note, Span, Stay, Step, overlaps, stays_of, times
+from nsqlite.timeline.parts import (
+    Lane,
+    Life,
+    Note,
+    Span,
+    Stay,
+    Step,
+    bounds,
+    overlaps,
+    stays_of,
+    times,
+)
 from nsqlite.timeline.replay import replay
 from nsqlite.timeline.words import number
 
@@ -137,8 +148,7 @@ class Timeline:
         """Return the part from the first to the last of these steps, and what is between them."""
         if len(steps) == len(self.steps):
             return self
-        first = steps[0].number if steps else 1
-        last = steps[-1].number if steps else 0
+        first, last = bounds(steps)
         steps = [step for step in self.steps if first <= step.number <= last]
 
         def is_within(part: Stay | Span) -> bool:
