@@ -102,9 +102,8 @@ def test_it_checks_what_it_was_told() -> None:
     storage.write(Batch(copies={(1, 7): {1: GONE}}))
     storage._check()
     storage.write(made(counted=True))
-    with pytest.raises(AssertionError) as info:
+    with pytest.raises(AssertionError, match=r"^orders:billing holds 1 and was said to hold 2"):
         storage._check()
-    assert "orders:billing holds 1 and was said to hold 2" == str(info.value)
 
 
 def test_it_checks_what_a_topic_holds() -> None:
@@ -112,9 +111,8 @@ def test_it_checks_what_a_topic_holds() -> None:
     storage = MemoryStorage()
     topic = StoredTopic(number=1, name="orders", held=1, counted=True)
     storage.write(Batch(topics={1: topic}, rows={1: [row(1), row(2)]}))
-    with pytest.raises(AssertionError) as info:
+    with pytest.raises(AssertionError, match=r"^orders holds 2 and was said to hold 1"):
         storage._check()
-    assert "orders holds 2 and was said to hold 1" == str(info.value)
 
 
 def test_a_backup_makes_no_file(tmp_path: Path) -> None:
