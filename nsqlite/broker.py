@@ -160,7 +160,8 @@ class Broker(Uncopyable):
         self._closed = False
         self._persistence: Final = None if store is None else _opened(store, self._factory)
         if self._persistence is not None:
-            weakref.finalize(self, self._persistence.forsake).atexit = False
+            self._finalizer: Final = weakref.finalize(self, self._persistence.forsake)
+            self._finalizer.atexit = False
             self._persistence.serve(self)
         note(self)
 
@@ -397,6 +398,7 @@ class Broker(Uncopyable):
         thrown = sum(topic._end(drain=drain) for topic in topics)
         if persistence is not None and not drain:
             persistence.close(force=force, wait=wait)
+            self._finalizer.detach()  # it would hold the store, which may know this broker
         return thrown
 
     def backup(self, path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from nsqlite import (
 )
 from nsqlite.store import StoredTopic, Undecodable
 from nsqlite.store.database import Database
-from nsqlite.testing import ManualClock, MemoryStore
+from nsqlite.testing import FaultyStore, ManualClock, MemoryStore
 from store.stores import Scene, SpiedStore, everything, finished, reading, threads_in, throw, until
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -147,6 +148,19 @@ def test_a_closed_broker_is_forgotten_silently(path: Path) -> None:
         scene.broker.close()
         del scene
         gc.collect()
+
+
+@pytest.mark.nsqlite(leaks=False)  # it keeps such a broker
+def test_a_closed_broker_goes_though_its_store_knows_it(path: Path) -> None:
+    """What a store refers to lives no longer for it, once the broker is closed."""
+    program: list[object] = []
+    broker = Broker(store=FaultyStore(SQLite(path), program.append))
+    program.append(broker)
+    gone = weakref.ref(broker)
+    broker.close()
+    del broker, program
+    gc.collect()
+    assert gone() is None
 
 
 def run(program: str, *arguments: str, code: int = 0) -> str:
