@@ -25,9 +25,6 @@ SAYS: Final = "@pytest.mark.nsqlite"
 
 AUTOLOAD: Final = "PYTEST_DISABLE_PLUGIN_AUTOLOAD"
 
-REPORTS: Final = ("CI", "BUILD_NUMBER", "FORCE_COLOR", "PY_COLORS")
-"""What has pytest say everything twice, or in colours."""
-
 ROOT: Final = Path(nsqlite.__file__).parent.parent
 
 
@@ -36,8 +33,6 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return what runs pytest on a test file, with this plugin and no other, loaded anew."""
     monkeypatch.setenv(AUTOLOAD, "1")
     monkeypatch.delitem(sys.modules, "pytest_nsqlite")
-    for name in REPORTS:
-        monkeypatch.delenv(name, raising=False)
 
     def run(source: str, *arguments: str, imports: str = "nsqlite, pytest") -> pytest.RunResult:
         pytester.makepyfile(test_it=f"import {imports}\n{dedent(source)}")
