@@ -5,7 +5,8 @@ a consumer may hold unanswered.  With 1 it gets the next one only when it has an
 a slow consumer leaves the work to the others.
 
 Watch order 2.  Its consumer closes without an answer, so the message goes back to the head of the
-queue and another consumer gets it, as its second attempt.
+queue and another consumer gets it, as its second attempt.  So does nsqlite's
+`close`; NSQ takes nothing back when a client leaves, and the message waits for its time-out.
 
 It prints:
 

@@ -2,13 +2,15 @@
 
 The channel cannot know whether a consumer died before its work or after it.  If it took the message
 for done, work would be lost; so it delivers the message again: at least once, never "exactly once".
-Here a consumer dies between its work and FIN.
+Here a consumer dies between its work and FIN.  Her message stays in flight until it times out, as
+in NSQ; only a consumer of nsqlite that says `close()` gives back at once what it holds.
 
 Watch the list of charges.  No message was published twice, and no consumer has made a mistake.
 
 It prints:
 
     ann charges order 1, attempt 1
+    ready: 0
     bob charges order 1, attempt 2
     charges: order 1, order 1
 
@@ -37,8 +39,12 @@ orders.put("order 1")
 message = ann.get()
 charge(message, "ann")
 
-# Now her process dies, which closes her connection.  Where does the message go?
-ann.close()
+# Now her process dies, which closes her connection.  May Bob have the message?
+ann.close(give_back=False)  # as a client of NSQ leaves
+print("ready:", billing.depth)
+
+# NSQ takes nothing back from her: the message waits for its time-out, 60 s after its delivery.
+broker.clock.advance(60)
 
 # Bob gets it.  How often has the customer paid in the end?
 again = bob.get()

@@ -3,13 +3,15 @@
 An idempotent handler may get a message twice, and does its work once.
 
 The handler remembers the ids of what it has done: a message keeps its id when it comes again.  Here
-it is a set; in a program, a table that is written in the same transaction as the work itself.
+they are in a set, and noted after the work; in a program they are in a table that is written in the
+same transaction as the work, so that there is never one without the other.
 
 Watch Bob.  He gets the message as before, sees that the work is done, and only finishes it.
 
 It prints:
 
     ann charges order 1, attempt 1
+    ready: 0
     charges: order 1
 
 Try it:
@@ -36,9 +38,9 @@ def charge(message: nsqlite.Message[str], who: str) -> None:
     """Take the money for an order."""
     if message.id in done:
         return
-    done.add(message.id)
     print(f"{who} charges {message.body}, attempt {message.attempts}")
     charges.append(message.body)
+    done.add(message.id)
 
 
 # Ann gets an order and charges the customer.  She has not said FIN yet.
@@ -46,8 +48,12 @@ orders.put("order 1")
 message = ann.get()
 charge(message, "ann")
 
-# Now her process dies, which closes her connection.  Where does the message go?
-ann.close()
+# Now her process dies, which closes her connection.  May Bob have the message?
+ann.close(give_back=False)  # as a client of NSQ leaves
+print("ready:", billing.depth)
+
+# NSQ takes nothing back from her: the message waits for its time-out, 60 s after its delivery.
+broker.clock.advance(60)
 
 # Bob gets it.  How often has the customer paid in the end?
 again = bob.get()

@@ -18,15 +18,16 @@ charges: list[str] = []
 done: set[str] = set()
 orders.put("order 1")
 
-# Ann gets the order and dies before she has charged anybody.
+# Ann gets the order and dies before she has charged anybody; it waits for its time-out.
 ann.get()
-ann.close()
+ann.close(give_back=False)
+broker.clock.advance(60)
 
 # Its id is not among those that are done, so Bob charges.
 message = bob.get()
 if message.id not in done:
-    done.add(message.id)
     charges.append(message.body)
+    done.add(message.id)
     print(f"bob charges {message.body}, attempt {message.attempts}")
 message.fin()
 print("charges:", ", ".join(charges))
