@@ -1,4 +1,4 @@
-"""asyncio: the same consumer, with `await`.
+"""asyncio: the same consumer, with await.
 
 `nsqlite.aio.Consumer` stands in the same line as consumers in threads; a topic can be put to from
 anywhere.  Only what can wait is awaited: `get`, not `fin`.
@@ -9,8 +9,9 @@ when all is done.
 
 It prints:
 
-    2 tasks consumed 6 readings, the highest is 23.5
     a thread published 6 readings
+    ann consumed 3: 21.0, 19.5, 20.0
+    bob consumed 3: 22.5, 23.5, 18.5
 
 Next: 20_web_app.py
 """
@@ -23,38 +24,37 @@ import nsqlite
 READINGS = [21.0, 22.5, 19.5, 23.5, 20.0, 18.5]
 
 
-def publish(topic: nsqlite.Topic[float]) -> None:
+def publish() -> None:
     """Publish all readings, and let what is there be consumed."""
     for reading in READINGS:
-        topic.put(reading)
-    topic.close(drain=True)
+        temperature.put(reading)
+    temperature.close(drain=True)
 
 
-async def consume(consumer: nsqlite.aio.Consumer[float]) -> None:
-    """Keep what comes until the topic is closed."""
-    async for message in consumer:
+async def consume(name: str) -> str:
+    """Consume until the topic is closed, and tell what came."""
+    kept = []
+    async for message in nsqlite.aio.Consumer(record, name=name):
         with message:
-            kept.append(message.body)
+            await asyncio.sleep(0)  # work, while the other goes on
+            kept.append(str(message.body))
+    return f"{name} consumed {len(kept)}: {', '.join(kept)}"
 
 
 async def main() -> None:
-    """Publish in a thread, consume in two tasks."""
-    thread = threading.Thread(target=publish, args=(temperature,))
-    tasks = [consume(nsqlite.aio.Consumer(record)) for _ in range(2)]
-    thread.start()
-    await asyncio.gather(*tasks)
-    thread.join()
-    readings = f"{len(kept)} readings, the highest is {max(kept)}"
-    print(f"{len(tasks)} tasks consumed {readings}")
+    """Consume in two tasks."""
+    print(*await asyncio.gather(consume("ann"), consume("bob")), sep="\n")
 
 
 # A topic and a channel as in any program.
 temperature: nsqlite.Topic[float] = nsqlite.Topic("temperature")
 record = temperature.channel("record")
-kept: list[float] = []
 
-# An event loop runs until all is consumed.
-asyncio.run(main())
-
-# The loop is over, and so is the topic.  Its counters can still be read.
+# A thread publishes, before there is an event loop.
+thread = threading.Thread(target=publish)
+thread.start()
+thread.join()
 print(f"a thread published {temperature.stats().message_count} readings")
+
+# An event loop runs until all is consumed.  Does one task get all the readings?
+asyncio.run(main())
