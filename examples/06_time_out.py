@@ -45,11 +45,11 @@ parcels.put("parcel")
 parcel = ann.get()
 say(f"ann gets the parcel, attempt {parcel.attempts}")
 
-# She has worked for 6 s, and Bob asks for work.  What does he get?
+# She works for 6 s, and Bob asks for work.  What does he get?
 clock.advance(6)
 try_get(bob)
 
-# She has worked for 12 s, and he asks again.  What does he get now?
+# She works for 6 s more, and he asks again.  What does he get now?
 clock.advance(6)
 try_get(bob)
 

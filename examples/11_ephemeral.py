@@ -48,5 +48,5 @@ print("channels:", ", ".join(sorted(readings.channels)))
 bob.close()
 print("channels:", ", ".join(sorted(readings.channels)))
 
-# A channel that is not ephemeral never had a consumer, and keeps everything.
+# The archive is not ephemeral.  It has no consumer, and never had one, and keeps everything.
 print("archive still has", archive.depth, "readings")

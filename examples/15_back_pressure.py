@@ -5,6 +5,7 @@ that.  Without a bound a channel takes whatever comes, until the memory is full.
 
 Watch the third message.  With "raise" the publisher gets the error `Full`, with "drop oldest" the
 oldest message is lost, with "wait" the publisher waits until there is room: that is back-pressure.
+In NSQ no publisher waits or is refused: what is too much for the memory goes to disk.
 
 It prints:
 

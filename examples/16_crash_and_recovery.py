@@ -1,4 +1,4 @@
-"""Crash and recovery: a file survives a `kill -9`.
+"""Crash and recovery: a file survives kill -9.
 
 With `store=nsqlite.SQLite(path)` a broker keeps its messages in one file.  A message is in it when
 `put` returns; that it was finished is written a little later, at the latest with `flush`.

@@ -50,7 +50,7 @@ for thread in publishers:
     thread.join()
 print(f"{len(publishers)} threads published 100 numbers each")
 
-# The topic is closed.  Do the consumers still get what is there?
+# The topic is closed.  Do the consumers still get what may be left?
 numbers.close(drain=True)
 for thread in consumers:
     thread.join()

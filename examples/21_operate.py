@@ -2,7 +2,8 @@
 
 The owner of a file, if it opens that with `control=True`, carries out what a shell asks for.
 
-Watch the mail that failed: it is among the dead letters, and another is put in its place.
+Watch the mail that failed: it is among the dead letters, where it is ready, has had 0 attempts, and
+says which channel it failed in and why.  Another mail is put in its place.
 
 It prints:
 
@@ -44,7 +45,8 @@ def shell(line: str) -> None:
     print(f"$ nsqlite {line}\n{shown}", end="", flush=True)
 
 
-# A program handles mails, and an operator types commands.  What does peek show?
+# A program handles mails, and an operator types commands.  What does peek show of the mail that
+# failed?
 with tempfile.TemporaryDirectory() as directory:
     logging.getLogger("nsqlite").setLevel(logging.CRITICAL)  # meant to fail
     store = nsqlite.SQLite(f"{directory}/mails.db", control=True)

@@ -121,3 +121,8 @@ def test_lessons_that_are_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
         lessons()
     text = "the lessons are not installed; they are in examples/ of the sources"
     assert text == str(failure.value)
+
+
+def test_titles_are_plain_text() -> None:
+    """No title has backticks, as a page and its tab show it as it is."""
+    assert [] == [lesson.title for lesson in lessons() if "`" in lesson.title]
