@@ -20,7 +20,7 @@ from nsqlite.cli.check import Check
 from nsqlite.cli.docs import write_docs
 from nsqlite.cli.export import export
 from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
-from nsqlite.cli.lesson import find_lesson, lessons
+from nsqlite.cli.lesson import NoSuchLesson, find_lesson, lessons
 from nsqlite.cli.load import load
 from nsqlite.cli.operate import events, lines_of, operations
 from nsqlite.cli.overview import inspect
@@ -387,9 +387,11 @@ def _add_lesson(commands: "Commands") -> None:
     command = _add(commands, "lesson", text)
     command.add_argument("name", metavar="NAME", nargs="?", help="its name or its number")
     instead = command.add_mutually_exclusive_group()
-    instead.add_argument("--auto", action="store_true", help="wait for no key")
+    instead.add_argument("--auto", action="store_true", default=None, help="wait for no key")
     instead.add_argument("--html", metavar="OUT", help="write its timeline as a page, a new file")
-    instead.add_argument("--exercises", action="store_true", help="show its exercises instead")
+    instead.add_argument(
+        "--exercises", action="store_true", default=None, help="show its exercises instead"
+    )
     instead.add_argument(
         "--solution", metavar="N", type=int, help="show and run a solution instead"
     )
@@ -400,6 +402,9 @@ def _lesson(options: argparse.Namespace) -> None:
     from nsqlite.cli import player  # noqa: PLC0415 - other commands do without
 
     if options.name is None:
+        for option in ("auto", "html", "exercises", "solution"):
+            if getattr(options, option) is not None:
+                raise NoSuchLesson(f"--{option} is for one lesson: name it")
         player.show_list(lessons())
         return
     lesson = find_lesson(options.name)
@@ -410,7 +415,7 @@ def _lesson(options: argparse.Namespace) -> None:
     elif options.solution is not None:
         player.player(sys.stdin, auto=True).solve(lesson.solution(options.solution))
     else:
-        player.player(sys.stdin, auto=options.auto).play(lesson)
+        player.player(sys.stdin, auto=bool(options.auto)).play(lesson)
 
 
 def _add_documents(commands: "Commands") -> None:

@@ -228,6 +228,17 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert "" == err
 
 
+@pytest.mark.parametrize(
+    "options", [["--auto"], ["--html", "x.html"], ["--exercises"], ["--solution", "0"]]
+)
+def test_an_option_needs_a_lesson(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """An option without a lesson does not list the lessons: it gets one line, and status 2."""
+    with pytest.raises(SystemExit) as ending:
+        main(["lesson", *options])
+    text = f"python -m nsqlite lesson: {options[0]} is for one lesson: name it\n"
+    assert (2, ("", text)) == (ending.value.code, capsys.readouterr())
+
+
 def test_exercises(capsys: pytest.CaptureFixture[str]) -> None:
     """`--exercises` shows them, and how to see a solution."""
     assert 0 == main(["lesson", "fan-out", "--exercises"])
