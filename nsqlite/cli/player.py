@@ -176,12 +176,12 @@ class Player:
         if self._steps(lesson):
             self._heading(f"The end of lesson {lesson.number}")
             show_exercises(lesson, self.out, self.width)
-            self._text(f"This lesson is the file {lesson.path.name}, without a word left out.")
 
     def solve(self, solution: Lesson) -> None:
-        """Show and run the solution of an exercise."""
+        """Show and run the solution of an exercise, and say where its file is."""
         self._text(solution.title, "bold")
         self._steps(solution)
+        self.out(f"\nThis solution is the file\n{solution.path}")
 
     def _steps(self, lesson: Lesson) -> bool:
         """Play all steps; return whether the viewer has stayed."""
@@ -250,10 +250,15 @@ def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
 def show_exercises(
     lesson: Lesson, out: Callable[[str], object] = say, width: int = WIDTH - 2
 ) -> None:
-    """Show what a learner may try, and how to see its solution."""
-    if not lesson.exercises:
+    """Show what a learner may try, how to see its solution, and where the lesson's file is."""
+    if lesson.exercises:
+        _show_what_to_try(lesson, out, width)
+    else:
         out("\nThis lesson has no exercises.")
-        return
+    out(f"\nThis lesson, without a word left out, is the file\n{lesson.path}")
+
+
+def _show_what_to_try(lesson: Lesson, out: Callable[[str], object], width: int) -> None:
     out("\nTry it, in a copy of the file:\n")
     for number, text in enumerate(lesson.exercises, 1):
         for line in _wrapped(f"{number}. {text}", width, indent=3):

@@ -109,7 +109,8 @@ The end of lesson 7 ----------------------------------------------------------
 
 This lesson has no exercises.
 
-This lesson is the file 07_small.py, without a word left out.
+This lesson, without a word left out, is the file
+PATH
 """
 
 
@@ -127,7 +128,7 @@ def played(
     typed = iter(keys or "")
     read = None if keys is None else lambda: next(typed, "")
     Player(out=lines.append, read=read, styled=styled, columns=columns).play(lesson)
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, ""]).replace(str(lesson.path), "PATH")
 
 
 def test_a_lesson_is_played_from_beginning_to_end(tmp_path: Path) -> None:
@@ -142,6 +143,8 @@ def test_a_solution_is_played(capsys: pytest.CaptureFixture[str]) -> None:
     lines = out.splitlines()
     assert "They are delivered in order, and done in another one: as soon as two work," == lines[1]
     assert "    done: 2, 1" in lines
+    where = find_lesson("order").solution(2).path
+    assert ["", "This solution is the file", str(where)] == lines[-3:]
     assert "" == err
 
 
@@ -244,10 +247,15 @@ def test_exercises(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(["lesson", "fan-out", "--exercises"])
     lines = capsys.readouterr().out.splitlines()
     assert "Try it, in a copy of the file:" == lines[1]
-    assert "To see a solution: python -m nsqlite lesson fan-out --solution 1" == lines[-1]
+    assert "To see a solution: python -m nsqlite lesson fan-out --solution 1" == lines[-4]
+    where = str(find_lesson("fan-out").path)
+    assert ["", "This lesson, without a word left out, is the file", where] == lines[-3:]
+    assert Path(where).is_absolute()
     found: list[str] = []
-    show_exercises(find_lesson("threads"), found.append)
-    assert ["\nThis lesson has no exercises."] == found
+    lesson = find_lesson("threads")
+    show_exercises(lesson, found.append)
+    where = f"\nThis lesson, without a word left out, is the file\n{lesson.path}"
+    assert ["\nThis lesson has no exercises.", where] == found
 
 
 def test_auto(capsys: pytest.CaptureFixture[str]) -> None:
