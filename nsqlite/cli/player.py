@@ -39,7 +39,12 @@ WIDTH: Final = 80
 NARROWEST: Final = 40
 """How many columns a text is broken for at least."""
 
-PROMPT: Final = "[any key: go on   a: all the rest   q: leave]"
+PROMPTS: Final = (
+    "[any key: go on   a: all the rest   q: leave]",
+    "[any key: go on  a: all  q: leave]",
+    "[q: leave]",
+)
+"""What asks for a key: the first of them that fits into a line."""
 
 STYLES: Final = {"bold": "\x1b[1m", "dim": "\x1b[2m", "question": "\x1b[1;36m", "code": "\x1b[32m"}
 """What a terminal is told; readable on dark and on light."""
@@ -286,12 +291,17 @@ def player(stdin: TextIO | None, *, auto: bool = False) -> Player:
     if auto or not is_terminal or stdin is None or not stdin.isatty():
         return Player(styled=styled, columns=columns)
 
+    def show(text: str) -> None:
+        print(text, end="", file=stdout, flush=True)
+
     def read() -> str:
-        print(f"\n{PROMPT}", end="", file=stdout, flush=True)
+        room = shutil.get_terminal_size().columns - 1
+        prompt = next((one for one in PROMPTS if len(one) <= room), "")
+        show(f"\n{prompt}")
         try:
-            return read_key(stdin)
+            return read_key(stdin, lambda: show(f"\r{prompt}"))
         finally:
-            print(f"\r{' ' * len(PROMPT)}\r", end="", file=stdout, flush=True)
+            show(f"\r{' ' * len(prompt)}\r")
 
     return Player(styled=styled, read=read, columns=columns)
 

@@ -1,4 +1,4 @@
-"""What becomes of a command that SIGTERM or SIGHUP ends.
+"""What becomes of a command that SIGTERM or SIGHUP ends, or that goes on after SIGTSTP.
 
 The rule: what it has begun is taken back, and then it ends by that signal as if nobody had caught
 it, so whoever has sent it sees no difference.
@@ -7,7 +7,8 @@ Next: cli/lines.py
 """
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
@@ -59,3 +60,19 @@ def caught() -> Iterator[None]:
     finally:
         for number in mine:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def resumed(act: Callable[[], object]) -> Iterator[None]:
+    """Call it whenever the process goes on in the block after it was stopped.
+
+    Not outside of the main thread, where no signal can be caught.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGCONT, lambda _number, _frame: act())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, before)

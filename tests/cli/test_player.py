@@ -6,7 +6,10 @@ import logging
 import os
 import pty
 import re
+import signal
+import subprocess
 import sys
+import termios
 import textwrap
 import threading
 import tty
@@ -19,7 +22,7 @@ import nsqlite
 from nsqlite.__main__ import main
 from nsqlite.cli.failure import CommandFailed
 from nsqlite.cli.lesson import Lesson, find_lesson, lessons
-from nsqlite.cli.player import PROMPT, Player, player, show_exercises, timeline_of, write_page
+from nsqlite.cli.player import PROMPTS, Player, player, show_exercises, timeline_of, write_page
 from nsqlite.origin import watchers
 
 SMALL = '''\
@@ -301,8 +304,69 @@ def test_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("NO_COLOR", "1")
         assert (True, False) == (shown.styled, player(stdin).styled)
     os.close(master)
-    assert out.getvalue().endswith(f"\n{PROMPT}\r{' ' * len(PROMPT)}\r")
+    prompt = PROMPTS[0]
+    assert out.getvalue().endswith(f"\n{prompt}\r{' ' * len(prompt)}\r")
     assert player(None).read is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "prompt"),
+    [
+        (46, "[any key: go on   a: all the rest   q: leave]"),
+        (45, "[any key: go on  a: all  q: leave]"),
+        (35, "[any key: go on  a: all  q: leave]"),
+        (34, "[q: leave]"),
+        (10, ""),
+    ],
+)
+def test_the_prompt_fits_into_a_line(
+    columns: int, prompt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt takes one line also in a narrow terminal, so that it can be overwritten."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    master, slave = pty.openpty()
+    out = Terminal()
+    monkeypatch.setattr(sys, "stdout", out)
+    with os.fdopen(slave, encoding="utf-8") as stdin:
+        read = player(stdin).read
+        assert read
+        tty.setcbreak(stdin.fileno())
+        os.write(master, b"x")
+        assert "x" == read()
+    os.close(master)
+    assert f"\n{prompt}\r{' ' * len(prompt)}\r" == out.getvalue()
+
+
+def shown_until(master: int, end: bytes) -> bytes:
+    """Return what a terminal shows, up to an end."""
+    shown = b""
+    while not shown.endswith(end):
+        shown += os.read(master, 1)
+    return shown
+
+
+def test_a_stopped_lesson_goes_on() -> None:
+    """After control-Z and fg the prompt is shown again, and a key counts without Enter."""
+    command = [sys.executable, "-m", "nsqlite", "lesson", "fan-out"]
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave)  # noqa: S603
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        shown_until(master, b"q: leave]")
+        while termios.tcgetattr(slave)[3] & termios.ICANON:
+            pass  # until it reads
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        termios.tcsetattr(slave, termios.TCSADRAIN, before)  # as a shell has it
+        process.send_signal(signal.SIGCONT)
+        assert b"\r[any key: go on" == shown_until(master, b"go on")
+        shown_until(master, b"q: leave]")
+        os.write(master, b"q")
+        assert 0 == process.wait(10)
+    os.close(slave)
+    os.close(master)
 
 
 def test_the_timeline_of_a_lesson(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from nsqlite.cli.signals import Ended, caught
+from nsqlite.cli.signals import Ended, caught, resumed
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -106,3 +106,27 @@ def test_a_signal_that_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match="the signal has ended the process"):
         Ended(signal.SIGTERM).end()
     assert before == signal.getsignal(signal.SIGTERM)
+
+
+def test_a_process_goes_on() -> None:
+    """Whenever the process goes on in the block it is called, and not after it."""
+    calls = []
+    with resumed(lambda: calls.append("called")):
+        signal.raise_signal(signal.SIGCONT)
+        signal.raise_signal(signal.SIGCONT)
+    signal.raise_signal(signal.SIGCONT)
+    assert ["called", "called"] == calls
+
+
+def test_a_thread_is_not_told_that_the_process_goes_on() -> None:
+    """Outside of the main thread nothing is caught."""
+    found = []
+
+    def look() -> None:
+        with resumed(lambda: None):
+            found.append(signal.getsignal(signal.SIGCONT))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert [signal.SIG_DFL] == found
