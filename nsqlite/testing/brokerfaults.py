@@ -241,7 +241,8 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
     ) -> BrokerFault:
         """Have a consumer lose its connection just before it answers: `NotInFlight`.
 
-        All that it holds goes back to the head of the queue, the deliveries counted.
+        All that it holds goes back to the head of the queue, the deliveries counted, as with
+        `close`.  NSQ would have it wait for its time-out.
 
         Args:
             what: the answer; None for a FIN or REQ.
