@@ -23,7 +23,7 @@ from typing import Any, Final, Self, TextIO
 from nsqlite.broker import Broker
 from nsqlite.cli.failure import opened_stdout, say
 from nsqlite.cli.keyboard import read_key
-from nsqlite.cli.lesson import Lesson, Step
+from nsqlite.cli.lesson import BEGINNING, Lesson, Step
 from nsqlite.cli.places import brokers_in, places, side_by_side
 from nsqlite.cli.timeline import write_new
 from nsqlite.options import SECOND
@@ -314,9 +314,12 @@ def timeline_of(lesson: Lesson) -> Timeline:
 
 
 def _noted(stage: Stage, lesson: Lesson) -> Iterator[tuple[int, str]]:
-    """Run the steps, and go through what is said before each, and what it prints."""
+    """Run the steps, and go through what is said of all, before each, and what it prints."""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in lesson.about.split("\n\n")]
+    yield 0, "\n\n".join(paragraphs)
     for step in lesson.steps:
-        yield len(stage.recorder.events), f"{step.text}  {step.question}".strip()
+        if step.text != BEGINNING:  # a page shows no code
+            yield len(stage.recorder.events), f"{step.text}  {step.question}".strip()
         printed = stage.run(step).rstrip()
         if printed:
             yield len(stage.recorder.events), _told(printed)

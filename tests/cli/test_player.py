@@ -371,11 +371,12 @@ def test_a_stopped_lesson_goes_on() -> None:
 
 def test_the_timeline_of_a_lesson(tmp_path: Path) -> None:
     """A lesson's timeline has what happened, and its texts as notes where they belong."""
-    timeline = timeline_of(written(tmp_path))
+    source = SMALL.replace("Watch it.", "Watch it.\n\nIt is small:\nnothing is left.")
+    timeline = timeline_of(written(tmp_path, source))
     kinds = [str(step.kind) for step in timeline.steps]
     assert ["created", "created", "published", "emptied"] == kinds
     assert [
-        (0, "First, what the lesson needs."),
+        (0, "Watch it.\n\nIt is small: nothing is left."),
         (2, "An order is published.  Where is it?"),
         (3, "It prints: ready 1"),
         (3, "Time goes on."),
