@@ -99,7 +99,7 @@ def _message(message: MessageInfo, names: dict[int, str | None]) -> str:
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body)
     more = []
     if message.client_id is not None:
-        more.append(names.get(message.client_id) or "a consumer")
+        more.append(names.get(message.client_id, "nobody") or "a consumer")
     if message.due_in is not None:
         more.append(f"{message.due_in:.3g} s")
     if message.attempts > (message.state == "in flight"):

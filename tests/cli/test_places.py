@@ -46,6 +46,17 @@ def test_a_consumer_without_a_name() -> None:
     assert ["order 1 (a consumer, 60 s, attempt 2)"] == shown
 
 
+def test_a_consumer_that_has_left() -> None:
+    """What a consumer has not given back when it left is in flight, and nobody has it."""
+    topic: nsqlite.Topic[str] = nsqlite.Topic("orders", clock=FakeBroker().clock)
+    consumer = nsqlite.Consumer(topic.channel("billing"), name="ann")
+    topic.put("order 1")
+    consumer.get()
+    consumer.close(give_back=False)
+    shown = places([topic])["orders:billing", "in flight"]
+    assert ["order 1 (nobody, 60 s)"] == shown
+
+
 def test_many_messages_are_counted() -> None:
     """Of many messages it shows the first, and how many more there are."""
     topic: nsqlite.Topic[int] = nsqlite.Topic("numbers")
