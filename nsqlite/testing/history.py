@@ -48,7 +48,7 @@ TopicName: TypeAlias = Topic[Any] | str
 """A topic's name, or the topic itself."""
 
 ChannelName: TypeAlias = Channel[Any] | str
-"""A channel's name, or the channel itself."""
+"""A channel's name, or the channel itself, which is that of its topic alone."""
 
 ANY: Final[Any] = object()
 """What anything fits."""
@@ -174,23 +174,26 @@ class History:
         """
         from nsqlite.worker.deadletter import DeadLetter  # noqa: PLC0415 - loaded when it is used
 
-        topic, channel = _name("topic", topic), _name("channel", channel)
+        name, (of, own) = _topic_name(topic), _channel_names(channel)
         return [
             event.body
             for event in self.published()
             if isinstance(event.body, DeadLetter)
-            and topic in {None, event.body.topic, event.topic}
-            and channel in {None, event.body.channel}
+            and name in {None, event.body.topic, event.topic}
+            and of in {None, event.body.topic}
+            and own in {None, event.body.channel}
         ]
 
     def _of(self, kind: Kind, topic: TopicName | None, channel: ChannelName | None) -> Events:
-        topic, channel = _name("topic", topic), _name("channel", channel)
+        name, (of, own) = _topic_name(topic), _channel_names(channel)
+        if None not in {name, of} and name != of:
+            raise InvalidOption("channel", channel, f"one of topic {name!r}")
         return Events(
             event
             for event in self.recorder.events
             if event.kind == kind
-            and topic in {None, event.topic}
-            and channel in {None, event.channel}
+            and (name or of) in {None, event.topic}
+            and own in {None, event.channel}
         )
 
     # What is asserted
@@ -209,7 +212,7 @@ class History:
             AssertionError: it is not so.
         """
         __tracebackhide__ = True
-        return self._find_events(Kind.PUBLISHED, (topic, None), n, body=body)
+        return Events(self._find(Kind.PUBLISHED, (topic, None), n, body=body))
 
     def assert_delivered(
         self,
@@ -233,7 +236,7 @@ class History:
             AssertionError: it is not so.
         """
         __tracebackhide__ = True
-        return self._find_events(Kind.DELIVERED, (topic, channel), n, body=body, attempts=attempts)
+        return Events(self._find(Kind.DELIVERED, (topic, channel), n, body=body, attempts=attempts))
 
     def assert_finished(
         self,
@@ -246,7 +249,7 @@ class History:
     ) -> Events:
         """Assert that messages were finished; see `assert_delivered`."""
         __tracebackhide__ = True
-        return self._find_events(Kind.FINISHED, (topic, channel), n, body=body, attempts=attempts)
+        return Events(self._find(Kind.FINISHED, (topic, channel), n, body=body, attempts=attempts))
 
     def assert_requeued(
         self,
@@ -259,7 +262,7 @@ class History:
     ) -> Events:
         """Assert that messages were requeued; see `assert_delivered`."""
         __tracebackhide__ = True
-        return self._find_events(Kind.REQUEUED, (topic, channel), n, body=body, attempts=attempts)
+        return Events(self._find(Kind.REQUEUED, (topic, channel), n, body=body, attempts=attempts))
 
     def assert_timed_out(
         self,
@@ -272,7 +275,7 @@ class History:
     ) -> Events:
         """Assert that messages have timed out; see `assert_delivered`."""
         __tracebackhide__ = True
-        return self._find_events(Kind.TIMED_OUT, (topic, channel), n, body=body, attempts=attempts)
+        return Events(self._find(Kind.TIMED_OUT, (topic, channel), n, body=body, attempts=attempts))
 
     def assert_dead(
         self,
@@ -298,8 +301,8 @@ class History:
             AssertionError: it is not so.
         """
         __tracebackhide__ = True
-        found, where = self.dead(topic, channel), (topic, channel)
-        return self._find("dead", found, where, n, body=body, error=error, attempts=attempts)
+        where = topic, channel
+        return self._find("dead", where, n, body=body, error=error, attempts=attempts)
 
     def assert_nothing_published(self, topic: TopicName | None = None) -> None:
         """Assert that nothing was published to a topic; None for all topics.
@@ -311,16 +314,16 @@ class History:
             AssertionError: something was.
         """
         __tracebackhide__ = True
-        topic = _name("topic", topic)
-        found = self.published(topic)
+        name = _topic_name(topic)
+        found = self.published(name)
         if found:
-            where = "" if topic is None else f" to {topic}"
+            where = "" if name is None else f" to {name}"
             were = "1 was" if len(found) == 1 else f"{len(found)} were"
             text = f"nothing was to be published{where}, but {were}"
             raise self._failed(text, _listed("published", found))
         self._require_all("nothing was published")
-        if topic is not None:
-            self._warn_of_mistake(topic)
+        for text in () if name is None else self._mistakes(name, None):
+            warnings.warn(text, UserWarning, stacklevel=2)
 
     def assert_idle(self) -> None:
         """Assert that nothing is held, and nothing ready, in flight or deferred in any channel.
@@ -351,34 +354,29 @@ class History:
 
     # How it failed
 
-    def _find_events(
-        self, kind: Kind, given: tuple[TopicName, ChannelName | None], n: int | None, **wanted: Any
-    ) -> Events:
-        """Do the same as `_find` with all events of a kind."""
-        __tracebackhide__ = True
-        return Events(self._find(kind, self._of(kind, *given), given, n, **wanted))
-
     def _find(
         self,
         what: str,
-        found: Sequence[Any],
         given: tuple[TopicName, ChannelName | None],
         n: int | None,
         **wanted: Any,
     ) -> list[Any]:
-        """Return those that fit, if they are as many as is wanted.
+        """Return those that fit, if they are as many as is wanted; called by what the test calls.
 
         Raises:
             AssertionError: they are not.
         """
         __tracebackhide__ = True
-        where = str(_name("topic", given[0])), _name("channel", given[1])
+        found = self.dead(*given) if what == "dead" else self._of(Kind(what), *given)
+        where = str(_topic_name(given[0])), _channel_names(given[1])[1]
         if n is not None:
             whole("n", n, 0)
         said = {name: value for name, value in wanted.items() if value is not ANY}
         fitting = [one for one in found if _is_fit(one, said)]
         if len(fitting) == n:
             self._require_all(f"there are no more than {n} {what}")
+        for text in self._mistakes(*where) if not found and n == 0 else ():
+            warnings.warn(text, UserWarning, stacklevel=3)
         if len(fitting) == n or (n is None and fitting):
             return fitting
         place = f"{_PLACES.get(what, 'in')} {'/'.join(filter(None, where))}"
@@ -410,28 +408,30 @@ class History:
         blocks = ["\n".join(part) for part in (*parts, self._struck(), ending)]
         return AssertionError("\n\n".join([text, *filter(None, blocks)]))
 
-    def _warn_of_mistake(self, topic: str) -> None:
-        """Warn in the test if there is no such topic, and one of nearly the same name."""
+    def _mistakes(self, topic: str, channel: str | None) -> Iterator[str]:
+        """Say of a name that there is none such, if there is one that is nearly the same."""
         from difflib import get_close_matches  # noqa: PLC0415 - only where a test may be wrong
 
-        topics = {event.topic for event in self.recorder.events}
-        if topic not in topics:
-            for near in get_close_matches(topic, topics, 1, LIKE):
-                text = f"there is no topic {topic!r} (did you mean {near!r}?)"
-                warnings.warn(text, UserWarning, stacklevel=3)
+        for text, name, names in self._missing(topic, channel):
+            for near in get_close_matches(name, names, 1, LIKE):
+                yield f"{text} (did you mean {near!r}?)"
 
     def _unknown(self, topic: str, channel: str | None) -> Iterator[str]:
         """Say of a name that there is none such."""
+        if not self.recorder.forgotten:  # what is gone may have named it
+            for text, name, names in self._missing(topic, channel):
+                yield f"{text}{nearest(name, names)}"
+
+    def _missing(self, topic: str, channel: str | None) -> Iterator[tuple[str, str, set[str]]]:
+        """Return what is to be said of a name that there is not, the name, and those there are."""
         events = self.recorder.events
         topics = {event.topic for event in events}
-        if self.recorder.forgotten:
-            return  # what is gone may have named it
         if topic not in topics:
-            yield f"there is no topic {topic!r}{nearest(topic, topics)}"
+            yield f"there is no topic {topic!r}", topic, topics
             return
         channels = {event.channel for event in events if event.topic == topic and event.channel}
         if channel is not None and channel not in channels:
-            yield f"topic {topic!r} has no channel {channel!r}{nearest(channel, channels)}"
+            yield f"topic {topic!r} has no channel {channel!r}", channel, channels
 
     def _elsewhere(self, what: str, topic: str, said: dict[str, Any]) -> Iterator[str]:
         """Say in which other topics the same was."""
@@ -467,17 +467,30 @@ class History:
         return f"<History {kinds or 'nothing has happened'}>"
 
 
-def _name(kind: str, given: object) -> str | None:
-    """Return the name of a topic or channel; None for all.
+def _topic_name(given: object) -> str | None:
+    """Return the name of a topic; None for all.
 
     Raises:
-        InvalidOption: it is neither a name nor one of these.
+        InvalidOption: it is neither a name nor a topic.
     """
-    if isinstance(given, Topic | Channel):
+    if isinstance(given, Topic):
         return given.name
     if given is None or isinstance(given, str):
         return given
-    raise InvalidOption(kind, given, f"the name of a {kind}, or the {kind}")
+    raise InvalidOption("topic", given, "the name of a topic, or the topic")
+
+
+def _channel_names(given: object) -> tuple[str | None, str | None]:
+    """Return the names of a channel's topic, if that is known, and of the channel; None for all.
+
+    Raises:
+        InvalidOption: it is neither a name nor a channel.
+    """
+    if isinstance(given, Channel):
+        return given._queue.names
+    if given is None or isinstance(given, str):
+        return None, given
+    raise InvalidOption("channel", given, "the name of a channel, or the channel")
 
 
 def _is_of(channel: Channel[Any], topic: str, name: str | None) -> bool:

@@ -5,7 +5,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -13,6 +13,10 @@ import nsqlite
 from nsqlite import Consumer, InvalidOption, Retry, StoreError, Topic, Worker
 from nsqlite.testing import FakeBroker, History, ManualClock
 from nsqlite.timeline import Recorder
+
+CHANNEL: Final = Topic[int]("orders").channel("billing")
+NO_ODERS = "there is no topic 'oders' (did you mean 'orders'?)"
+NO_BILING = "topic 'orders' has no channel 'biling' (did you mean 'billing'?)"
 
 
 def shop() -> FakeBroker:
@@ -254,6 +258,31 @@ def test_nothing_published_warns_of_what_may_be_a_mistake() -> None:
         broker.history.assert_nothing_published("order")
 
 
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda one: one.assert_published("oders", n=0), NO_ODERS),
+        (lambda one: one.assert_delivered("oders", n=0), NO_ODERS),
+        (lambda one: one.assert_finished("oders", "billing", n=0), NO_ODERS),
+        (lambda one: one.assert_requeued("oders", n=0), NO_ODERS),
+        (lambda one: one.assert_timed_out("orders", "biling", n=0), NO_BILING),
+        (lambda one: one.assert_dead("orders", "biling", n=0), NO_BILING),
+        (lambda one: one.assert_requeued("orders", "billing", n=0), None),
+        (lambda one: one.assert_finished("orders", "audit", n=0), None),
+        (lambda one: one.assert_published("orders", body=9, n=0), None),
+    ],
+)
+def test_nothing_found_warns_of_what_may_be_a_mistake(
+    call: Callable[[History], object], expected: str | None
+) -> None:
+    """In the test, and only of a name that there is not, where one is nearly called so."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call(shop().history)
+    told = [(str(warning.message), warning.filename) for warning in caught]
+    assert ([] if expected is None else [(expected, __file__)]) == told
+
+
 def test_what_was_forgotten_is_not_taken_for_nothing() -> None:
     """What did not happen, or not more often, cannot be told any more; what did happen can."""
     history = History(Recorder(most=1))
@@ -385,6 +414,58 @@ def test_a_topic_or_channel_stands_for_its_name() -> None:
     assert text.startswith("expected exactly 3 published to orders, found 2\n")
     text = text_of(lambda: history.assert_nothing_published(orders))
     assert text.startswith("nothing was to be published to orders, but 2 were\n")
+
+
+def test_a_channel_is_that_of_its_topic_alone() -> None:
+    """One of the same name in another topic is another one."""
+    broker = FakeBroker()
+    ours, other = (broker.topic(name).channel("billing") for name in ("orders", "mails"))
+    for channel in (ours, other, other):
+        broker.topic(channel.topic_name).put(channel.topic_name)
+        with Consumer(channel) as consumer:
+            consumer.get().fin()
+    history = broker.history
+    assert ["orders"] == history.finished(channel=ours).bodies
+    assert ["orders"] == history.finished("orders", ours).bodies
+    assert 3 == len(history.finished(channel="billing"))
+    expected = "channel must be one of topic 'orders', not <Channel mails:billing"
+    with pytest.raises(InvalidOption, match=expected):
+        history.assert_finished("orders", other, n=0)
+
+
+def test_a_dead_letter_is_found_by_the_channel_where_it_failed() -> None:
+    """Also where the topic is the one of dead letters."""
+    broker = shop()
+    billing = broker.topic("orders").channel("billing")
+    other = broker.topic("mails").channel("billing")
+    broker.history.assert_dead("orders.dead", billing, n=1)
+    broker.history.assert_dead("orders.dead", other, n=0)
+    assert 1 == len(broker.history.dead(channel=billing))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda history: history.finished(CHANNEL),
+        lambda history: history.dead(CHANNEL),
+        lambda history: history.assert_finished(CHANNEL, n=0),
+        lambda history: history.assert_nothing_published(CHANNEL),
+    ],
+)
+def test_a_channel_is_no_topic(call: Callable[[History], object]) -> None:
+    """It would be taken for a topic of its name."""
+    with pytest.raises(InvalidOption) as caught:
+        call(shop().history)
+    expected = "topic must be the name of a topic, or the topic, not <Channel orders:billing "
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_topic_is_no_channel() -> None:
+    """It would be taken for a channel of its name."""
+    broker = shop()
+    expected = "channel must be the name of a channel, or the channel, not <Topic 'orders' "
+    with pytest.raises(InvalidOption, match=expected):
+        broker.history.finished("orders", broker.topic("orders"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
