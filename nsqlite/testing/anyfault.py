@@ -65,7 +65,7 @@ class AnyFault:
         if "times" in options:
             self._times = whole("times", options["times"], 1)
         probability = options.get("probability", 1.0)
-        if not 0 <= probability <= 1:
+        if not isinstance(probability, int | float) or not 0 <= probability <= 1:
             raise InvalidOption("probability", probability, "a number from 0 to 1")
         self._probability = probability
 
@@ -119,9 +119,7 @@ class AnyFaults(Generic[F, I]):
 
     def __init__(self, seed: int = 0) -> None:
         """Begin without any; `seed`: see the class."""
-        if not isinstance(seed, int):
-            raise InvalidOption("seed", seed, "a whole number")
-        self.seed: Final = seed
+        self.seed: Final = whole_seed(seed)
         self._set: tuple[F, ...] = ()
         self._made = 0
         self._lock: Final = make_lock(rank=2)  # guards these; nothing is called inside
@@ -162,12 +160,23 @@ class AnyFaults(Generic[F, I]):
         return f"<{type(self).__name__} {[fault.name for fault in self._set]}>"
 
 
+def whole_seed(seed: object) -> int:
+    """Return what chance begins with.
+
+    Raises:
+        InvalidOption: it is no whole number.
+    """
+    if not isinstance(seed, int):
+        raise InvalidOption("seed", seed, "a whole number")
+    return seed
+
+
 def checked(what: str, known: frozenset[str]) -> frozenset[str]:
     """Return what can be struck as a set.
 
     Raises:
         InvalidOption: it cannot be, or not in this way.
     """
-    if what not in known:
+    if what not in tuple(known):  # compared: it may have no hash
         raise unknown_option("what", what, known)
     return frozenset({what})

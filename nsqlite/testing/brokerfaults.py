@@ -52,6 +52,8 @@ FIN: Final = frozenset({"FIN"})
 LAST: Final = ANSWERS - {"TOUCH"}
 """The answers that end a delivery."""
 
+_ERROR: Final = "an Exception, or a class or function of one"
+
 _STEPS: Final[dict[Kind, Step]] = {Kind.PUBLISHED: "published", Kind.DELIVERED: "delivered"}
 
 
@@ -174,8 +176,8 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
             error: what it raises, or a class or function that makes it; a `StoreError` by default.
             which: see `BrokerFaultOptions`.
         """
-        if error is not None and not isinstance(error, Exception) and not callable(error):
-            raise InvalidOption("error", error, "an Exception, or a class or function of one")
+        if error is not None:
+            _require_error(error)
         said = (repr(what),) if error is None else (repr(what), _text(error))
         made = error or StoreError(self._where, "fault injected")
         return self._set_up("fail", said, checked(what, PUT), which, lambda: _made(made))
@@ -250,6 +252,8 @@ class BrokerFaults(AnyFaults[BrokerFault, Struck]):
                 a worker ends with it.
             which: see `BrokerFaultOptions`.
         """
+        if not isinstance(reconnect, bool):
+            raise InvalidOption("reconnect", reconnect, "True or False")
         whats, said = _last(what)
         if reconnect:
             return self._set_up("drop", said, whats, which, FaultyQueue._drop)
@@ -397,9 +401,17 @@ def _last(what: Answer | None) -> tuple[frozenset[str], tuple[str, ...]]:
     return (LAST, ()) if what is None else (checked(what, ANSWERS), (repr(what),))
 
 
+def _require_error(error: object) -> None:
+    """Check what is to be raised, as far as can be told before it is made."""
+    is_source = issubclass(error, Exception) if isinstance(error, type) else callable(error)
+    if not is_source and not isinstance(error, Exception):
+        raise InvalidOption("error", error, _ERROR)
+
+
 def _made(error: ErrorSource) -> Exception:
-    """Return an error that is to be raised."""
-    return error if isinstance(error, Exception) else error()
+    """Return an error that is to be raised; one that tells of it where a function makes none."""
+    made: object = error if isinstance(error, Exception) else error()
+    return made if isinstance(made, Exception) else InvalidOption("error", made, _ERROR)
 
 
 def _text(error: ErrorSource) -> str:

@@ -48,6 +48,12 @@ def test_chance_has_a_seed() -> None:
     assert found[0] == found[1] != found[2]
 
 
+def test_a_seed_is_a_number() -> None:
+    """Nothing else is drawn from."""
+    with pytest.raises(InvalidOption, match="seed must be a whole number, not 'x'"):
+        AnyFaults("x")  # type: ignore[arg-type]  # on purpose
+
+
 def test_each_fault_has_a_chance_of_its_own() -> None:
     """The second one that is set is not struck like the first."""
     faults: AnyFaults[AnyFault, str] = AnyFaults()
@@ -86,3 +92,5 @@ def test_what_cannot_be_chosen_is_refused() -> None:
         made(client_id="a")
     with pytest.raises(InvalidOption, match="probability must be a number from 0 to 1, not 2"):
         made(probability=2)
+    with pytest.raises(InvalidOption, match="probability must be a number from 0 to 1, not '1'"):
+        made(probability="1")

@@ -35,6 +35,7 @@ from nsqlite.testing import BrokerFaults, FakeBroker, ManualClock, MemoryStore
 
 OF_DROP = "channel, nth, probability, reconnect, times, topic, what"
 FOR_ALL = "channel must be left out: what is put is for all channels, not 'a'"
+OF_ERROR = "an Exception, or a class or function of one"
 
 
 class Scene:
@@ -189,6 +190,27 @@ def test_a_put_raises_the_error_that_it_is_told_to(scene: Scene, error: Any) -> 
     """That may be an error, its class, or a function that makes it."""
     scene.faults.fail("put", error, times=1)
     with pytest.raises(TimeoutError):
+        scene.topic.put("one")
+    scene.topic.put("two")
+    assert [("two", 1)] == scene.rest()
+
+
+@pytest.mark.parametrize("made", [5, None, KeyboardInterrupt()])
+def test_a_function_that_makes_no_error_fails_the_put(scene: Scene, made: Any) -> None:
+    """A put that is struck does nothing, and says what is wrong."""
+    with scene.faults.fail("put", lambda: made), pytest.raises(InvalidOption) as caught:
+        scene.topic.put("one")
+    assert f"error must be {OF_ERROR}, not {made!r}" == str(caught.value)
+    assert [] == scene.rest()
+
+
+def test_a_function_may_raise_its_error(scene: Scene) -> None:
+    """That is as good as to return it; the topic goes on."""
+
+    def late() -> TimeoutError:
+        raise TimeoutError
+
+    with scene.faults.fail("put", late), pytest.raises(TimeoutError):
         scene.topic.put("one")
     scene.topic.put("two")
     assert [("two", 1)] == scene.rest()
@@ -585,8 +607,17 @@ def test_faults_of_a_worker_in_a_loop() -> None:
         ),
         (
             lambda faults: faults.fail("put", 3),
-            "error must be an Exception, or a class or function of one, not 3",
+            f"error must be {OF_ERROR}, not 3",
         ),
+        (
+            lambda faults: faults.fail("put", KeyboardInterrupt),
+            f"error must be {OF_ERROR}, not <class 'KeyboardInterrupt'>",
+        ),
+        (
+            lambda faults: faults.drop(reconnect="no"),
+            "reconnect must be True or False, not 'no'",
+        ),
+        (lambda faults: faults.lose([]), "what must be one of FIN, REQ, TOUCH, not []"),
         (lambda faults: faults.fail("put", channel="a"), FOR_ALL),
         (lambda faults: faults.reorder(channel="a"), FOR_ALL),
         (lambda faults: faults.time_out(nth=0), "nth must be a whole number of at least 1, not 0"),
