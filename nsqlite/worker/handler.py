@@ -58,7 +58,8 @@ def accepts(function: Callable[..., object], count: int, *, or_more: bool = Fals
 
 def is_plain(function: object, count: int) -> bool:
     """Return whether something is a plain function that can be called with so many arguments."""
-    return callable(function) and not is_coroutine(function) and accepts(function, count)
+    is_other = is_coroutine(function) or is_generator(function)
+    return callable(function) and not is_other and accepts(function, count)
 
 
 def name_of(handler: Handler) -> str:

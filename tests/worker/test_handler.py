@@ -178,8 +178,15 @@ def test_what_may_be_given_more() -> None:
 
 @pytest.mark.parametrize(
     ("function", "plain"),
-    [(nothing, True), (awaited, False), (Awaited(), False), (two, False), ("nothing", False)],
+    [
+        (nothing, True),
+        (awaited, False),
+        (Awaited(), False),
+        (generated, False),
+        (two, False),
+        ("nothing", False),
+    ],
 )
 def test_what_is_plain(function: object, plain: bool) -> None:
-    """A plain function can be called with so many arguments, and need not be awaited."""
+    """A plain function can be called with so many arguments, and then has run."""
     assert plain is is_plain(function, 1)

@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from nsqlite.errors import InvalidOption
+from nsqlite.options import whole
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -247,7 +248,9 @@ def schedules(*, max_disturbances: int = 4) -> "SearchStrategy[Schedule]":
 
     Raises:
         ImportError: Hypothesis is not installed.
+        InvalidOption: `max_disturbances` is no whole number of at least 0.
     """
+    whole("max_disturbances", max_disturbances, 0)
     from hypothesis import strategies  # noqa: PLC0415 - it is optional, and slow to load
 
     places: Any = strategies.integers(0, _LONGEST)

@@ -20,7 +20,15 @@ Next: testing/memorystorage.py
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from contextlib import contextmanager
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate, unwrap
@@ -32,6 +40,7 @@ from typing import (
     Any,
     Final,
     NamedTuple,
+    NoReturn,
     Self,
     TypeVar,
     Unpack,
@@ -41,12 +50,14 @@ from typing import (
 import attrs
 
 from nsqlite.clock import NEVER, Alarm, Loop, Semaphore
-from nsqlite.errors import InvalidName, InvalidOption, StoreFull
+from nsqlite.errors import Closed, InvalidName, InvalidOption, StoreFull
 from nsqlite.events import Event, Kind
 from nsqlite.message import T
 from nsqlite.options import SECOND, Seconds, TopicOptions, nanoseconds, whole
+from nsqlite.testing.anyfault import whole_seed
 from nsqlite.testing.brokerfaults import FaultyTopic
 from nsqlite.testing.fakebroker import FakeBroker
+from nsqlite.testing.idle import never
 from nsqlite.testing.manualclock import ManualClock
 from nsqlite.testing.simulation.schedule import Choices, Pairs, Schedule, shrunk
 from nsqlite.testing.simulation.story import (
@@ -56,6 +67,7 @@ from nsqlite.testing.simulation.story import (
     NeverIdle,
     NotAwaited,
     NotRepeatable,
+    NotScheduled,
     SimulationFailed,
     StaleReplay,
     Step,
@@ -105,6 +117,14 @@ class SimClock(ManualClock):
         """See `Clock.wait`."""
         return self.simulation._wait(semaphore, moment, who)
 
+    def _run(self, limit: Seconds, call: str, done: Callable[[], bool] = never) -> NoReturn:  # noqa: ARG002
+        """Refuse it; see `ManualClock`."""
+        raise self.simulation._refused(call)
+
+    def _runs(self, timeout: int | None) -> bool:  # noqa: ARG002
+        """Return whether some do that the schedule does not run; else who joins gives turns."""
+        return bool(self._runners())
+
 
 class SimTopic(FaultyTopic[T]):
     """A topic whose puts are where others get the turn, and where faults strike."""
@@ -141,6 +161,11 @@ class SimBroker(FakeBroker):
     ) -> SimTopic[Any]:
         """See `Broker`."""
         return SimTopic(self.faults, name, home=self, persistence=kept, **options)
+
+    def _standing(self, call: str, *, raise_first: bool = False) -> NoReturn:  # noqa: ARG002
+        """Refuse it; see `FakeBroker`."""
+        assert isinstance(self.clock, SimClock)
+        raise self.clock.simulation._refused(call)
 
 
 class _Move(NamedTuple):
@@ -192,6 +217,7 @@ class Simulation:
         self._decisions = 0
         self._last: Actor | None = None
         self._in_loop = False
+        self._is_over = False
 
     # What a scenario calls
 
@@ -242,9 +268,16 @@ class Simulation:
         """Have a plain function run beside the scenario, as a thread of a program would.
 
         What it raises fails the run.
+
+        Raises:
+            InvalidOption: it is none; in a handler this fails the run.
+            Closed: the run is over.
         """
+        self._require_running()
+        with self._misuse():
+            _require_plain("function", function, 0, _PLAIN)
         name = name or getattr(function, "__name__", "an actor")
-        self._turns.add(Actor(name, function))
+        self._turns.add(Actor(name, lambda: _require_run("function", function, function())))
 
     def put(self, topic: str, body: Any, delay: Seconds | None = None) -> str:
         """Publish a message to a topic of the broker; see `Topic.put`.
@@ -263,7 +296,9 @@ class Simulation:
 
         Raises:
             InvalidOption: the number is negative or not finite; in a handler it fails the run.
+            Closed: the run is over.
         """
+        self._require_running()
         with self._misuse():
             step = nanoseconds("seconds", seconds)
         if self._in_loop:
@@ -310,12 +345,24 @@ class Simulation:
         Raises:
             Deadlock: nobody can go on.
             NeverIdle: it takes too many steps.
+            Closed: the run is over.
         """
+        self._require_running()
         if app is not None:
             self.start(app)
         self._turns.wait("", self._is_idle)
 
+    def _require_running(self) -> None:
+        if self._is_over:
+            raise Closed("the simulation", "over")
+
     # What its parts call
+
+    def _refused(self, call: str) -> NotScheduled:
+        """Fail the run for a call that would have handlers run, and return the error."""
+        error = NotScheduled(call)
+        self._turns.fail(error)  # a handler that raises it would only be tried again
+        return error
 
     def _tell(self, what: str, *, who: str = "", struck: bool = False) -> None:
         """Add a step to the story."""
@@ -551,6 +598,7 @@ class Simulation:
             self.broker.close()
         for app in self._apps:
             app._forget()
+        self._is_over = True
 
 
 def _do_nothing() -> None:
@@ -641,10 +689,14 @@ class _Player:
         return _Run(dict(choices.made), choices.count, steps, struck, error)
 
     def _error(self, simulation: Simulation) -> BaseException | None:
-        """Return why a run fails, if it does."""
+        """Return why a run fails, if it does.
+
+        Raises:
+            InvalidOption: the scenario has only made a coroutine or a generator.
+        """
         __tracebackhide__ = True
         try:
-            self._scenario(simulation)
+            result = self._scenario(simulation)
         except BaseException as error:
             cancellation = simulation._turns.main.cancellation
             if cancellation is not None:
@@ -653,6 +705,7 @@ class _Player:
                 raise
             traceback = error.__traceback__
             return error.with_traceback(traceback and traceback.tb_next)
+        _require_run("scenario", self._scenario, result)
         return simulation._turns.main.cancellation
 
     def repeat(self, run: _Run, *, silent: bool = True) -> _Run:
@@ -739,16 +792,18 @@ def simulate(
 
     Raises:
         SimulationFailed: the scenario has failed; its cause is what it raised.
-        InvalidOption: an argument is of the wrong kind or out of its range.
+        InvalidOption: an argument is of the wrong kind or out of its range, or the scenario has
+            only made a coroutine or a generator.
     """
     __tracebackhide__ = True
-    _require_plain(scenario)
+    _require_plain("scenario", scenario, 1, f"{_PLAIN} of a Simulation")
     settings = Settings(
         faults=_checked(faults),
         max_faults=whole("max_faults", max_faults, 0),
         limit=whole("limit", limit, 1),
     )
     whole("schedules", schedules, 1)
+    whole_seed(seed)
     with _Player(scenario, settings) as player:
         if replay is not None:
             schedule = replay if isinstance(replay, Schedule) else Schedule(replay)
@@ -780,29 +835,44 @@ def _replayed(
     return run._replace(error=StaleReplay(missed)), f"{_name(scenario)} does not fail"
 
 
-def _require_plain(scenario: object) -> None:
+def _require_plain(option: str, function: object, count: int, expected: str) -> None:
     from nsqlite.worker.handler import is_plain  # noqa: PLC0415 - loads asyncio
 
-    if not is_plain(scenario, 1):
-        raise InvalidOption("scenario", scenario, "a plain function of a Simulation")
+    if not is_plain(function, count):
+        raise InvalidOption(option, function, expected)
 
 
-def _checked(faults: Iterable[str]) -> frozenset[str]:
-    wanted = frozenset([faults] if isinstance(faults, str) else faults)
-    for fault in sorted(wanted - FAULT_KINDS):
-        raise InvalidOption("faults", fault, f"one of {', '.join(_NAMES)}{_nearest(fault)}")
-    return wanted
+_PLAIN: Final = "a plain function"
+
+
+def _require_run(option: str, function: object, result: object) -> None:
+    """Check that what a function has returned does not have to be run yet."""
+    if isinstance(result, Coroutine | Generator | AsyncGenerator):
+        if not isinstance(result, AsyncGenerator):
+            result.close()
+        raise InvalidOption(option, function, f"{_PLAIN} that returns no coroutine or generator")
+
+
+def _checked(faults: object) -> frozenset[str]:
+    wanted = [faults] if isinstance(faults, str) else faults
+    if not isinstance(wanted, Iterable):
+        raise InvalidOption("faults", faults, f"some of {', '.join(_NAMES)}")
+    kinds = list(wanted)
+    for fault in kinds:
+        if fault not in _NAMES:
+            raise InvalidOption("faults", fault, f"one of {', '.join(_NAMES)}{_nearest(fault)}")
+    return frozenset(kinds)
 
 
 _NAMES: Final = sorted(FAULT_KINDS)
 
 
-def _nearest(fault: str) -> str:
+def _nearest(fault: object) -> str:
     """Return which fault may be meant, by its name or by a word of it."""
     by_word = {word: name for name in _NAMES for word in (*name.split(), name)}
     from difflib import get_close_matches  # noqa: PLC0415 - errors may be slow, importing must not
 
-    near = get_close_matches(fault, by_word, 1)
+    near = get_close_matches(str(fault), by_word, 1)
     return f" (did you mean {by_word[near[0]]!r}?)" if near else ""
 
 

@@ -113,6 +113,21 @@ class NotAwaited(NSQLiteError):
         return f"the handler in {self.who} did not await {call}: in a coroutine, await {call}"
 
 
+class NotScheduled(NSQLiteError):
+    """A call that has handlers run, where the schedule of a simulation decides which do.
+
+    Attributes:
+        call: what was called.
+    """
+
+    def __init__(self, call: str) -> None:
+        super().__init__(call)
+        self.call: Final = call
+
+    def __str__(self) -> str:
+        return f"{self.call} runs nothing in a simulation, where the schedule decides: sim.run()"
+
+
 _AT_AN_END: Final = 40
 """How many steps of a long story its text shows at its beginning, and at its end."""
 

@@ -127,6 +127,11 @@ class TestShrunk:
 
 
 class TestSchedules:
+    def test_a_number_of_disturbances_is_checked(self) -> None:
+        """Before Hypothesis draws one."""
+        with pytest.raises(InvalidOption, match="max_disturbances must be a whole number of at"):
+            schedules(max_disturbances=-1)
+
     @hypothesis.given(schedules(max_disturbances=2))
     def test_hypothesis_draws_them(self, schedule: Schedule) -> None:
         """They disturb no more than was said, and may choose what no run has."""

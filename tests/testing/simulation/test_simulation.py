@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -16,6 +16,7 @@ import nsqlite
 from nsqlite.clock import held_semaphore
 from nsqlite.errors import Closed, InvalidName, InvalidOption, StoreFull
 from nsqlite.message import Message
+from nsqlite.options import SECOND
 from nsqlite.testing import (
     FakeBroker,
     Schedule,
@@ -31,6 +32,7 @@ from nsqlite.testing.simulation.story import (
     NeverIdle,
     NotAwaited,
     NotRepeatable,
+    NotScheduled,
     StaleReplay,
 )
 
@@ -674,6 +676,20 @@ class Interrupted:
         self.lock.release()
 
 
+def generated(_sim: Simulation) -> Iterator[None]:
+    """Would not run."""
+    yield
+
+
+async def awaited(_sim: Simulation) -> None:
+    """Would not run."""
+
+
+async def generated_async(_sim: Simulation) -> AsyncIterator[None]:
+    """Would not run."""
+    yield
+
+
 class TestWhatFails:
     def test_what_an_actor_raises_fails_the_run(self) -> None:
         """Also if it is none of `Exception`, and if the scenario swallows it."""
@@ -864,6 +880,35 @@ class TestWhatFails:
             simulate(scenario)
         assert ("scenario", scenario) == (caught.value.option, caught.value.value)
 
+    def test_it_refuses_a_generator_function(self) -> None:
+        """As a scenario, and as an actor."""
+        with pytest.raises(InvalidOption) as caught:
+            simulate(generated)
+        text = "scenario must be a plain function of a Simulation, not <function generated"
+        assert str(caught.value).startswith(text)
+        failed = failure(lambda sim: sim.spawn(partial(generated, sim)))
+        text = "function must be a plain function, not functools.partial(<function generated"
+        assert str(failed.__cause__).startswith(text)
+
+    @pytest.mark.parametrize("made", [generated, awaited, generated_async])
+    def test_it_refuses_what_has_run_nothing(self, made: Callable[[Simulation], object]) -> None:
+        """A scenario or an actor has only made a coroutine or a generator."""
+        with pytest.raises(InvalidOption) as caught:
+            simulate(lambda sim: [made(sim)][0])
+        expected = "a plain function that returns no coroutine or generator, not <function "
+        assert str(caught.value).startswith(f"scenario must be {expected}")
+
+        def scenario(sim: Simulation) -> None:
+            sim.spawn(lambda: [made(sim)][0])
+            sim.run()
+
+        failed = failure(scenario)
+        assert str(failed.__cause__).startswith(f"function must be {expected}")
+
+    def test_what_a_scenario_returns_is_no_matter_else(self) -> None:
+        """Also what `work` returns, which a plain function need not await."""
+        assert 1 == simulate(lambda sim: sim.work(1), schedules=1).schedules
+
     def test_it_refuses_what_is_no_fault(self) -> None:
         """And a number that is none."""
         with pytest.raises(InvalidOption) as caught:
@@ -875,6 +920,10 @@ class TestWhatFails:
         assert expected == str(caught.value)
         with pytest.raises(InvalidOption):
             simulate(counts_once, schedules=0)
+        for seed in ("x", None, [1]):
+            with pytest.raises(InvalidOption) as caught:
+                simulate(counts_once, seed=seed)  # type: ignore[arg-type]  # for the test
+            assert f"seed must be a whole number, not {seed!r}" == str(caught.value)
 
     @pytest.mark.parametrize(
         ("given", "meant"),
@@ -883,13 +932,76 @@ class TestWhatFails:
             ("disk full", " (did you mean 'fill disk'?)"),
             ("timeout", " (did you mean 'time out'?)"),
             ("xyz", ""),
+            (1, ""),
+            (None, ""),
+            ([], ""),
         ],
     )
-    def test_it_offers_the_nearest_fault(self, given: Any, meant: str) -> None:
-        """By its name, or by a word of it."""
+    def test_it_names_the_faults(self, given: Any, meant: str) -> None:
+        """With the nearest, by its name, or by a word of it."""
         with pytest.raises(InvalidOption) as caught:
             simulate(counts_once, faults=[given])
         assert str(caught.value).endswith(f"time out{meant}, not {given!r}")
+
+    @pytest.mark.parametrize("given", [5, None])
+    def test_it_takes_several_faults(self, given: Any) -> None:
+        """One name alone is one of them."""
+        with pytest.raises(InvalidOption) as caught:
+            simulate(counts_once, faults=given)
+        names = "deliver twice, drop, fill disk, jump, reorder, slow, time out"
+        assert f"faults must be some of {names}, not {given}" == str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("call", "name"),
+        [
+            (lambda broker: broker.run_until_idle(), "run_until_idle()"),
+            (lambda broker: broker.clock.run_until_idle(), "run_until_idle()"),
+            (lambda broker: asyncio.run(broker.until_idle()), "until_idle()"),
+            (lambda broker: broker.drain(), "drain()"),
+            (lambda broker: broker.run_one(), "run_one()"),
+        ],
+    )
+    def test_what_calls_handlers_in_a_test_is_refused(
+        self, call: Callable[[FakeBroker], object], name: str
+    ) -> None:
+        """It would call none of the simulation's; in a handler it is not tried again."""
+        expected = f"{name} runs nothing in a simulation, where the schedule decides: sim.run()"
+        scenarios: list[Scenario] = [
+            lambda sim: call(sim.broker),
+            lambda sim: one_message(sim, lambda _message: call(sim.broker)),
+        ]
+        for scenario in scenarios:
+            failed = failure(scenario)
+            assert isinstance(failed.__cause__, NotScheduled)
+            assert expected == str(failed.__cause__)
+
+    def test_a_join_with_a_timeout_lets_handlers_go_on(self) -> None:
+        """And ends when it is idle, or the time is over."""
+
+        def scenario(sim: Simulation) -> None:
+            topic = sim.broker.topic("orders")
+            channel = topic.channel("billing")
+            topic.put("a tea")
+            assert not channel.join(timeout=2)
+            assert 2 == sim.clock._elapsed // SECOND
+            sim.worker("orders", "billing", lambda _message: sim.work(1))
+            assert topic.join(timeout=2)
+            assert 3 == sim.clock._elapsed // SECOND
+
+        simulate(scenario, faults=[], schedules=20)
+
+    def test_a_run_that_is_over_does_no_more(self) -> None:
+        """What would run something says so."""
+        kept: list[Simulation] = []
+        simulate(kept.append, schedules=1)
+        calls: list[Callable[[], object]] = [
+            lambda: kept[0].work(1),
+            lambda: kept[0].spawn(print),
+            kept[0].run,
+        ]
+        for call in calls:
+            with pytest.raises(Closed, match="the simulation is over"):
+                call()
 
 
 app: Final = nsqlite.App()
