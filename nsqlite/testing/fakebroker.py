@@ -211,7 +211,7 @@ class FakeBroker(Broker):
         """Return what calls handlers, and moves no clock."""
         clock = self.clock
         done = self._has_failed if raise_first else never
-        instead = "await nsqlite.aio.drain(worker)"
+        instead = "await nsqlite.aio.join(broker, timeout=0), which handles all that is ready"
         return Run(clock, clock._elapsed, call, instead, done=done, timed=True)
 
     def _errors(self) -> list[BaseException]:

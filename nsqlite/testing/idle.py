@@ -238,7 +238,7 @@ class Run:
         """
         asyncio = sys.modules.get("asyncio")
         if asyncio is not None and asyncio._get_running_loop() is not None:
-            raise Reentered(self._call.removesuffix("()"), self._instead)
+            raise Reentered(self._call.partition("(")[0], self._instead)
 
     def _wait_for_others(self) -> None:
         """Wait until no other thread holds the clock back."""

@@ -123,7 +123,8 @@ def test_steps_of_a_coroutine_function() -> None:
             with pytest.raises(Reentered) as caught:
                 broker.run_one()
             assert (
-                "run_one() would wait here for its own end: await nsqlite.aio.drain(worker)"
+                "run_one() would wait here for its own end: await nsqlite.aio.join(broker,"
+                " timeout=0), which handles all that is ready"
             ) == str(caught.value)
 
         asyncio.run(main())
@@ -145,6 +146,31 @@ def test_coroutine_functions_share_the_loop_of_a_call() -> None:
                 topic.put_many(range(3))
                 call(broker)
         assert (6, 1) == (len(loops), len(set(loops))), call
+
+
+def test_a_loop_has_all_handled_that_is_ready() -> None:
+    """As the errors say of calls that would keep it from going on; the clock stands."""
+
+    async def main() -> None:
+        with pytest.raises(Reentered, match=r"await nsqlite.aio.join\(broker, timeout=0\), which"):
+            broker.drain()
+        whats: tuple[Any, ...] = (topic, channel, broker)
+        for what in whats:
+            with pytest.raises(Reentered) as caught:
+                what.join(1)
+            expected = "join() would wait here for its own end: await nsqlite.aio.join()"
+            assert ("join", expected) == (caught.value.call, str(caught.value))
+        assert not await aio.join(broker, timeout=0)
+
+    with FakeBroker() as broker:
+        notes = Notes(broker)
+        topic = broker.topic("orders")
+        channel = topic.channel("billing")
+        topic.put_many([b"1", b"2"])
+        topic.put(b"3", delay=1)
+        with Worker(channel, notes.call):
+            asyncio.run(main())
+            assert [(0, b"1"), (0, b"2")] == notes.seen
 
 
 def test_joins_run_the_handlers() -> None:
