@@ -14,7 +14,7 @@ from itertools import count
 from typing import Final, Protocol, TypeAlias
 
 from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, held_semaphore, release
-from nsqlite.errors import ClockStandsStill
+from nsqlite.errors import ClockStandsStill, InvalidOption
 from nsqlite.lock import make_lock
 from nsqlite.options import DAY, LONGEST, SECOND, Seconds, nanoseconds
 from nsqlite.testing.bystanders import STILL, Users, Watch
@@ -250,8 +250,11 @@ class ManualClock:
             autojump: see the class.
 
         Raises:
-            InvalidOption: the start or the patience is negative or no finite number.
+            InvalidOption: the start or the patience is negative or no finite number, or `autojump`
+                is no bool.
         """
+        if not isinstance(autojump, bool):
+            raise InvalidOption("autojump", autojump, "True or False")
         self._start: Final = nanoseconds("start", start, 0, LONGEST)
         self._patience: Final = nanoseconds("patience", patience, above=True)
         self.patience: Final = self._patience / SECOND

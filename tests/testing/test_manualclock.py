@@ -61,7 +61,9 @@ def test_bad_steps(step: Any) -> None:
     assert 0 == clock.monotonic_ns()
 
 
-@pytest.mark.parametrize("options", [{"start": -1}, {"patience": 0}, {"patience": "1"}])
+@pytest.mark.parametrize(
+    "options", [{"start": -1}, {"patience": 0}, {"patience": "1"}, {"autojump": "no"}]
+)
 def test_bad_options(options: Any) -> None:
     """Options out of their range are refused."""
     with pytest.raises(InvalidOption):

@@ -57,8 +57,10 @@ class Schedule:
             exact: False to leave out what a run cannot choose, as for those that Hypothesis draws.
 
         Raises:
-            InvalidOption: it is none.
+            InvalidOption: it is none, or `exact` is no bool.
         """
+        if not isinstance(exact, bool):
+            raise InvalidOption("exact", exact, "True or False")
         self.pairs: Pairs = _parsed(text)
         self.exact: Final = exact
 

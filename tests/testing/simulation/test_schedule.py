@@ -42,6 +42,11 @@ class TestSchedule:
         assert ("replay", text) == (caught.value.option, caught.value.value)
         assert 'pairs of a choice and its outcome, as "5:1 12:3"' in str(caught.value)
 
+    def test_whether_it_is_exact_is_true_or_false(self) -> None:
+        """A text would count as true."""
+        with pytest.raises(InvalidOption, match="exact must be True or False, not 'no'"):
+            Schedule(exact="no")  # type: ignore[arg-type]  # on purpose
+
 
 class TestChoices:
     def test_they_follow_a_schedule(self) -> None:
