@@ -132,7 +132,11 @@ class BrokerFault(AnyFault):
 
     def _replay(self) -> str:
         """Return the call that strikes what was seen last, and nothing else."""
-        names = {"nth": self._seen, "topic": self._topic, "channel": self._channel}
+        return self._line(self._seen)
+
+    def _line(self, nth: int | None) -> str:
+        """Return the call that sets it, to strike this one alone, or all."""
+        names = {"nth": nth, "topic": self._topic, "channel": self._channel}
         given = [f"{name}={value!r}" for name, value in names.items() if value is not None]
         return f"faults.{self._call}({', '.join([*self._said, *given])})"
 

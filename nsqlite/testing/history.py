@@ -405,7 +405,7 @@ class History:
         ending = list(_listed("last events", events, last=True))
         if self.recorder.forgotten:
             ending.append(f"  ({self.recorder.forgotten} older ones were forgotten)")
-        blocks = ["\n".join(part) for part in (*parts, self._struck(), ending)]
+        blocks = ["\n".join(part) for part in (*parts, self._struck(), self._spared(), ending)]
         return AssertionError("\n\n".join([text, *filter(None, blocks)]))
 
     def _mistakes(self, topic: str, channel: str | None) -> Iterator[str]:
@@ -459,6 +459,20 @@ class History:
         if faults is not None and faults.injected:
             yield "faults that struck:"
             yield from (f"  {line}" for line in _cut(faults.replay().split("\n"), MOST))
+
+    def _spared(self) -> Iterator[str]:
+        """Say which faults are set and have struck nothing, and of which names there are none."""
+        faults = getattr(self._home, "faults", None)
+        idle = [] if faults is None else [one for one in faults.active if not one.count]
+        if idle:
+            yield "faults that have not struck:"
+        for fault in idle:
+            why = (
+                ""
+                if fault._topic is None
+                else "; ".join(self._unknown(fault._topic, fault._channel))
+            )
+            yield f"  {fault._line(fault._nth)}{why and f': {why}'}"
 
     def __repr__(self) -> str:
         """Show how many events it has of each kind."""

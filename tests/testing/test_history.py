@@ -362,6 +362,28 @@ def test_what_faults_have_struck_is_shown() -> None:
     assert "faults that struck:\n  faults.fail('put', nth=1)" == text.split("\n\n")[1]
 
 
+def test_what_faults_have_not_struck_is_shown() -> None:
+    """It may be why a test fails; most of all where the name is wrong."""
+    broker = FakeBroker()
+    broker.topic("orders").channel("billing")
+    broker.faults.fail("put", topic="oders", nth=2)
+    broker.faults.lose("FIN", topic="orders", channel="billing")
+    broker.faults.fill_disk(times=1)
+    with pytest.raises(StoreError):
+        broker.topic("orders").put("one")
+    with broker.faults.reorder():
+        pass
+    text = text_of(lambda: broker.history.assert_finished("orders"))
+    expected = [
+        "faults that have not struck:",
+        f"  faults.fail('put', nth=2, topic='oders'): {NO_ODERS}",
+        "  faults.lose('FIN', topic='orders', channel='billing')",
+    ]
+    assert "\n".join(expected) in text.split("\n\n")
+    broker.faults.clear()
+    assert "not struck" not in text_of(lambda: broker.history.assert_finished("orders"))
+
+
 def test_what_the_recorder_has_forgotten_is_said() -> None:
     """So that nobody looks for it; and no name is called wrong that it may have had."""
     topic = Topic[int]("orders")
