@@ -362,8 +362,8 @@ def test_asyncio_is_needed_in_few_modules() -> None:
     served = {name for name in users if name.startswith("testing")}
     faked = {"testing.faultywire", "testing.idle", "testing.clients.pynsq"}
     simulated = {"testing.simulation.loop", "testing.simulation.workers"}
-    plugin = "testing.plugin.pytest_nsqlite"  # for the loop of a test
-    assert {"testing.address", "testing.leaks", plugin, *faked, *simulated} == served
+    ending = {"testing.leaks", "testing.plugin.pytest_nsqlite", "testing.unittesting"}  # of a test
+    assert {"testing.address", *ending, *faked, *simulated} == served
 
 
 def test_one_module_imports_by_name() -> None:

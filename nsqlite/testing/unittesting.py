@@ -5,8 +5,10 @@ The rule: what a test asks for is made when it asks, and nothing of it is left a
 Next: testing/plugin/pytest_nsqlite.py
 """
 
+import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from nsqlite.errors import Closed, InvalidOption
 from nsqlite.testing.address import nsqd
@@ -15,20 +17,81 @@ from nsqlite.testing.leaks import Tracker, chosen, told
 from nsqlite.testing.manualclock import ManualClock
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from unittest import TestCase
 
-    from nsqlite.worker.app import App, Running
+    from nsqlite.worker.app import App
 else:  # whoever uses this has loaded it, and nobody else has to
     TestCase = object
 
 
-def running(app: "App", broker: FakeBroker) -> "Running":
-    """Return the block in which an app works on a broker."""
-    from nsqlite.worker.app import App  # noqa: PLC0415 - whoever has one has loaded it
+def _running_loop() -> "AbstractEventLoop | None":
+    """Return the loop that the calling thread runs, without loading asyncio for it."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
 
-    if not isinstance(app, App):
-        raise InvalidOption("app", app, "an App")
-    return app.running(broker)
+
+class AppBlock:
+    """The block in which an app works on the broker of a test.
+
+    Coroutine functions run in the loop of the test, if it begins in one; then its end has them
+    stopped in that loop, though the test is over.  There the handlers at work have the app's time,
+    but of real time no more than the patience of the clock, which nobody moves any more.
+
+    Attributes:
+        loop: in which tasks of the app run that are not stopped yet; None if there is none.
+    """
+
+    def __init__(self, app: "App", broker: FakeBroker) -> None:
+        """Make it; nothing runs before the block.
+
+        Raises:
+            InvalidOption: it is no app.
+        """
+        from nsqlite.worker.app import App  # noqa: PLC0415 - whoever has one has loaded it
+
+        if not isinstance(app, App):
+            raise InvalidOption("app", app, "an App")
+        self.loop: AbstractEventLoop | None = None
+        self._app: Final = app
+        self._broker: Final = broker
+        self._running: Final = app.running(broker)
+        self._is_over = False
+
+    def __enter__(self) -> "App":
+        """Start the workers."""
+        self._running.__enter__()
+        if self._broker.mode == "real":
+            self.loop = _running_loop()
+        return self._app
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the workers, unless that is done, in their loop if that can run."""
+        loop = self.loop
+        if self._is_over:
+            return
+        if loop is None or loop.is_closed() or loop.is_running() or _running_loop() is not None:
+            self._running.__exit__(kind, error, traceback)
+        else:
+            loop.run_until_complete(self.end())
+
+    async def end(self) -> None:
+        """Stop the workers, in their loop."""
+        import asyncio  # noqa: PLC0415 - who has a loop has loaded it
+
+        self._is_over = True
+        self.loop = None
+        workers = self._app.workers
+        stopping = self._running.__aexit__(None, None, None)
+        try:
+            await asyncio.wait_for(stopping, self._broker.clock.patience)
+        except TimeoutError:
+            await asyncio.gather(*(worker._stop_async(0) for worker in workers))
 
 
 class NSQLiteMixin(TestCase):
@@ -117,4 +180,4 @@ class NSQLiteMixin(TestCase):
 
     def run_app(self, app: "App") -> "App":
         """Start an app's workers on `broker`, and return it; they are stopped at the end."""
-        return self.enterContext(running(app, self.broker))
+        return self.enterContext(AppBlock(app, self.broker))

@@ -184,7 +184,8 @@ class TaskRunner:
         try:
             await self._work_on(slot)
         except (asyncio.CancelledError, GeneratorExit):  # the second when its loop was closed
-            supervisor.note_cancel(slot)
+            if not self._is_loop_ending():
+                supervisor.note_cancel(slot)
             supervisor.stop(0)  # the supervisor puts the message back
             raise
         except BaseException as error:
@@ -192,6 +193,10 @@ class TaskRunner:
             raise
         finally:
             supervisor.leave(slot)
+
+    def _is_loop_ending(self) -> bool:
+        """Return whether all tasks of the loop are cancelled, as at the end of `asyncio.run`."""
+        return self._main is not None and self._main.cancelling() > 0
 
     async def _work_on(self, slot: Slot) -> None:
         supervisor = self.supervisor

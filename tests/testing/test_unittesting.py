@@ -1,5 +1,6 @@
 """A fake broker for tests of unittest, and what such a test leaves behind."""
 
+import asyncio
 import re
 import socket
 import unittest
@@ -65,6 +66,41 @@ def test_coroutine_functions() -> None:
                 assert (b"order 1", "inline") == (message.body, self.broker.mode)
 
     assert [] == run(Case)
+
+
+def test_an_app_in_the_loop_of_a_test(caplog: pytest.LogCaptureFixture) -> None:
+    """Its handlers may end in that loop when the test is over."""
+    ended: list[object] = []
+
+    class Case(NSQLiteMixin, unittest.IsolatedAsyncioTestCase):
+        mode = "real"
+
+        def start(self) -> None:
+            app = App()
+
+            @app.handler("mails", "send")
+            async def send(message: nsqlite.Message[Any]) -> None:
+                for _ in range(1000):
+                    await asyncio.sleep(0)
+                ended.append(message.body)
+
+            self.run_app(app)
+            self.broker.topic("mails").put(b"mail 1")
+
+        async def test_it(self) -> None:
+            self.start()
+            await asyncio.sleep(0)
+
+        def test_in_a_loop_of_its_own(self) -> None:
+            async def test() -> None:
+                self.start()
+                await self.broker.until_idle()
+
+            asyncio.run(test())
+
+    assert [] == run(Case)
+    assert [b"mail 1"] * 2 == ended
+    assert [] == [one.message for one in caplog.records if one.levelname == "ERROR"]
 
 
 def hold(broker: FakeBroker) -> None:

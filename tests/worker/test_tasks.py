@@ -283,6 +283,20 @@ def test_a_cancelled_thing_that_is_awaited_is_a_failure() -> None:
     scene.stop()
 
 
+def test_a_loop_that_ends_stops_the_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """When all tasks of the loop are cancelled the worker ends, which is no error of its own."""
+
+    async def main(scene: Scene) -> None:
+        scene.runner.start()
+        await turns()
+
+    for _ in range(8):  # in one order of tasks or another
+        scene = Scene(Hold().stay_async)
+        asyncio.run(main(scene))
+        assert scene.runner.supervisor.over.is_set()
+    assert [] == [one.message for one in caplog.records if one.levelname == "ERROR"]
+
+
 @in_loop
 async def test_a_slot_that_is_cancelled_stops_the_worker(
     caplog: pytest.LogCaptureFixture,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nsqlite.testing import FakeBroker, ManualClock
     from nsqlite.testing import nsqd as NSQD  # noqa: N812 - beside a fixture of this name
     from nsqlite.testing.leaks import Tracker
+    from nsqlite.testing.unittesting import AppBlock
 
 T = TypeVar("T")
 
@@ -196,14 +197,17 @@ def run_app(
 
     They run until the end of the test, and each app has its own.
     """
-    from nsqlite.testing.unittesting import running  # noqa: PLC0415 - only who asks has it
+    from nsqlite.testing.unittesting import AppBlock  # noqa: PLC0415 - only who asks has it
 
     check = _check(request)
     with ExitStack() as apps:
 
         def run(app: "App") -> "App":
             with check.nothing_noted():  # all of it is stopped here
-                return apps.enter_context(running(app, fake_broker))
+                block = AppBlock(app, fake_broker)
+                apps.enter_context(block)
+            check.apps.append(block)
+            return app
 
         yield run
 
@@ -249,6 +253,9 @@ class LeakCheck:
 
     What a fixture of a wider scope makes is looked at when that is over.  It does nothing as long
     as nobody has imported nsqlite.
+
+    Attributes:
+        apps: what `run_app` has started in this test.
     """
 
     def __init__(self, config: pytest.Config, usual: bool | list[str]) -> None:
@@ -259,6 +266,7 @@ class LeakCheck:
         self._wider: Final[dict[object, Tracker]] = {}  # by the fixtures that have made it
         self._over: Final[list[Tracker]] = []  # of fixtures that are over
         self._has_failed = False
+        self.apps: Final[list[AppBlock]] = []
 
     def begin(self, item: pytest.Item) -> None:
         """Begin to take note for a test, unless that is done."""
@@ -290,12 +298,15 @@ class LeakCheck:
             tracker.resume()
 
     async def end_loop(self) -> None:
-        """Look at the running loop, which may be closed next."""
+        """Stop the apps of the running loop, and look at it; it may be closed next."""
         import asyncio  # noqa: PLC0415 - only where there may be a loop
 
         loop = asyncio._get_running_loop()
         if loop is None:  # it is another library's
             return
+        for app in self.apps:
+            if app.loop is loop:
+                await app.end()
         for _ in range(TURNS):
             await asyncio.sleep(0)
         for tracker in self._ending():
@@ -313,7 +324,8 @@ class LeakCheck:
             _require_right(mark)
         if "nsqlite" in sys.modules:
             self.begin(item)
-        if self._tracker is not None and isinstance(item, pytest.Function) and _is_anyios(item):
+        is_needed = self._tracker is not None or "run_app" in getattr(item, "fixturenames", ())
+        if is_needed and isinstance(item, pytest.Function) and _is_anyios(item):
             item.fixturenames.append(LOOP)
 
     @pytest.hookimpl(wrapper=True)
@@ -346,7 +358,7 @@ class LeakCheck:
     def _end_fixture(self, made: object) -> None:
         """Look at a loop before the fixture that has made it closes it."""
         loop = _loop_of(made)
-        if loop is not None and self._ending():
+        if loop is not None and (self.apps or self._ending()):
             loop.run_until_complete(self.end_loop())
 
     def _set_up_wider(
@@ -383,6 +395,7 @@ class LeakCheck:
         leaks = [leak for one in self._ending() for leak in one.end()]
         self._tracker = None
         self._over.clear()
+        self.apps.clear()
         if not leaks:
             return
         from nsqlite.testing.leaks import told  # noqa: PLC0415 - it is loaded already

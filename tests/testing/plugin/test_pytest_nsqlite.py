@@ -662,6 +662,73 @@ def test_a_loop_that_stays_open(run: Run, pytester: pytest.Pytester) -> None:
     assert ["waits: task 'other' waits in get of _, made at _test_it.py:42"] == left_behind(result)
 
 
+APPS: Final = """
+import asyncio
+pytestmark = [pytest.mark.nsqlite(mode="real"), {mark}]
+ended = []
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+def start(run_app, fake_broker, turns=1000):
+    app = nsqlite.App()
+
+    @app.handler("mails", "send")
+    async def send(message):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended.append(message)
+
+    run_app(app)
+    fake_broker.topic("mails").put(b"mail 1")
+
+@pytest.mark.parametrize("number", range(8))
+async def test_idle(number, run_app, fake_broker):
+    start(run_app, fake_broker, 0)
+    await fake_broker.until_idle()
+
+async def test_at_work(fake_broker, run_app):
+    start(run_app, fake_broker)
+    await asyncio.sleep(0)
+
+@pytest.mark.nsqlite(leaks=False)
+async def test_unwatched(fake_broker, run_app):
+    start(run_app, fake_broker)
+    await asyncio.sleep(0)
+
+@pytest.mark.parametrize("number", range(8))
+async def test_own_worker(number, fake_broker):
+    async def send(message): ...
+
+    async with nsqlite.Worker(fake_broker.topic("mails").channel("send"), send):
+        fake_broker.topic("mails").put(b"mail 1")
+        await fake_broker.until_idle()
+
+async def test_last():
+    assert 10 == len(ended)
+
+@pytest.mark.nsqlite(clock={{"patience": 0.2}})
+async def test_too_long(fake_broker, run_app):
+    start(run_app, fake_broker, 1_000_000_000)
+    await asyncio.sleep(0)
+"""
+
+
+@pytest.mark.parametrize("plugin", [*LOOPS, "module"])
+def test_an_app_is_stopped_in_its_loop(run: Run, pytester: pytest.Pytester, plugin: str) -> None:
+    """Its handlers may end before the loop is closed, and no error is logged where they do."""
+    module = ("pytest.mark.asyncio(loop_scope='module')", LOOPS["strict"][1])
+    mark, arguments = {**LOOPS, "module": module}[plugin]
+    if plugin != "anyio":
+        pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
+    result = run(APPS.format(mark=mark), "-rA", "-p", *arguments)
+    result.assert_outcomes(passed=20)
+    errors = [line for line in result.outlines if re.match(r"ERROR +nsqlite", line)]
+    text = " has not ended after 0 s and is cancelled in mails:send-1"
+    assert [text] == [line[line.index(" has not") :] for line in errors]
+
+
 def test_a_loop_of_another_library(run: Run) -> None:
     """Where no loop of asyncio runs there is none to look at."""
     result = run("""
