@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeVar, Unpack
 
 from nsqlite._version import __version__
 from nsqlite.clock import Clock, checked_clock
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
-
-
-OWN: Final = ("clock", "observers", "store")
-"""The options of a broker that are not those of its topics."""
 
 
 class Persistence(Protocol):
@@ -127,6 +123,8 @@ class Broker(Uncopyable):
         options: what holds for its topics where they are given nothing else.
     """
 
+    _own_options: ClassVar[tuple[str, ...]] = ("clock", "observers", "store")  # not of its topics
+
     def __init__(
         self,
         *,
@@ -149,7 +147,7 @@ class Broker(Uncopyable):
                 clock no clock or the store no store.
             StoreError: the store cannot be opened.
         """
-        self.options: Final = make_options(DEFAULTS, OWN, **options)
+        self.options: Final = make_options(DEFAULTS, self._own_options, **options)
         self.clock: Clock = checked_clock(clock)
         self._factory: Final = GuidFactory(self.options.node_id)
         self._start_time: Final = self.clock.time_ns() // SECOND

@@ -114,9 +114,9 @@ class nsqd:  # noqa: N801 - a context manager that reads as a call, as `contextl
 
         if not isinstance(broker, Broker | None):
             raise InvalidOption("broker", broker, "a Broker, or None for its own")
-        for name in options.keys() - NSQDOptions.__annotations__.keys():
-            own = ("clock", "http", "data_path", "broker", "seed")
-            raise unknown_option("option", name, (*NSQDOptions.__annotations__, *own))
+        known = NSQDOptions.__annotations__.keys()
+        for name in options.keys() - known:
+            raise unknown_option("option", name, known | {"clock", "http", "broker", "seed"})
         given = {
             "tcp_address": LOOPBACK,
             "http_address": LOOPBACK if http else "",

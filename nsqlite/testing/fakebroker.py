@@ -76,6 +76,7 @@ class FakeBroker(Broker):
     """
 
     clock: ManualClock
+    _own_options = (*Broker._own_options, "mode", "seed")
 
     def __init__(
         self,

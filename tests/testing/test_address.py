@@ -144,6 +144,9 @@ def test_it_takes_the_options_of_nsqd() -> None:
         nsqd(msg_timeout=-1)
     with pytest.raises(InvalidOption, match=r"\(did you mean 'max_rdy_count'\?\), not 'max_rdy'$"):
         nsqd(max_rdy=3)
+    with pytest.raises(InvalidOption) as error:
+        nsqd(data_pth="jobs")
+    assert 1 == str(error.value).count("data_path, ")
     with pytest.raises(
         InvalidOption, match=r"^broker must be a Broker, or None for its own, not 5$"
     ):

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 import logging
+import re
 import threading
 import time
 import traceback
@@ -28,6 +30,7 @@ from nsqlite import (
     Worker,
     aio,
 )
+from nsqlite.options import TopicOptions
 from nsqlite.testing import FakeBroker, ManualClock
 
 pytestmark = pytest.mark.usefixtures("no_log")
@@ -74,6 +77,15 @@ def test_its_mode_is_one_of_three() -> None:
 
 
 # Captured
+
+
+def test_its_options_are_known() -> None:
+    """Of an option that is unknown it is told which there are, its own among them."""
+    own = inspect.signature(FakeBroker).parameters.keys() - {"options"}
+    known = ", ".join(sorted(own | TopicOptions.__annotations__.keys()))
+    text = f"option must be one of {known} (did you mean 'seed'?), not 'sed'"
+    with pytest.raises(InvalidOption, match=f"^{re.escape(text)}$"):
+        FakeBroker(sed=5)  # type: ignore[call-arg]
 
 
 def test_captured_workers_start_nothing() -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction, iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import pytest
@@ -141,14 +141,24 @@ def _fail(wrong: object) -> NoReturn:
     pytest.fail(f"@pytest.mark.nsqlite: {wrong}", pytrace=False)
 
 
-def _made(make: Callable[..., T], name: str, **options: Any) -> T:
+def _require_known(name: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Fail a test whose mark names options that there are not."""
+    from nsqlite.options import unknown_option  # noqa: PLC0415 - it is loaded already
+
+    for one in options:
+        if one not in known:
+            _fail(f"{name}: {unknown_option('option', one, known)}")
+
+
+def _made(name: str, make: Callable[[], T]) -> T:
     """Make something with options of the mark; fail the test if they are wrong."""
-    from nsqlite import InvalidOption  # noqa: PLC0415 - it is loaded already
+    from nsqlite import NSQLiteError  # noqa: PLC0415 - it is loaded already
 
     try:
-        return make(**options)
-    except (InvalidOption, TypeError) as error:
-        _fail(f"{name}: {error}")
+        return make()
+    except (NSQLiteError, TypeError) as error:
+        wrong = f"{name}: {error}"
+    _fail(wrong)  # out here, so that pytest does not tell of the error, too
 
 
 def _option(node: pytest.Item, name: str, default: Any) -> Any:
@@ -167,14 +177,18 @@ def fake_broker(request: pytest.FixtureRequest) -> "Iterator[FakeBroker]":
     Its workers call their handlers when the test says `fake_broker.run_until_idle()`; choose
     another way, or options, by ``@pytest.mark.nsqlite(mode="real", broker={"msg_timeout": 5})``.
     """
-    from nsqlite.testing import FakeBroker, ManualClock  # noqa: PLC0415 - only who asks has them
+    from nsqlite.options import DEFAULTS  # noqa: PLC0415 - only who asks has them
+    from nsqlite.testing import FakeBroker, ManualClock  # noqa: PLC0415 - as above
 
     check = _check(request)
     check.begin(request.node)
-    clock = _made(ManualClock, "clock", **_option(request.node, "clock", {}))
+    given = _option(request.node, "clock", {})
+    _require_known("clock", given, signature(ManualClock).parameters)
+    clock = _made("clock", lambda: ManualClock(**given))
     mode = _option(request.node, "mode", "captured")
     options = _option(request.node, "broker", {})
-    broker = _made(FakeBroker, "broker", mode=mode, clock=clock, **options)
+    _require_known("broker", options, ("observers", "seed", "store", *DEFAULTS._fields))
+    broker = _made("broker", lambda: FakeBroker(mode=mode, clock=clock, **options))
     yield broker
     check.end_broker(broker)
     broker.close(force=True)
@@ -229,8 +243,8 @@ def nsqd(request: pytest.FixtureRequest, fake_broker: "FakeBroker") -> "Iterator
         options = {"broker": fake_broker, **options}
         for name in options.keys() & fake_broker.options._asdict().keys():
             _fail(f"give {name} to the broker: broker={{{name!r}: ...}}")
-    with _made(nsqd, "nsqd", **options) as server:
-        yield server
+    with ExitStack() as stack:
+        yield _made("nsqd", lambda: stack.enter_context(nsqd(**options)))
 
 
 @pytest.fixture(name=LOOP)

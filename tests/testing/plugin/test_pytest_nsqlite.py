@@ -1,6 +1,7 @@
 """The pytest plugin: its fixtures, its mark, what it finds left behind, and what it loads."""
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Final, TypeAlias, get_args
 import pytest
 
 import nsqlite
-from nsqlite.testing import leaks
+from nsqlite.options import TopicOptions
+from nsqlite.testing import FakeBroker, leaks
 from nsqlite.testing.fakebroker import Mode
 
 pytestmark = pytest.mark.nsqlite(leaks=False)
@@ -172,6 +174,16 @@ WRONG: Final = "an option must be one of mode, broker, clock, nsqd, leaks"
 NAMES: Final = "brokers, messages, servers, stores, waits, workers, all, none"
 
 
+OF_CLOCK: Final = "option must be one of autojump, patience, start"
+
+OF_BROKER: Final = "option must be one of " + ", ".join(
+    sorted(
+        inspect.signature(FakeBroker).parameters.keys() - {"mode", "clock", "options"}
+        | TopicOptions.__annotations__.keys()
+    )
+)
+
+
 @pytest.mark.parametrize(
     ("mark", "text"),
     [
@@ -202,11 +214,23 @@ NAMES: Final = "brokers, messages, servers, stores, waits, workers, all, none"
         ),
         (
             'broker={"msg_timeot": 5}',
-            f"{SAYS}: broker: * (did you mean 'msg_timeout'?), not 'msg_timeot'",
+            f"{SAYS}: broker: {OF_BROKER} (did you mean 'msg_timeout'?), not 'msg_timeot'",
+        ),
+        (
+            'broker={"msg_timeout": "5"}',
+            f"{SAYS}: broker: msg_timeout must be a finite number of seconds, *, not '5'",
         ),
         (
             'clock={"jump": True}',
-            f"{SAYS}: clock: ManualClock.__init__() got an unexpected keyword argument 'jump'*",
+            f"{SAYS}: clock: {OF_CLOCK} (did you mean 'autojump'?), not 'jump'",
+        ),
+        (
+            'clock={"patience": 0}',
+            f"{SAYS}: clock: patience must be a finite number of seconds, above 0, not 0",
+        ),
+        (
+            'nsqd={"data_path": "/nowhere/at/all"}',
+            f"{SAYS}: nsqd: /nowhere/at/all: there is no such directory",
         ),
         (
             'nsqd={"max_rdy": 3}',
@@ -219,7 +243,8 @@ def test_a_mark_that_says_what_there_is_not(run: Run, mark: str, text: str) -> N
     result = run(f"@pytest.mark.nsqlite({mark})\ndef test_it(nsqd): ...")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines([text.replace("[", "[[]")])
-    result.stdout.no_fnmatch_line("E *")
+    for more in ("E *", "During handling *"):
+        result.stdout.no_fnmatch_line(more)
 
 
 def test_what_is_no_app(run: Run) -> None:
