@@ -42,6 +42,9 @@ TURNS: Final = 10
 LOOP: Final = "_nsqlite_loop"
 """The fixture that looks at an event loop before it is closed."""
 
+SECTION: Final = "nsqlite leaks"
+"""What is left behind by a test that has failed."""
+
 MARK: Final = (
     "nsqlite(mode='captured', broker={}, clock={}, nsqd={}, leaks=True): options for nsqlite's"
     " fixtures and its leak check: how handlers run ('captured', 'inline' or 'real'); options of"
@@ -280,6 +283,7 @@ class LeakCheck:
         self._wider: Final[dict[object, Tracker]] = {}  # by the fixtures that have made it
         self._over: Final[list[Tracker]] = []  # of fixtures that are over
         self._has_failed = False
+        self._failed_setups: Final[dict[str, pytest.TestReport]] = {}  # of tests that are not over
         self.apps: Final[list[AppBlock]] = []
 
     def begin(self, item: pytest.Item) -> None:
@@ -349,6 +353,18 @@ class LeakCheck:
         self._has_failed |= report.failed
         return report
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Have what is left behind shown with a failed setup, for which pytest has no more to show.
+
+        With pytest-xdist this is called where the reports of its processes come together.
+        """
+        if report.when == "setup" and report.failed:
+            self._failed_setups[report.nodeid] = report
+        elif report.when == "teardown":
+            setup = self._failed_setups.pop(report.nodeid, None)
+            if setup is not None and report.passed:
+                setup.sections += [one for one in report.sections if SECTION in one[0]]
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(
         self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
@@ -415,7 +431,7 @@ class LeakCheck:
         from nsqlite.testing.leaks import told  # noqa: PLC0415 - it is loaded already
 
         if self._has_failed:
-            item.add_report_section("teardown", "nsqlite leaks", told(leaks))
+            item.add_report_section("teardown", SECTION, told(leaks))
         else:
             pytest.fail(told(leaks), pytrace=False)
 

@@ -366,6 +366,38 @@ def test_it(failing, consumer):
     assert [KINDS["messages"][1]] == left_behind(result)
 
 
+@pytest.mark.parametrize("xdist", [[], ["-p", "xdist.plugin", "-n", "1"]])
+def test_a_failure_of_the_setup_is_not_hidden(run: Run, xdist: list[str]) -> None:
+    """Of a test whose fixture fails it is told in a section of that error, or of the last one."""
+    result = run(
+        f"""{ORDER}
+@pytest.fixture
+def failing(consumer):
+    consumer.get(timeout=0)
+    raise LookupError
+
+@pytest.fixture
+def ending():
+    yield
+    raise LookupError
+
+@pytest.fixture
+def fine():
+    raise LookupError
+
+def test_it(failing): ...
+def test_twice(ending, failing): ...
+def test_fine(fine): ...
+""",
+        *xdist,
+    )
+    result.assert_outcomes(errors=4)
+    assert [KINDS["messages"][1]] * 2 == left_behind(result)
+    told = [line.strip("_ ") for line in result.outlines if re.search(r"ERROR at| leaks ", line)]
+    sections = ["setup of test_it", "", "setup of test_twice", "teardown of test_twice", ""]
+    assert [*sections, "setup of test_fine"] == [line.partition("ERROR at ")[2] for line in told]
+
+
 CHOICES: Final = f"""{ORDER}
 def test_message(consumer):
     consumer.get(timeout=0)
