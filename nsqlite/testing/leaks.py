@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial, wraps
 from types import FrameType, TracebackType
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Never, TypeVar
 
 from nsqlite import origin
 from nsqlite.broker import Broker
@@ -414,7 +414,8 @@ class no_leaks:  # noqa: N801 - a context manager that reads as a call, as `cont
 
     A broker in memory needs no close to be forgotten, and counts only if that is asked for.
 
-    ``@no_leaks()`` at a function, or a coroutine function, has each call looked at.
+    ``@no_leaks()`` at a function, or a coroutine function, has each call looked at.  In a coroutine
+    function the block is a plain ``with``, too.
 
     Threads: one; what other threads make meanwhile counts, too.
     """
@@ -434,8 +435,18 @@ class no_leaks:  # noqa: N801 - a context manager that reads as a call, as `cont
         self._trackers: Final[list[Tracker]] = []  # of the blocks that are open
 
     def __call__(self, function: F) -> F:
-        """Return a function of which each call is such a block."""
-        from inspect import iscoroutinefunction  # noqa: PLC0415 - only who decorates has it
+        """Return a function of which each call is such a block.
+
+        Raises:
+            InvalidOption: its call does not do what it is for: it is a generator function, or a
+                class.
+        """
+        import inspect  # noqa: PLC0415 - only who decorates has it
+
+        is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        if is_generator or isinstance(function, type) or not callable(function):
+            expected = "a plain or a coroutine function (elsewhere write `with no_leaks():` inside)"
+            raise InvalidOption("function", function, expected)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             with self:
@@ -445,7 +456,17 @@ class no_leaks:  # noqa: N801 - a context manager that reads as a call, as `cont
             with self:
                 return await function(*args, **kwargs)
 
-        return wraps(function)(call_async if iscoroutinefunction(function) else call)  # type: ignore[return-value]
+        return wraps(function)(call_async if inspect.iscoroutinefunction(function) else call)  # type: ignore[return-value]
+
+    def __aenter__(self) -> Never:
+        """Refuse ``async with``.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("no_leaks() is for a plain `with`, in a coroutine function, too")
+
+    __aexit__ = __aenter__  # else it would not come to that error
 
     def __enter__(self) -> None:
         """Begin to take note."""

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from store.stores import until
 
 import nsqlite
 from nsqlite import Broker, Closed, Consumer, InvalidOption, SQLite, Topic, Worker, aio
+from nsqlite.errors import shown
 from nsqlite.origin import Place
 from nsqlite.testing import FakeBroker, leaks, no_leaks, nsqd, track
 from nsqlite.testing.leaks import Tracker, chosen, told
@@ -290,6 +291,39 @@ def test_a_function_that_leaves_nothing() -> None:
     with pytest.raises(AssertionError, match="left behind: messages"):
         no_leaks()(lambda: kept.append(holder()))()
     assert [True, True, True] == [one.closed for one in kept]
+
+
+def test_what_no_call_can_be_looked_at_of() -> None:
+    """At what does its work after the call, or is no function, it is refused."""
+
+    def generate() -> Iterator[None]:
+        yield
+
+    async def generate_async() -> AsyncIterator[None]:
+        yield
+
+    class Orders: ...
+
+    cases: list[Any] = [generate, generate_async, Orders, 5]
+    for one in cases:
+        with pytest.raises(InvalidOption) as error:
+            no_leaks()(one)
+        assert (
+            "function must be a plain or a coroutine function"
+            f" (elsewhere write `with no_leaks():` inside), not {shown(one)}"
+        ) == str(error.value)
+
+
+def test_a_block_of_async_with() -> None:
+    """It is told that a plain `with` is meant."""
+
+    async def leave() -> None:
+        async with no_leaks():  # type: ignore[call-arg]
+            pass
+
+    text = "no_leaks() is for a plain `with`, in a coroutine function, too"
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        asyncio.run(leave())
 
 
 def test_a_loop_that_is_about_to_be_closed() -> None:
