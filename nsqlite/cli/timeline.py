@@ -142,6 +142,8 @@ def place_of(path: str, recorded: Recorded, run: int | None) -> int:
     """
     count = len(recorded.runs)
     place = count if run is None else run
+    if not count and run is None:
+        raise CommandFailed(f"recording {path}: nothing was recorded")
     if not 1 <= place <= count:
         there = f"its runs are 1 to {count}" if count else "there is none"
         raise CommandFailed(f"recording {path} has no run {place}: {there}")
@@ -183,4 +185,4 @@ def timeline_of(run: Run, topic: str | None, forgotten: int) -> Timeline:
     if topic is not None and topic not in topics:
         few = ", ".join([*topics[:FEW], *(["..."] if topics[FEW:] else [])]) or "none"
         raise CommandFailed(f"nothing happened in topic {topic!r} in this run; its topics: {few}")
-    return Timeline.of(run.events, topic=topic, forgotten=forgotten)
+    return Timeline.of(run.events, topic=topic, forgotten=forgotten, lost=run.lost)

@@ -131,6 +131,12 @@ class Drawing:
             return self.width - 4
         return self.x(number)
 
+    def _end_of(self, stay: Stay) -> float:
+        """Return where the line of a stay ends: at the gap, if what followed is lost."""
+        end = self._end(stay.end)
+        is_cut = stay.ending == "lost" and stay.end is not None and stay.end <= self._last
+        return end - self.column / 2 if is_cut else end
+
     def _is_shown(self, part: Stay | Span) -> bool:
         return overlaps(part, self._first, self._last)
 
@@ -151,7 +157,7 @@ class Drawing:
         stays.sort(key=lambda one: one[0].begin)
         latest: dict[tuple[int, Lane], tuple[int | None, int]] = {}
         for stay, at, tag in stays:
-            lane, begin, end = stay.lane, self.x(stay.begin), self._end(stay.end)
+            lane, begin, end = stay.lane, self.x(stay.begin), self._end_of(stay)
             ends = free[lane]
             before, slot = latest.get((at, lane), (None, 0))
             is_more = before == stay.begin  # of a line that has its label
@@ -232,7 +238,12 @@ class Drawing:
                 others.append(step)
             else:
                 steps.setdefault((step.event.topic, step.event.id), []).append(step)
-        parts = [*self._bands(), *self._axis(), *map(self._span, self._shown_spans())]
+        parts = [
+            *self._bands(),
+            *self._axis(),
+            *self._gaps(),
+            *map(self._span, self._shown_spans()),
+        ]
         parts += [self._mark_of_lane(step) for step in others]
         parts += [
             self._life(at, life, steps.get((life.topic, life.id), []), is_static=is_static)
@@ -272,11 +283,20 @@ class Drawing:
                     )
             before = step.time
 
+    def _gaps(self) -> Iterator[str]:
+        """Draw where events are missing."""
+        for gap in self._timeline.gaps:
+            x = MARGIN + (gap.after + 1 - self._first) * self.column
+            yield (
+                f'<g class="lost"><title>{gap.text}</title>'
+                f'<path d="M{x:g} {AXIS}V{self.height - GAP}"/></g>'
+            )
+
     def _shown_spans(self) -> list[Span]:
         return [span for span in self._timeline.spans if self._is_shown(span)]
 
     def _span(self, one: Span) -> str:
-        words = {"waits": "a put waits", "paused": "paused", "gone": "gone"}[one.what]
+        words = "a put waits" if one.what == "waits" else one.what
         begin, end = self.x(one.begin), self._end(one.end)
         top, high = self._tops[one.lane] + 2, self._used[one.lane] * SLOT + GAP - 4
         return (
@@ -307,7 +327,7 @@ class Drawing:
 
     def _line(self, at: int, stay: Stay) -> str:
         y = self._y(stay.lane, self._slots[at, stay])
-        begin, end = self.x(stay.begin), self._end(stay.end)
+        begin, end = self.x(stay.begin), self._end_of(stay)
         where = stay.where.replace(" ", "-")
         line = f"M{begin:g} {y:g}H{end:g}"
         parts = [f'<path class="hit" d="{line}"/><path class="line {where}" d="{line}"/>']

@@ -84,6 +84,7 @@
       const th = make("th", name);
       th.scope = "row";
       const unusual = data.spans.filter((one) => one[1] === index && one[2] <= number && (one[3] === null || one[3] > number));
+      const shut = unusual.some((one) => one[0] === "closed"); // what it has nobody is told
       const words = [kind, ...unusual.map((one) => one[0])];
       th.append(make("small", words.join(", ")));
       tr.append(th);
@@ -91,7 +92,7 @@
         const td = make("td");
         const tags = rows[index][where];
         if (kind === "topic" && where === "in flight") { tr.append(td); continue; }
-        td.append(make("b", String(tags.length)));
+        td.append(make("b", shut && !tags.length ? "–" : String(tags.length)));
         if (tags.length) td.append(make("small", tags.slice(0, 5).join(", ") + (tags.length > 5 ? `, ${tags.length - 5} more` : "")));
         tr.append(td);
       }
@@ -134,7 +135,11 @@
     story.append(make("pre", `${life.body}\nid ${life.id}`));
     if (!life.whole) story.append(make("p", "What happened to it before this record began is not known."));
     const list = make("ol");
-    for (const number of life.steps) if (lines.has(number)) list.append(lines.get(number).cloneNode(true));
+    const steps = new Set(life.steps);
+    const gaps = new Set(life.gaps);
+    for (const li of at("steps").children) {
+      if (steps.has(Number(li.dataset.step)) || gaps.has(Number(li.dataset.after))) list.append(li.cloneNode(true));
+    }
     story.append(list);
     show();
   }

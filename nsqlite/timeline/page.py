@@ -16,7 +16,18 @@ from string import Template
 from typing import Any, Final
 
 from nsqlite.timeline.drawing import MARGIN, NAMES, SHAPES, Drawing
-from nsqlite.timeline.parts import Lane, Shown, Stay, Step, bounds, notes_after, stays_of, times
+from nsqlite.timeline.parts import (
+    Lane,
+    Shown,
+    Span,
+    Stay,
+    Step,
+    bounds,
+    gap_after,
+    notes_after,
+    stays_of,
+    times,
+)
 from nsqlite.timeline.text import headline
 
 STRIP: Final = 22
@@ -127,6 +138,7 @@ def _data(timeline: Shown, drawing: Drawing, start: int) -> dict[str, Any]:
                 "body": life.body,
                 "whole": life.is_whole,
                 "steps": life.steps,
+                "gaps": life.gaps,
             }
             for life in timeline.lives
         ],
@@ -171,7 +183,7 @@ def _legend(timeline: Shown) -> Iterator[str]:
 
 
 def _steps(timeline: Shown) -> Iterator[str]:
-    """Return the steps and what is said between them, as items of a list."""
+    """Return the steps, and what is missing and said between them, as items of a list."""
     steps = timeline.steps
     yield from _said(timeline, bounds(steps)[0] - 1)
     for step, time in zip(steps, times(steps), strict=True):
@@ -187,6 +199,9 @@ def _step(step: Step, time: str) -> str:
 
 
 def _said(timeline: Shown, number: int) -> Iterator[str]:
+    gap = gap_after(timeline.gaps, number)
+    if gap is not None:
+        yield f'<li class="lost" data-after="{gap.after}">{gap.text}.</li>'
     for text in notes_after(timeline.notes, number):
         yield f'<li class="said">{escape(text)}</li>'
 
@@ -198,11 +213,18 @@ def _state(timeline: Shown) -> Iterator[str]:
     for life in timeline.lives:
         for course in life.courses:
             for stay in course.stays if course.lane in counts else ():
-                if stay.begin <= last and (stay.end is None or stay.end > last):
+                if _holds(stay, last):
                     counts[course.lane]["ready" if stay.where == "held" else stay.where] += 1
+    closed = {span.lane for span in timeline.spans if span.what == "closed" and _holds(span, last)}
     for lane, states in counts.items():
-        cells = "".join(f"<td><b>{count}</b></td>" for count in states.values())
+        nothing = "\N{EN DASH}" if lane in closed else "0"
+        cells = "".join(f"<td><b>{count or nothing}</b></td>" for count in states.values())
         yield f'<tr><th scope="row">{escape(lane.name)}<small>{lane.kind}</small></th>{cells}</tr>'
+
+
+def _holds(part: Stay | Span, step: int) -> bool:
+    """Return whether a state holds after a step."""
+    return part.begin <= step and (part.end is None or part.end > step)
 
 
 def _classes(timeline: Shown) -> Iterator[str]:

@@ -12,13 +12,17 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import attrs
 
 from nsqlite.events import Event, Kind
-from nsqlite.timeline.words import BODY, decimals, offset, plain, printable, shortened
+from nsqlite.timeline.words import BODY, decimals, number, offset, plain, printable, shortened
 
 Where: TypeAlias = Literal["held", "ready", "in flight", "deferred"]
 """Where a message is: with its topic, or in a channel ready, in flight or deferred."""
 
-Unusual: TypeAlias = Literal["waits", "paused", "gone"]
-"""What a topic or channel may be: a put waits for room, it is paused, it is deleted or closed."""
+Unusual: TypeAlias = Literal["waits", "paused", "gone", "closed"]
+"""What a topic or channel may be: a put waits for room, it is paused, deleted, or closed."""
+
+Ending: TypeAlias = Literal["told", "closed", "lost"]
+"""How the record knows of the end of a stay: an event tells what followed; or its topic or channel
+was closed, or events are missing, so what followed is not known."""
 
 GIVEN_UP: Final = "given up"
 """What the views call a step that finishes a message which became a dead letter."""
@@ -108,6 +112,24 @@ class Note:
 
 
 @attrs.frozen
+class Gap:
+    """A place between two steps at which events are missing.
+
+    Attributes:
+        after: the number of the step before it, 0 for none.
+        count: how many events are missing.
+    """
+
+    after: int
+    count: int
+
+    @property
+    def text(self) -> str:
+        """What a reader is told there."""
+        return f"{number(self.count, 'event')} lost here: what happened meanwhile is not known"
+
+
+@attrs.frozen
 class Stay:
     """How long a message was in one state.
 
@@ -118,6 +140,7 @@ class Stay:
         end: the step that ended it, None if it had not ended.
         attempts: its deliveries so far, this one too; None if not known.
         due: when it was to end by itself, in seconds since the epoch; None if it was not.
+        ending: what is known of its end.
     """
 
     where: Where
@@ -126,6 +149,7 @@ class Stay:
     end: int | None
     attempts: int | None
     due: float | None
+    ending: Ending = "told"
 
 
 @attrs.frozen
@@ -154,6 +178,7 @@ class Life:
         is_whole: its publishing is part of the record.
         courses: one for each channel that had it, and for its topic.
         steps: the numbers of the steps that are about it.
+        gaps: those of the steps after which events are missing that may be about it.
     """
 
     id: str
@@ -163,6 +188,7 @@ class Life:
     is_whole: bool
     courses: tuple[Course, ...]
     steps: tuple[int, ...]
+    gaps: tuple[int, ...] = ()
 
 
 @attrs.frozen
@@ -170,7 +196,7 @@ class Span:
     """A time in which a topic or channel was in an unusual state.
 
     Attributes:
-        what: the state; `waits` is a put that waits for room, `gone` is deleted or closed.
+        what: the state; `waits` is a put that waits for room, `gone` is deleted.
         lane: the topic's or channel's.
         begin: the step that began it; 0 if that was before the record.
         end: the step that ended it, None if it had not ended.
@@ -274,7 +300,17 @@ class Shown(Protocol):
 
     @property
     def earlier(self) -> int:
-        """How many events there were before the first."""
+        """How many steps there are before the first."""
+        ...
+
+    @property
+    def forgotten(self) -> int:
+        """How many events there were before the record."""
+        ...
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Where events are missing between them."""
         ...
 
 
@@ -305,6 +341,11 @@ def times(steps: Sequence[Step]) -> list[str]:
     return [offset(seconds, places) for seconds in passed]
 
 
-def notes_after(notes: Sequence[Note], number: int) -> list[str]:
+def notes_after(notes: Sequence[Note], step: int) -> list[str]:
     """Return what is said after a step and before the next."""
-    return [note.text for note in notes if note.after == number]
+    return [note.text for note in notes if note.after == step]
+
+
+def gap_after(gaps: Sequence[Gap], step: int) -> Gap | None:
+    """Return what is missing after a step and before the next."""
+    return next((gap for gap in gaps if gap.after == step), None)

@@ -4,17 +4,18 @@ The rule: an event is with the operating system before the observer returns, so 
 none that was told; and whatever befalls the file, the program that is recorded goes on.
 
     {"nsqlite": "recording", "version": 1}
-    {"run": 4711, "time": 1776359466.1, "nsqlite": "0.14.0"}
+    {"run": 4711, "time": 1776359466.1, "nsqlite": "0.14.0", "next": 1}
     {"n": 1, "kind": "published", "time": 1776359466.4, "topic": "orders",
      "id": "18a6e5b294400000", "body": "order 1"}
     {"n": 2, "kind": "finished", ...}
-    {"closed": 1776359470.2}
+    {"closed": 1776359470.2, "next": 3}
 
 The fields are those of an `Event`, but for those that say nothing.  Bytes are a `body` if they are
 UTF-8, else a `body_base64`; what JSON can say is a `json`; of a dead letter there is a `letter`, as
 `GivenUp` has it; of all else, and of what is long, there is the `repr`, cut short.  A run is a
 program's, from when it opened the file to `closed`, or to where it was killed.  `n` counts on over
-all of them: what is missing in it is gone.
+all of them, and `next` is the one to come: those before the first are older than what the file
+keeps, and those that are missing in between are lost.
 
 A line begins with the end of the one before, so that one which was cut off spoils no other.  Where
 the file has half of the size that it may have it is renamed, ``jobs.rec`` to ``jobs.rec.1``, of
@@ -34,9 +35,10 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias, TypeGuard
 from weakref import WeakValueDictionary
 
 import attrs
@@ -106,6 +108,7 @@ class Run:
         version: of its nsqlite.
         events: what happened, the oldest first.
         closed: whether it closed the recording; else it was killed, or is running.
+        lost: where events are missing: pairs of after how many of those above, and how many.
     """
 
     pid: int
@@ -113,6 +116,7 @@ class Run:
     version: str
     events: tuple[Event, ...] = ()
     closed: bool = False
+    lost: tuple[tuple[int, int], ...] = ()
 
 
 @attrs.frozen
@@ -121,7 +125,7 @@ class Recorded:
 
     Attributes:
         runs: of the programs that have recorded into it, the oldest first.
-        forgotten: how many events are gone, as there was no room for them.
+        forgotten: how many events there were before the first: the file keeps no older ones.
     """
 
     runs: tuple[Run, ...]
@@ -131,6 +135,11 @@ class Recorded:
     def events(self) -> tuple[Event, ...]:
         """What happened in all runs, the oldest first."""
         return tuple(event for run in self.runs for event in run.events)
+
+    @property
+    def lost(self) -> int:
+        """How many events are missing in between, as far as later ones show it."""
+        return sum(count for run in self.runs for _, count in run.lost)
 
 
 class Recording:
@@ -192,7 +201,7 @@ class Recording:
             self._require_alone()
             self._number = _last_number(self.path)
             try:
-                self._open()
+                self._open(self._number + 1)
             except OSError as error:
                 problem = f"it cannot be written: {_problem_of(error)}"
                 raise RecordingError(self.path, problem) from None
@@ -224,7 +233,7 @@ class Recording:
             if not self._closed:
                 self._closed = True
                 with suppress(OSError):
-                    self._write(_line({"closed": _now()}))
+                    self._write(_line({"closed": _now(), "next": self._number + 1}))
                 self._let_go()
 
     def _write_if_possible(self, line: bytes) -> None:
@@ -249,15 +258,15 @@ class Recording:
         self._let_go()
         with suppress(FileNotFoundError):
             Path(self.path).replace(_older(self.path))
-        self._open()
+        self._open(self._number)
 
-    def _open(self) -> None:
-        """Open the file, and write of what it is, and who records from here on."""
+    def _open(self, number: int) -> None:
+        """Open the file, and write of what it is, and who records from which event on."""
         self._file = file = _opened(self.path)
         is_new = not os.fstat(file).st_size
         head = _encode(_HEAD).encode("ascii") if is_new else b""
         try:
-            self._write(head + _line(self._run))
+            self._write(head + _line({**self._run, "next": number}))
         except OSError:
             self._let_go()
             if is_new:
@@ -296,39 +305,84 @@ class Recording:
 def read_recording(path: str | os.PathLike[str]) -> Recorded:
     """Return what is in a recording, also while a program is writing it.
 
-    A line that cannot be read, as one that was cut off, counts as gone.
+    The event of a line that cannot be read, as of one that was cut off, is lost.
 
     Raises:
         RecordingError: it is not there, is no recording, or cannot be read.
     """
-    runs: list[tuple[Fields, list[Event]]] = []
-    ended: set[int] = set()
-    last = 0
+    found: list[_Found] = []
     for fields in _lines(os.fspath(path)):
         if "run" in fields:
             if not all(is_right(fields.get(name)) for name, is_right in _RUN.items()):
                 continue
-            if not runs or runs[-1][0] != fields:  # else the file was begun anew meanwhile
-                runs.append((fields, []))
-        elif "closed" in fields:
-            ended.add(len(runs))
-        elif runs and (event := _event_of(fields)) is not None:
-            runs[-1][1].append(event)
-            last = fields["n"]
-    found = tuple(
-        Run(
-            pid=fields["run"],
-            begun=fields["time"],
-            version=fields["nsqlite"],
-            events=tuple(events),
-            closed=number in ended,
-        )
-        for number, (fields, events) in enumerate(runs, 1)
-    )
-    return Recorded(found, max(last - sum(len(run.events) for run in found), 0))
+            one = _Found({name: fields[name] for name in _RUN}, _next(fields))
+            if not found or found[-1].fields != one.fields:  # else the file was begun anew
+                found.append(one)
+        elif found and "closed" in fields:
+            found[-1].closed, found[-1].end = True, _next(fields)
+        elif found and (event := _event_of(fields)) is not None:
+            found[-1].events.append((fields["n"], event))
+    return _recorded(found)
 
 
 # Reading
+
+
+@attrs.define(eq=False)
+class _Found:
+    """A run that is being read.
+
+    Attributes:
+        fields: who it is.
+        begin: the number of its first event; None if an older nsqlite did not tell.
+        end: that of the one that would have been its next, where it tells.
+        closed: whether it was closed.
+        events: each with its number.
+    """
+
+    fields: Fields
+    begin: int | None
+    end: int | None = None
+    closed: bool = False
+    events: list[tuple[int, Event]] = attrs.Factory(list)
+
+    def first(self) -> int | None:
+        """Return the number of its first event, as far as it is known."""
+        return self.events[0][0] if self.begin is None and self.events else self.begin
+
+
+def _recorded(found: list[_Found]) -> Recorded:
+    """Return runs, with what is missing in them."""
+    begins = [one.first() for one in found]
+    expected = next((begin for begin in begins if begin is not None), 1)
+    forgotten = max(expected - 1, 0)
+    runs = []
+    for one, following in zip(found, [*begins, None][1:], strict=True):
+        one.events.sort(key=itemgetter(0))  # a signal handler may have come in between
+        known = [(number, number + 1) for number, _ in one.events]
+        known += [(end, end) for end in (one.end, following) if end is not None][-1:]
+        lost = []
+        for place, (number, after) in enumerate(known):
+            if number > expected:
+                lost.append((place, number - expected))
+            expected = max(expected, after)
+        runs.append(
+            Run(
+                pid=one.fields["run"],
+                begun=one.fields["time"],
+                version=one.fields["nsqlite"],
+                events=tuple(event for _, event in one.events),
+                closed=one.closed,
+                lost=tuple(lost),
+            )
+        )
+    return Recorded(tuple(runs), forgotten)
+
+
+def _next(fields: Fields) -> int | None:
+    """Return the number of the event to come, if a line tells it."""
+    number = fields.get("next")
+    return number if _is_number(number) else None
 
 
 def _lines(path: str) -> Iterator[Fields]:
@@ -392,7 +446,7 @@ def _is_moment(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) < LATEST
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and 0 <= value < 1 << 64
 
 

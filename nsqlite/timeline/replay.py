@@ -16,6 +16,8 @@ from nsqlite.events import Event, Kind
 from nsqlite.timeline.parts import (
     BEFORE,
     Course,
+    Ending,
+    Gap,
     GivenUp,
     Lane,
     Life,
@@ -26,7 +28,7 @@ from nsqlite.timeline.parts import (
     Where,
     letter_of,
 )
-from nsqlite.timeline.words import label, listed, number, plain, span
+from nsqlite.timeline.words import EXACT, label, listed, number, plain, span
 
 Place: TypeAlias = tuple[str, str | None]
 """A topic, and one of its channels or None for what the topic itself holds."""
@@ -67,6 +69,7 @@ class _Message:
     is_whole: bool = False
     stays: dict[str | None, list[Stay]] = attrs.Factory(dict)
     steps: list[int] = attrs.Factory(list)
+    gaps: list[int] = attrs.Factory(list)
 
 
 @attrs.define(eq=False)
@@ -79,8 +82,8 @@ class _Open:
     attempts: int | None
     due: float | None
 
-    def stay(self, end: int | None) -> Stay:
-        return Stay(self.where, self.lane, self.begin, end, self.attempts, self.due)
+    def stay(self, end: int | None, ending: Ending = "told") -> Stay:
+        return Stay(self.where, self.lane, self.begin, end, self.attempts, self.due, ending)
 
 
 @attrs.define(eq=False)
@@ -98,23 +101,26 @@ class Replay:
 
     Attributes:
         steps: what they became.
+        gaps: where others are missing.
     """
 
-    def __init__(self, events: Sequence[Event], topic: str | None) -> None:
+    def __init__(self, events: Sequence[Event], topic: str | None, lost: Sequence[Gap]) -> None:
         """Go through all of them, or those of one topic; of others it notes the dead letters."""
         self.steps: Final[list[Step]] = []
+        self.gaps: Final[list[Gap]] = []
         self._letters: Final = _letters(events)
-        self._events: Final = [event for event in events if topic in {None, event.topic}]
         self._lanes: Final[dict[tuple[str, str | None, int | None], Lane]] = {}
         self._channels: Final[dict[str, list[str]]] = {}
         self._paused: Final[dict[Place, int]] = {}
-        self._gone: Final[dict[Place, int]] = {}
+        self._over: Final[dict[Place, tuple[Unusual, int]]] = {}
         self._waits: Final[dict[str, list[_Wait]]] = {}
         self._spans: Final[list[Span]] = []
         self._messages: Final[dict[tuple[str, str], _Message]] = {}
         self._open: Final[dict[Place, dict[str, _Open]]] = {}
         self._times: Final[dict[str, int]] = {}
         self._number = 0
+        self._known_since = BEFORE
+        self._since: Final[dict[Place, int]] = {}
         self._meanings: Final[dict[Kind, Callable[[Event], Meaning]]] = {
             Kind.CREATED: self._created,
             Kind.PUBLISHED: self._published,
@@ -137,9 +143,12 @@ class Replay:
             Kind.DELETED: self._ended,
             Kind.CLOSED: self._ended,
         }
-        self._look_ahead()
-        for event in self._events:
-            self._take(event)
+        begin = 0
+        for gap in lost:
+            self._take_all(events[begin : gap.after], topic)
+            self._lose(gap.count)
+            begin = gap.after
+        self._take_all(events[begin:], topic)
 
     # What comes of it
 
@@ -176,6 +185,7 @@ class Replay:
                 for channel, stays in message.stays.items()
             ),
             tuple(message.steps),
+            tuple(message.gaps),
         )
 
     def spans(self) -> tuple[Span, ...]:
@@ -184,26 +194,58 @@ class Replay:
         spans += [
             Span("paused", self._lane(*at), begin, None) for at, begin in self._paused.items()
         ]
-        spans += [Span("gone", self._lane(*at), begin, None) for at, begin in self._gone.items()]
+        spans += [
+            Span(what, self._lane(*at), begin, None) for at, (what, begin) in self._over.items()
+        ]
         for topic, waits in self._waits.items():
             spans += [Span("waits", self._lane(topic), wait.begin, None) for wait in waits]
         return tuple(sorted(spans, key=lambda span: span.begin))
 
     # Going through
 
-    def _look_ahead(self) -> None:
+    def _take_all(self, events: Sequence[Event], topic: str | None) -> None:
+        """Make steps of events between which none is missing, or of those of one topic."""
+        events = [event for event in events if topic in {None, event.topic}]
+        self._look_ahead(events)
+        for event in events:
+            self._take(event)
+
+    def _look_ahead(self, events: Sequence[Event]) -> None:
         """Find out what was there, or paused, before: what is used before it is made."""
         seen: set[Place] = set()
         pauses: set[Place] = set()
-        for event in self._events:
+        for event in events:
             place = event.topic, event.channel
-            if event.channel is not None and place not in seen and event.kind != Kind.CREATED:
-                self._channels.setdefault(event.topic, []).append(event.channel)
+            if place not in seen and event.kind != Kind.CREATED:
+                self._add_channel(event)
             seen.add(place)
             if event.kind in {Kind.PAUSED, Kind.UNPAUSED} and place not in pauses:
                 pauses.add(place)
                 if event.kind == Kind.UNPAUSED:
-                    self._paused[place] = BEFORE
+                    self._paused[place] = self._known_since
+
+    def _add_channel(self, event: Event) -> None:
+        """Take note of the channel of an event, if it is about one and this is not known."""
+        channels = self._channels.setdefault(event.topic, [])
+        if event.channel is not None and event.channel not in channels:
+            channels.append(event.channel)
+
+    def _lose(self, count: int) -> None:
+        """End all that is known to be so, as the next events are missing."""
+        if self.gaps and self.gaps[-1].after == self._number:  # between, those of other topics
+            count += self.gaps.pop().count
+        self.gaps.append(Gap(self._number, count))
+        self._known_since = end = self._number + 1
+        for place in self._open:
+            for name in self._leave_all(place, end, "lost"):
+                gaps = self._messages[place[0], name].gaps
+                gaps += [self._number] if self._number not in gaps else []
+        for place in list(self._paused):
+            self._end_pause(place, end)
+        for topic, waits in self._waits.items():
+            for wait in waits:
+                self._end_span("waits", (topic, None), wait.begin, end)
+        self._waits.clear()
 
     def _take(self, event: Event) -> None:
         """Make a step of an event."""
@@ -212,8 +254,10 @@ class Replay:
         self._lane(topic)
         self._lane(topic, channel)
         place = topic, channel
-        if place in self._gone and event.kind not in OVER:
-            self._end_span("gone", place, self._gone.pop(place))
+        if place in self._over and event.kind not in OVER:
+            what, begin = self._over.pop(place)
+            self._since[place] = self._number
+            self._end_span(what, place, begin, self._number)
         tag = ""
         if name is not None:
             message = self._message(event, name)
@@ -236,6 +280,8 @@ class Replay:
             tag = text if times == 1 else f"{text} ({times})"
             body = plain(event.body) if letter is None else repr(letter)
             message = _Message(name, event.topic, tag, body)
+            if self.gaps and event.kind != Kind.PUBLISHED:
+                message.gaps.append(self.gaps[-1].after)
             self._messages[event.topic, name] = message
         return message
 
@@ -270,17 +316,17 @@ class Replay:
 
     def _put(self, event: Event, name: str, where: Where, lane: Lane) -> None:
         """Have a message be somewhere from now on."""
-        self._leave((event.topic, lane.channel), name)
+        self._leave((event.topic, lane.channel), name, self._number)
         stays = self._open.setdefault((event.topic, lane.channel), {})
         due = event.due if where in {"deferred", "in flight"} else None
         stays[name] = _Open(where, lane, self._number, event.attempts, due)
 
-    def _leave(self, place: Place, name: str) -> None:
+    def _leave(self, place: Place, name: str, end: int, ending: Ending = "told") -> None:
         """Have a message be no longer where it is in a channel, or with its topic."""
         stays = self._messages[place[0], name].stays.setdefault(place[1], [])
         one = self._open.get(place, {}).pop(name, None)
         if one is not None:
-            stays.append(one.stay(self._number))
+            stays.append(one.stay(end, ending))
 
     def _move(self, event: Event, where: Where | None, lane: Lane, before: Where) -> None:
         """Have the event's message be elsewhere, or nowhere; before it, it was where it says."""
@@ -291,18 +337,21 @@ class Replay:
         opened = self._open.setdefault(place, {})
         if name not in opened:
             stays = self._messages[event.topic, name].stays.get(event.channel, [])
-            begin = (stays[-1].end or BEFORE) if stays else BEFORE
+            last = (stays[-1].end or BEFORE) if stays else BEFORE
+            begin = max(last, self._known_since, self._since.get(place, BEFORE))
             holder = self._consumer(event) if before == "in flight" else self._here(event)
             opened[name] = _Open(before, holder, begin, event.attempts, None)
         if where is None:
-            self._leave(place, name)
+            self._leave(place, name, self._number)
         else:
             self._put(event, name, where, lane)
 
-    def _leave_all(self, event: Event) -> None:
-        place = event.topic, event.channel
-        for name in list(self._open.get(place, {})):
-            self._leave(place, name)
+    def _leave_all(self, place: Place, end: int, ending: Ending = "told") -> list[str]:
+        """Have no message be in a place any more; return which were."""
+        names = list(self._open.get(place, ()))
+        for name in names:
+            self._leave(place, name, end, ending)
+        return names
 
     def _receivers(self, topic: str) -> list[str]:
         """Return the channels that get at once what is published."""
@@ -318,7 +367,7 @@ class Replay:
         for name, one in list(held.items()):
             for channel in channels if one.where == "held" else ():
                 self._put(event, name, "ready", self._lane(event.topic, channel))
-            self._leave(place, name)
+            self._leave(place, name, self._number)
         return f"; {_get(channels)} what the topic held"
 
     # What each kind of event means
@@ -327,7 +376,7 @@ class Replay:
         here = self._here(event)
         if event.channel is None:
             return Meaning(f"topic {event.topic} is created", None, (here,))
-        self._channels.setdefault(event.topic, []).append(event.channel)
+        self._add_channel(event)
         rest = self._hand_on(event)
         text = f"channel {event.channel} of topic {event.topic} is created{rest}"
         return Meaning(text, self._lane(event.topic), (here,))
@@ -448,8 +497,8 @@ class Replay:
         wait = waits[0]
         wait.left -= 1
         if wait.left == 0:
-            self._end_span("waits", (event.topic, None), waits.pop(0).begin)
-        return f" after its put has waited {span(event.time - wait.time)}"
+            self._end_span("waits", (event.topic, None), waits.pop(0).begin, self._number)
+        return f" after its put has waited{_for(event.time - wait.time)}"
 
     def _refused(self, event: Event) -> Meaning:
         waits = self._waits.get(event.topic, [])
@@ -457,8 +506,8 @@ class Replay:
         waited = ""
         if one is not None:
             waits.remove(one)
-            self._end_span("waits", (event.topic, None), one.begin)
-            waited = f" after it has waited {span(event.time - one.time)}"
+            self._end_span("waits", (event.topic, None), one.begin, self._number)
+            waited = f" after it has waited{_for(event.time - one.time)}"
         what = number(event.count, "message")
         text = f"a put of {what} to topic {event.topic} is refused{waited}: there is no room"
         return Meaning(text, None, (self._here(event),))
@@ -473,35 +522,36 @@ class Replay:
         return Meaning(f"{self._name(event)} is paused: it {what} nothing", self._here(event))
 
     def _unpause(self, event: Event) -> Meaning:
-        self._end_pause((event.topic, event.channel))
+        self._end_pause((event.topic, event.channel), self._number)
         rest = self._hand_on(event) if event.channel is None else ""
         return Meaning(f"{self._name(event)} goes on{rest}", self._here(event))
 
     def _emptied(self, event: Event) -> Meaning:
-        self._leave_all(event)
+        self._leave_all((event.topic, event.channel), self._number)
         lost = number(event.count, "message")
         return Meaning(f"{self._name(event)} is emptied of {lost}", self._here(event))
 
     def _ended(self, event: Event) -> Meaning:
-        self._leave_all(event)
         place = event.topic, event.channel
+        is_closed = event.kind == Kind.CLOSED
+        self._leave_all(place, self._number, "closed" if is_closed else "told")
         if event.channel in (channels := self._channels.get(event.topic, [])):
             channels.remove(event.channel)
-        self._end_pause(place)
-        self._gone.setdefault(place, self._number)
+        self._end_pause(place, self._number)
+        self._over.setdefault(place, ("closed" if is_closed else "gone", self._number))
         text = f"{self._name(event)} is {event.kind}"
         if event.count:
             text = f"{text} with {number(event.count, 'message')}"
         return Meaning(text, self._here(event))
 
-    def _end_pause(self, place: Place) -> None:
+    def _end_pause(self, place: Place, end: int) -> None:
         """Have a place be paused no longer, if it is."""
         begin = self._paused.pop(place, None)
         if begin is not None:
-            self._end_span("paused", place, begin)
+            self._end_span("paused", place, begin, end)
 
-    def _end_span(self, what: Unusual, place: Place, begin: int) -> None:
-        self._spans.append(Span(what, self._lane(*place), begin, self._number))
+    def _end_span(self, what: Unusual, place: Place, begin: int, end: int) -> None:
+        self._spans.append(Span(what, self._lane(*place), begin, end))
 
     # Names
 
@@ -522,6 +572,11 @@ def _get(channels: list[str]) -> str:
     return f"{listed(channels)} {'gets' if len(channels) == 1 else 'get'}"
 
 
+def _for(seconds: float) -> str:
+    """Return how long something took, in words; nothing if the clock has not moved."""
+    return f" {span(seconds)}" if seconds > EXACT else ""
+
+
 def _letters(events: Iterable[Event]) -> dict[tuple[str, str | None, str | None], _Sent]:
     """Return what was given up, by its topic, channel and id.
 
@@ -536,6 +591,12 @@ def _letters(events: Iterable[Event]) -> dict[tuple[str, str | None, str | None]
     return found
 
 
-def replay(events: Iterable[Event], topic: str | None = None) -> Replay:
-    """Return what events mean, all or those of one topic."""
-    return Replay(tuple(events), topic)
+def replay(events: Iterable[Event], topic: str | None = None, lost: Sequence[Gap] = ()) -> Replay:
+    """Return what events mean, all or those of one topic.
+
+    Args:
+        events: what an observer heard.
+        topic: of this one alone.
+        lost: after how many of the events others are missing, in their order.
+    """
+    return Replay(tuple(events), topic, lost)

@@ -15,7 +15,16 @@ from unicodedata import east_asian_width
 from nsqlite.errors import InvalidOption
 from nsqlite.events import Kind
 from nsqlite.options import whole
-from nsqlite.timeline.parts import GIVEN_UP, Lane, Shown, Step, notes_after, stays_of, times
+from nsqlite.timeline.parts import (
+    GIVEN_UP,
+    Lane,
+    Shown,
+    Step,
+    gap_after,
+    notes_after,
+    stays_of,
+    times,
+)
 from nsqlite.timeline.words import date, number
 
 NARROWEST: Final = 40
@@ -91,7 +100,7 @@ def _lines(timeline: Shown, width: int) -> Iterator[str]:
     tables = [_Table(timeline, some, margin, changes, width) for some in lanes]
     if any(table.is_narrow for table in tables):
         enough = _Table(timeline, timeline.lanes, margin, changes, width).needed
-        text = f"Each sentence stands below its step: in {enough} columns it has room beside."
+        text = f"Each sentence stands below its step; from {enough} columns on it stands beside it."
         yield from wrap(text, width)
     for table in tables:
         yield ""
@@ -104,15 +113,18 @@ def _lines(timeline: Shown, width: int) -> Iterator[str]:
 def headline(timeline: Shown) -> str:
     """Return in a sentence how much there is."""
     steps = timeline.steps
-    if not steps:
-        hidden = number(timeline.earlier, "event")
-        return (
-            f"no steps here; {hidden} not shown." if timeline.earlier else "nothing was recorded."
-        )
-    text = f"{number(len(steps), 'step')} from {date(steps[0].time)}"
-    if timeline.earlier:
-        text = f"{text}; {number(timeline.earlier, 'earlier event')} not shown"
-    return f"{text}."
+    lost = sum(gap.count for gap in timeline.gaps)
+    hidden = [
+        f"{number(timeline.earlier, 'earlier step')} not shown" if timeline.earlier else "",
+        f"{number(timeline.forgotten, 'older event')} not kept" if timeline.forgotten else "",
+        f"{number(lost, 'event')} lost" if lost else "",
+    ]
+    start = "nothing was recorded"
+    if steps:
+        start = f"{number(len(steps), 'step')} from {date(steps[0].time)}"
+    elif any(hidden):
+        start = "no steps here"
+    return f"{'; '.join([start, *filter(None, hidden)])}."
 
 
 def _legend(timeline: Shown) -> str:
@@ -247,7 +259,12 @@ def _groups(timeline: Shown, topic: Lane, most: int) -> Iterator[list[Lane]]:
 
 
 def _notes(timeline: Shown, number: int, width: int) -> Iterator[str]:
-    """Go through the lines of what is said after a step."""
+    """Go through the lines of what is missing, and of what is said, after a step."""
+    gap = gap_after(timeline.gaps, number)
+    if gap is not None:
+        yield ""
+        yield from wrapped(f"── {gap.text} ──", width)
+        yield ""
     for note in notes_after(timeline.notes, number):
         yield ""
         for line in wrapped(note, width - 2):

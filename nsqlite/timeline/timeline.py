@@ -15,6 +15,8 @@ from nsqlite.errors import InvalidOption
 from nsqlite.events import Event
 from nsqlite.options import SECOND, Seconds, nanoseconds, nearest, whole
 from nsqlite.timeline.parts import (
+    Ending,
+    Gap,
     Lane,
     Life,
     Note,
@@ -34,6 +36,8 @@ T = TypeVar("T")
 PAIR: Final = 2
 
 NOTES: Final = "several pairs, each after how many events and a str"
+
+LOST: Final = "several pairs, each after how many events and how many are missing there"
 
 MOST_IN_A_NOTEBOOK: Final = 300
 """How many steps a notebook shows: it keeps all that it was ever shown."""
@@ -63,8 +67,10 @@ class Timeline:
         lives: what became of each message, in the order in which they are first told of.
         notes: what a teacher says between the steps.
         spans: the times in which a topic or channel was in an unusual state.
-        earlier: how many events there were before the first step that are not shown; how
-            many are not where no step is.
+        earlier: how many steps there are before the first that are not shown, as this is a part;
+            how many are not where no step is.
+        forgotten: how many events there were before those that the record keeps.
+        gaps: where events are missing between the steps.
     """
 
     steps: tuple[Step, ...]
@@ -72,7 +78,9 @@ class Timeline:
     lives: tuple[Life, ...]
     notes: tuple[Note, ...]
     spans: tuple[Span, ...]
-    earlier: int
+    earlier: int = 0
+    forgotten: int = 0
+    gaps: tuple[Gap, ...] = ()
 
     @classmethod
     def of(
@@ -82,6 +90,7 @@ class Timeline:
         *,
         topic: str | None = None,
         forgotten: int = 0,
+        lost: Iterable[tuple[int, int]] = (),
     ) -> "Timeline":
         """Make the timeline of events.
 
@@ -91,14 +100,18 @@ class Timeline:
             topic: make it of the events of this topic alone.  The others tell which of its messages
                 have become dead letters.
             forgotten: how many events there were before the first.
+            lost: where events are missing: pairs of after how many of the events, and how many.
+                Nothing is claimed of what was before such a place and is not told after it.
 
         Raises:
-            InvalidOption: what is given is no events or notes, or a note stands where there is no
-                event.
+            InvalidOption: what is given is no events, notes or places, or a note or a place stands
+                where there is no event.
         """
         if topic is not None and not isinstance(topic, str):
             raise InvalidOption("topic", topic, "a str or None")
-        told = replay(_events(events), topic)
+        events = _events(events)
+        gaps = [_gap(one, len(events)) for one in _several("lost", lost, LOST)]
+        told = replay(events, topic, sorted(gaps, key=lambda gap: gap.after))
         said = [_note(note, len(told.steps)) for note in _several("notes", notes, NOTES)]
         said.sort(key=lambda note: note.after)
         return cls(
@@ -107,7 +120,8 @@ class Timeline:
             spans=told.spans(),
             lanes=told.lanes(),
             notes=tuple(said),
-            earlier=whole("forgotten", forgotten, 0),
+            forgotten=whole("forgotten", forgotten, 0),
+            gaps=tuple(told.gaps),
         )
 
     # Parts of it
@@ -178,6 +192,7 @@ class Timeline:
                 or (lane.kind == "topic" and lane.topic in topics)
             ),
             notes=tuple(note for note in self.notes if first - 1 <= note.after <= last),
+            gaps=tuple(gap for gap in self.gaps if first - 1 <= gap.after <= last),
             earlier=self.earlier + (first - self.steps[0].number if steps else len(self.steps)),
         )
 
@@ -213,8 +228,12 @@ class Timeline:
         steps = [(step, at) for step, at in told if step.number in mine]
         if len(steps) < len(life.steps):
             yield f"Of its {number(len(life.steps), 'step')} this part has {len(steps):,}."
+        gaps = [gap for gap in self.gaps if gap.after in life.gaps]
         for step, at in steps:
+            while gaps and gaps[0].after < step.number:
+                yield f"        {gaps.pop(0).text}."
             yield f"{step.number:>6}. at {at:>5} s  {step.text}"
+        yield from (f"        {gap.text}." for gap in gaps)
         yield from _ends(life, {step.event.channel for step, _ in steps if step.is_given_up})
 
     # Views
@@ -305,6 +324,18 @@ def _note(given: object, most: int) -> Note:
     return Note(whole("a note's place", given[0], 0, most), given[1])
 
 
+def _gap(given: object, most: int) -> Gap:
+    """Return a place where events are missing.
+
+    Raises:
+        InvalidOption: it is none, or stands after more than so many events.
+    """
+    if not isinstance(given, tuple | list) or len(given) != PAIR:
+        raise InvalidOption("lost", given, "a pair, after how many events and how many are missing")
+    place, count = given
+    return Gap(whole("a lost event's place", place, 0, most), whole("lost events", count, 1))
+
+
 def _require_moment(option: str, given: object) -> None:
     """Check that something is a moment.
 
@@ -320,7 +351,17 @@ def _ends(life: Life, given_up: set[str | None]) -> Iterator[str]:
     """Tell where a message is in the end, in each of its channels; some have given it up."""
     for course in life.courses:
         stay = course.stays[-1]
-        holder = f", with {stay.lane.name}" if stay.lane.kind == "consumer" else ""
-        gone = "gone: it was given up" if course.lane.channel in given_up else "gone"
-        where = gone if stay.end else f"{stay.where}{holder}"
-        yield f"In {course.lane.name} it is {where}."
+        holder = f", with {stay.lane.name}," if stay.lane.kind == "consumer" else ""
+        if stay.end is not None and stay.ending == "told":
+            gone = "is gone: it was given up" if course.lane.channel in given_up else "is gone"
+            yield f"In {course.lane.name} it {gone}."
+        else:
+            yield f"In {course.lane.name} it was {stay.where}{holder} when {_ENDINGS[stay.ending]}."
+
+
+_ENDINGS: Final[dict[Ending, str]] = {
+    "told": "this record ended",
+    "closed": "that was closed",
+    "lost": "events were lost; what became of it is not known",
+}
+"""Until when it is known where a message is, by how that stay ended."""

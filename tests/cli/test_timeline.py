@@ -45,7 +45,7 @@ def test_the_last_minute_is_shown(call: Any) -> None:
     first, second, *_ = out.splitlines()
     assert (0, "") == (status, err)
     assert re.fullmatch(f"run 2 of 2: {TAIL}", first), first
-    assert second.endswith("steps from 2023-11-14 22:24:50 UTC; 5 earlier events not shown."), out
+    assert second.endswith("steps from 2023-11-14 22:24:50 UTC; 5 earlier steps not shown."), out
     assert "jam" in out
     assert "tea" not in out
 
@@ -128,7 +128,9 @@ def test_an_empty_recording(path: Path, call: Any) -> None:
     text = "nothing happened in topic 'a' in this run; its topics: none"
     assert (1, "", f"timeline: {text}\n") == call("--topic", "a")
     path.write_text('{"nsqlite": "recording", "version": 1}', "utf-8")
-    assert (1, "", "timeline: recording FILE has no run 0: there is none\n") == call()
+    assert (1, "", "timeline: recording FILE: nothing was recorded\n") == call()
+    text = "recording FILE has no run 1: there is none"
+    assert (1, "", f"timeline: {text}\n") == call("--run", "1")
 
 
 def test_very_many_topics(path: Path, call: Any) -> None:

@@ -85,6 +85,30 @@ def test_unusual_states() -> None:
     assert ["audit: gone"] == [span.findtext("title") for span in spans]
 
 
+def test_closed_is_not_gone() -> None:
+    """What was closed is drawn as closed, as a file may have its messages still."""
+    scene = Scene()
+    scene.topic.close()
+    spans = picture(scene.recorder.timeline()).findall("g[@class='span closed']")
+    assert ["orders: closed"] == [span.findtext("title") for span in spans]
+
+
+def test_missing_events() -> None:
+    """Where events are missing there is a mark, and the lines of messages end there."""
+    root = picture(Timeline.of(retried().events[:5], lost=[(4, 3)]))
+    [gap] = root.findall("g[@class='lost']")
+    assert "3 events lost here: what happened meanwhile is not known" == gap.findtext("title")
+    mark = gap.find("path")
+    assert mark is not None
+    x = mark.attrib["d"].partition(" ")[0].removeprefix("M")
+    ends = [
+        path.attrib["d"]
+        for path in root.iter("path")
+        if path.attrib.get("class") == "line in-flight"
+    ]
+    assert [True, False] == [end.endswith(f"H{x}") for end in ends]
+
+
 def test_marks_of_a_lane_have_their_line() -> None:
     """No line of a message runs through the mark or the word of its lane; apart they share one."""
     scene = Scene()

@@ -17,7 +17,7 @@ class Reader(HTMLParser):
     """Reads a page.
 
     Attributes:
-        items: the texts of the items of lists with `data-step` or the class `said`.
+        items: the texts of the items of lists with `data-step`, or the class `said` or `lost`.
         tags: all tags that begin, with their attributes.
         scripts: what is in script elements.
         rows: the cells of the table of states.
@@ -36,7 +36,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.tags.append((tag, found))
-        if tag == "li" and ("data-step" in found or found.get("class") == "said"):
+        if tag == "li" and ("data-step" in found or found.get("class") in {"said", "lost"}):
             self.items.append("")
             self._inside = self.items
         elif tag == "script":
@@ -110,6 +110,30 @@ def test_table_without_a_script() -> None:
     scene.topic.put("late")
     page = Reader(scene.recorder.timeline().html())
     assert [["orderstopic", "1", "0", "0"], ["billingchannel", "2", "0", "0"]] == page.rows[1:]
+
+
+def test_what_is_closed_has_no_count() -> None:
+    """Of what was closed the table does not say that nothing is there."""
+    scene = Scene()
+    scene.topic.channel("billing").close()
+    page = Reader(scene.recorder.timeline().html())
+    dash = "\N{EN DASH}"
+    assert [["orderstopic", "0", "0", "0"], ["billingchannel", dash, dash, dash]] == page.rows[1:]
+    assert [["closed", 1, 3, None]] == page.data["spans"]
+
+
+def test_missing_events() -> None:
+    """Where events are missing the steps say so, and the script knows whose life it concerns."""
+    timeline = Timeline.of(retried().events[:5], lost=[(0, 1), (4, 3)])
+    page = Reader(timeline.html())
+    one, three = "event lost here: what happened", "events lost here: what happened"
+    assert [
+        f"1 {one} meanwhile is not known.",
+        *listed(timeline)[:4],
+        f"3 {three} meanwhile is not known.",
+        listed(timeline)[4],
+    ] == page.items
+    assert [[4]] == [life["gaps"] for life in page.data["lives"]]
 
 
 def test_page_fetches_nothing() -> None:

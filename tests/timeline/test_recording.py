@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -247,7 +248,9 @@ def test_a_full_disk_is_logged_once(path: Path, caplog: pytest.LogCaptureFixture
             recording(put(3))
         recording(put(4))
     assert [1, 4] == bodies(path)
-    assert 2 == read_recording(path).forgotten
+    recorded = read_recording(path)
+    assert (0, 2) == (recorded.forgotten, recorded.lost)
+    assert ((1, 2),) == recorded.runs[0].lost
     [record] = caplog.records
     problem = "No space left on device"
     assert logging.WARNING == record.levelno
@@ -302,7 +305,7 @@ def test_a_removed_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_what_cannot_be_read_is_missing(path: Path) -> None:
-    """Lines that were cut off, or are none of ours, count as gone."""
+    """The events of lines that were cut off, or are none of ours, are lost."""
     with Recording(path) as recording:
         recording(put(1))
         recording(put(2))
@@ -313,7 +316,50 @@ def test_what_cannot_be_read_is_missing(path: Path) -> None:
     with Recording(path) as recording:
         recording(put(4))
     assert [1, 4] == bodies(path)
-    assert 1 == read_recording(path).forgotten
+    recorded = read_recording(path)
+    assert (0, [((1, 1),), ()]) == (recorded.forgotten, [run.lost for run in recorded.runs])
+
+
+def test_where_events_are_missing(path: Path) -> None:
+    """It is known before which events others are missing, also before the end of a closed run."""
+    with Recording(path) as recording:
+        for number in range(1, 5):
+            recording(put(number))
+    with Recording(path) as recording:
+        for number in range(5, 8):
+            recording(put(number))
+    lines = path.read_bytes().split(b"\n")
+    kept = [line for line in lines if not re.match(rb'{"n": [1367],', line)]
+    path.write_bytes(b"\n".join(kept))
+    recorded = read_recording(path)
+    assert [2, 4, 5] == bodies(path)
+    assert [((0, 1), (1, 1)), ((1, 2),)] == [run.lost for run in recorded.runs]
+    assert (0, 5 - 1) == (recorded.forgotten, recorded.lost)
+
+
+def test_events_that_an_older_nsqlite_wrote(path: Path) -> None:
+    """Where no line tells the number to come, what is before the first event is not kept."""
+    with Recording(path) as recording:
+        for number in range(1, 5):
+            recording(put(number))
+    with Recording(path) as recording:
+        recording(put(5))
+    text = re.sub(r', "next": \d+', "", path.read_text("utf-8"))
+    lines = [line for line in text.split("\n") if not re.match('{"n": [124],', line)]
+    path.write_text("\n".join(lines), "utf-8")
+    recorded = read_recording(path)
+    assert [3, 5] == bodies(path)
+    assert (2, [((1, 1),), ()]) == (recorded.forgotten, [run.lost for run in recorded.runs])
+
+
+def test_an_event_within_an_event(path: Path) -> None:
+    """What a signal handler causes while an event is written may be before it in the file."""
+    with Recording(path) as recording:
+        for number in range(1, 4):
+            recording(put(number))
+    head, run, *events, end = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([head, run, events[1], events[0], events[2], end]))
+    assert ([1, 2, 3], 0) == (bodies(path), read_recording(path).lost)
 
 
 @pytest.mark.parametrize(

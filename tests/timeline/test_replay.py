@@ -165,7 +165,7 @@ def test_record_that_begins_in_the_middle() -> None:
     assert [("ready", "billing", 0, 2), ("in flight", "consumer 2", 2, 7)] == stays(jam)
     assert [("deferred", "billing", 0, 3), ("ready", "billing", 3, 7)] == stays(cake)
     assert ("message 6789", False) == (dropped.tag, dropped.is_whole)
-    assert [("paused", 0, 4), ("paused", 6, 7), ("gone", 7, 8), ("gone", 11, None)] == [
+    assert [("paused", 0, 4), ("paused", 6, 7), ("gone", 7, 8), ("closed", 11, None)] == [
         (span.what, span.begin, span.end) for span in timeline.spans
     ]
     assert [
@@ -187,6 +187,75 @@ def test_what_did_not_begin_does_not_end() -> None:
     """What goes on twice was paused once, and a topic that goes on was not if it never paused."""
     timeline = Timeline.of([event(Kind.UNPAUSED), event(Kind.UNPAUSED)])
     assert [("paused", 0, 1)] == [(one.what, one.begin, one.end) for one in timeline.spans]
+
+
+def test_record_that_goes_on_after_a_gap() -> None:
+    """Where events are missing all states end; what follows tells what there was since then."""
+    tea: dict[str, Any] = {"channel": "billing", "id": "1", "body": "tea"}
+    timeline = Timeline.of(
+        [
+            event(Kind.CREATED),
+            event(Kind.CREATED, channel="billing"),
+            event(Kind.PUBLISHED, id="1", body="tea"),
+            event(Kind.PAUSED, channel="billing"),
+            event(Kind.WAITING, count=1),
+            event(Kind.CREATED)._replace(topic="mails"),
+            event(Kind.CREATED, channel="billing"),
+            event(Kind.REQUEUED, **tea, client_id=1),
+            event(Kind.UNPAUSED, channel="billing"),
+            event(Kind.PUBLISHED, id="2", body="jam"),
+        ],
+        topic="orders",
+        lost=[(5, 2), (6, 1)],
+    )
+    assert [(5, 3)] == [(gap.after, gap.count) for gap in timeline.gaps]
+    tea_life, jam = timeline.lives
+    assert [
+        ("ready", "billing", 3, 6),
+        ("in flight", "consumer 1", 6, 7),
+        ("ready", "billing", 7, None),
+    ] == stays(tea_life)
+    assert ["lost", "told", "told"] == [
+        stay.ending for course in tea_life.courses for stay in course.stays
+    ]
+    assert ((5,), ()) == (tea_life.gaps, jam.gaps)
+    assert [("ready", "billing", 9, None)] == stays(jam)
+    assert [("paused", 4, 6), ("waits", 5, 6), ("paused", 6, 8)] == [
+        (span.what, span.begin, span.end) for span in timeline.spans
+    ]
+    assert "jam is published to topic orders: billing gets it" == timeline.steps[-1].text
+
+
+def test_a_gap_of_several_places() -> None:
+    """A message that was in several channels when events were lost tells of them once."""
+    scene = Scene()
+    for name in ("billing", "audit"):
+        scene.topic.channel(name)
+    scene.topic.put("tea")
+    timeline = Timeline.of(scene.recorder.events, lost=[(4, 1)])
+    assert [(4,)] == [life.gaps for life in timeline.lives]
+
+
+def test_what_is_open_again() -> None:
+    """After a topic was closed and opened its messages are told of since it is open again."""
+    tea: dict[str, Any] = {"channel": "billing", "id": "1", "body": "tea"}
+    timeline = Timeline.of(
+        [
+            event(Kind.CREATED, channel="billing"),
+            event(Kind.PUBLISHED, id="1", body="tea"),
+            event(Kind.CLOSED, channel="billing", count=0),
+            event(Kind.CREATED, channel="billing"),
+            event(Kind.CREATED),
+            event(Kind.DELIVERED, **tea, client_id=1),
+        ]
+    )
+    [life] = timeline.lives
+    assert [
+        ("ready", "billing", 2, 3),
+        ("ready", "billing", 4, 6),
+        ("in flight", "consumer 1", 6, None),
+    ] == stays(life)
+    assert [("closed", 3, 4)] == [(span.what, span.begin, span.end) for span in timeline.spans]
 
 
 def test_rare_events() -> None:

@@ -42,7 +42,8 @@ RETRIED = """\
 
 SHARED = """\
 12 steps from 1970-01-01 00:00:00 UTC.
-Each sentence stands below its step: in 94 columns it has room beside.
+Each sentence stands below its step; from 94 columns on it stands
+beside it.
 
           orders    billing   Ann      Bob      audit     Eve
  1   0.0  created
@@ -178,7 +179,7 @@ def test_every_sentence_is_there(consumers: int, width: int) -> None:
     for step in timeline.steps:
         assert step.text.split()[-1] in text
     flat = " ".join(text.split())
-    wider = re.search(r"in (\d+) columns it has room", flat)
+    wider = re.search(r"from (\d+) columns on it stands", flat)
     if wider is not None:
         assert all(step.text in flat for step in timeline.steps)
         assert "Each sentence" in timeline.text(int(wider[1]) - 1)
@@ -190,7 +191,21 @@ def test_nothing_is_shown_of_nothing() -> None:
     assert "nothing was recorded." == Timeline.of([]).text()
     assert "nothing was recorded.\n\n» Look.\n" == Timeline.of([], [(0, "Look.")]).text()
     part = Timeline.of(retried().events, forgotten=2).between(2, 3)
-    assert "no steps here; 11 events not shown." == part.text()
+    assert "no steps here; 9 earlier steps not shown; 2 older events not kept." == part.text()
+
+
+def test_missing_events() -> None:
+    """Where events are missing a line says so, in which no lane goes on."""
+    timeline = Timeline.of(retried().events[:4], lost=[(3, 340), (4, 1)])
+    assert [
+        "",
+        "── 340 events lost here: what happened meanwhile is not known ──",
+        "",
+        " 4                  ├─────────▸tea      tea is delivered to Ann, attempt 1",
+        "",
+        "── 1 event lost here: what happened meanwhile is not known ──",
+        "",
+    ] == timeline.text(100).splitlines()[6:13]
 
 
 @given(RUNS, st.integers(40, 160), st.data())

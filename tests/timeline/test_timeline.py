@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from scenes import Scene, retried, shared
 
-from nsqlite import InvalidOption
+from nsqlite import InvalidOption, Kind
 from nsqlite.timeline import Timeline
 from nsqlite.timeline.timeline import NOTES
 
@@ -46,7 +46,7 @@ def test_story_of_a_part() -> None:
         f"message {name} of topic orders: tea",
         "What happened to it before this record began is not known.",
         "     1. at   0.0 s  tea is deferred in channel billing: it is due in 5 s",
-        "In billing it is deferred.",
+        "In billing it was deferred when this record ended.",
     ] == Timeline.of(recorder.events[5:6]).story(name).splitlines()
 
 
@@ -59,9 +59,60 @@ def test_story_tells_who_has_it() -> None:
     message = ann.get(timeout=0)
     timeline = scene.recorder.timeline()
     assert "in flight" == message.state
-    assert ["In billing it is in flight, with Ann.", "In audit it is ready."] == timeline.story(
-        name
-    ).splitlines()[-2:]
+    assert [
+        "In billing it was in flight, with Ann, when this record ended.",
+        "In audit it was ready when this record ended.",
+    ] == timeline.story(name).splitlines()[-2:]
+
+
+def test_story_across_a_gap() -> None:
+    """Where events are missing a story says so, and claims nothing of what follows."""
+    scene = Scene()
+    ann = scene.consumer("billing", "Ann")
+    first, second, third = scene.topic.put_many(["tea", "jam", "cake"])
+    ann.get(timeout=0).fin()
+    ann.get(timeout=0)
+    events = scene.recorder.events[2:]
+    given = Kind.DELIVERED
+    assert ["published"] * 3 + ["delivered", "finished", "delivered"] == [e.kind for e in events]
+    back = events[5]._replace(kind=given, id=third, body="cake", attempts=7, time=9.0)
+    timeline = Timeline.of([*events, back], lost=[(6, 3)])
+    lost = "        3 events lost here: what happened meanwhile is not known."
+    unknown = "what became of it is not known."
+    assert "In billing it is gone." == timeline.story(first).splitlines()[-1]
+    assert lost not in timeline.story(first)
+    assert [
+        "     6. at   0.0 s  jam is delivered to Ann, attempt 1",
+        lost,
+        f"In billing it was in flight, with Ann, when events were lost; {unknown}",
+    ] == timeline.story(second).splitlines()[2:]
+    assert [
+        "     3. at   0.0 s  cake is published to topic orders: billing gets it",
+        lost,
+        "     7. at   9.0 s  cake is delivered to Ann, attempt 7",
+        "In billing it was in flight, with Ann, when this record ended.",
+    ] == timeline.story(third).splitlines()[1:]
+
+
+def test_story_that_begins_in_a_gap() -> None:
+    """Of a message that is first told of after missing events it is said that they are missing."""
+    events = retried().events
+    timeline = Timeline.of([*events[:2], *events[4:]], lost=[(2, 2)])
+    assert [
+        "What happened to it before this record began is not known.",
+        "        2 events lost here: what happened meanwhile is not known.",
+        "     3. at   1.0 s  Ann requeues tea: it waits for 5 s in billing",
+    ] == timeline.story(events[4].id or "").splitlines()[1:4]
+
+
+def test_story_of_what_was_closed() -> None:
+    """What was closed may have its messages still, so they are not said to be gone."""
+    scene = Scene()
+    scene.topic.channel("billing")
+    name = scene.topic.put("tea")
+    scene.topic.close()
+    timeline = scene.recorder.timeline()
+    assert "In billing it was ready when that was closed." == timeline.story(name).splitlines()[-1]
 
 
 def test_unknown_id() -> None:
@@ -153,7 +204,7 @@ def test_parts_without_a_step() -> None:
     nothing = timeline.between(2, 3)
     assert ((), ()) == (nothing.steps, nothing.lives)
     assert nothing == nothing.last(3)
-    assert "no steps here; 9 events not shown." == str(nothing)
+    assert "no steps here; 9 earlier steps not shown." == str(nothing)
     assert "nothing was recorded." == str(Timeline.of([]))
 
 
@@ -163,10 +214,43 @@ def test_forgotten_events_are_counted() -> None:
     short = type(recorder)(most=2)
     for event in recorder.events:
         short(event)
-    assert 7 == short.timeline().earlier
-    assert "2 steps from 1970-01-01 00:00:06 UTC; 7 earlier events not shown." in str(
-        short.timeline()
+    timeline = short.timeline()
+    assert (7, 0) == (timeline.forgotten, timeline.earlier)
+    assert "2 steps from 1970-01-01 00:00:06 UTC; 7 older events not kept." in str(timeline)
+
+
+def test_lost_events_are_counted() -> None:
+    """A part knows what is missing in it, and tells that from what it does not show."""
+    events = retried().events
+    timeline = Timeline.of(events, lost=[(6, 3), (2, 1), (6, 1)], forgotten=5)
+    assert [(2, 1), (6, 4)] == [(gap.after, gap.count) for gap in timeline.gaps]
+    assert (
+        "9 steps from 1970-01-01 00:00:00 UTC; 5 older events not kept; 5 events lost."
+        == (timeline.text(200).splitlines()[0])
     )
+    part = timeline.latest(3)
+    told = "6 earlier steps not shown; 5 older events not kept; 4 events lost."
+    assert f"3 steps from 1970-01-01 00:00:06 UTC; {told}" == part.text(200).splitlines()[0]
+    assert [] == list(timeline.latest(2).gaps)
+
+
+@pytest.mark.parametrize(
+    ("lost", "text"),
+    [
+        (
+            5,
+            "lost must be several pairs, each after how many events and how many are missing there",
+        ),
+        ([5], "lost must be a pair, after how many events and how many are missing"),
+        ([(10, 1)], "a lost event's place must be a whole number from 0 to 9"),
+        ([(1, 0)], "lost events must be a whole number of at least 1"),
+    ],
+)
+def test_lost_events_that_are_none(lost: Any, text: str) -> None:
+    """What tells of missing events are pairs of numbers, within the events."""
+    with pytest.raises(InvalidOption) as caught:
+        Timeline.of(retried().events, lost=lost)
+    assert text == str(caught.value).rpartition(", not ")[0]
 
 
 def test_repr() -> None:
@@ -188,5 +272,5 @@ def test_notebook_gets_the_last_steps() -> None:
     scene = Scene()
     scene.topic.put_many(list(range(400)))
     text = scene.recorder.timeline()._repr_html_()
-    assert "300 steps from 1970-01-01 00:00:00 UTC; 101 earlier events not shown." in text
+    assert "300 steps from 1970-01-01 00:00:00 UTC; 101 earlier steps not shown." in text
     assert 300 == text.count("<li data-step=")
