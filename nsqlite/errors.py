@@ -50,6 +50,13 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
+def printable(text: str) -> str:
+    """Return a text with what cannot be printed as escapes: one line, whatever is in it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 class NSQLiteError(Exception):
     """The base of every error that nsqlite raises."""
 

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
-from nsqlite.errors import InvalidOption, shown
+from nsqlite.errors import InvalidOption, printable, shown
 
 
 class Kind(enum.StrEnum):
@@ -89,7 +89,7 @@ class Event(NamedTuple):
         if self.attempts:
             parts.append(f"attempts={self.attempts}")
         if self.client_id is not None:
-            parts.append(f"consumer={self.consumer or self.client_id}")
+            parts.append(f"consumer={printable(self.consumer or str(self.client_id))}")
         if self.count != 1:
             parts.append(f"count={self.count}")
         if self.due is not None:

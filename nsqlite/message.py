@@ -18,7 +18,7 @@ import enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, Protocol, Self, TypeAlias
 
-from nsqlite.errors import NotCopyable, NotInFlight, shown
+from nsqlite.errors import NotCopyable, NotInFlight, printable, shown
 from nsqlite.monitor import logger
 from nsqlite.options import Seconds
 from nsqlite.timerwheel import Page
@@ -236,7 +236,7 @@ class Message(Uncopyable, Generic[T]):
         facts = (self.id, self.state, str(self.attempts), shown(self.body))
         rows = (
             f'<tr><th style="text-align:left;padding-right:1em">{name}</th>'
-            f'<td style="text-align:left">{escape(fact)}</td></tr>'
+            f'<td style="text-align:left">{escape(printable(fact))}</td></tr>'
             for name, fact in zip(("id", "state", "attempts", "body"), facts, strict=True)
         )
         return f"<table>{''.join(rows)}</table>"

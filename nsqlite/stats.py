@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from nsqlite.errors import shown
+from nsqlite.errors import printable, shown
 from nsqlite.latency import quantile
 from nsqlite.message import Where
 from nsqlite.options import MILLISECOND
@@ -119,8 +119,9 @@ class ClientStats:
     def __str__(self) -> str:
         """Show it in a line."""
         window = "-" if self.ready_count is None else self.ready_count
+        name = printable(self.name or str(self.client_id))
         return (
-            f"[consumer {self.name or self.client_id}] inflt: {self.in_flight_count} rdy: {window}"
+            f"[consumer {name}] inflt: {self.in_flight_count} rdy: {window}"
             f" fin: {self.finish_count} re-q: {self.requeue_count} msgs: {self.message_count}"
         )
 
@@ -381,4 +382,4 @@ def _cell(value: object) -> str:
 def _escaped(text: str) -> str:
     from html import escape  # noqa: PLC0415 - takes longer than all else that makes a snapshot
 
-    return escape(text)
+    return escape(printable(text))

@@ -369,6 +369,12 @@ def test_a_value_is_shown_however_bad_it_is() -> None:
     assert "xxx..." in text
 
 
+def test_what_cannot_be_printed_becomes_an_escape() -> None:
+    """A text becomes one line of what can be printed; one that is, stays as it is."""
+    assert "tea é" == errors.printable("tea é")
+    assert r"a\x00\n\u202eé" == errors.printable("a\0\n\u202eé")
+
+
 def test_an_empty_shows_why() -> None:
     """The repr of an Empty has its text, not where that comes from."""
     error = nsqlite.Empty("billing", lambda: "it is paused")

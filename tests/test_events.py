@@ -542,6 +542,8 @@ def test_an_event_is_a_line() -> None:
     line = "01:02:03.046 delivered   orders/billing 'tea' attempts=2"
     assert f"{line} consumer=7 due_in=+10.000s" == str(event)
     assert f"{line} consumer=till due_in=+10.000s" == str(event._replace(consumer="till"))
+    odd = event._replace(consumer="a\n\u202eb")
+    assert rf"{line} consumer=a\n\u202eb due_in=+10.000s" == str(odd)
     long = event._replace(body="x" * 60, attempts=0, client_id=None, due=None)
     assert f"01:02:03.046 delivered   orders/billing '{'x' * 36}..." == str(long)
 

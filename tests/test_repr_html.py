@@ -171,6 +171,26 @@ def test_nothing_is_taken_for_markup() -> None:
     assert 3 == made.count("&lt;script&gt;")
 
 
+class Odd:
+    """Shows itself by what turns the direction of writing."""
+
+    def __repr__(self) -> str:
+        return "a\0\u202eb"
+
+
+def test_what_cannot_be_printed_is_shown_as_escapes() -> None:
+    """No name and no body brings a control character into a notebook."""
+    topic = nsqlite.Topic[Any]("orders")
+    consumer = nsqlite.Consumer(topic.channel("billing"), name="x\0\u202eabc")
+    topic.put(Odd())
+    message = consumer.get(timeout=0)
+    assert r"x\x00\u202eabc" == read(consumer.channel)[1][3][0]
+    assert r"x\x00\u202eabc" == read(consumer.stats())[1][1][0]
+    assert ["body", r"a\x00\u202eb"] == read(message)[1][-1]
+    assert r"a\x00\u202eb" == read(consumer.channel.in_flight()[0])[1][1][-1]
+    message.fin()
+
+
 def test_to_show_never_raises() -> None:
     """Where a table cannot be made there is the repr."""
 

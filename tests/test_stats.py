@@ -299,6 +299,8 @@ def test_a_client_with_a_name_shows_it() -> None:
     """A consumer with a name is shown by that instead of its number."""
     text = str(attrs.evolve(CLIENT_STATS, name="till"))
     assert "[consumer till] inflt: 1 rdy: 5 fin: 3 re-q: 4 msgs: 2" == text
+    text = str(attrs.evolve(CLIENT_STATS, name="a\n\u202eb"))
+    assert r"[consumer a\n\u202eb] inflt: 1 rdy: 5 fin: 3 re-q: 4 msgs: 2" == text
 
 
 def test_no_window_is_a_dash() -> None:

@@ -11,8 +11,9 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import attrs
 
+from nsqlite.errors import printable
 from nsqlite.events import Event, Kind
-from nsqlite.timeline.words import BODY, decimals, number, offset, plain, printable, shortened
+from nsqlite.timeline.words import BODY, decimals, number, offset, plain, shortened
 
 Where: TypeAlias = Literal["held", "ready", "in flight", "deferred"]
 """Where a message is: with its topic, or in a channel ready, in flight or deferred."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from nsqlite.errors import shown
+from nsqlite.errors import printable, shown
 
 BODY: Final = 200
 """How many characters are shown of a body."""
@@ -28,13 +28,6 @@ EXACT: Final = 5e-7
 
 UNITS: Final = ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s"))
 """How long spans of time are told: in a unit and the next smaller one."""
-
-
-def printable(text: str) -> str:
-    """Return a text with what cannot be printed as escapes: one line, whatever is in it."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def shortened(text: str, longest: int) -> str:
