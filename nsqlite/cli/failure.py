@@ -23,6 +23,12 @@ class CommandFailed(Exception):
     status = 1
 
 
+class WrongCall(CommandFailed):
+    """The options of a command do not go together; nothing was done."""
+
+    status = 2
+
+
 class NotInstalled(CommandFailed):
     """What a command needs is an extra that is not installed; nothing was done."""
 
@@ -64,8 +70,10 @@ def new_file(path: str, encoding: str) -> Iterator[TextIO]:
     """Open a file that is not there yet, and remove it if it does not become whole.
 
     Raises:
-        CommandFailed: it is there already, or cannot be written.
+        CommandFailed: it has no name, is there already, or cannot be written.
     """
+    if not path:
+        raise CommandFailed("no file name was given")
     try:
         with Path(path).open("x", encoding=encoding) as file:
             try:

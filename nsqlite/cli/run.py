@@ -8,6 +8,7 @@ Next: cli/goflags.py
 
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 import traceback
@@ -82,12 +83,14 @@ def run_app(
         record_size: how many bytes it may have.
 
     Raises:
-        CommandFailed: there is no such app, the file cannot be used, or a worker has ended by
+        CommandFailed: there is no such app, the files cannot be used, or a worker has ended by
             itself, also by a `SystemExit` that says that all is well.
         SystemExit: the program's own code has raised while it was imported or made the app, which
             was shown.
         BaseException: what a handler raised that is no `Exception`.
     """
+    if store is not None and record is not None:
+        _require_two(store, record)
     app = find_app(module, attribute)
     logging.basicConfig(level=log_level.upper(), format=FORMAT)  # unless the module has done so
     if store is None:
@@ -105,6 +108,17 @@ def run_app(
         if ending.code:
             raise
         raise CommandFailed("a handler has ended it by SystemExit") from None
+
+
+def _require_two(store: str, record: str) -> None:
+    """Check that a recording is written beside the store, and not into it.
+
+    Raises:
+        CommandFailed: one of its files would be that of the store.
+    """
+    if os.path.realpath(store) in {os.path.realpath(f"{record}{half}") for half in ("", ".1")}:
+        text = f"--store {store} and --record {record} would write the same file: name another one"
+        raise CommandFailed(text)
 
 
 @contextmanager

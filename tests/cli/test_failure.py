@@ -51,4 +51,6 @@ def test_a_new_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught, new_file(str(path), "utf-8"):
         raise AssertionError
     assert f"{path} is there already: remove it, or name another one" == str(caught.value)
+    with pytest.raises(CommandFailed, match=r"^no file name was given$"), new_file("", "utf-8"):
+        raise AssertionError
     assert "é".encode() == path.read_bytes()

@@ -256,7 +256,7 @@ def test_a_recording_that_cannot_be_made(
     folder.shop()
     path = folder.put()
     text = f"recording {path}: it is no recording of nsqlite"
-    arguments = ("shop:app", "--store", path, "--record", path)
+    arguments = ("shop:app", "--record", path)
     assert (1, f"python -m nsqlite run: {text}\n") == failure(*arguments, capsys=capsys)
     assert ["tea"] == folder.bodies()
     prefix = "python -m nsqlite run: argument --record-size:"
@@ -264,6 +264,22 @@ def test_a_recording_that_cannot_be_made(
     assert (2, told) == failure("shop:app", "--record-size", "0.001", capsys=capsys)
     told = f"{prefix} 'x' is no number of MiB; try --help\n"
     assert (2, told) == failure("shop:app", "--record-size", "x", capsys=capsys)
+    text = "--record-size is of the file that --record names; try --help"
+    told = f"python -m nsqlite run: {text}\n"
+    assert (2, told) == failure("shop:app", "--record-size", "5", capsys=capsys)
+
+
+@pytest.mark.parametrize(("store", "record"), [("a.db", "./a.db"), ("a.1", "a"), ("link", "a.db")])
+def test_a_recording_into_the_store(
+    folder: Folder, store: str, record: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where both would be one file, or the older half of the recording the store, none is made."""
+    folder.shop()
+    (folder.path / "link").symlink_to("a.db")
+    text = f"--store {store} and --record {record} would write the same file: name another one"
+    told = failure("shop:app", "--store", store, "--record", record, capsys=capsys)
+    assert (1, f"python -m nsqlite run: {text}\n") == told
+    assert ["link", "shop.py"] == sorted(path.name for path in folder.path.iterdir())
 
 
 def test_the_last_moments_of_a_killed_program(
@@ -287,7 +303,8 @@ def test_the_last_moments_of_a_killed_program(
     [event] = [one for one in read_recording(record).events if one.kind == nsqlite.Kind.DELIVERED]
     assert event.id
     assert 0 == main(["story", record, event.id])
-    assert "In billing it is in flight" in capsys.readouterr().out
+    ending = "In billing it was in flight, with orders:billing, when this record ended."
+    assert ending == capsys.readouterr().out.splitlines()[-1]
 
 
 # How it ends

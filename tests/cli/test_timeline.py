@@ -120,6 +120,11 @@ def test_a_moment_that_is_none(call: Any) -> None:
     assert (2, "", f"timeline: {problem}\n") == call("--since", "x")
 
 
+def test_a_page_without_a_name(call: Any) -> None:
+    """Where no file is named for a page, it is said so."""
+    assert (1, "", "timeline: no file name was given\n") == call("--html", "")
+
+
 def test_an_empty_recording(path: Path, call: Any) -> None:
     """One in which nothing was recorded has no run, or a run without topics."""
     path.unlink()
