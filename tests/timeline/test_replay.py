@@ -136,6 +136,23 @@ def test_batch_that_waits() -> None:
     assert [("waits", 1, 4)] == [(one.what, one.begin, one.end) for one in timeline.spans]
 
 
+def test_a_put_that_waited_while_no_time_passed() -> None:
+    """Where the clock has not moved it is told that a put has waited, and not for how long."""
+    timeline = Timeline.of(
+        [
+            event(Kind.WAITING),
+            event(Kind.PUBLISHED, id="1", body="tea"),
+            event(Kind.WAITING),
+            event(Kind.REFUSED),
+        ]
+    )
+    waited = "tea is published to topic orders after its put has waited, which has no channel yet"
+    assert [
+        f"{waited} and holds it",
+        "a put of 1 message to topic orders is refused after it has waited: there is no room",
+    ] == [timeline.steps[1].text, timeline.steps[3].text]
+
+
 def test_record_that_begins_in_the_middle() -> None:
     """What is answered was in flight before the record, what is delivered ready, and so on."""
     fields: dict[str, Any] = {"channel": "billing", "attempts": 1}
