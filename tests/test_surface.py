@@ -42,6 +42,7 @@ MADE_ELSEWHERE: Final = {
     nsqlite.testing.BrokerFaults: "by FakeBroker",
     nsqlite.testing.Fault: "by Faults",
     nsqlite.timeline.Course: "by Timeline",
+    nsqlite.timeline.Gap: "by Timeline",
     nsqlite.timeline.Lane: "by Timeline",
     nsqlite.timeline.Life: "by Timeline",
     nsqlite.timeline.Note: "by Timeline",

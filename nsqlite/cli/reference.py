@@ -41,6 +41,7 @@ MADE_ELSEWHERE: Final = (
     testing.SimulationFailed,
     timeline.Course,
     timeline.Excerpt,
+    timeline.Gap,
     timeline.GivenUp,
     timeline.Lane,
     timeline.Life,

@@ -3,7 +3,7 @@
 Next: timeline/words.py
 """
 
-from nsqlite.timeline.parts import Course, GivenUp, Lane, Life, Note, Span, Stay, Step
+from nsqlite.timeline.parts import Course, Gap, GivenUp, Lane, Life, Note, Span, Stay, Step
 from nsqlite.timeline.recorder import Recorder
 from nsqlite.timeline.recording import Excerpt, Recorded, Recording, Run, read_recording
 from nsqlite.timeline.timeline import Timeline
@@ -11,6 +11,7 @@ from nsqlite.timeline.timeline import Timeline
 __all__ = [
     "Course",
     "Excerpt",
+    "Gap",
     "GivenUp",
     "Lane",
     "Life",

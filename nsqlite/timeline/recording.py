@@ -391,14 +391,32 @@ def _lines(path: str) -> Iterator[Fields]:
     Raises:
         RecordingError: see `read_recording`.
     """
-    older = _content(_older(path)) if Path(_older(path)).exists() else b""
-    newer = _content(path) if not older or Path(path).exists() else b""
+    older, newer = _halves(path)
     for content in filter(None, (older, newer)):
         head, *lines = content.split(b"\n")
         _check_head(path, head)
         yield from filter(None, map(_parsed, lines))
     if not older and not newer:
         raise RecordingError(path, "it is empty: nothing was recorded")
+
+
+def _halves(path: str) -> tuple[bytes, bytes]:
+    """Return what is in both files, the older first; if one becomes the other meanwhile, again."""
+    while True:
+        before = _identity(path)
+        older = _content(_older(path)) if Path(_older(path)).exists() else b""
+        newer = _content(path) if not older or Path(path).exists() else b""
+        if _identity(path) == before:
+            return older, newer
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return which file it is; None if there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _content(path: str) -> bytes:

@@ -271,6 +271,25 @@ def test_message_tells_its_story(page: Page) -> None:
     assert 1 == len(page.all(".life.chosen"))
 
 
+def test_what_is_missing_or_closed_is_told(browser: "Chrome", tmp_path: Path) -> None:
+    """A story says where events are missing; the table counts nothing of what is closed."""
+    recorder = Recorder()
+    topic = nsqlite.Topic("orders", observers=[recorder])
+    topic.channel("billing")
+    topic.put("tea")
+    topic.close()
+    timeline = Timeline.of(recorder.events, lost=[(3, 5)])
+    page = Page(browser, timeline, tmp_path / "page.html")
+    page.click("#message option[value='0']")
+    lost = "5 events lost here: what happened meanwhile is not known."
+    assert [timeline.steps[2].text, lost] == [
+        li.text.rpartition("\n")[2] for li in page.all("#story li")
+    ]
+    dash = "\N{EN DASH}"
+    state = [f"orders topic, closed {dash} {dash}", f"billing channel, closed {dash} {dash} {dash}"]
+    assert state == page.state()
+
+
 def test_unusual_states_are_told(page: Page) -> None:
     """The table says of a channel that it is paused, at the steps where it is."""
     paused = next(step for step in page.timeline.steps if step.kind == "paused")

@@ -337,6 +337,35 @@ def test_where_events_are_missing(path: Path) -> None:
     assert (0, 5 - 1) == (recorded.forgotten, recorded.lost)
 
 
+def test_a_file_that_is_begun_anew_while_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads while one file takes the other's place misses nothing in between."""
+    exists = Path.exists
+    with Recording(path, size=SMALLEST) as recording:
+        numbers = iter(range(1000))
+
+        def fill() -> None:
+            """Write until the file is begun anew."""
+            before = path.stat().st_ino
+            while path.stat().st_ino == before:
+                recording(put(next(numbers)))
+
+        def hook(where: Path) -> bool:
+            """Have that happen once between the two reads."""
+            if where == path:
+                monkeypatch.undo()
+                fill()
+            return exists(where)
+
+        fill()
+        monkeypatch.setattr(Path, "exists", hook)
+        recorded = read_recording(path)
+        assert exists is Path.exists
+        last = next(numbers) - 1
+    assert (0, last) == (recorded.lost, recorded.events[-1].body)
+
+
 def test_events_that_an_older_nsqlite_wrote(path: Path) -> None:
     """Where no line tells the number to come, what is before the first event is not kept."""
     with Recording(path) as recording:
