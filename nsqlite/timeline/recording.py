@@ -360,7 +360,8 @@ def _recorded(found: list[_Found]) -> Recorded:
     for one, following in zip(found, [*begins, None][1:], strict=True):
         one.events.sort(key=itemgetter(0))  # a signal handler may have come in between
         known = [(number, number + 1) for number, _ in one.events]
-        known += [(end, end) for end in (one.end, following) if end is not None][-1:]
+        end = max(one.end or 0, following or 0)
+        known += [(end, end)]
         lost = []
         for place, (number, after) in enumerate(known):
             if number > expected:
@@ -585,7 +586,7 @@ def _opened(path: str) -> int:
 
 
 def _last_number(path: str) -> int:
-    """Return the number of the last event that is in a recording; 0 if there is none.
+    """Return the number of the last event that a recording knows of; 0 if there is none.
 
     Raises:
         RecordingError: there is something else.
@@ -595,9 +596,12 @@ def _last_number(path: str) -> int:
         if content:
             _check_head(half, content.partition(b"\n")[0])
         for line in reversed(content.split(b"\n")):
-            fields = _parsed(line)
-            if fields is not None and _is_number(fields.get("n")):
-                return int(fields["n"])
+            fields = _parsed(line) or {}
+            number, after = fields.get("n"), _next(fields)
+            if _is_number(number):
+                return number
+            if after is not None:
+                return max(after - 1, 0)
     return 0
 
 

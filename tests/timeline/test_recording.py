@@ -337,6 +337,21 @@ def test_where_events_are_missing(path: Path) -> None:
     assert (0, 5 - 1) == (recorded.forgotten, recorded.lost)
 
 
+def test_events_that_are_missing_at_the_end_of_a_run(path: Path) -> None:
+    """The end of a closed run tells how many are missing before it, and the next goes on there."""
+    with Recording(path) as recording:
+        recording(put(1))
+        with file_limit(path.stat().st_size + 20):
+            recording(put(2))
+            recording(put(3))
+    with Recording(path) as recording:
+        recording(put(4))
+    recorded = read_recording(path)
+    assert [1, 4] == bodies(path)
+    assert [((1, 2),), ()] == [run.lost for run in recorded.runs]
+    assert '"n": 4' in path.read_text("utf-8")
+
+
 def test_a_file_that_is_begun_anew_while_it_is_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
