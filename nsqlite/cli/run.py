@@ -25,6 +25,7 @@ from nsqlite.errors import NSQLiteError
 from nsqlite.events import Observer
 from nsqlite.options import nearest
 from nsqlite.store.controllines import has_sockets
+from nsqlite.store.newfile import BESIDE
 from nsqlite.store.sqlite import SQLite
 from nsqlite.timeline.recording import Recording
 from nsqlite.worker.app import App
@@ -116,7 +117,8 @@ def _require_two(store: str, record: str) -> None:
     Raises:
         CommandFailed: one of its files would be that of the store.
     """
-    if os.path.realpath(store) in {os.path.realpath(f"{record}{half}") for half in ("", ".1")}:
+    taken = {f"{os.path.realpath(store)}{ending}" for ending in ("", *BESIDE, "-owner")}
+    if taken & {os.path.realpath(f"{record}{half}") for half in ("", ".1")}:
         text = f"--store {store} and --record {record} would write the same file: name another one"
         raise CommandFailed(text)
 

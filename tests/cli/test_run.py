@@ -269,11 +269,14 @@ def test_a_recording_that_cannot_be_made(
     assert (2, told) == failure("shop:app", "--record-size", "5", capsys=capsys)
 
 
-@pytest.mark.parametrize(("store", "record"), [("a.db", "./a.db"), ("a.1", "a"), ("link", "a.db")])
+@pytest.mark.parametrize(
+    ("store", "record"),
+    [("a.db", "./a.db"), ("a.1", "a"), ("link", "a.db"), ("a.db", "a.db-wal")],
+)
 def test_a_recording_into_the_store(
     folder: Folder, store: str, record: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where both would be one file, or the older half of the recording the store, none is made."""
+    """Where a file of the recording would be one of the store's, neither is made."""
     folder.shop()
     (folder.path / "link").symlink_to("a.db")
     text = f"--store {store} and --record {record} would write the same file: name another one"
