@@ -318,6 +318,34 @@ def test_page_fits(page: Page, width: int, scheme: str) -> None:
         Path(folder, f"{width}-{scheme}.png").write_bytes(base64.b64decode(shot["data"]))
 
 
+BROKEN: Final = """(() => {
+  const broken = [], range = document.createRange();
+  const texts = document.createTreeWalker(document.getElementById("state"), NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
+    range.setStart(texts.currentNode, word.index);
+    range.setEnd(texts.currentNode, word.index + word[0].length);
+    if (range.getClientRects().length > 1) broken.push(word[0]);
+  }
+  return broken;
+})()"""
+"""The words of the table of states that stand on more than one line."""
+
+
+@pytest.mark.parametrize("width", [1280, 1000, 390])
+def test_table_breaks_no_word(browser: "Chrome", tmp_path: Path, width: int) -> None:
+    """However long names are, the table scrolls in its box, and no word of it is broken."""
+    recorder = Recorder()
+    topic = nsqlite.Topic("measurements", clock=ManualClock(), observers=[recorder])
+    consumer = nsqlite.Consumer(topic.channel("dashboard#ephemeral"), name="observatory_of_padua")
+    topic.put_many([f"temperature_{number}" for number in range(9)])
+    consumer.get(timeout=0).req(delay=9)
+    consumer.get(timeout=0)
+    page = Page(browser, recorder.timeline(), tmp_path / "long.html")
+    page.size(width)
+    assert [] == page.run(BROKEN)
+    assert page.run("document.documentElement.scrollWidth") <= width
+
+
 def test_page_prints(page: Page) -> None:
     """In print there are all the steps and no controls, and a PDF comes of it."""
     page.click("#first")
