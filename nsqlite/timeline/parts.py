@@ -260,15 +260,20 @@ def letter_of(body: Any) -> GivenUp | None:
     kind = type(body)
     if (kind.__module__, kind.__name__) != ("nsqlite.worker.deadletter", "DeadLetter"):
         return None
-    inner = letter_of(body.body)
     return GivenUp(
         topic=body.topic,
         channel=body.channel,
         id=body.id,
         attempts=body.attempts,
         error=": ".join(filter(None, (body.error_type, body.error))),
-        body=plain(body.body) if inner is None else repr(inner),
+        body=text_of(body.body),
     )
+
+
+def text_of(body: Any) -> str:
+    """Return a body as text, cut short; of a dead letter what is known of it."""
+    letter = letter_of(body)
+    return plain(body) if letter is None else repr(letter)
 
 
 class Shown(Protocol):

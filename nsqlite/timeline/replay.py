@@ -2,12 +2,13 @@
 
 The rule: each event becomes one step, in its order.  What no event tells follows from those that
 do: who gets what is published, what a pause or a deletion takes with it.  What was before the first
-event is not known but where an event follows from it: what is finished was in flight before.
+event is not known but where an event follows from it: what is finished was in flight before.  What
+is moved is where it was until its new place is told.
 
 Next: timeline/text.py
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 import attrs
@@ -27,6 +28,7 @@ from nsqlite.timeline.parts import (
     Unusual,
     Where,
     letter_of,
+    text_of,
 )
 from nsqlite.timeline.words import EXACT, label, listed, number, plain, span
 
@@ -118,6 +120,10 @@ class Replay:
         self._messages: Final[dict[tuple[str, str], _Message]] = {}
         self._open: Final[dict[Place, dict[str, _Open]]] = {}
         self._times: Final[dict[str, int]] = {}
+        self._moves: Final = _moves(
+            [event for event in events if topic in {None, event.topic}], self._letters
+        )
+        self._moving: Final[dict[int, tuple[Place, str]]] = {}
         self._number = 0
         self._known_since = BEFORE
         self._since: Final[dict[Place, int]] = {}
@@ -236,6 +242,9 @@ class Replay:
             count += self.gaps.pop().count
         self.gaps.append(Gap(self._number, count))
         self._known_since = end = self._number + 1
+        for place, name in self._moving.values():  # that it has left is known
+            self._leave(place, name, end)
+        self._moving.clear()
         for place in self._open:
             for name in self._leave_all(place, end, "lost"):
                 gaps = self._messages[place[0], name].gaps
@@ -278,8 +287,7 @@ class Replay:
                 text = label(f"letter of {letter.body}")
             times = self._times[text] = self._times.get(text, 0) + 1
             tag = text if times == 1 else f"{text} ({times})"
-            body = plain(event.body) if letter is None else repr(letter)
-            message = _Message(name, event.topic, tag, body)
+            message = _Message(name, event.topic, tag, text_of(event.body))
             if self.gaps and event.kind != Kind.PUBLISHED:
                 message.gaps.append(self.gaps[-1].after)
             self._messages[event.topic, name] = message
@@ -385,6 +393,8 @@ class Replay:
         name = event.id or ""
         here = self._here(event)
         self._messages[event.topic, name].is_whole = True
+        if self._number in self._moving:
+            self._leave(*self._moving.pop(self._number), self._number)
         tag = self._tag(event)
         if (letter := letter_of(event.body)) is not None:
             tag = f"{tag}, message {letter.id} of topic {letter.topic},"
@@ -412,16 +422,30 @@ class Replay:
         return Meaning(text, self._here(event), (consumer,))
 
     def _finished(self, event: Event) -> Meaning:
-        self._move(event, None, self._here(event), "in flight")
+        here, consumer = self._here(event), self._consumer(event)
+        arrival = self._moves.get(self._number)
+        if arrival is None:
+            self._move(event, None, here, "in flight")
+        else:  # it is nowhere else yet
+            self._move(event, "in flight", consumer, "in flight")
+            self._moving[arrival] = (event.topic, event.channel), event.id or ""
+        found = self._letters.get((event.topic, event.channel, event.id))
+        return Meaning(
+            self._how_it_ends(event, found, arrival), consumer, is_given_up=found is not None
+        )
+
+    def _how_it_ends(self, event: Event, found: _Sent | None, arrival: int | None) -> str:
         who, tag = self._who(event), self._tag(event)
-        text = f"{who} finishes {tag}: it is gone from {event.channel}"
-        if (found := self._letters.get((event.topic, event.channel, event.id))) is not None:
+        if found is not None:
             letter = found.letter
-            text = (
+            return (
                 f"{who} gives up {tag} after attempt {letter.attempts}: {letter.error};"
                 f" it goes to topic {found.topic} as message {found.id}"
             )
-        return Meaning(text, self._consumer(event), is_given_up=found is not None)
+        home = None if arrival is None else letter_of(event.body)
+        if home is not None:
+            return f"{who} puts {tag} back into channel {home.channel} of topic {home.topic}"
+        return f"{who} finishes {tag}: it is gone from {event.channel}"
 
     def _requeued(self, event: Event) -> Meaning:
         self._move(
@@ -589,6 +613,33 @@ def _letters(events: Iterable[Event]) -> dict[tuple[str, str | None, str | None]
             sent = _Sent(event.topic, event.id, letter)
             found.setdefault((letter.topic, letter.channel, letter.id), sent)
     return found
+
+
+def _moves(
+    events: Iterable[Event], letters: Container[tuple[str, str | None, str | None]]
+) -> dict[int, int]:
+    """Return which steps finish a message that a later one publishes elsewhere, and that one.
+
+    So it is with what becomes a dead letter, and with a letter that is put back where it failed.
+    """
+    moves: dict[int, int] = {}
+    leaving: dict[tuple[str | None, ...], list[int]] = {}
+    for at, event in enumerate(events, 1):
+        letter = letter_of(event.body)
+        if event.kind == Kind.FINISHED:
+            if (event.topic, event.channel, event.id) in letters:
+                leaving.setdefault((event.topic, event.channel, event.id), []).append(at)
+            elif letter is not None:
+                home = letter.topic, letter.channel, None, letter.body
+                leaving.setdefault(home, []).append(at)
+        elif event.kind == Kind.PUBLISHED:
+            keys: list[tuple[str | None, ...]] = []
+            if letter is not None:
+                keys.append((letter.topic, letter.channel, letter.id))
+            if event.channel is not None:
+                keys.append((event.topic, event.channel, None, text_of(event.body)))
+            moves |= {leaving[key].pop(): at for key in keys if leaving.get(key)}
+    return moves
 
 
 def replay(events: Iterable[Event], topic: str | None = None, lost: Sequence[Gap] = ()) -> Replay:

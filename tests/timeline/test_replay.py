@@ -1,5 +1,7 @@
 """What events mean: where messages are, and what no event tells."""
 
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,12 @@ from scenes import RUNS, Run, Scene
 
 import nsqlite
 from nsqlite.events import Event, Kind
-from nsqlite.timeline import Life, Timeline
+from nsqlite.testing import FakeBroker
+from nsqlite.timeline import Life, Recorder, Recording, Timeline, read_recording
 from nsqlite.timeline.drawing import SHAPES
-from nsqlite.timeline.parts import GIVEN_UP
-from nsqlite.worker.deadletter import DeadLetter
+from nsqlite.timeline.parts import GIVEN_UP, stays_of
+from nsqlite.worker.deadletter import DeadLetter, letter_of
+from nsqlite.worker.failure import Failure
 
 
 def stays(life: Life) -> list[tuple[str, str, int, int | None]]:
@@ -333,6 +337,8 @@ def test_message_that_is_given_up(is_late: bool) -> None:
     assert set(texts) == {step.text for step in timeline.steps}
     assert texts[:1] == [step.text for step in Timeline.of(told, topic="orders").steps]
     assert "In billing it is gone: it was given up." == timeline.story("1").splitlines()[-1]
+    torn = Timeline.of([step.event for step in timeline.steps], lost=[(1, 2)])
+    assert "In billing it is gone: it was given up." == torn.story("1").splitlines()[-1]
     assert "✗tea" in timeline.text()
     assert timeline.text().endswith("● published  ✗ given up")
     assert f"{SHAPES[GIVEN_UP]}</svg>given up</li>" in timeline.html()
@@ -341,6 +347,40 @@ def test_message_that_is_given_up(is_late: bool) -> None:
         "dead letter of message 1 of topic orders, given up in billing after attempt 3:"
         " ValueError: burnt; its body: tea"
     ) == life.body
+
+
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_what_is_moved_is_always_somewhere(tmp_path: Path, *, is_recorded: bool) -> None:
+    """Dead letters, those of letters, and both ways back: after each step it is in one channel."""
+    recorder = Recorder()
+    broker = FakeBroker()
+    broker.observe(recorder)
+    with Recording(tmp_path / "moves.rec") as recording:
+        broker.observe(recording)
+        kitchen, letters, lost = (
+            broker.topic(name).channel("all") for name in ("orders", "dead", "lost")
+        )
+        broker.topic("orders").put(b"soap")
+        for channel, to in ((kitchen, "dead"), (letters, "lost")):
+            with nsqlite.Consumer(channel) as consumer:
+                message = consumer.get(timeout=0)
+                letter = letter_of(message, channel, Failure("ValueError", "no food"))
+                consumer.move(message, broker.topic(to), letter)
+        assert [1, 1] == [nsqlite.redrive(dead, broker) for dead in (lost, letters)]
+    recorded = read_recording(tmp_path / "moves.rec").events
+    timeline = Timeline.of(recorded if is_recorded else recorder.events)
+    told = [stay for life in timeline.lives for stay in stays_of(life)]
+    begin = next(step.number for step in timeline.steps if step.kind == Kind.PUBLISHED)
+    count = [
+        sum(stay.begin <= step.number < (stay.end or inf) for stay in told)
+        for step in timeline.steps[begin - 1 :]
+    ]
+    assert [1] * len(count) == count
+    assert [
+        "puts letter of dead letter o… back into channel all of topic dead",
+        "puts letter of soap (2) back into channel all of topic orders",
+    ] == [step.text.partition(" of all ")[2] for step in timeline.steps if " back " in step.text]
+    broker.close()
 
 
 def test_messages_that_look_the_same_are_numbered() -> None:
