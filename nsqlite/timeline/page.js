@@ -6,12 +6,22 @@
   for (const li of document.querySelectorAll("#steps li[data-step]")) lines.set(Number(li.dataset.step), li);
   const lives = [...document.querySelectorAll("#all .life")];
   const count = data.count;
-  let place = data.start;
+  // Where one can stop: at each step, with the first note after it, and at each further note.
+  const stops = [];
+  const firstStop = [];
+  for (let step = 0; step <= count; step++) {
+    const notes = data.notes.filter((after) => after === data.first + step - 1).length;
+    firstStop.push(stops.length);
+    for (let said = Math.min(notes, 1); said <= notes; said++) stops.push({ step, said });
+  }
+  const end = stops.length - 1;
+  let place = data.start ? end : 0;
   let timer = null;
   let chosen = -1;
 
   document.body.classList.add("live");
   at("controls").hidden = false;
+  at("slider").max = end;
   at("choice").hidden = false;
 
   const make = (name, text, className) => {
@@ -22,56 +32,75 @@
   };
 
   function show() {
-    const number = data.first + place - 1;
+    const { step, said } = stops[place];
+    const number = data.first + step - 1;
     const line = lines.get(number);
     for (const li of document.querySelectorAll("[aria-current]")) li.removeAttribute("aria-current");
     for (const li of document.querySelectorAll(`li[data-step="${number}"]`)) li.setAttribute("aria-current", "step");
-    let ahead = false;
+    const note = at("note");
+    note.replaceChildren();
+    let after = data.first - 1;
+    let notes = 0;
+    let latest = null;
     for (const li of at("steps").children) {
-      ahead = ahead || Number(li.dataset.step) > number;
-      li.classList.toggle("ahead", ahead);
+      if (li.dataset.step) { after = Number(li.dataset.step); notes = 0; }
+      if (li.classList.contains("said")) notes++;
+      li.classList.toggle("ahead", after > number || (after === number && notes > said));
+      if (after !== number || notes > said) continue;
+      latest = li;
+      if (notes === 0) continue;
+      if (notes > 1) note.append("\n");
+      note.append(...li.cloneNode(true).childNodes);
     }
+    note.hidden = !said;
+    for (const li of document.querySelectorAll("#story li")) li.classList.toggle("ahead", Number(li.dataset.step ?? li.dataset.after) > number);
     const sentence = at("sentence");
     sentence.replaceChildren();
     if (line) {
       sentence.append(make("small", `${line.dataset.time} s`), " ", line.lastElementChild.textContent);
       const list = at("steps");
-      const top = line.offsetTop - list.clientHeight / 2;
-      if (line.offsetTop < list.scrollTop || line.offsetTop + line.clientHeight > list.scrollTop + list.clientHeight) list.scrollTop = top;
+      const top = latest.offsetTop - list.clientHeight / 2;
+      if (latest.offsetTop < list.scrollTop || latest.offsetTop + latest.clientHeight > list.scrollTop + list.clientHeight) list.scrollTop = top;
     } else {
       at("steps").scrollTop = 0;
       sentence.append(count ? "Before the first step." : "There are no steps.");
     }
-    const said = data.notes.filter((note) => note[0] === number).map((note) => note[1]);
-    at("note").textContent = said.join("\n");
-    at("note").hidden = !said.length;
-    const edge = edgeOf(place);
-    at("cursor").setAttribute("visibility", place ? "visible" : "hidden");
+    const edge = edgeOf(step);
+    at("cursor").setAttribute("visibility", step ? "visible" : "hidden");
     at("cursor").style.transform = `translateX(${Math.max(edge, 0)}px)`;
-    const veil = place === count ? data.width : place ? edge + data.column : data.margin / 2;
+    const veil = step === count ? data.width : step ? edge + data.column : data.margin / 2;
     at("veil").style.transform = `translateX(${veil - data.width}px)`;
     scrollToEdge();
     at("slider").value = place;
-    at("slider").setAttribute("aria-valuetext", `step ${place} of ${count}`);
-    at("position").textContent = `${place} of ${count}`;
+    at("slider").setAttribute("aria-valuetext", `step ${step} of ${count}`);
+    at("position").textContent = `${step} of ${count}`;
     at("first").disabled = at("back").disabled = place === 0;
-    at("next").disabled = at("last").disabled = place === count;
+    at("next").disabled = at("last").disabled = place === end;
     showState(number);
   }
 
-  function edgeOf(place) {
-    return data.margin + (place - 1) * data.column;
+  function edgeOf(step) {
+    return data.margin + (step - 1) * data.column;
   }
 
   function scrollToEdge() {
-    const edge = edgeOf(place);
+    const edge = edgeOf(stops[place].step);
     const box = at("scroll");
     const room = box.clientWidth - document.querySelector(".names").clientWidth;
     if (edge < box.scrollLeft || edge + data.column > box.scrollLeft + room) box.scrollLeft = edge - room / 2;
   }
 
+  function scrollToLine(life) {
+    const line = (life.querySelector(".line") ?? life).getBoundingClientRect();
+    const box = at("scroll");
+    const frame = box.getBoundingClientRect();
+    const left = document.querySelector(".names").getBoundingClientRect().right;
+    if (line.right < left || line.left > frame.right) box.scrollLeft += line.left - left - 40;
+    if (line.top < frame.top || line.bottom > frame.bottom) box.scrollTop += line.top - frame.top - frame.height / 2;
+  }
+
   function showState(number) {
-    at("state-when").textContent = place === 0 ? "before the first step" : `after step ${number}`;
+    at("state-when").textContent = number < data.first ? "before the first step" : `after step ${number}`;
     const rows = data.places.map(() => ({ ready: [], "in flight": [], deferred: [] }));
     for (const [life, row, where, begin, end, holder] of data.stays) {
       if (begin > number || (end !== null && end <= number)) continue;
@@ -101,7 +130,7 @@
   }
 
   function go(to) {
-    place = Math.min(Math.max(to, 0), count);
+    place = Math.min(Math.max(to, 0), end);
     show();
   }
 
@@ -114,12 +143,12 @@
 
   function play() {
     if (timer !== null) return pause();
-    if (place === count) go(0);
+    if (place === end) go(0);
     document.body.classList.add("playing");
     at("play").setAttribute("aria-label", "Pause");
     timer = setInterval(() => {
       go(place + 1);
-      if (place === count) pause();
+      if (place === end) pause();
     }, Number(at("speed").value));
   }
 
@@ -148,16 +177,20 @@
   at("first").onclick = () => move(0);
   at("back").onclick = () => move(place - 1);
   at("next").onclick = () => move(place + 1);
-  at("last").onclick = () => move(count);
+  at("last").onclick = () => move(end);
   at("play").onclick = play;
   at("speed").onchange = () => { if (timer !== null) { pause(); play(); } };
   at("slider").oninput = () => move(Number(at("slider").value));
-  at("message").onchange = () => { const value = at("message").value; choose(value === "" ? chosen : Number(value)); };
+  at("message").onchange = () => {
+    const value = at("message").value;
+    choose(value === "" ? chosen : Number(value));
+    if (chosen >= 0) scrollToLine(lives[chosen]);
+  };
   document.addEventListener("click", (event) => {
     const life = event.target.closest("#all .life");
     if (life) return choose(Number(life.dataset.life));
     const line = event.target.closest("li[data-step]");
-    if (line) move(Number(line.dataset.step) - data.first + 1);
+    if (line) move(firstStop[Number(line.dataset.step) - data.first + 1]);
   });
   document.addEventListener("keydown", (event) => {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
@@ -171,13 +204,15 @@
     if (event.key === " " && event.target.closest("button")) return;
     const keys = {
       ArrowRight: () => move(place + 1), ArrowLeft: () => move(place - 1),
-      Home: () => move(0), End: () => move(count), " ": play,
+      Home: () => move(0), End: () => move(end), " ": play,
     };
     if (!(event.key in keys)) return;
     event.preventDefault();
     keys[event.key]();
   });
   window.addEventListener("resize", scrollToEdge);
+  window.addEventListener("beforeprint", () => showState(data.first + count - 1));
+  window.addEventListener("afterprint", show);
   show();
   document.body.getBoundingClientRect(); // what is there at first does not move there
   document.body.classList.add("moving");

@@ -7,6 +7,7 @@ Next: timeline/timeline.py
 """
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
@@ -53,7 +54,8 @@ def as_page(timeline: Shown, title: str) -> str:
     script = _asset("page.js")
     start = 0 if timeline.notes else len(timeline.steps)
     return Template(_asset("page.html")).substitute(
-        title=escape(title),
+        title=escape(title.replace("`", "")),
+        heading=_marked(title),
         style=style,
         style_hash=_hash(style),
         script=script,
@@ -129,7 +131,7 @@ def _data(timeline: Shown, drawing: Drawing, start: int) -> dict[str, Any]:
         "margin": MARGIN,
         "column": drawing.column,
         "width": drawing.width,
-        "notes": [[note.after, note.text] for note in timeline.notes],
+        "notes": [note.after for note in timeline.notes],
         "places": [[lane.name, lane.kind] for lane in rows],
         "lives": [
             {
@@ -180,6 +182,9 @@ def _legend(timeline: Shown) -> Iterator[str]:
                 '<li><svg width="34" height="12" aria-hidden="true">'
                 f'<path class="line {where}" d="M1 6H33"/></svg>{words}</li>'
             )
+    tags = {life.tag for life in timeline.lives}
+    for tag in sorted(tag for tag in tags if f"{tag} (2)" in tags)[:1]:
+        yield f"<li>“{escape(tag)} (2)” is the second message that looks like “{escape(tag)}”</li>"
 
 
 def _steps(timeline: Shown) -> Iterator[str]:
@@ -203,7 +208,12 @@ def _said(timeline: Shown, number: int) -> Iterator[str]:
     if gap is not None:
         yield f'<li class="lost" data-after="{gap.after}">{gap.text}.</li>'
     for text in notes_after(timeline.notes, number):
-        yield f'<li class="said">{escape(text)}</li>'
+        yield f'<li class="said">{_marked(text)}</li>'
+
+
+def _marked(text: str) -> str:
+    """Return a text in which the words between backticks are shown as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
 
 
 def _state(timeline: Shown) -> Iterator[str]:

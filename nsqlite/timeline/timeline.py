@@ -255,9 +255,10 @@ class Timeline:
     def html(self, title: str = "Timeline") -> str:
         """Return it as a page: one file that opens from a disk, with nothing fetched.
 
-        Where it has notes, it opens at its beginning, else with all its steps shown.  It takes some
-        800 bytes a step, and stays quick up to some thousands: of more, show a part (`last`,
-        `latest`, `between`).
+        Where it has notes, it opens at its beginning, else with all its steps shown.  What stands
+        between backticks in the title and the notes is shown as code.  It takes some 800 bytes a
+        step, and stays quick up to some thousands: of more, show a part (`last`, `latest`,
+        `between`).
 
         Raises:
             InvalidOption: the title is no text.

@@ -347,8 +347,13 @@ def test_table_breaks_no_word(browser: "Chrome", tmp_path: Path, width: int) -> 
 
 
 def test_page_prints(page: Page) -> None:
-    """In print there are all the steps and no controls, and a PDF comes of it."""
+    """In print there are all steps, no controls and the state in the end; a PDF comes of it."""
     page.click("#first")
+    when = page.one("#state-when")
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert f"after step {len(page.timeline.steps)}" == when.text
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert "before the first step" == when.text
     page.command("Emulation.setEmulatedMedia", media="print")
     assert not page.one("#controls").is_displayed()
     assert all(li.is_displayed() for li in page.all("#steps li"))
@@ -364,7 +369,7 @@ def test_lesson_begins_at_its_beginning(page: Page, browser: "Chrome", tmp_path:
     """With notes a page opens before the first step and shows each note in its place."""
     timeline = Timeline.of(
         [step.event for step in page.timeline.steps],
-        [(0, "Watch <tea>."), (3, "It prints:\n1\n2"), (3, "Who gets it?")],
+        [(0, "Watch <tea>."), (3, "It prints:\n1\n2"), (3, "Who `gets` it?"), (3, "Bob.")],
     )
     count = "addEventListener('transitionrun', () => window.moved = (window.moved ?? 0) + 1)"
     page.command("Page.addScriptToEvaluateOnNewDocument", source=count)
@@ -374,9 +379,21 @@ def test_lesson_begins_at_its_beginning(page: Page, browser: "Chrome", tmp_path:
     assert not lesson.one("#steps [data-step='1']").is_displayed()
     lesson.click("#next")
     assert not lesson.one("#note").is_displayed()
+    lesson.click("#message option[value='0']")
+    assert [False] == [li.is_displayed() for li in lesson.all("#story [data-step='3']")]
     lesson.click("#next")
+    lesson.click("#next")
+    assert "It prints:\n1\n2" == lesson.one("#note").text
+    assert lesson.one("#story [data-step='3']").is_displayed()
     lesson.click("#next")
     assert "It prints:\n1\n2\nWho gets it?" == lesson.one("#note").text
+    assert "gets" == lesson.one("#note code").text
+    assert [True, False] == [li.is_displayed() for li in lesson.all("#steps .said")[-2:]]
+    lesson.click("#next")
+    assert "It prints:\n1\n2\nWho gets it?\nBob." == lesson.one("#note").text
+    assert f"3 of {len(timeline.steps)}" == lesson.position
+    lesson.click("#next")
+    assert f"4 of {len(timeline.steps)}" == lesson.position
     assert 0 < page.run("window.moved")
 
 
@@ -411,4 +428,13 @@ def test_long_timeline_stays_usable(browser: "Chrome", tmp_path: Path) -> None:
         " document.body.offsetWidth; return (performance.now() - begin) / 10; })()"
     )
     assert took < 250
+    page.click("#message option[value='600']")
+    seen = page.run(
+        "(() => { const life = document.querySelector('.life.chosen'),"
+        " line = life.querySelector('.line').getBoundingClientRect(),"
+        " box = document.getElementById('scroll').getBoundingClientRect();"
+        " return box.left <= line.right && line.left <= box.right"
+        " && box.top <= line.top && line.bottom <= box.bottom; })()"
+    )
+    assert seen
     assert [] == page.errors()

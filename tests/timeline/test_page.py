@@ -74,9 +74,27 @@ def test_page_has_every_step() -> None:
     page = Reader(timeline.html())
     steps = listed(timeline)
     assert ["Watch.", *steps[:4], "It <fails>.", *steps[4:]] == page.items
-    assert [[0, "Watch."], [4, "It <fails>."]] == page.data["notes"]
+    assert [0, 4] == page.data["notes"]
     assert (9, 0) == (page.data["count"], page.data["start"])
     assert {"class": "has-strips lesson"} == page.named("body")[0]
+
+
+def test_words_between_backticks_are_code() -> None:
+    """In the title and the notes they are code, in the name of the window they stand plain."""
+    page = retried().timeline([(0, "Watch `<fin>`, and `")]).html("Use `await`")
+    assert "<title>Use await</title>" in page
+    assert "<h1>Use <code>await</code></h1>" in page
+    assert '<li class="said">Watch <code>&lt;fin&gt;</code>, and `</li>' in page
+
+
+def test_numbered_names_are_explained_once() -> None:
+    """The legend says what a number behind a name means, where there is one."""
+    scene = Scene()
+    scene.topic.put_many(["<tea>"] * 3 + ["jam (2)"])
+    legend = "<li>“&lt;tea&gt; (2)” is the second message that looks like “&lt;tea&gt;”</li></ul>"
+    page = scene.recorder.timeline().html()
+    assert [1, 1] == [page.count(legend), page.count("the second message")]
+    assert "the second message" not in retried().timeline().html()
 
 
 def test_page_has_the_lives() -> None:
