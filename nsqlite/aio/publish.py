@@ -279,6 +279,7 @@ async def drain(worker: AnyWorker, limit: int = MOST_HANDLED, *, raise_first: bo
 
     Raises:
         InvalidOption: it is no worker, or the limit no whole number of at least 1.
+        NotAsyncio: the handler is a coroutine function, and no event loop of asyncio runs here.
         StillBusy, Closed, TooManyConsumers, Reentered, BaseException: as for `Worker.drain`.
 
     Cancellation:

@@ -14,14 +14,15 @@ from contextlib import suppress
 from typing import Any, Final, Literal, Unpack, get_args
 
 from nsqlite.broker import Broker, Store
-from nsqlite.errors import InvalidOption, StillBusy, shown
+from nsqlite.errors import InvalidOption, StillBusy
 from nsqlite.events import Observer
 from nsqlite.message import Message
 from nsqlite.options import Seconds, TopicOptions
 from nsqlite.persistence import TopicPersistence
 from nsqlite.testing.brokerfaults import BrokerFaults, FaultyTopic
+from nsqlite.testing.bystanders import Watch
 from nsqlite.testing.history import History
-from nsqlite.testing.idle import Run, Runner, never, pause
+from nsqlite.testing.idle import Run, Runner, at_work, never, note_patience, pause
 from nsqlite.testing.manualclock import LIMIT, ManualClock
 from nsqlite.timeline.recorder import Recorder
 
@@ -35,6 +36,17 @@ _TURNS: Final[dict[Mode, Literal["asked", "at once"]]] = {
 """When the handlers of a worker run that runs in the caller."""
 
 
+_GOES_ON: Final = 10
+"""Workers that go from one message to the next are given so many times a clock's patience."""
+
+
+def _is_over(watch: Watch, run: Run) -> bool:
+    """Return whether all were given their time that work on by themselves."""
+    watch.waited += run.waited // _GOES_ON
+    run.waited = 0
+    return watch.is_over
+
+
 class FakeBroker(Broker):
     """A `Broker` on a `ManualClock`, which records what happens, and runs handlers in the caller.
 
@@ -42,8 +54,9 @@ class FakeBroker(Broker):
     nor tasks.  Its handler is called when the test asks, in the test's own thread, one message at a
     time: by `run_until_idle`, `drain`, `run_one`, `Worker.drain`, and whatever joins: a worker, a
     channel, a topic, the broker, also by `nsqlite.aio.join`.  `App.run` ends when nothing is left.
-    A worker has as many messages at work as it has slots, where a handler has others called inside
-    of it; one that waits for another worker's handler needs the mode ``"real"``.  A worker that is
+    While a coroutine function waits in `nsqlite.aio`, or for the clock, the other handlers have
+    their turn, and the worker's own has it again if it has a slot left.  A plain function that
+    waits for another worker's handler needs the mode ``"inline"`` or ``"real"``.  A worker that is
     stopped puts back what was taken over (`TakeOver`) at once.
 
     With ``"inline"`` a put calls the handlers, before it returns; so does whatever else makes a
@@ -147,17 +160,18 @@ class FakeBroker(Broker):
         run.require_no_loop()
         run.run()
         watch = self.clock._watch_all()
-        while self._is_at_work(raise_first) and not watch.is_over:
+        while (more := self._left(run, raise_first)) and not _is_over(watch, run):
             self.clock._pause(watch.next_pause(to_jump=True))
             run.run()
-        self._require_idle("run_until_idle()", raise_first)
+        self._require_idle("run_until_idle()", more, raise_first)
         return run.seconds
 
     async def until_idle(self, limit: Seconds = LIMIT, *, raise_first: bool = False) -> float:
         """Do the same in an event loop, which goes on meanwhile.
 
         Raises:
-            StillBusy, ClockStandsStill, InvalidOption, BaseException: see `ManualClock.until_idle`.
+            StillBusy, NotAsyncio, InvalidOption, BaseException: see `run_until_idle`, and
+                `ManualClock.until_idle`.
 
         Cancellation:
             The handler at work is cancelled, and its message goes back, its attempts as before.
@@ -165,10 +179,10 @@ class FakeBroker(Broker):
         run = self._run(limit, "until_idle()", raise_first=raise_first)
         await run.run_async()
         watch = self.clock._watch_all()
-        while self._is_at_work(raise_first) and not watch.is_over:
+        while (more := self._left(run, raise_first)) and not _is_over(watch, run):
             await pause(watch.next_pause(to_jump=True))
             await run.run_async()
-        self._require_idle("until_idle()", raise_first)
+        self._require_idle("until_idle()", more, raise_first)
         return run.seconds
 
     def run_one(self) -> bool:
@@ -177,10 +191,15 @@ class FakeBroker(Broker):
         So a test, or a lesson, goes on step by step: each worker has its turn, in the order in
         which they were started.
 
+        Where that handler waits in nsqlite for another one, that is called, too.
+
         Returns:
-            Whether there was one; False in the mode "real".
+            Whether there was one.
 
         Raises:
+            InvalidOption: the mode is "real", in which handlers run by themselves.
+            StillBusy: a coroutine function waits for something that does not come, as for the clock
+                to move.
             Reentered: called in an event loop, and the handler is to be awaited.
             BaseException: the handler raised it, and it is not an `Exception`.
         """
@@ -193,11 +212,11 @@ class FakeBroker(Broker):
             raise_first: see `run_until_idle`.
 
         Returns:
-            How many messages were handled; 0 in the mode "real".
+            How many messages were handled.
 
         Raises:
-            StillBusy: they were more than 100,000.
-            Reentered, BaseException: as for `run_one`.
+            StillBusy: they were more than 100,000, or as for `run_one`.
+            InvalidOption, Reentered, BaseException: as for `run_one`.
         """
         run = self._standing("drain()", raise_first=raise_first)
         run.call_all()
@@ -210,6 +229,9 @@ class FakeBroker(Broker):
 
     def _standing(self, call: str, *, raise_first: bool = False) -> Run:
         """Return what calls handlers, and moves no clock."""
+        if self.mode == "real":
+            expected = f"'captured' or 'inline' for {call}: call run_until_idle()"
+            raise InvalidOption("mode", self.mode, expected)
         clock = self.clock
         done = self._has_failed if raise_first else never
         instead = "await nsqlite.aio.join(broker, timeout=0), which handles all that is ready"
@@ -233,33 +255,30 @@ class FakeBroker(Broker):
         workers = [worker for worker in self._workers.copy() if worker.running]
         return [(worker, message) for worker in workers for message in worker._at_work()]
 
-    def _is_at_work(self, raise_first: bool) -> bool:
-        """Return whether to wait for a handler, which may wait for something in real time."""
-        return bool(self._at_work()) and not (raise_first and self._has_failed())
+    def _left(self, run: Run, raise_first: bool) -> str:
+        """Return in words who works on by itself, and may wait for something in real time."""
+        went_on = run.went_on() if self.mode == "real" else []
+        if raise_first and self._has_failed():
+            return ""
+        for worker, message in self._at_work():
+            return at_work(f"worker {worker.name!r}", message)
+        return " and ".join(f"more for {name}" for name in went_on)
 
-    def _require_idle(self, call: str, raise_first: bool) -> None:
+    def _require_idle(self, call: str, left: str, raise_first: bool) -> None:
         """Check that the threads and tasks of its workers have done all, and none has ended so.
 
         Raises:
-            StillBusy: a handler is at work.
+            StillBusy: something is left.
             BaseException: it has ended a worker, or it is wanted.
         """
         self._raise_error(raise_first)
         ended = [worker.broken for worker in self._workers if self.mode == "real"]
         for error in filter(None, ended):
             raise error
-        for worker, message in self._at_work():
-            raise self._still_at_work(call, worker, message)
-
-    def _still_at_work(self, call: str, worker: Any, message: Message[Any]) -> StillBusy:
-        patience = f"{self.clock.patience:g} s"
-        what = f"worker {worker.name!r} at work on message {message.id} {shown(message.body)}"
-        error = StillBusy(call, f"up to {patience} of real time", what)
-        error.add_note(
-            f"a handler that waits for something else than the clock holds it for {patience}, its"
-            " patience: see ManualClock(patience=...)"
-        )
-        return error
+        if left:
+            busy = StillBusy(call, f"up to {self.clock.patience:g} s of real time", left)
+            note_patience(busy, self.clock.patience)
+            raise busy
 
     # What its workers ask; see `nsqlite.worker.caller.Host`
 
@@ -284,6 +303,13 @@ class FakeBroker(Broker):
         if self.mode == "real":
             return []
         return [worker._runner for worker in self._workers if worker.running]
+
+    def _counts(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for worker in self._workers.copy() if self.mode == "real" else ():
+            name = f"worker {worker.name!r}"
+            counts[name] = counts.get(name, 0) + worker._begun()
+        return counts
 
     # Its end
 

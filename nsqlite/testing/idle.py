@@ -4,7 +4,8 @@ The rule: the clock moves only when nobody has anything to do at the moment that
 to the next deadline; what has no end is told of, in words that say what is next.
 
     1. the handlers of workers that run in the caller are called, one message at a time, each worker
-       in its turn, in the order in which they were started
+       in its turn, in the order in which they were started; while a coroutine function waits in
+       nsqlite, the others have their turn, as it may wait for one of them
     2. the event loop that runs here goes round until it has nothing to do at once
     3. other threads are waited for, as bystanders.py tells
     4. the clock moves to the next deadline, and all of it begins again
@@ -15,10 +16,11 @@ Next: testing/manualclock.py
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from nsqlite.clock import NEVER
-from nsqlite.errors import ClockStandsStill, Reentered, StillBusy
+from nsqlite.errors import NotAsyncio, Reentered, StillBusy, shown
 from nsqlite.message import Message
 from nsqlite.options import MOST_HANDLED, SECOND
 from nsqlite.testing.bystanders import Watch
@@ -73,6 +75,11 @@ class Movable(Protocol):
     _turn: int  # the place of the runner that is next
 
     @property
+    def patience(self) -> float:
+        """For how many real seconds anybody is waited for."""
+        ...
+
+    @property
     def _movers(self) -> list[int]:
         """The threads that have all done, by their numbers."""
         ...
@@ -109,9 +116,80 @@ class Movable(Protocol):
         """Return what runs in the caller, in the order of their start."""
         ...
 
+    def _counts(self) -> dict[str, int]:
+        """Return how many messages each worker has begun with that runs by itself, by its name."""
+        ...
+
 
 Found: TypeAlias = tuple[Runner, Message[Any]]
 """A message that was taken, and who is to work on it."""
+
+
+class _Begun:
+    """A handler at work in a task.
+
+    Attributes:
+        is_given_up: it was waited for in real time, in vain, and has not gone on since.
+    """
+
+    __slots__ = ("is_given_up", "message", "runner", "task")
+
+    def __init__(self, runner: Runner, message: Message[Any]) -> None:
+        self.runner = runner
+        self.message = message
+        self.task = runner.begin_task(message)
+        self.is_given_up = False
+
+    def calls(self) -> list[Any]:
+        """Return the coroutines in which it waits, the handler's own first; empty if it is over."""
+        found: list[Any] = []
+        place: Any = None if self.task.done() else self.task.get_coro()
+        while hasattr(place, "cr_frame"):
+            found.append(place)
+            place = place.cr_await
+        return [one for one in found if _module(one) != _CALLER]
+
+    def waits_in_nsqlite(self) -> object:
+        """Return what it awaits in a call of nsqlite, another object each time; None if nothing."""
+        calls = self.calls()
+        return calls[-1].cr_await if calls and _module(calls[-1]).startswith(_AIO) else None
+
+    def __str__(self) -> str:
+        """Say who is at work on what, and what it awaits where."""
+        return f"{at_work(self.runner.working(), self.message)}{_awaited(self.calls())}"
+
+
+_AIO: Final = "nsqlite.aio"
+_CALLER: Final = "nsqlite.worker.caller"
+
+
+def _module(call: Any) -> str:
+    return str(call.cr_frame.f_globals["__name__"])
+
+
+def _awaited(calls: list[Any]) -> str:
+    """Return in words what a handler awaits, and in which line of the program."""
+    own = [one for one in calls if not _module(one).startswith(("nsqlite.", "asyncio."))]
+    if not own:
+        return ""
+    frame = own[-1].cr_frame
+    line = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    called = calls[calls.index(own[-1]) + 1 :]
+    what = f" {_module(called[0]).rpartition('.')[0]}.{called[0].__qualname__}()" if called else ""
+    return f", which awaits{what} at {line}"
+
+
+def at_work(working: str, message: Message[Any]) -> str:
+    """Say who is at work on what."""
+    return f"{working} at work on message {message.id} {shown(message.body)}"
+
+
+def note_patience(error: StillBusy, patience: float) -> None:
+    """Say how long a handler is waited for."""
+    error.add_note(
+        f"a handler that waits for something else than the clock holds it for {patience:g} s, its"
+        " patience: see ManualClock(patience=...)"
+    )
 
 
 def never() -> bool:
@@ -123,6 +201,9 @@ class Run:
     """One call that has everything done.
 
     Threads: the one that calls.
+
+    Attributes:
+        waited: for how long it has waited for other threads, in real nanoseconds.
     """
 
     def __init__(
@@ -152,7 +233,11 @@ class Run:
         self._instead: Final = instead
         self._done: Final = done
         self._timed: Final = timed
+        self.waited: int = 0
         self._handled = 0  # at this moment
+        self._counts = clock._counts()  # when it began
+        self._seen = self._counts
+        self._at_work: Final[list[_Begun]] = []
 
     @property
     def seconds(self) -> float:
@@ -172,7 +257,7 @@ class Run:
         if found is None:
             return False
         if found[0].is_coroutine:
-            self._run_loop(found, self._work(found))
+            self._run_loop(found, self.work(found))
         else:
             found[0].work(found[1])
         return True
@@ -188,7 +273,7 @@ class Run:
     async def _work_all(self, found: Found | None) -> None:
         """Do the rest of that in a loop, the same for all."""
         while found is not None:
-            await self._work(found)
+            await self.work(found)
             found = None if self._done() else self.take()
 
     def run(self) -> None:
@@ -246,72 +331,157 @@ class Run:
             return
         watch = self._clock._watch_all()
         while self._is_held(watch):
-            self._clock._pause(watch.next_pause(to_jump=True))
+            self._clock._pause(self._next_pause(watch))
+
+    def _next_pause(self, watch: Watch) -> int:
+        pause = watch.next_pause(to_jump=True)
+        self.waited += pause
+        return pause
 
     def _is_held(self, watch: Watch) -> bool:
+        self._require_end()
         return watch.is_held(self._clock._asleep() | {threading.get_ident()}, to_jump=True)
 
     # In an event loop
 
     async def run_async(self, found: Found | None = None) -> None:
-        """Have everything done, in the loop that runs; first what was found already."""
+        """Have everything done, in the loop that runs; first what was found already.
+
+        Raises:
+            NotAsyncio: no event loop of asyncio runs here.
+        """
+        if (asyncio := sys.modules.get("asyncio")) is None or not asyncio._get_running_loop():
+            raise NotAsyncio(self._call.partition("()")[0])
         while found is not None or not self._done():
             found = found or self.take()
             if found is None:
                 await self._rest()
                 found = self.take()
             if found is not None:
-                await self._work(found)
+                await self.work(found)
                 found = None
             elif not self._move_on():
                 return
 
-    async def _work(self, found: Found) -> None:
+    async def work(self, found: Found) -> None:
+        """Call a handler, and see to its end; so it is with those that are called meanwhile."""
+        try:
+            self._begin(found)
+            while self._at_work:
+                await self._attend()
+        except BaseException:
+            await self._cancel()
+            raise
+
+    def _begin(self, found: Found) -> None:
         runner, message = found
-        if not runner.is_coroutine:
+        if runner.is_coroutine:
+            self._at_work.append(_Begun(runner, message))
+        else:
             runner.work(message)
-            return
+
+    async def _attend(self) -> None:
+        """Wait until a handler at work has ended; if none can, do what may let one go on."""
         import asyncio  # noqa: PLC0415 - see above
 
-        task = runner.begin_task(message)
-        try:
-            await self._attend(runner, task)
-        except BaseException:
-            task.cancel()
-            await asyncio.wait({task})
-            raise
-        task.result()
+        loop = asyncio.get_running_loop()
+        await until_quiet(loop)
+        if self._collect():
+            return
+        await self._rest()
+        if self._collect():
+            return
+        elsewhere = self._elsewhere(loop)
+        if elsewhere and await self._wait(elsewhere):
+            return
+        for one in elsewhere:
+            one.is_given_up = True
+        await self._help(loop)
 
-    async def _attend(self, runner: Runner, task: "asyncio.Task[None]") -> None:
-        """See a handler to its end; move the clock if that is what it waits for."""
-        while not task.done():
-            await self._rest()
-            if task.done() or (self._is_for_time(task) and self._move_on()):
-                continue
-            if not await self._wait_outside(task) and not self._move_on():
-                raise ClockStandsStill(runner.working(), None)
+    def _collect(self) -> bool:
+        """Take leave of the handlers that have ended; return whether there are some.
 
-    def _is_for_time(self, task: "asyncio.Task[None]") -> bool:
-        """Return whether a handler waits in a call of nsqlite, or for a moment of the clock."""
-        place: Any = task.get_coro()
-        while hasattr(place.cr_await, "cr_frame"):
-            place = place.cr_await
-        module: str = place.cr_frame.f_globals["__name__"]
-        return module.startswith("nsqlite.aio") or self._clock._is_awaited_in(task.get_loop())
+        Raises:
+            BaseException: it has ended a worker.
+        """
+        over = [one for one in self._at_work if one.task.done()]
+        for one in over:
+            self._at_work.remove(one)
+            one.task.result()
+        return bool(over)
 
-    async def _wait_outside(self, task: "asyncio.Task[None]") -> bool:
-        """Wait in real time for a handler that waits for something else; return whether it went on.
+    async def _help(self, loop: Any) -> None:
+        """Call another handler, or move the clock, as those at work wait.
+
+        Raises:
+            StillBusy: neither helps.
+        """
+        done = self._done()
+        found = None if done else self.take()
+        if found is not None:
+            self._begin(found)
+        elif (not done or self._clock._is_awaited_in(loop)) and self._move():
+            pass
+        elif done:
+            await self._cancel()
+        elif not await self._wait([one for one in self._at_work if not one.is_given_up]):
+            raise self._stuck()
+
+    def _elsewhere(self, loop: Any) -> list[_Begun]:
+        """Return the handlers that wait for something else than nsqlite and the clock.
 
         That is a socket, another thread, or real time.
         """
+        found = []
+        for one in self._at_work:
+            if self._waits_here(one, loop):
+                one.is_given_up = False
+            elif not one.is_given_up:
+                found.append(one)
+        return found
+
+    def _waits_here(self, one: _Begun, loop: Any) -> object:
+        """Return what a handler awaits in nsqlite, True for a moment of the clock, else None."""
+        return one.waits_in_nsqlite() or self._clock._is_awaited_in(loop) or None
+
+    async def _wait(self, some: Sequence[_Begun]) -> bool:
+        """Wait in real time until one of some handlers goes on; return False if none does."""
         import asyncio  # noqa: PLC0415 - see above
 
+        loop = asyncio.get_running_loop()
+        tasks = [one.task for one in some]
+        before = [(one, self._waits_here(one, loop)) for one in some]
         watch = self._clock._watch_all()
-        while not (task.done() or watch.is_over):
-            await asyncio.wait({task}, timeout=watch.next_pause(to_jump=True) / SECOND)
-            if not task.done() and self._is_for_time(task):
-                return True
-        return task.done()
+        while some and not watch.is_over:
+            pause = watch.next_pause(to_jump=True) / SECOND
+            await asyncio.wait(tasks, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            for one, place in before:
+                if one.task.done() or self._waits_here(one, loop) not in (place, None):
+                    return True
+        return False
+
+    async def _cancel(self) -> None:
+        """Cancel the handlers at work; their messages go back."""
+        import asyncio  # noqa: PLC0415 - see above
+
+        tasks = [one.task for one in self._at_work]
+        self._at_work.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _stuck(self) -> StillBusy:
+        """Return the error that handlers wait for what does not come."""
+        ahead = self._clock._next() - self._clock._elapsed
+        limit = f"up to {self._clock.patience:g} s of real time"
+        if self._timed and self._until > self._begun:
+            limit = f"{(self._until - self._begun) / SECOND:g} s on the clock and {limit}"
+        error = self._busy(limit, " and ".join(map(str, self._at_work[:3])))
+        note_patience(error, self._clock.patience)
+        if ahead < NEVER - self._clock._elapsed:
+            error.add_note(f"the clock's next deadline is {ahead / SECOND:g} s ahead")
+        return error
 
     async def _rest(self) -> None:
         """Wait until the loop has nothing to do at once, and no thread holds the clock back."""
@@ -319,11 +489,12 @@ class Run:
 
         loop = asyncio.get_running_loop()
         await until_quiet(loop)
+        self._require_end()
         if threading.active_count() == 1:
             return
         watch = self._clock._watch_all()
         while self._is_held(watch):
-            await pause(watch.next_pause(to_jump=True))
+            await pause(self._next_pause(watch))
             await until_quiet(loop)
 
     # Both
@@ -351,18 +522,36 @@ class Run:
             limit = f"{MOST_HANDLED} messages at one moment"
             raise self._busy(limit, f"one more for {runner.working()}")
 
+    def _require_end(self) -> None:
+        """Check that the workers that run by themselves come to the end of this moment.
+
+        Raises:
+            StillBusy: one has begun with too many messages.
+        """
+        for name, count in self._clock._counts().items():
+            if count - self._counts.get(name, 0) > MOST_HANDLED:
+                raise self._busy(f"{MOST_HANDLED} messages at one moment", f"more for {name}")
+
+    def went_on(self) -> list[str]:
+        """Return who has begun with a message since the last call of this, and runs by itself."""
+        before, self._seen = self._seen, self._clock._counts()
+        return [name for name, count in self._seen.items() if count != before.get(name, 0)]
+
     def _move_on(self) -> bool:
+        """Move to the next deadline, unless it is done; see `_move`."""
+        return not self._done() and self._move()
+
+    def _move(self) -> bool:
         """Move to the next deadline; return False if there is none any more.
 
         Raises:
             StillBusy: it is beyond the limit.
         """
-        if self._done():
-            return False
         clock = self._clock
         due = clock._next()
         if due <= self._until:
             self._handled = 0
+            self._counts = clock._counts()
             clock._move_to(due)
             return True
         if self._timed:

@@ -11,11 +11,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heapreplace
 from itertools import count
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from nsqlite.clock import NEVER, Alarm, Loop, Semaphore, Timed, held_semaphore, release
 from nsqlite.errors import ClockStandsStill, InvalidOption
 from nsqlite.lock import make_lock
+from nsqlite.message import Message
 from nsqlite.options import DAY, LONGEST, SECOND, Seconds, nanoseconds
 from nsqlite.testing.bystanders import STILL, Users, Watch
 from nsqlite.testing.idle import Run, Runner, never
@@ -42,6 +43,10 @@ class RunnersHost(Protocol):
 
     def _runners(self) -> Sequence[Runner]:
         """Return what runs them, in the order of their start."""
+        ...
+
+    def _counts(self) -> dict[str, int]:
+        """Return how many messages each has begun with that runs by itself, by its name."""
         ...
 
 
@@ -463,7 +468,8 @@ class ManualClock:
         Raises:
             StillBusy: there is a deadline beyond the limit, which the error names, or 100,000
                 messages were handled at one moment.  So it ends where somebody always requeues, and
-                where an nsqd on this clock sends heartbeats.
+                where an nsqd on this clock sends heartbeats.  Or a coroutine function waits for
+                something that does not come, which the error names, too.
             Reentered: called in an event loop, which could not go on: await `until_idle` there.
             InvalidOption: the limit is negative or no finite number.
             BaseException: a handler that was called here raised it, and it is not an `Exception`.
@@ -484,7 +490,7 @@ class ManualClock:
 
         Raises:
             StillBusy, InvalidOption, BaseException: see `run_until_idle`.
-            ClockStandsStill: a handler that is called here waits for something that does not come.
+            NotAsyncio: no event loop of asyncio runs here.
 
         Cancellation:
             The handler at work is cancelled, and its message goes back, its attempts as before.
@@ -601,6 +607,16 @@ class ManualClock:
         if self._runs(moment):
             await self._run_of(done, moment, who).run_async()
 
+    async def _attend(self, runner: Runner, message: Message[Any], call: str) -> None:
+        """See a handler to its end that is called in this loop, and move no clock.
+
+        Raises:
+            StillBusy: it waits for something that does not come.
+            BaseException: the handler raised it, and it is not an `Exception`.
+        """
+        instead = "await nsqlite.aio.drain(worker)"
+        await Run(self, self._elapsed, call, instead, timed=True).work((runner, message))
+
     def _runs(self, timeout: int | None) -> bool:
         """Return whether who joins here has all done until then, instead of a wait."""
         if timeout is None:
@@ -621,6 +637,13 @@ class ManualClock:
     def _runners(self) -> list[Runner]:
         """Return what runs in the caller, in the order of their start; of each broker in turn."""
         return [runner for host in self._living_hosts() for runner in host._runners()]
+
+    def _counts(self) -> dict[str, int]:
+        """Return how many messages each worker has begun with that runs by itself, by its name."""
+        counts: dict[str, int] = {}
+        for host in self._living_hosts():
+            counts.update(host._counts())
+        return counts
 
     def _living_hosts(self) -> "list[RunnersHost]":
         return [host for known in self._hosts.copy() if (host := known()) is not None]

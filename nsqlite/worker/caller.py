@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
+from nsqlite.aio.waiting import require_loop
 from nsqlite.clock import NEVER, Alarm
 from nsqlite.consumer import AnyConsumer
 from nsqlite.errors import Closed, StillBusy, shown
@@ -352,15 +353,25 @@ class CallerRunner:
 
     async def drain_async(self, limit: int, *, raise_first: bool) -> int:
         """Handle what is ready; see `nsqlite.aio.drain`."""
+        if self.is_coroutine:
+            require_loop("drain")
         done = 0
         while (message := self._take_of(done, limit)) is not None:
             if self.is_coroutine:
-                await self.begin_task(message)
+                await self._see_to_end(message)
             else:
                 self.work(message)
             done += 1
             self.raise_error(raise_first)
         return done
+
+    async def _see_to_end(self, message: Message[Any]) -> None:
+        """Await the handler; on a clock by hand it may wait for what does not come by itself."""
+        attend = getattr(self._consumer._clock, "_attend", None)
+        if attend is None:
+            await self.begin_task(message)
+        else:
+            await attend(self, message, f"drain() of {self.working()}")
 
     def raise_error(self, raise_first: bool) -> None:
         """Raise the first error of the handler, if there is one and it is wanted."""

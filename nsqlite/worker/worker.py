@@ -370,7 +370,9 @@ class Worker:
             How many messages were handled.
 
         Raises:
-            StillBusy: there is one more than the limit; it stays in the channel.
+            StillBusy: there is one more than the limit; it stays in the channel.  Or, on a clock
+                moved by hand, a coroutine function waits for something that does not come; it is
+                cancelled, and its message goes back.
             Closed: the worker runs in threads or tasks, or is stopped; or the channel is over.
             TooManyConsumers: the channel has `max_channel_consumers` already.
             InvalidOption: the limit is no whole number of at least 1.
@@ -487,6 +489,11 @@ class Worker:
         """Return the messages that its handler works on."""
         slots = () if self._runner is None else self._runner.supervisor.slots
         return [message for slot in slots if (message := slot.message) is not None]
+
+    def _begun(self) -> int:
+        """Return for how many messages its handler was called."""
+        slots = () if self._runner is None else self._runner.supervisor.slots
+        return sum(slot.count for slot in slots)
 
     def _failed(self) -> bool:
         return self._error() is not None or self._done()

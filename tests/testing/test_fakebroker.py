@@ -9,6 +9,8 @@ import re
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from nsqlite import (
     ClockStandsStill,
     InvalidOption,
     Message,
+    NotAsyncio,
     Reentered,
     Retry,
     StillBusy,
@@ -32,6 +35,7 @@ from nsqlite import (
 )
 from nsqlite.options import TopicOptions
 from nsqlite.testing import FakeBroker, ManualClock
+from nsqlite.testing.fakebroker import Mode
 
 pytestmark = pytest.mark.usefixtures("no_log")
 
@@ -464,9 +468,211 @@ def test_a_handler_that_waits_for_ever() -> None:
 
         topic.put(b"1")
         with Worker(channel, hang):
-            with pytest.raises(ClockStandsStill, match="worker 'orders:billing' waits for ever"):
+            with pytest.raises(StillBusy) as caught:
                 broker.run_until_idle()
             assert [0] == [one.attempts for one in channel.peek()]
+        [one] = channel.peek()
+        line = hang.__code__.co_firstlineno + 1
+        assert (
+            "run_until_idle() has no end: after up to 0.01 s of real time there is worker"
+            f" 'orders:billing' at work on message {one.id} b'1', which awaits"
+            f" asyncio.Event.wait() at test_fakebroker.py:{line}; end what goes on, or"
+            " give it a higher limit"
+        ) == str(caught.value)
+        [note] = caught.value.__notes__
+        assert (
+            "a handler that waits for something else than the clock holds it for 0.01 s, its"
+            " patience: see ManualClock(patience=...)"
+        ) == note
+
+
+async def put_more(broker: FakeBroker, _: Message[Any]) -> None:
+    """Fill a bounded channel."""
+    for number in range(3):
+        await aio.put(broker.topic("mails"), number)
+
+
+CALLS: dict[str, Callable[[FakeBroker, Worker], object]] = {
+    "run_until_idle": lambda broker, _: broker.run_until_idle(),
+    "drain": lambda broker, _: broker.drain(),
+    "run_one": lambda broker, _: broker.run_one(),
+    "join": lambda broker, _: broker.join(timeout=5),
+    "until_idle": lambda broker, _: asyncio.run(broker.until_idle()),
+    "aio.join": lambda broker, _: asyncio.run(aio.join(broker, timeout=5)),
+    "aio.drain": lambda _, worker: asyncio.run(aio.drain(worker)),
+    "worker.drain": lambda _, worker: worker.drain(),
+    "worker.join": lambda _, worker: worker.join(timeout=5),
+}
+"""All that has handlers run in the caller."""
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("mode", ["captured", "inline"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_coroutine_function_waits_for_another_handler(
+    call: str, mode: Mode, *, is_async: bool
+) -> None:
+    """That one is called meanwhile, as the put waits for it."""
+    with FakeBroker(mode=mode) as broker:
+        notes = Notes(broker)
+        channel = broker.topic("mails").channel("send", max_depth=1)
+        bill = Worker(broker.topic("orders").channel("billing"), partial(put_more, broker))
+        with Worker(channel, notes.call if is_async else notes), bill:
+            broker.topic("orders").put("order 1")
+            CALLS[call](broker, bill)
+            assert bill.channel._done()
+            broker.run_until_idle()
+        assert [0, 1, 2] == [body for _, body in notes.seen]
+
+
+@pytest.mark.parametrize("wait", ["get", "put", "join", "other"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_coroutine_function_waits_for_nobody(call: str, wait: str) -> None:
+    """It is named and cancelled, whoever has called it, and its message goes back."""
+    with FakeBroker(clock=ManualClock(patience=0.01)) as broker:
+        full = broker.topic("full")
+        never = aio.Consumer(full.channel("never", max_depth=1), max_in_flight=0)
+        full.put(0)
+
+        async def hang(_: Message[Any]) -> None:
+            match wait:
+                case "get":
+                    await never.get()
+                case "put":
+                    await aio.put(full, 1)
+                case "join":
+                    await aio.join(full)
+                case "other":
+                    await asyncio.get_running_loop().create_future()
+
+        channel = broker.topic("orders").channel("billing")
+        broker.topic("orders").put("order 1")
+        with Worker(channel, hang) as worker:
+            with pytest.raises(StillBusy, match="worker 'orders:billing' at work on") as caught:
+                CALLS[call](broker, worker)
+            assert [0] == [one.attempts for one in channel.peek()]
+        names = {"get": "nsqlite.aio.Consumer.get() ", "other": ""}
+        awaited = names.get(wait, f"nsqlite.aio.{wait}() ")
+        assert f"'order 1', which awaits {awaited}at test_fakebroker.py:" in str(caught.value)
+
+
+def test_a_coroutine_function_waits_longer_than_is_allowed() -> None:
+    """It is told of when that is over, and how far ahead its own moment is."""
+    with FakeBroker(clock=ManualClock(patience=0.01)) as broker:
+        consumer = aio.Consumer(broker.topic("never").channel("c"))
+
+        async def wait(_: Message[Any]) -> None:
+            await consumer.get(timeout=8)
+
+        topic = broker.topic("orders")
+        topic.put("order 1")
+        with Worker(topic.channel("billing"), wait) as worker:
+            limit = "join() of worker 'orders:billing' has no end: after 5 s on the clock and up to"
+            with pytest.raises(StillBusy) as caught:
+                worker.join(timeout=5)
+            assert str(caught.value).startswith(f"{limit} 0.01 s of real time there is worker")
+            assert "the clock's next deadline is 3 s ahead" == caught.value.__notes__[-1]
+            with pytest.raises(StillBusy, match="in 8 s an event loop; end"):
+                broker.run_until_idle(limit=2)
+            topic.channel("billing").empty()
+
+
+def test_a_handler_that_waits_has_its_other_slots_used() -> None:
+    """As far as there are some."""
+    with FakeBroker() as broker:
+        never = aio.Consumer(broker.topic("never").channel("c"))
+        begun: list[tuple[float, int]] = []
+
+        async def wait(message: Message[int]) -> None:
+            begun.append((broker.clock.time() - 1_700_000_000, message.body))
+            with contextlib.suppress(nsqlite.Empty):
+                await never.get(timeout=5)
+
+        topic = broker.topic("orders")
+        topic.put_many(range(3))
+        with Worker(topic.channel("billing"), wait, concurrency=2):
+            assert 10 == broker.run_until_idle()
+        assert [(0, 0), (0, 1), (5, 2)] == begun
+
+
+def test_who_is_not_of_nsqlite_has_another_handler_called() -> None:
+    """After the clock's patience; so it may wait for whatever that one does."""
+    with FakeBroker(clock=ManualClock(patience=0.01)) as broker:
+        events: list[asyncio.Event] = []
+
+        async def wait(_: Message[Any]) -> None:
+            events.append(asyncio.Event())
+            await events[0].wait()
+
+        def set_it(_: Message[Any]) -> None:
+            events[0].set()
+
+        one, other = broker.topic("one"), broker.topic("other")
+        one.put(1)
+        other.put(1)
+        with Worker(one.channel("c"), wait), Worker(other.channel("c"), set_it):
+            assert 0 == broker.run_until_idle()
+        assert (0, 0) == (one.channel("c").in_flight_count, other.channel("c").in_flight_count)
+
+
+def test_a_thread_ends_what_a_coroutine_function_waits_for() -> None:
+    """It is given the clock's patience."""
+    with FakeBroker(clock=ManualClock(patience=60)) as broker:
+        mails = broker.topic("mails")
+        consumer = nsqlite.Consumer(mails.channel("send", max_depth=1))
+        gate = threading.Event()
+
+        def take() -> None:
+            gate.wait()
+            threading.Event().wait(0.03)
+            for _ in range(3):
+                consumer.get().fin()
+
+        async def fill(message: Message[Any]) -> None:
+            gate.set()
+            await put_more(broker, message)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        topic = broker.topic("orders")
+        topic.put(1)
+        with Worker(topic.channel("billing"), fill):
+            assert 1 == broker.drain()
+        thread.join()
+        assert 0 == mails.channel("send").depth
+
+
+@pytest.mark.parametrize(("timeout", "left"), [(None, 1), (5, 0)])
+def test_who_fails_fast_leaves_what_waits(timeout: float | None, left: int) -> None:
+    """A handler at work is seen to its end by the clock, else cancelled; nothing new is begun."""
+    with FakeBroker() as broker:
+        never = aio.Consumer(broker.topic("never").channel("c"))
+
+        async def wait(_: Message[Any]) -> None:
+            with contextlib.suppress(nsqlite.Empty):
+                await never.get(timeout=timeout)
+
+        one, other = broker.topic("one"), broker.topic("other")
+        one.put(b"1")
+        other.put_many([b"bad", b"good"])
+        notes = Notes(broker)
+        with Worker(one.channel("c"), wait), Worker(other.channel("c"), notes):
+            with pytest.raises(Failure):
+                broker.run_until_idle(raise_first=True)
+            assert [(0, b"bad")] == notes.seen
+            assert left == one.channel("c").depth
+
+
+def test_a_handler_of_another_library_that_hangs() -> None:
+    """It is named, without a line of the program."""
+    with FakeBroker(clock=ManualClock(patience=0.01)) as broker:
+        topic = broker.topic("orders")
+        one = topic.put("order 1")
+        with (
+            Worker(topic.channel("billing"), partial(asyncio.sleep, 3600)),
+            pytest.raises(StillBusy, match=f"at work on message {one} 'order 1'; end what"),
+        ):
+            broker.drain()
 
 
 def test_disaster_goes_to_the_caller() -> None:
@@ -544,11 +750,76 @@ def test_real_workers_are_stopped_with_the_broker() -> None:
         for worker in workers:
             worker.start()
         topic.put(b"1", delay=HOUR)
-        assert (False, 0) == (broker.run_one(), broker.drain())
         assert HOUR == broker.run_until_idle()
     assert [(HOUR, b"1")] * 2 == notes.seen
     assert threading.current_thread() not in notes.threads
     assert [False, False] == [worker.running for worker in workers]
+
+
+@pytest.mark.parametrize("call", ["run_one", "drain"])
+def test_real_workers_are_not_asked(call: str) -> None:
+    """They run by themselves."""
+    with FakeBroker(mode="real") as broker, pytest.raises(InvalidOption) as caught:
+        getattr(broker, call)()
+    assert (
+        f"mode must be 'captured' or 'inline' for {call}(): call run_until_idle(), not 'real'"
+    ) == str(caught.value)
+
+
+def test_an_endless_moment_of_a_thread_is_told_of() -> None:
+    """As that of a worker that is captured."""
+    with FakeBroker(mode="real", clock=ManualClock(patience=60)) as broker:
+        topic = broker.topic("orders")
+        with Worker(topic.channel("billing"), lambda _: nsqlite.Requeue(0, counted=False)):
+            topic.put(b"1")
+            with pytest.raises(StillBusy) as caught:
+                broker.run_until_idle()
+            topic.channel("billing").delete()
+    assert (
+        "run_until_idle() has no end: after 100000 messages at one moment there is more for worker"
+        " 'orders:billing'; end what goes on, or give it a higher limit"
+    ) == str(caught.value)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_worker_that_goes_on_and_on_is_told_of(*, is_async: bool) -> None:
+    """Also if it is slow, and has nothing at work when it is looked at."""
+    broker = FakeBroker(mode="real", clock=ManualClock(patience=0.05))
+    topic = broker.topic("orders")
+
+    async def again(_: Message[Any]) -> None:
+        await asyncio.sleep(0.001)
+        topic.put(1)
+
+    async def main() -> None:
+        async with Worker(topic.channel("billing"), again):
+            topic.put(1)
+            with pytest.raises(StillBusy, match=r"until_idle.* worker 'orders:billing'"):
+                await broker.until_idle()
+            topic.channel("billing").delete()
+
+    if is_async:
+        asyncio.run(main())
+    else:
+        with Worker(topic.channel("billing"), again):
+            topic.put(1)
+            with pytest.raises(StillBusy, match=r"run_until_idle.* worker 'orders:billing'"):
+                broker.run_until_idle()
+            topic.channel("billing").delete()
+    broker.close(force=True)
+
+
+def test_in_the_loop_of_another_library() -> None:
+    """It is told what is needed."""
+    with FakeBroker() as broker, Worker(broker.topic("o").channel("c"), print) as worker:
+        for call, coroutine in [
+            ("until_idle", broker.until_idle()),
+            ("until_idle", broker.clock.until_idle()),
+            ("aio.join", aio.join(broker.topic("o"), timeout=1)),
+            ("join", aio.join(worker)),
+        ]:
+            with pytest.raises(NotAsyncio, match=rf"^{call}\(\) needs a running event loop of as"):
+                coroutine.send(None)
 
 
 def test_a_worker_that_starts_beside_another_is_known() -> None:

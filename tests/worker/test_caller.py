@@ -453,7 +453,7 @@ def test_stopped_in_a_loop() -> None:
         await asyncio.Event().wait()
 
     async def main() -> None:
-        async with FakeBroker(clock=ManualClock(patience=0.02)) as broker:
+        async with FakeBroker(clock=ManualClock(patience=60)) as broker:
             topic = broker.topic("orders")
             topic.put(b"1")
             worker = Worker(topic.channel("billing"), hang).start()
