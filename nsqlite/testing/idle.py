@@ -129,16 +129,16 @@ class _Begun:
     """A handler at work in a task.
 
     Attributes:
-        is_given_up: it was waited for in real time, in vain, and has not gone on since.
+        given_up: what it awaited when it was waited for in real time, in vain.
     """
 
-    __slots__ = ("is_given_up", "message", "runner", "task")
+    __slots__ = ("given_up", "message", "runner", "task")
 
     def __init__(self, runner: Runner, message: Message[Any]) -> None:
         self.runner = runner
         self.message = message
         self.task = runner.begin_task(message)
-        self.is_given_up = False
+        self.given_up: object = None
 
     def calls(self) -> list[Any]:
         """Return the coroutines in which it waits, the handler's own first; empty if it is over."""
@@ -149,10 +149,19 @@ class _Begun:
             place = place.cr_await
         return [one for one in found if _module(one) != _CALLER]
 
-    def waits_in_nsqlite(self) -> object:
-        """Return what it awaits in a call of nsqlite, another object each time; None if nothing."""
+    def awaited(self) -> object:
+        """Return what it awaits, another object each time; None for the next round of the loop."""
         calls = self.calls()
-        return calls[-1].cr_await if calls and _module(calls[-1]).startswith(_AIO) else None
+        return calls[-1].cr_await if calls else None
+
+    def is_in_nsqlite(self) -> bool:
+        """Return whether it waits in a call of nsqlite."""
+        calls = self.calls()
+        return bool(calls) and _module(calls[-1]).startswith(_AIO)
+
+    def is_given_up(self) -> bool:
+        """Return whether it has not gone on since it was given up."""
+        return self.given_up is not None and self.given_up is self.awaited()
 
     def __str__(self) -> str:
         """Say who is at work on what, and what it awaits where."""
@@ -395,7 +404,7 @@ class Run:
         if elsewhere and await self._wait(elsewhere):
             return
         for one in elsewhere:
-            one.is_given_up = True
+            one.given_up = one.awaited()
         await self._help(loop)
 
     def _collect(self) -> bool:
@@ -424,7 +433,7 @@ class Run:
             pass
         elif done:
             await self._cancel()
-        elif not await self._wait([one for one in self._at_work if not one.is_given_up]):
+        elif not await self._wait([one for one in self._at_work if not one.is_given_up()]):
             raise self._stuck()
 
     def _elsewhere(self, loop: Any) -> list[_Begun]:
@@ -432,17 +441,14 @@ class Run:
 
         That is a socket, another thread, or real time.
         """
-        found = []
-        for one in self._at_work:
-            if self._waits_here(one, loop):
-                one.is_given_up = False
-            elif not one.is_given_up:
-                found.append(one)
-        return found
+        found = [one for one in self._at_work if not one.is_given_up()]
+        return [one for one in found if self._waits_here(one, loop) is None]
 
     def _waits_here(self, one: _Begun, loop: Any) -> object:
         """Return what a handler awaits in nsqlite, True for a moment of the clock, else None."""
-        return one.waits_in_nsqlite() or self._clock._is_awaited_in(loop) or None
+        if one.is_in_nsqlite():
+            return one.awaited()
+        return self._clock._is_awaited_in(loop) or None
 
     async def _wait(self, some: Sequence[_Begun]) -> bool:
         """Wait in real time until one of some handlers goes on; return False if none does."""

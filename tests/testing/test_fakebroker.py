@@ -34,7 +34,7 @@ from nsqlite import (
     aio,
 )
 from nsqlite.options import TopicOptions
-from nsqlite.testing import FakeBroker, ManualClock
+from nsqlite.testing import FakeBroker, ManualClock, MemoryStore
 from nsqlite.testing.fakebroker import Mode
 
 pytestmark = pytest.mark.usefixtures("no_log")
@@ -603,13 +603,15 @@ def test_who_is_not_of_nsqlite_has_another_handler_called() -> None:
         async def wait(_: Message[Any]) -> None:
             events.append(asyncio.Event())
             await events[0].wait()
+            await asyncio.sleep(0.002)
 
-        def set_it(_: Message[Any]) -> None:
-            events[0].set()
+        def set_it(message: Message[Any]) -> None:
+            if message.body == "now":
+                events[0].set()
 
         one, other = broker.topic("one"), broker.topic("other")
         one.put(1)
-        other.put(1)
+        other.put_many(["not yet", "now"])
         with Worker(one.channel("c"), wait), Worker(other.channel("c"), set_it):
             assert 0 == broker.run_until_idle()
         assert (0, 0) == (one.channel("c").in_flight_count, other.channel("c").in_flight_count)
@@ -640,6 +642,20 @@ def test_a_thread_ends_what_a_coroutine_function_waits_for() -> None:
             assert 1 == broker.drain()
         thread.join()
         assert 0 == mails.channel("send").depth
+
+
+def test_a_coroutine_function_waits_for_the_store() -> None:
+    """Its thread is waited for, as ever."""
+    with FakeBroker(store=MemoryStore()) as broker:
+
+        async def flush(_: Message[Any]) -> None:
+            await aio.flush(broker)
+
+        topic = broker.topic("orders")
+        topic.put(b"1")
+        with Worker(topic.channel("billing"), flush):
+            assert 0 == broker.run_until_idle()
+        assert 0 == topic.channel("billing").depth
 
 
 @pytest.mark.parametrize(("timeout", "left"), [(None, 1), (5, 0)])
