@@ -375,12 +375,15 @@ class Run:
     async def work(self, found: Found) -> None:
         """Call a handler, and see to its end; so it is with those that are called meanwhile."""
         try:
-            self._begin(found)
-            while self._at_work:
-                await self._attend()
+            await self._see_through(found)
         except BaseException:
             await self._cancel()
             raise
+
+    async def _see_through(self, found: Found) -> None:
+        self._begin(found)
+        while self._at_work:
+            await self._attend()
 
     def _begin(self, found: Found) -> None:
         runner, message = found
