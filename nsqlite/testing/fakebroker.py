@@ -56,9 +56,9 @@ class FakeBroker(Broker):
     channel, a topic, the broker, also by `nsqlite.aio.join`.  `App.run` ends when nothing is left.
     While a coroutine function waits in `nsqlite.aio`, or for the clock, the other handlers have
     their turn, and the worker's own has it again if it has a slot left.  One that still waits when
-    the call has what it was made for is cancelled, and its message goes back.  A plain function that
-    waits for another worker's handler needs the mode ``"inline"`` or ``"real"``.  A worker that is
-    stopped puts back what was taken over (`TakeOver`) at once.
+    the call has what it was made for is cancelled, and its message goes back.  A plain function
+    that waits for another worker's handler needs the mode ``"inline"`` or ``"real"``.  A worker
+    that is stopped puts back what was taken over (`TakeOver`) at once.
 
     With ``"inline"`` a put calls the handlers, before it returns; so does whatever else makes a
     message ready, as a requeue without a delay, or the clock that is moved.  A handler that puts to
