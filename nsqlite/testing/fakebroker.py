@@ -65,10 +65,11 @@ class FakeBroker(Broker):
     another channel has that handled inside of its put; one that puts to its own, when a slot is
     free: when it has returned.  What a handler raises is settled as ever, and never comes out of
     the put, which has taken place.  Work that has no end is left after 100,000 messages, with an
-    error in the log.  Of several threads that put at the same time one may call the
-    handler for the others, whose puts may return before.  Where an event loop runs, a coroutine
-    function is not called by the put, nor is any by the thread of a store or a server: that is left
-    to `until_idle` and the like.
+    error in the log; so is a coroutine function that waits for the clock, or for what does not
+    come, which is cancelled.  Of several threads that put at the same time one may call the handler
+    for the others, whose puts may return before.  Where an event loop runs, a coroutine function is
+    not called by the put, nor is any by the thread of a store or a server: that is left to
+    `until_idle` and the like.
 
     With ``"real"`` all is as in a program, but for the clock and the history.
 

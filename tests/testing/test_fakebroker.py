@@ -972,6 +972,23 @@ def test_inline_own_channel() -> None:
         assert ["begin 1", "end 1", "begin 0", "end 0"] == told
 
 
+def test_inline_waits_for_nobody() -> None:
+    """A handler that waits for the clock is cancelled, and called again by whoever moves that."""
+    with FakeBroker(mode="inline", clock=ManualClock(patience=0.01)) as broker:
+        never = aio.Consumer(broker.topic("never").channel("c"))
+
+        async def wait(_: Message[Any]) -> None:
+            with contextlib.suppress(nsqlite.Empty):
+                await never.get(timeout=5)
+
+        topic = broker.topic("orders")
+        with Worker(topic.channel("billing"), wait):
+            topic.put(b"1")
+            assert [0] == [one.attempts for one in topic.channel("billing").peek()]
+            assert 5 == broker.run_until_idle()
+            assert 0 == topic.channel("billing").depth
+
+
 def test_inline_in_a_loop() -> None:
     """What is to be awaited waits for until_idle; a plain function is called by the put."""
 
