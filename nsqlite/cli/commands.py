@@ -19,7 +19,7 @@ from nsqlite.cli.backup import backup
 from nsqlite.cli.check import Check
 from nsqlite.cli.docs import write_docs
 from nsqlite.cli.export import export
-from nsqlite.cli.failure import CommandFailed, WrongCall, opened_stdout, read_stdin, say
+from nsqlite.cli.failure import CommandFailed, opened_stdout, read_stdin, say
 from nsqlite.cli.lesson import NoSuchLesson, find_lesson, lessons
 from nsqlite.cli.load import load
 from nsqlite.cli.operate import events, lines_of, operations
@@ -30,7 +30,7 @@ from nsqlite.cli.timeline import LAST, columns, moment, seconds, show, write_pag
 from nsqlite.errors import RecordingError, StoreError
 from nsqlite.store.codec import Coder
 from nsqlite.store.controllines import fields_of
-from nsqlite.timeline.recording import SIZE, SMALLEST
+from nsqlite.timeline.recording import SMALLEST
 from nsqlite.timeline.text import NARROWEST
 
 if TYPE_CHECKING:
@@ -133,15 +133,13 @@ def _mebibytes(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.record is None and options.record_size is not None:
-        raise WrongCall("--record-size is of the file that --record names; try --help")
     run_app(
         *options.app,
         store=options.store,
         codec=options.codec,
         log_level=options.log_level,
         record=options.record,
-        record_size=SIZE if options.record_size is None else options.record_size,
+        record_size=options.record_size,
     )
 
 

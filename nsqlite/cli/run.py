@@ -20,14 +20,14 @@ from types import ModuleType
 from typing import Any, Final, Literal
 
 from nsqlite.broker import Broker
-from nsqlite.cli.failure import CommandFailed
+from nsqlite.cli.failure import CommandFailed, WrongCall
 from nsqlite.errors import NSQLiteError
 from nsqlite.events import Observer
 from nsqlite.options import nearest
 from nsqlite.store.controllines import has_sockets
 from nsqlite.store.newfile import BESIDE
 from nsqlite.store.sqlite import SQLite
-from nsqlite.timeline.recording import Recording
+from nsqlite.timeline.recording import SIZE, Recording
 from nsqlite.worker.app import App
 from nsqlite.worker.handler import accepts
 
@@ -70,7 +70,7 @@ def run_app(
     codec: str,
     log_level: str,
     record: str | None,
-    record_size: int,
+    record_size: int | None,
 ) -> None:
     """Run an app until SIGINT or SIGTERM.
 
@@ -81,15 +81,18 @@ def run_app(
         codec: one of `CODECS`.
         log_level: one of `LEVELS`; the log goes to stderr, unless the module sets that up itself.
         record: the file of a recording of what happens; None for none.
-        record_size: how many bytes it may have.
+        record_size: how many bytes it may have; None for what is usual.
 
     Raises:
+        WrongCall: there is a size without a recording.
         CommandFailed: there is no such app, the files cannot be used, or a worker has ended by
             itself, also by a `SystemExit` that says that all is well.
         SystemExit: the program's own code has raised while it was imported or made the app, which
             was shown.
         BaseException: what a handler raised that is no `Exception`.
     """
+    if record is None and record_size is not None:
+        raise WrongCall("--record-size is of the file that --record names; try --help")
     if store is not None and record is not None:
         _require_two(store, record)
     app = find_app(module, attribute)
@@ -124,7 +127,7 @@ def _require_two(store: str, record: str) -> None:
 
 
 @contextmanager
-def recorded(path: str | None, size: int) -> Iterator[Sequence[Observer]]:
+def recorded(path: str | None, size: int | None) -> Iterator[Sequence[Observer]]:
     """Open a recording if there is to be one, and close it at the end.
 
     Returns:
@@ -136,7 +139,7 @@ def recorded(path: str | None, size: int) -> Iterator[Sequence[Observer]]:
     if path is None:
         yield ()
         return
-    with Recording(path, size=size) as recording:
+    with Recording(path, size=SIZE if size is None else size) as recording:
         yield (recording,)
 
 
