@@ -201,6 +201,12 @@ def note_patience(error: StillBusy, patience: float) -> None:
     )
 
 
+def running_loop() -> "asyncio.AbstractEventLoop | None":
+    """Return the event loop that the calling thread runs, without loading asyncio for it."""
+    loaded = sys.modules.get("asyncio")
+    return None if loaded is None else loaded._get_running_loop()
+
+
 def never() -> bool:
     """Return False: nothing ends it early."""
     return False
@@ -330,8 +336,7 @@ class Run:
         Raises:
             Reentered: it is in one.
         """
-        asyncio = sys.modules.get("asyncio")
-        if asyncio is not None and asyncio._get_running_loop() is not None:
+        if running_loop() is not None:
             raise Reentered(self._call.partition("(")[0], self._instead)
 
     def _wait_for_others(self) -> None:
@@ -359,8 +364,8 @@ class Run:
         Raises:
             NotAsyncio: no event loop of asyncio runs here.
         """
-        if (asyncio := sys.modules.get("asyncio")) is None or not asyncio._get_running_loop():
-            raise NotAsyncio(self._call.partition("()")[0])
+        if running_loop() is None:
+            raise NotAsyncio(self._call.partition("(")[0])
         while found is not None or not self._done():
             found = found or self.take()
             if found is None:

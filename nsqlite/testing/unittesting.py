@@ -5,7 +5,6 @@ The rule: what a test asks for is made when it asks, and nothing of it is left a
 Next: testing/plugin/pytest_nsqlite.py
 """
 
-import sys
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from nsqlite.errors import Closed, InvalidOption
 from nsqlite.testing.address import nsqd
 from nsqlite.testing.fakebroker import FakeBroker, Mode
+from nsqlite.testing.idle import running_loop
 from nsqlite.testing.leaks import Tracker, chosen, told
 from nsqlite.testing.manualclock import ManualClock
 
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from nsqlite.worker.app import App
 else:  # whoever uses this has loaded it, and nobody else has to
     TestCase = object
-
-
-def _running_loop() -> "AbstractEventLoop | None":
-    """Return the loop that the calling thread runs, without loading asyncio for it."""
-    asyncio = sys.modules.get("asyncio")
-    return None if asyncio is None else asyncio._get_running_loop()
 
 
 class AppBlock:
@@ -62,7 +56,7 @@ class AppBlock:
         """Start the workers."""
         self._running.__enter__()
         if self._broker.mode == "real":
-            self.loop = _running_loop()
+            self.loop = running_loop()
         return self._app
 
     def __exit__(
@@ -75,7 +69,7 @@ class AppBlock:
         loop = self.loop
         if self._is_over:
             return
-        if loop is None or loop.is_closed() or loop.is_running() or _running_loop() is not None:
+        if loop is None or loop.is_closed() or loop.is_running() or running_loop() is not None:
             self._running.__exit__(kind, error, traceback)
         else:
             loop.run_until_complete(self.end())
